@@ -1,0 +1,61 @@
+"""What a low-bit network is: precisions, quantizers, layer policies, and the optimizer for codes.
+
+Imports torch only. One model object serves every bit-width:
+
+Example:
+    >>> import torch
+    >>> from quant import FP, Precision, calibrate, get_policy, quantize, set_precision
+    >>> net = torch.nn.Sequential(
+    ...     torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Conv2d(8, 8, 3), torch.nn.ReLU())
+    >>> images = torch.rand(4, 3, 8, 8)
+    >>> full = net(images)
+    >>> net = quantize(net, get_policy("ssql"))
+    >>> _ = calibrate(net, [images])
+    >>> bool((net(images) == full).all())         # starts at full precision
+    True
+    >>> set_precision(net, Precision.parse("4w4a"))
+    >>> bool((net(images) == full).all())
+    False
+"""
+
+from quant.convert import (
+    calibrate,
+    dequantize,
+    observe,
+    quantize,
+    quantized_layers,
+    quantizers,
+    scales,
+    set_precision,
+)
+from quant.layers import reuse_weights
+from quant.policy import QuantizerSpec, QuantPolicy, Rule, get_policy, list_policies
+from quant.precision import FP, Precision
+from quant.quantizers import LSQ, QUANTIZERS, Interval, MinMax, Quantizer
+from quant.transition import target_rate, transition
+
+__all__ = [
+    "FP",
+    "LSQ",
+    "QUANTIZERS",
+    "Interval",
+    "MinMax",
+    "Precision",
+    "QuantPolicy",
+    "Quantizer",
+    "QuantizerSpec",
+    "Rule",
+    "calibrate",
+    "dequantize",
+    "get_policy",
+    "list_policies",
+    "observe",
+    "quantize",
+    "quantized_layers",
+    "quantizers",
+    "reuse_weights",
+    "scales",
+    "set_precision",
+    "target_rate",
+    "transition",
+]

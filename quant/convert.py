@@ -1,0 +1,223 @@
+"""Turn a network into a quantized one, set its bits, calibrate it, and turn it back."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from quant.layers import ActivationQuantized, Quantized, WeightQuantized, quantized_class
+from quant.policy import FULL, QuantizerSpec, QuantPolicy, Rule, get_policy
+from quant.precision import FP, OFF, Precision
+from quant.quantizers import QUANTIZERS, LearnedScale, Quantizer
+
+# What counts as an activation module where a policy quantizes outputs.
+ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.GELU, nn.SiLU, nn.Hardswish, nn.PReLU, nn.LeakyReLU)
+
+# Last component of the names under which networks keep their classifier or predictors.
+LAST_NAMES = frozenset(
+    {
+        *("fc", "classifier", "head", "head_dist"),  # timm, torchvision classification
+        *("cls_score", "bbox_pred"),  # Detectron2
+        *("cls_logits", "bbox_reg"),  # torchvision detection
+    }
+)
+
+
+def quantize(
+    model: nn.Module, policy: QuantPolicy | str | dict, precision: Precision = FP
+) -> nn.Module:
+    """Quantize the layers of `model` that `policy` names, in place, and return it.
+
+    Each convolution and linear layer's class is changed; weights keep their state-dict names. Load
+    weights before this call: learned weight scales are set from the weights that are there.
+
+    Args:
+        model: any network.
+        policy: a policy, its name or its dictionary.
+        precision: bits to start at; FP leaves every output bit-equal.
+
+    Raises:
+        ValueError: the model is already quantized, or the policy finds nothing to quantize.
+    """
+    policy = get_policy(policy)
+    if any(isinstance(module, Quantized) for module in model.modules()):
+        raise ValueError(
+            "this model is already quantized; nothing was changed. Call dequantize(model) first, or "
+            "set_precision(model, ...) to change its bits."
+        )
+    found = 0
+    for name, module, first in _weight_sites(model):
+        last = name.rpartition(".")[2] in LAST_NAMES
+        rule = policy.rule(name, first=first, last=last)
+        if policy.activation_side == "output":
+            rule = Rule(rule.weight, FULL)
+        found += _quantize_module(module, WeightQuantized, policy, rule)
+    if policy.activation_side == "output":
+        for name, module, first in _output_sites(model):
+            rule = policy.rule(name, first=first, last=False)
+            _quantize_module(module, ActivationQuantized, policy, Rule(FULL, rule.activation))
+    if not found:
+        raise ValueError(
+            f"policy {policy.name!r} names no layer of this {type(model).__name__}; nothing was "
+            "quantized. Check its rules: quant.get_policy(...).rules."
+        )
+    set_precision(model, precision)
+    return model
+
+
+def _weight_sites(model: nn.Module) -> Iterator[tuple[str, nn.Module, bool]]:
+    """Name, layer, and whether it is the first convolution."""
+    first = True
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Conv2d):
+            yield name, module, first
+            first = False
+        elif isinstance(module, nn.Linear):
+            yield name, module, False
+
+
+def _output_sites(model: nn.Module) -> Iterator[tuple[str, nn.Module, bool]]:
+    """Name, activation module, and whether it is the stem's."""
+    sites = [(n, m) for n, m in model.named_modules() if isinstance(m, ACTIVATIONS)]
+    for index, (name, module) in enumerate(sites):
+        yield name, module, index == 0
+
+
+def _quantize_module(
+    module: nn.Module, mixin: type[Quantized], policy: QuantPolicy, rule: Rule
+) -> bool:
+    if rule == Rule(FULL, FULL):
+        return False
+    module.__class__ = quantized_class(mixin, type(module))
+    module.rule = rule
+    module.w_quant = None
+    module.a_quant = None
+    if rule.weight != FULL:
+        weight = module.weight
+        module.w_quant = _make(policy.weight, weight, "weight").to(weight.device)
+        module.w_quant.init_from(weight)
+    if rule.activation != FULL:
+        module.a_quant = _make(policy.activation, None, "activation")
+        device = next((p.device for p in module.parameters()), None)
+        module.a_quant.to(device)
+    return True
+
+
+def _make(spec: QuantizerSpec, weight: torch.Tensor | None, role: str) -> Quantizer:
+    place: dict[str, Any] = {"role": role}
+    if weight is not None:
+        place["ndim"] = weight.dim()
+    if spec.granularity == "channel":
+        if weight is None:
+            raise ValueError(
+                "activations have one scale a tensor, but the policy asks for one a channel; nothing "
+                "was quantized. Set the activation's granularity to 'tensor'."
+            )
+        place["channels"] = weight.shape[0]
+    return QUANTIZERS[spec.kind](**place, **spec.options)
+
+
+def dequantize(model: nn.Module) -> nn.Module:
+    """Undo `quantize`, in place: every module gets its class back and loses its quantizers."""
+    for module in list(model.modules()):
+        if isinstance(module, Quantized):
+            base = module.base
+            for name in ("w_quant", "a_quant", "rule", "_reused"):
+                module._modules.pop(name, None)
+                module.__dict__.pop(name, None)
+            module.__class__ = base
+    return model
+
+
+def quantized_layers(model: nn.Module) -> dict[str, nn.Module]:
+    """Return the layers whose weight is quantized, by name."""
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, WeightQuantized) and module.w_quant is not None
+    }
+
+
+def quantizers(model: nn.Module) -> list[Quantizer]:
+    """Return every quantizer of `model`."""
+    return [module for module in model.modules() if isinstance(module, Quantizer)]
+
+
+def scales(model: nn.Module) -> list[nn.Parameter]:
+    """Return the scales that are learned."""
+    return [
+        q.q_scale
+        for q in quantizers(model)
+        if isinstance(q, LearnedScale) and q.q_scale.requires_grad
+    ]
+
+
+def set_precision(model: nn.Module, precision: Precision | str) -> None:
+    """Set the bits of every quantizer in `model`; FP turns all of them off exactly."""
+    precision = Precision.parse(precision)
+    for module in model.modules():
+        if isinstance(module, Quantized):
+            module.set_precision(precision)
+
+
+@contextmanager
+def observe(model: nn.Module, *, reset: bool = True) -> Iterator[None]:
+    """Run full-precision passes inside whose activations set the ranges (SSQL's first step).
+
+    On exit every activation quantizer has its scale and its former bit-width.
+
+    Args:
+        model: a quantized model.
+        reset: forget what was observed before.
+    """
+    weights = [layer.w_quant for layer in quantized_layers(model).values()]
+    activations = [q for q in quantizers(model) if q.role == "activation"]
+    bits = [q.bits for q in weights]
+    for q in weights:
+        q._bits = OFF
+    for q in activations:
+        if reset:
+            q.reset()
+        q.observing = True
+    try:
+        yield
+    finally:
+        for q, b in zip(weights, bits, strict=True):
+            q._bits = b
+        for q in activations:
+            q.observing = False
+            q.finish()
+
+
+@torch.no_grad()
+def calibrate(model: nn.Module, batches: Iterable[Any]) -> int:
+    """Set every activation quantizer's scale from training images; return how many batches it took.
+
+    The passes are in eval mode and full precision, so one calibration serves every bit-width, and
+    batch normalization does not move. Mode and precision are as before afterwards.
+
+    Args:
+        model: a quantized model.
+        batches: what `model(batch)` accepts; each is one forward pass.
+
+    Raises:
+        ValueError: there was no batch.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    count = 0
+    try:
+        with observe(model):
+            for batch in batches:
+                model(batch)
+                count += 1
+    finally:
+        for module, mode in modes:
+            module.training = mode
+    if count == 0:
+        raise ValueError(
+            "calibration got no batch of images; activations have no ranges. Pass at least one."
+        )
+    return count

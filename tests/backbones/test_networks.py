@@ -1,0 +1,66 @@
+import pytest
+import timm
+import torch
+
+from backbones import create_backbone, list_backbones, pyramid, pyramid_info
+
+
+@pytest.mark.parametrize("name", [*list_backbones(), "resnet18", "resnet50"])
+def test_maps_images_to_features(name):
+    net = create_backbone(name).eval()
+    assert net.architecture == name
+    assert net(torch.rand(2, 3, 32, 32)).shape == (2, net.num_features)
+
+
+@pytest.mark.parametrize(
+    ("name", "convolutions"),
+    # 6n + 1 weight layers less the option-A shortcuts, which have none, and less the classifier
+    [("resnet20", 19), ("resnet74", 73), ("resnet110", 109), ("resnet152_cifar3", 151)],
+)
+def test_cifar_resnets_have_their_depth(name, convolutions):
+    net = create_backbone(name)
+    assert sum(isinstance(m, torch.nn.Conv2d) for m in net.modules()) == convolutions
+    assert net.num_features == 64
+
+
+def test_resnet20_has_the_published_size():
+    parameters = sum(p.numel() for p in create_backbone("resnet20").parameters())
+    assert parameters + 64 * 10 + 10 == 269_722  # He et al. 2016: 0.27 M with the classifier
+
+
+@pytest.mark.parametrize(
+    "name", ["resnet10_slim", "resnet20", "resnet18_cifar", "resnet50", "mobilenetv2"]
+)
+def test_pyramid_is_the_networks_own_feature_maps(name):
+    net = create_backbone(name).eval()
+    images = torch.rand(1, 3, 64, 64)
+    levels = pyramid_info(net)
+    maps = pyramid(net, images, [level.name for level in levels])
+    for level in levels:
+        assert maps[level.name].shape == (1, level.channels, 64 // level.stride, 64 // level.stride)
+    if name != "mobilenetv2":  # which has one more convolution behind its last stage
+        assert torch.equal(maps[levels[-1].name], net.forward_features(images))
+
+
+def test_pyramid_stops_after_the_last_level_named():
+    net = create_backbone("resnet10_slim").eval()
+    net.layer4.register_forward_hook(lambda *_: pytest.fail("layer4 was computed"))
+    assert list(pyramid(net, torch.rand(1, 3, 32, 32), ["res3", "res4"])) == ["res3", "res4"]
+
+
+def test_parameters_are_named_as_in_torchvision():
+    names = set(timm.create_model("resnet18", num_classes=0).state_dict())
+    assert set(create_backbone("resnet18_cifar").state_dict()) == names
+    slim = set(create_backbone("resnet10_slim").state_dict())
+    assert {k for k in slim if ".0." not in k} <= names
+
+
+def test_unknown_names_get_suggestions():
+    with pytest.raises(ValueError, match="resnet10_slim"):
+        create_backbone("resnet10_slm")
+
+
+def test_networks_without_a_pyramid_are_refused():
+    net = create_backbone("vit_tiny_patch16_224")
+    with pytest.raises(ValueError, match="no feature pyramid"):
+        pyramid_info(net)

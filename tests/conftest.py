@@ -1,0 +1,37 @@
+"""One thread, fixed seeds, and skips that say why."""
+
+import importlib.util
+import os
+import shutil
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import pytest
+import torch
+
+DETECTRON2_REASON = (
+    "detectron2 is not installed: the torchvision engine is tested instead. Install it with "
+    "make detectron2"
+)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    torch.set_num_threads(1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    missing = {
+        "detectron2": importlib.util.find_spec("detectron2") is None and DETECTRON2_REASON,
+        "gpu": not torch.cuda.is_available() and "this machine has no CUDA device",
+        "browser": shutil.which("chromedriver") is None
+        and "chromedriver is not installed (Debian: apt-get install chromium chromium-driver)",
+    }
+    for item in items:
+        for marker, reason in missing.items():
+            if reason and item.get_closest_marker(marker):
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)

@@ -1,0 +1,65 @@
+import json
+
+import pytest
+
+from quant import QuantPolicy, Rule, get_policy, list_policies
+
+
+def test_named_policies():
+    assert list_policies() == ["cq", "lsq", "ssql", "tr"]
+    ssql = get_policy("ssql")
+    assert ssql.activation_side == "output" and ssql.first == Rule(8, 8)
+    assert ssql.rule("projector.0", first=False, last=False) == Rule(8, "fp")
+    assert get_policy("tr").weight.options["learn_scale"] is False
+
+
+@pytest.mark.parametrize("name", ["cq", "lsq", "ssql", "tr"])
+def test_round_trips_through_json(name):
+    policy = get_policy(name)
+    again = get_policy(json.loads(json.dumps(policy.to_dict())))
+    assert again == policy and again.fingerprint == policy.fingerprint
+
+
+def test_fingerprint_sees_every_field_but_the_name():
+    base = get_policy("lsq")
+    prints = {
+        get_policy({"base": "lsq", **change}).fingerprint
+        for change in (
+            {"first": 8},
+            {"last": 8},
+            {"activation_side": "output"},
+            {"rules": {"layer1.*": 2}},
+            {"weight": {"kind": "LSQ", "granularity": "channel"}},
+            {"activation": {"kind": "MinMax"}},
+        )
+    }
+    assert len(prints | {base.fingerprint}) == 7
+    assert get_policy({"base": "lsq", "name": "mine"}).fingerprint == base.fingerprint
+
+
+def test_first_matching_pattern_wins():
+    policy = get_policy({"base": "lsq", "rules": {"layer1.*": 8, "*conv1": 2}})
+    assert policy.rule("layer1.0.conv1", first=False, last=False) == Rule(8, 8)
+    assert policy.rule("layer2.0.conv1", first=False, last=False) == Rule(2, 2)
+    assert policy.rule("conv1", first=True, last=False) == Rule(2, 2)
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("sqsl", "Did you mean 'ssql'"),
+        ({"base": "lsq", "frist": 8}, "Did you mean 'first'"),
+        ({"base": "lsq", "weight": {"kind": "LQS"}}, "Did you mean 'LSQ'"),
+        ({"base": "lsq", "first": "full"}, "not a rule for bits"),
+        ({"base": "lsq", "activation_side": "both"}, "Use 'input' or 'output'"),
+    ],
+)
+def test_errors_name_the_fix(spec, message):
+    with pytest.raises(ValueError, match=message):
+        get_policy(spec)
+
+
+def test_is_immutable():
+    with pytest.raises(AttributeError):
+        get_policy("lsq").name = "x"
+    assert isinstance(get_policy("lsq"), QuantPolicy)
