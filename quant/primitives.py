@@ -22,11 +22,22 @@ def _wide(x: Tensor) -> Tensor:
     return x if x.dtype in (torch.float32, torch.float64) else x.float()
 
 
-def _sum_to(x: Tensor, shape: torch.Size) -> Tensor:
-    """Sum `x` over the axes along which a tensor of `shape` was broadcast against it."""
+def _masked(g: Tensor, x: Tensor, low: float, high: float) -> Tensor:
+    """Return `g` where low < x < high, else 0: one vectorized pass and no boolean tensor."""
+    return torch.ops.aten.hardtanh_backward(g, x, low, high)
+
+
+def _beyond(bound: float, outward: float, dtype: torch.dtype) -> float:
+    """Return the next number beyond `bound`, so that an open comparison includes it."""
+    info = torch.finfo(dtype)
+    return bound + outward * max(abs(bound) * info.eps, info.tiny)
+
+
+def _weighted_sum(q: Tensor, g: Tensor, shape: torch.Size) -> Tensor:
+    """Return the sum of q·g over the axes along which a tensor of `shape` was broadcast."""
     if shape.numel() == 1:
-        return x.sum().reshape(shape)
-    return x.sum_to_size(shape)
+        return torch.dot(q.flatten(), g.flatten()).reshape(shape)
+    return q.mul_(g).sum_to_size(shape)
 
 
 class _Affine(torch.autograd.Function):
@@ -36,39 +47,39 @@ class _Affine(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, v: Tensor, s: Tensor, z: Tensor | float, lo: int, hi: int) -> Tensor:
-        ctx.save_for_backward(v, s, z if isinstance(z, Tensor) else None)
-        ctx.z, ctx.lo, ctx.hi = z, lo, hi
+    def forward(ctx, v: Tensor, s: Tensor, z: Tensor | None, lo: int, hi: int) -> Tensor:
+        ctx.save_for_backward(v, s, z)
+        ctx.lo, ctx.hi = lo, hi
         q = (_wide(v) / s).round_()
-        # clamp(q + z, lo, hi) - z in one step: the bounds move instead of the tensor
-        return _clamp_(q, lo - z, hi - z).mul_(s).to(v.dtype)
+        if z is None:
+            q.clamp_(lo, hi)
+        else:
+            q.add_(z).clamp_(lo, hi).sub_(z)
+        return q.mul_(s).to(v.dtype)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, g: Tensor):
         v, s, z = ctx.saved_tensors
-        z = ctx.z if z is None else z
-        ratio = _wide(v) / s
+        ratio, upstream = _wide(v) / s, _wide(g)
         q = ratio.round()
-        low, high = ctx.lo - z, ctx.hi - z
-        passes = (q >= low).logical_and_(q <= high)
+        if z is not None:
+            q.add_(z)
+        inside = ctx.lo - 0.5, ctx.hi + 0.5  # q is whole, so open and half a level further
         dv = ds = None
         if ctx.needs_input_grad[0]:
-            dv = g * passes
+            dv = _masked(upstream, q, *inside).to(g.dtype)
         if ctx.needs_input_grad[1]:
-            q = _clamp_(q, low, high).sub_(ratio.mul_(passes))  # q - v/s inside, q outside
-            ds = _sum_to(q.mul_(g), s.shape)
+            passed = _masked(ratio, q, *inside)
+            q.clamp_(ctx.lo, ctx.hi)
+            if z is not None:
+                q.sub_(z)
+            q.sub_(passed)  # q - v/s inside, q outside
+            ds = _weighted_sum(q, upstream, s.shape)
         return dv, ds, None, None, None
 
 
-def _clamp_(x: Tensor, low, high) -> Tensor:
-    """Clamp in place between two bounds that are both numbers or both tensors."""
-    if isinstance(low, Tensor):
-        return torch.minimum(torch.maximum(x, low, out=x), high, out=x)
-    return x.clamp_(low, high)
-
-
-def fake_quantize(v: Tensor, s: Tensor, z: Tensor | float, lo: int, hi: int) -> Tensor:
+def fake_quantize(v: Tensor, s: Tensor, z: Tensor | None, lo: int, hi: int) -> Tensor:
     """Round `v` to the affine grid (q - z) s with codes lo..hi (SSQL; Jacob et al. 2018).
 
     Differentiable in `v`, and in `s` where it requires gradient (SSQL's weight scale does).
@@ -76,13 +87,13 @@ def fake_quantize(v: Tensor, s: Tensor, z: Tensor | float, lo: int, hi: int) -> 
     Args:
         v: any shape.
         s: positive scale, broadcastable against `v`.
-        z: zero-point on the code axis, a whole number or an integer-valued tensor shaped like `s`.
+        z: zero-point on the code axis, whole numbers shaped like `s`; None for 0.
         lo: lowest code.
         hi: highest code.
 
     Example:
         >>> v = torch.tensor([-1.0, 0.24, 0.26, 9.0], requires_grad=True)
-        >>> y = fake_quantize(v, torch.tensor([0.5]), 0, -2, 1)
+        >>> y = fake_quantize(v, torch.tensor([0.5]), None, -2, 1)
         >>> y.tolist(), torch.autograd.grad(y.sum(), v)[0].tolist()
         ([-1.0, 0.0, 0.5, 0.5], [1.0, 1.0, 1.0, 0.0])
     """
@@ -133,15 +144,15 @@ class _Lsq(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, g: Tensor):
         v, s = ctx.saved_tensors
-        ratio = _wide(v) / s
-        inside = (ratio > -ctx.q_n).logical_and_(ratio < ctx.q_p)  # LSQ Eqs. 3 and 5
+        ratio, upstream = _wide(v) / s, _wide(g)
         dv = ds = None
         if ctx.needs_input_grad[0]:
-            dv = g * inside
+            dv = _masked(upstream, ratio, -ctx.q_n, ctx.q_p).to(g.dtype)  # LSQ Eq. 5
         if ctx.needs_input_grad[1]:
-            # round(v/s) - v/s inside; -Q_N or Q_P, which the clamped ratio already is, outside
-            q = ratio.clamp(-ctx.q_n, ctx.q_p).round_().sub_(ratio.mul_(inside))
-            ds = _sum_to(q.mul_(g), s.shape).mul_(ctx.grad_scale)
+            # Eq. 3: round(v/s) - v/s inside; -Q_N or Q_P, as the clamped ratio already is, outside
+            passed = _masked(ratio, ratio, -ctx.q_n, ctx.q_p)
+            q = ratio.clamp_(-ctx.q_n, ctx.q_p).round_().sub_(passed)
+            ds = _weighted_sum(q, upstream, s.shape).mul_(ctx.grad_scale)
         return dv, ds, None, None, None
 
 
@@ -184,14 +195,15 @@ class _Interval(torch.autograd.Function):
     def backward(ctx, g: Tensor):
         x, s = ctx.saved_tensors
         scaled = _wide(x) * (ctx.gamma / s)
-        inside = (scaled >= ctx.alpha).logical_and_(scaled <= ctx.beta)
+        low = _beyond(ctx.alpha, -1, scaled.dtype)
+        high = _beyond(ctx.beta, 1, scaled.dtype)
+        passed = _masked(_wide(g), scaled, low, high)
         dx = ds = None
-        passed = g * inside
         if ctx.needs_input_grad[1]:
             # ∂x_q/∂s = -x/s² = -(γx/s)/(γs)
-            ds = _sum_to(scaled.mul_(passed), s.shape).div_(s * -ctx.gamma)
+            ds = _weighted_sum(scaled, passed, s.shape).div_(s * -ctx.gamma)
         if ctx.needs_input_grad[0]:
-            dx = (passed / s).to(g.dtype)
+            dx = passed.div_(s).to(g.dtype)
         return dx, ds, None, None, None
 
 

@@ -265,8 +265,8 @@ class MinMax(Quantizer):
         s = top.reshape(self.scale_shape) / ((2**self._bits - 1) / 2)
         return torch.where(s > 0, s, torch.ones_like(s))
 
-    def _zero_point(self, s: Tensor, low: Tensor) -> Tensor | int:
-        return (low / s).round_().neg_() if self.scheme == "affine" else 0
+    def _zero_point(self, s: Tensor, low: Tensor) -> Tensor | None:
+        return (low / s).round_().neg_() if self.scheme == "affine" else None
 
     @property
     def scale(self) -> Tensor:
@@ -277,15 +277,15 @@ class MinMax(Quantizer):
             )
         return self._scale_of(self.q_min, self.q_max)
 
-    def qparams(self, x: Tensor) -> tuple[Tensor, Tensor | int]:
-        """Scale and zero-point that a forward pass of `x` would use, detached."""
+    def qparams(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Scale and zero-point (None: 0) that a forward pass of `x` would use, detached."""
         low, high = self._ranges(x)
         s = self._scale_of(low, high)
         return s, self._zero_point(s, low)
 
     def _quantize(self, x: Tensor) -> Tensor:
         if self.scale_gradient and self.scheme == "symmetric" and torch.is_grad_enabled():
-            return fake_quantize(x, self._differentiable_scale(x), 0, *self.levels())
+            return fake_quantize(x, self._differentiable_scale(x), None, *self.levels())
         low, high = self._ranges(x)
         s = self._scale_of(low, high)
         if self.scheme in ("symmetric", "affine"):
@@ -299,7 +299,8 @@ class MinMax(Quantizer):
         s = self._scale_of(low, high)
         if self.scheme in ("symmetric", "affine"):
             lo, hi = self.levels()
-            q = (x / s).round_() + self._zero_point(s, low)
+            q, z = (x / s).round_(), self._zero_point(s, low)
+            q = q if z is None else q.add_(z)
             return q.clamp_(lo, hi).to(code_dtype(lo, hi))
         q = (x - low) / s if self.scheme == "min_anchored" else x / s
         return (q.floor_() if self.rounding == "floor" else q.round_()).to(torch.int32)

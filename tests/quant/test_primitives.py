@@ -23,7 +23,9 @@ def test_affine_equals_torch_fake_quantize_per_tensor(bits, signed):
     lo, hi = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
     s, z = 0.25, 0 if signed else 3  # a power of two: x*(1/s) and x/s round alike
     v = torch.randn(4000) * (hi - lo) * s
-    ours, (dv,), upstream = gradients(lambda v: fake_quantize(v, torch.tensor([s]), z, lo, hi), v)
+    ours, (dv,), upstream = gradients(
+        lambda v: fake_quantize(v, torch.tensor([s]), torch.tensor([float(z)]), lo, hi), v
+    )
     leaf = v.clone().requires_grad_()
     theirs = torch.fake_quantize_per_tensor_affine(leaf, s, z, lo, hi)
     torch.testing.assert_close(ours, theirs.detach(), rtol=0, atol=0)
@@ -33,7 +35,9 @@ def test_affine_equals_torch_fake_quantize_per_tensor(bits, signed):
 def test_affine_equals_torch_fake_quantize_per_channel():
     w = torch.randn(5, 3, 3, 3)
     s = torch.tensor([0.5, 0.25, 0.125, 1.0, 2.0])
-    ours, (dw,), upstream = gradients(lambda w: fake_quantize(w, s.view(5, 1, 1, 1), 0, -8, 7), w)
+    ours, (dw,), upstream = gradients(
+        lambda w: fake_quantize(w, s.view(5, 1, 1, 1), None, -8, 7), w
+    )
     leaf = w.clone().requires_grad_()
     theirs = torch.fake_quantize_per_channel_affine(leaf, s, torch.zeros(5), 0, -8, 7)
     torch.testing.assert_close(ours, theirs.detach(), rtol=0, atol=0)
@@ -45,7 +49,7 @@ def test_gradient_passes_at_the_lowest_and_highest_level(bits):
     # torch.clamp has none at its bounds since 2.14
     lo, hi = 0, 2**bits - 1
     v = torch.tensor([0.0, 0.4, hi - 0.4, float(hi), hi + 0.6, -0.6])
-    _, (dv,), upstream = gradients(lambda v: fake_quantize(v, torch.ones(1), 0, lo, hi), v)
+    _, (dv,), upstream = gradients(lambda v: fake_quantize(v, torch.ones(1), None, lo, hi), v)
     expected = torch.tensor([1, 1, 1, 1, 0, 0]) * upstream
     torch.testing.assert_close(dv, expected, rtol=0, atol=0)
 
@@ -53,7 +57,7 @@ def test_gradient_passes_at_the_lowest_and_highest_level(bits):
 def test_affine_scale_gradient_equals_autograd_through_straight_through_rounding():
     v = (torch.randn(300, dtype=torch.float64) * 2).reshape(3, 100)
     s = torch.tensor([[0.3], [0.5], [0.9]], dtype=torch.float64)
-    _, (dv, ds), upstream = gradients(lambda v, s: fake_quantize(v, s, 0, -2, 1), v, s)
+    _, (dv, ds), upstream = gradients(lambda v, s: fake_quantize(v, s, None, -2, 1), v, s)
 
     def reference(v, s):  # round and clamp written with detach, in float64
         ratio = v / s
@@ -181,7 +185,7 @@ def test_interval_output_range_is_fixed(bits):
 def test_half_precision_input_is_quantized_in_float32(dtype):
     v = (torch.rand(4096) * 255).to(dtype)
     s = torch.full((1,), 1.0)
-    for out in (fake_quantize(v, s, 0, 0, 255), lsq(v, s, 0, 255)):
+    for out in (fake_quantize(v, s, None, 0, 255), lsq(v, s, 0, 255)):
         assert out.dtype == dtype
         torch.testing.assert_close(out, v.float().round().clamp(0, 255).to(dtype), rtol=0, atol=0)
     leaf = v.clone().requires_grad_()
@@ -197,7 +201,7 @@ def test_keeps_only_the_input_for_the_backward_pass(function):
         lambda t: kept.append(t.numel()) or t, lambda t: t
     ):
         {
-            "fake_quantize": lambda: fake_quantize(v, torch.ones(1), 0, 0, 15),
+            "fake_quantize": lambda: fake_quantize(v, torch.ones(1), None, 0, 15),
             "lsq": lambda: lsq(v, torch.ones(1, requires_grad=True), 0, 15),
             "interval": lambda: interval(v, torch.ones(1, requires_grad=True), 0, 15, 16),
         }[function]()
