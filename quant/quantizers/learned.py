@@ -1,0 +1,78 @@
+"""What quantizers with a learned scale share: the parameter, its initialization, its state."""
+
+import torch
+from torch import Tensor, nn
+
+from quant.quantizers.base import Quantizer
+
+
+class LearnedScale(Quantizer):
+    """A quantizer whose scale is a parameter, set from statistics before training starts.
+
+    `q_scale` has its final shape from construction on, so an optimizer built at once, or a resumed
+    checkpoint, finds it. `q_state` is (initialized, signed, reference bits).
+
+    Args:
+        learn_scale: whether `q_scale` requires gradient.
+    """
+
+    def __init__(self, *, learn_scale: bool = True, **place) -> None:
+        super().__init__(**place)
+        self.q_scale = nn.Parameter(torch.ones(self.scale_shape), requires_grad=learn_scale)
+        self.register_buffer("q_state", torch.zeros(3, dtype=torch.int64))
+        self.reset()
+
+    def reset(self) -> None:
+        self._count, self._sums, self._low = 0, None, None
+
+    def observe(self, x: Tensor) -> None:
+        if x.numel() == 0:
+            return
+        x = x if x.dtype == torch.float64 else x.float()
+        sums = self._statistics(x if self.channels is None else x.flatten(1))
+        low = torch.aminmax(x).min
+        self._sums = sums if self._sums is None else self._sums + sums
+        self._low = low if self._low is None else torch.minimum(self._low, low)
+        self._count += x.numel() // (self.channels or 1)
+
+    def _statistics(self, x: Tensor) -> Tensor:
+        """Sums that the scale is set from, (k,) or (k, C), over the last dimension or all."""
+        raise NotImplementedError
+
+    def _initial_scale(self, mean: Tensor) -> Tensor:
+        """Scale from the mean statistics; `self.signed` is known."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def finish(self) -> None:
+        if self._sums is None:
+            return
+        self.signed = bool(self._low < 0)
+        scale = self._initial_scale(self._sums / self._count)
+        scale = torch.where(scale > 0, scale, torch.ones_like(scale))  # a dead channel stays exact
+        self.q_scale.copy_(scale.reshape(self.q_scale.shape))
+        self._mark_initialized()
+        self.reset()
+
+    def _mark_initialized(self, reference_bits: int = 0) -> None:
+        self.initialized = True
+        self.q_state.copy_(torch.tensor([1, int(self.signed), reference_bits]))
+
+    def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        if prefix + "q_state" in state_dict:
+            initialized, signed, reference_bits = self.q_state.tolist()
+            self.initialized, self.signed = bool(initialized), bool(signed)
+            self._restore(reference_bits)
+
+    def _restore(self, reference_bits: int) -> None:
+        """Follow a state dict whose scale belongs to `reference_bits`."""
+
+    @property
+    def scale(self) -> Tensor:
+        # |s| keeps a step size that the optimizer pushed below zero meaningful; the smallest normal
+        # number keeps the division defined at exactly zero.
+        return self.q_scale.abs() + torch.finfo(self.q_scale.dtype).tiny
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, signed={self.signed}, initialized={self.initialized}"
