@@ -7,9 +7,26 @@ Facts a forward pass branches on (initialized, signed) are Python values, mirror
 """
 
 from quant.quantizers.base import QUANTIZERS, Quantizer, register
+from quant.quantizers.dorefa import DoReFa
+from quant.quantizers.ewgs import EWGS
 from quant.quantizers.interval import Interval
 from quant.quantizers.learned import LearnedScale
-from quant.quantizers.lsq import LSQ
+from quant.quantizers.lsq import LSQ, LSQPlus
 from quant.quantizers.minmax import MinMax
+from quant.quantizers.pact import PACT
+from quant.quantizers.sign import Sign
 
-__all__ = ["LSQ", "QUANTIZERS", "Interval", "LearnedScale", "MinMax", "Quantizer", "register"]
+__all__ = [
+    "EWGS",
+    "LSQ",
+    "PACT",
+    "QUANTIZERS",
+    "DoReFa",
+    "Interval",
+    "LSQPlus",
+    "LearnedScale",
+    "MinMax",
+    "Quantizer",
+    "Sign",
+    "register",
+]

@@ -92,6 +92,10 @@ class Quantizer(nn.Module):
         """Return the integer code of each element, in the narrowest type that holds all of them."""
         raise NotImplementedError
 
+    def grid(self, x: Tensor) -> tuple[Tensor | float, Tensor | float]:
+        """Return (step, offset) of the grid for `x`: forward(x) is codes(x) * step + offset."""
+        return self.scale, 0.0
+
     def reset(self) -> None:
         """Forget what was observed."""
 

@@ -1,13 +1,11 @@
 """The quantizer of transition-rate scheduling."""
 
-import math
-
 import torch
 from torch import Tensor
 
 from quant.primitives import code_dtype, interval
 from quant.quantizers.base import register
-from quant.quantizers.learned import LearnedScale
+from quant.quantizers.learned import LearnedScale, interval_scale, moments
 
 
 @register
@@ -29,12 +27,10 @@ class Interval(LearnedScale):
         return (-half, half - 1, half) if self.signed else (0, 2 * half - 1, 2 * half)
 
     def _statistics(self, x: Tensor) -> Tensor:
-        dim = -1 if self.channels else None
-        return torch.stack([x.sum(dim), x.square().sum(dim)])
+        return moments(x, self.channels)
 
     def _initial_scale(self, mean: Tensor) -> Tensor:
-        std = (mean[1] - mean[0].square()).clamp_(min=0).sqrt_()
-        return 3 * std if self.signed else 3 * std / math.sqrt(1 - 2 / math.pi)
+        return interval_scale(mean, signed=self.signed)
 
     def _quantize(self, x: Tensor) -> Tensor:
         return interval(x, self.scale, *self._constants())
@@ -44,3 +40,6 @@ class Interval(LearnedScale):
         alpha, beta, gamma = self._constants()
         q = (x * (gamma / self.scale)).clamp_(alpha, beta).round_()
         return q.to(code_dtype(alpha, beta))
+
+    def grid(self, x: Tensor) -> tuple[Tensor, float]:
+        return torch.full((1,), 1 / self._constants()[2], device=x.device), 0.0

@@ -1,9 +1,27 @@
 """What quantizers with a learned scale share: the parameter, its initialization, its state."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 
 from quant.quantizers.base import Quantizer
+
+
+def moments(x: Tensor, channels: int | None) -> Tensor:
+    """Return sums of x and x², (2,) or (2, C)."""
+    dim = None if channels is None else -1
+    return torch.stack([x.sum(dim), x.square().sum(dim)])
+
+
+def deviation(mean: Tensor) -> Tensor:
+    """Return the standard deviation from the means of x and x²."""
+    return (mean[1] - mean[0].square()).clamp_(min=0).sqrt_()
+
+
+def interval_scale(mean: Tensor, *, signed: bool) -> Tensor:
+    """Return EWGS's initial clip range: 3 std, or 3 std / sqrt(1 - 2/π) of a half-normal."""
+    return 3 * deviation(mean) / (1 if signed else math.sqrt(1 - 2 / math.pi))
 
 
 class LearnedScale(Quantizer):
@@ -23,16 +41,20 @@ class LearnedScale(Quantizer):
         self.reset()
 
     def reset(self) -> None:
-        self._count, self._sums, self._low = 0, None, None
+        self._count, self._sums, self._low, self._high = 0, None, None, None
 
     def observe(self, x: Tensor) -> None:
         if x.numel() == 0:
             return
         x = x if x.dtype == torch.float64 else x.float()
         sums = self._statistics(x if self.channels is None else x.flatten(1))
-        low = torch.aminmax(x).min
-        self._sums = sums if self._sums is None else self._sums + sums
-        self._low = low if self._low is None else torch.minimum(self._low, low)
+        low, high = torch.aminmax(x)
+        if self._sums is None:
+            self._sums, self._low, self._high = sums, low, high
+        else:
+            self._sums = self._sums + sums
+            self._low = torch.minimum(self._low, low)
+            self._high = torch.maximum(self._high, high)
         self._count += x.numel() // (self.channels or 1)
 
     def _statistics(self, x: Tensor) -> Tensor:

@@ -3,12 +3,12 @@
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from quant.precision import OFF
-from quant.primitives import code_dtype, lsq
+from quant.primitives import code_dtype, lsq, lsq_plus
 from quant.quantizers.base import register
-from quant.quantizers.learned import LearnedScale
+from quant.quantizers.learned import LearnedScale, deviation, moments
 
 
 @register
@@ -36,12 +36,14 @@ class LSQ(LearnedScale):
                 self.q_scale.mul_(ratio)
             self._mark_initialized()
 
-    def _q_p(self, bits: int) -> int:
-        return max(2 ** (bits - 1) - 1, 1) if self.signed else 2**bits - 1
-
     def levels(self) -> tuple[int, int]:
         """Lowest and highest code, (-Q_N, Q_P)."""
-        return (-(2 ** (self._bits - 1)) if self.signed else 0), self._q_p(self._bits)
+        half = 2 ** (self._bits - 1)
+        return (-half, half - 1) if self.signed else (0, 2 * half - 1)
+
+    def _q_p(self, bits: int) -> int:
+        """Q_P where it divides: one signed bit has the codes -1 and 0, so Q_P = 0."""
+        return max(2 ** (bits - 1) - 1, 1) if self.signed else 2**bits - 1
 
     def _statistics(self, x: Tensor) -> Tensor:
         return x.abs().sum(-1 if self.channels else None).unsqueeze(0)
@@ -61,9 +63,64 @@ class LSQ(LearnedScale):
     def _quantize(self, x: Tensor) -> Tensor:
         lo, hi = self.levels()
         n = x.numel() // (len(x) if self.role == "activation" else self.channels or 1)
-        return lsq(x, self.scale, -lo, hi, 1 / math.sqrt(n * hi))
+        return lsq(x, self.scale, -lo, hi, 1 / math.sqrt(n * self._q_p(self._bits)))
 
     @torch.no_grad()
     def codes(self, x: Tensor) -> Tensor:
         lo, hi = self.levels()
         return (x / self.scale).clamp_(lo, hi).round_().to(code_dtype(lo, hi))
+
+
+@register
+class LSQPlus(LearnedScale):
+    """LSQ+ (Bhalgat et al. 2020): activations with a learned offset, weights from μ and σ.
+
+    Activations have codes 0..2^b-1 over [β, β + s(2^b-1)], starting at the range that was observed,
+    so that a signed activation (a linear bottleneck, SiLU) wastes no level. Weights are symmetric,
+    s = max(|μ-3σ|, |μ+3σ|) / 2^(b-1), and have no offset.
+
+    `q_scale` holds the full range, which no bit-width changes; `q_offset` is β.
+    """
+
+    def __init__(self, **place) -> None:
+        super().__init__(**place)
+        self.has_offset = self.role == "activation"
+        if self.has_offset:
+            self.q_offset = nn.Parameter(torch.zeros(1), requires_grad=self.q_scale.requires_grad)
+
+    def levels(self) -> tuple[int, int]:
+        """Lowest and highest code."""
+        half = 2 ** (self._bits - 1)
+        return (0, 2 * half - 1) if self.has_offset else (-half, half - 1)
+
+    @property
+    def scale(self) -> Tensor:
+        steps = 2**self._bits - 1 if self.has_offset else 2 ** (self._bits - 1)
+        return super().scale / steps
+
+    def _statistics(self, x: Tensor) -> Tensor:
+        return moments(x, self.channels)
+
+    def _initial_scale(self, mean: Tensor) -> Tensor:
+        if self.has_offset:
+            self.q_offset.copy_(self._low)
+            return self._high - self._low
+        mu, sigma = mean[0], deviation(mean)
+        return torch.maximum((mu - 3 * sigma).abs(), (mu + 3 * sigma).abs())
+
+    def _quantize(self, x: Tensor) -> Tensor:
+        lo, hi = self.levels()
+        if self.has_offset:
+            g = 1 / math.sqrt(x.numel() // len(x) * hi)
+            return lsq_plus(x, self.scale, self.q_offset, hi, g)
+        g = 1 / math.sqrt(x.numel() // (self.channels or 1) * max(hi, 1))
+        return lsq(x, self.scale, -lo, hi, g)
+
+    @torch.no_grad()
+    def codes(self, x: Tensor) -> Tensor:
+        lo, hi = self.levels()
+        x = x - self.q_offset if self.has_offset else x
+        return (x / self.scale).clamp_(lo, hi).round_().to(code_dtype(lo, hi))
+
+    def grid(self, x: Tensor) -> tuple[Tensor, Tensor | float]:
+        return self.scale, self.q_offset if self.has_offset else 0.0

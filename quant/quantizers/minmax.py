@@ -172,6 +172,14 @@ class MinMax(Quantizer):
         q = (x - low) / s if self.scheme == "min_anchored" else x / s
         return (q.floor_() if self.rounding == "floor" else q.round_()).to(torch.int32)
 
+    def grid(self, x: Tensor) -> tuple[Tensor, Tensor | float]:
+        low, high = self._ranges(x)
+        s = self._scale_of(low, high)
+        if self.scheme == "min_anchored":
+            return s, low
+        z = self._zero_point(s, low)
+        return s, 0.0 if z is None else -z * s
+
     def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
         super()._load_from_state_dict(state_dict, prefix, *args)
         if self.range != "call" and prefix + "q_min" in state_dict:

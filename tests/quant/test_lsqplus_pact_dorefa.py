@@ -1,0 +1,175 @@
+"""LSQ+, PACT, DoReFa, EWGS and Sign against their papers' equations (SPEC E and D.4)."""
+
+import math
+
+import pytest
+import torch
+
+from quant import QUANTIZERS
+from quant.primitives import ewgs_round, lsq_plus, pact, sign
+
+DoReFa, EWGS, LSQPlus, PACT, Sign = (
+    QUANTIZERS[name] for name in ("DoReFa", "EWGS", "LSQPlus", "PACT", "Sign")
+)
+
+
+def gradients(function, *leaves):
+    leaves = [leaf.clone().requires_grad_() for leaf in leaves]
+    out = function(*leaves)
+    upstream = torch.linspace(-1, 2, out.numel(), dtype=out.dtype).reshape(out.shape)
+    return out.detach(), torch.autograd.grad(out, leaves, upstream), upstream
+
+
+def test_lsq_plus_gradients():
+    v = torch.randn(400, dtype=torch.float64)
+    s, beta = (torch.tensor([x], dtype=torch.float64) for x in (0.3, -0.5))
+    out, (dv, ds, db), g = gradients(lambda *a: lsq_plus(*a, 7, 0.1), v, s, beta)
+    ratio = (v - beta) / s
+    inside = (ratio > 0) & (ratio < 7)
+    torch.testing.assert_close(out, ratio.clamp(0, 7).round() * s + beta)
+    torch.testing.assert_close(dv, g * inside)
+    torch.testing.assert_close(db, 0.1 * (g * ~inside).sum().reshape(1))
+    slope = torch.where(inside, ratio.round() - ratio, ratio.clamp(0, 7).round())
+    torch.testing.assert_close(ds, 0.1 * (g * slope).sum().reshape(1))
+
+
+def test_lsq_plus_starts_at_the_observed_range():
+    x = torch.tensor([-1.0, 0.2, 3.0])
+    q = LSQPlus(bits=2)
+    q.init_from(x)
+    assert q.q_offset.item() == -1.0 and q.scale.item() == pytest.approx(4 / 3)
+    torch.testing.assert_close(q(x)[[0, 2]], x[[0, 2]])
+    w = torch.randn(10_000)
+    q = LSQPlus(bits=4, role="weight")
+    q.init_from(w)
+    expected = max(abs(w.mean() - 3 * w.std()), abs(w.mean() + 3 * w.std())) / 8
+    assert q.scale.item() == pytest.approx(expected.item(), rel=1e-3)
+
+
+def test_pact_gradient_of_alpha_counts_what_is_clipped():
+    """[T:E4] ∂y/∂α = 1[x >= α], without the rounding residuals inside."""
+    x = torch.randn(500, dtype=torch.float64) * 3
+    alpha = torch.tensor([2.0], dtype=torch.float64)
+    out, (dx, dalpha), g = gradients(lambda x, a: pact(x, a, 3), x, alpha)
+    torch.testing.assert_close(out, (x.clamp(0, 2) * 1.5).round() / 1.5)
+    torch.testing.assert_close(dalpha, (g * (x >= 2)).sum().reshape(1))
+    torch.testing.assert_close(dx, g * ((x >= 0) & (x < 2)))
+
+
+def test_pact_at_the_clipping_level_itself():
+    _, (dx, dalpha), _ = gradients(
+        lambda x, a: pact(x, a, 3).sum(), torch.tensor([2.0, 0.0]), torch.tensor([2.0])
+    )
+    assert dx.tolist() == [0.0, -1.0] and dalpha.item() == -1.0
+
+
+def test_pact_is_for_activations():
+    with pytest.raises(ValueError, match="Use DoReFa"):
+        PACT(role="weight")
+    q = PACT(bits=4, alpha=8.0)
+    q.init_from(torch.rand(5))
+    assert q.q_scale.item() == 8.0
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+def test_dorefa_original_is_the_published_formula(bits):
+    w = torch.randn(300, dtype=torch.float64)
+    n = 2**bits - 1
+    unit = w.tanh() / (2 * w.tanh().abs().max()) + 0.5
+    expected = 2 * (unit * n).round() / n - 1
+    torch.testing.assert_close(DoReFa(bits=bits, role="weight")(w), expected)
+    assert expected.min() == -1 or expected.max() == 1
+
+
+def test_dorefa_one_bit_is_sign_times_the_mean():
+    w = torch.tensor([0.5, -1.5, 0.0])
+    y = DoReFa(bits=1, role="weight")(w)
+    torch.testing.assert_close(y, torch.tensor([1.0, -1.0, 1.0]) * 2 / 3)
+
+
+def test_dorefa_activation():
+    x = torch.tensor([-0.3, 0.0, 0.4, 1.0, 1.7], requires_grad=True)
+    y = DoReFa(bits=2)(x)
+    torch.testing.assert_close(y, torch.tensor([0, 0, 1 / 3, 1, 1]))
+    assert torch.autograd.grad(y.sum(), x)[0].tolist() == [0, 1, 1, 1, 0]
+
+
+@pytest.mark.parametrize("scheme", ["modified", "centered"])
+def test_modified_codes_are_the_top_bits_of_the_eight_bit_codes(scheme):
+    """[T:D1] one stored 8-bit model holds every lower-bit one; rounding would not."""
+    w = torch.randn(2000, dtype=torch.float64)
+    eight = DoReFa(bits=8, role="weight", scheme=scheme).codes(w).int()
+    rounded = DoReFa(bits=8, role="weight").codes(w).int()
+    for bits in range(1, 8):
+        lower = DoReFa(bits=bits, role="weight", scheme=scheme).codes(w).int()
+        assert torch.equal(eight >> (8 - bits), lower)
+    original = DoReFa(bits=4, role="weight").codes(w).int()
+    assert not torch.equal(rounded >> 4, original)
+
+
+def test_modified_is_biased_and_centered_is_not():
+    """[T:D2] on uniform w̃: bias -2^-k of the modified scheme."""
+    unit = torch.linspace(0, 1, 100_001, dtype=torch.float64)[:-1]
+    w = torch.atanh((2 * unit - 1) * 0.999)
+    target = 2 * (w.tanh() / (2 * w.tanh().abs().max()) + 0.5) - 1
+    for bits in (3, 4, 6):
+        bias = {
+            scheme: (DoReFa(bits=bits, role="weight", scheme=scheme)(w) - target).mean().item()
+            for scheme in ("modified", "centered")
+        }
+        assert abs(bias["centered"]) < 1e-3
+        # w_q = 2c/n - 1 stretches c/2^k by 2^k/n, which at the mean of ½ gives back nothing of
+        # the floor's -1 LSB/2 but its share beyond the middle
+        codes_mean = (unit * 2**bits).floor().clamp(max=2**bits - 1).mean().item()
+        assert bias["modified"] == pytest.approx(2 * codes_mean / (2**bits - 1) - 1, abs=2e-3)
+
+
+def test_dorefa_weight_gradient_is_that_of_tanh():
+    w = torch.randn(50, dtype=torch.float64)
+    _, (dw,), g = gradients(DoReFa(bits=3, role="weight"), w)
+    t = w.tanh()
+    torch.testing.assert_close(dw, g * (1 - t**2) / t.abs().max())
+
+
+def test_ewgs_scales_the_gradient_by_the_residual():
+    x = torch.rand(200, dtype=torch.float64)
+    out, (dx,), g = gradients(lambda x: ewgs_round(x, 7, 0.2), x)
+    torch.testing.assert_close(out, (x * 7).round() / 7)
+    torch.testing.assert_close(dx, g * (1 + 0.2 * g.sign() * (x - out)))
+
+
+def test_ewgs_with_delta_zero_is_straight_through():
+    """[T:E5]"""
+    x = torch.rand(50)
+    _, (dx,), g = gradients(lambda x: ewgs_round(x, 3, 0.0), x)
+    torch.testing.assert_close(dx, g)
+
+
+def test_ewgs_levels_and_bounds():
+    w = torch.randn(3000)
+    q = EWGS(bits=2, role="weight")
+    q.init_from(w)
+    assert q.q_lower.item() == pytest.approx(-3 * w.std(correction=0).item(), rel=1e-4)
+    torch.testing.assert_close(q(w).unique(), torch.tensor([-1.0, -1 / 3, 1 / 3, 1.0]))
+    x = torch.rand(3000)
+    q = EWGS(bits=2)
+    q.init_from(x)
+    upper = 3 * x.std(correction=0).item() / math.sqrt(1 - 2 / math.pi)
+    assert (q.q_lower + q.q_scale).item() == pytest.approx(upper, rel=1e-4)
+
+
+def test_sign_values_and_slopes():
+    x = torch.tensor([-2.0, -1.0, -0.5, 0.0, 0.25, 1.0, 1.5])
+    y, (dx,), g = gradients(sign, x)
+    assert y.tolist() == [-1, -1, -1, 1, 1, 1, 1]
+    torch.testing.assert_close(dx, g * (x.abs() <= 1))
+    _, (dx,), g = gradients(lambda x: sign(x, polynomial=True), x)
+    torch.testing.assert_close(dx, g * (x.abs() <= 1) * (2 - 2 * x.abs()))
+
+
+def test_sign_with_the_mean_magnitude():
+    w = torch.tensor([[0.5, -1.5], [2.0, 2.0]])
+    q = Sign(bits=1, role="weight", magnitude="mean", channels=2, ndim=2)
+    q.init_from(w)
+    torch.testing.assert_close(q(w), torch.tensor([[1.0, -1.0], [2.0, 2.0]]))
+    assert q.codes(w).tolist() == [[1, -1], [1, 1]]
