@@ -7,10 +7,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from quant.layers import ActivationQuantized, Quantized, WeightQuantized, quantized_class
+from quant.layers import (
+    ActivationQuantized,
+    OutputScale,
+    Quantized,
+    WeightQuantized,
+    quantized_class,
+)
 from quant.policy import FULL, QuantizerSpec, QuantPolicy, Rule, get_policy
 from quant.precision import FP, OFF, Precision
-from quant.quantizers import QUANTIZERS, LearnedScale, Quantizer
+from quant.quantizers import QUANTIZERS, Quantizer
 
 # What counts as an activation module where a policy quantizes outputs.
 ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.GELU, nn.SiLU, nn.Hardswish, nn.PReLU, nn.LeakyReLU)
@@ -92,8 +98,7 @@ def _quantize_module(
         return False
     module.__class__ = quantized_class(mixin, type(module))
     module.rule = rule
-    module.w_quant = None
-    module.a_quant = None
+    module.w_quant = module.a_quant = module.out_scale = None
     if rule.weight != FULL:
         weight = module.weight
         module.w_quant = _make(policy.weight, weight, "weight").to(weight.device)
@@ -102,7 +107,21 @@ def _quantize_module(
         module.a_quant = _make(policy.activation, None, "activation")
         device = next((p.device for p in module.parameters()), None)
         module.a_quant.to(device)
+    if _needs_output_scale(module):
+        module.out_scale = OutputScale(module.w_quant.scale_shape).to(module.weight.device)
     return True
+
+
+def _needs_output_scale(module: nn.Module) -> bool:
+    """Whether quantization loses the scale of this layer's output and no normalization follows.
+
+    A layer in front of a normalization has no bias, in every network here; one with its norm inside
+    (Detectron2's Conv2d) says so.
+    """
+    if module.w_quant is None or module.a_quant is None:
+        return False
+    normalized = getattr(module, "bias", None) is None or getattr(module, "norm", None) is not None
+    return (module.w_quant.rescales or module.a_quant.rescales) and not normalized
 
 
 def _make(spec: QuantizerSpec, weight: torch.Tensor | None, role: str) -> Quantizer:
@@ -124,7 +143,7 @@ def dequantize(model: nn.Module) -> nn.Module:
     for module in list(model.modules()):
         if isinstance(module, Quantized):
             base = module.base
-            for name in ("w_quant", "a_quant", "rule", "_reused"):
+            for name in ("w_quant", "a_quant", "out_scale", "rule", "_reused"):
                 module._modules.pop(name, None)
                 module.__dict__.pop(name, None)
             module.__class__ = base
@@ -146,12 +165,9 @@ def quantizers(model: nn.Module) -> list[Quantizer]:
 
 
 def scales(model: nn.Module) -> list[nn.Parameter]:
-    """Return the scales that are learned."""
-    return [
-        q.q_scale
-        for q in quantizers(model)
-        if isinstance(q, LearnedScale) and q.q_scale.requires_grad
-    ]
+    """Return what quantizers learn: scales, offsets, bounds and output scales."""
+    owners = [m for m in model.modules() if isinstance(m, Quantizer | OutputScale)]
+    return [p for owner in owners for p in owner.parameters() if p.requires_grad]
 
 
 def set_precision(model: nn.Module, precision: Precision | str) -> None:

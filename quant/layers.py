@@ -39,8 +39,37 @@ class Quantized:
         return _revive, (mixin, self.base), self.__getstate__()
 
 
+class OutputScale(nn.Module):
+    """A learned factor for the output of a layer whose quantizers lose the scale of their input.
+
+    Where a normalization follows, that loss does not matter; elsewhere (a detector's FPN and heads, a
+    transformer) this puts the scale back. It starts at exactly what the quantizers took away and is
+    multiplied into the quantized weight, since conv(x, o w) = o conv(x, w): a bias, norm or activation
+    inside the layer needs no attention, and a weight is smaller than an output.
+    """
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.q_scale = nn.Parameter(torch.ones(shape))
+        self.register_buffer("q_state", torch.zeros(1, dtype=torch.int64))
+        self.initialized = False
+
+    @torch.no_grad()
+    def init_from(self, gain: Tensor) -> None:
+        """Start at `gain`, the product of what the weight's and the input's quantizer took away."""
+        self.q_scale.copy_(gain.expand_as(self.q_scale))
+        self.q_state.fill_(1)
+        self.initialized = True
+
+    def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        self.initialized = bool(self.q_state)
+
+
 class WeightQuantized(Quantized):
     """Mixin of a layer with a weight: quantizes the weight, and what enters where there is `a_quant`."""
+
+    out_scale: OutputScale | None
 
     # Quantized weights of this step by bits, while `reuse_weights` is open.
     _reused: dict[tuple[int, bool], Tensor] | None = None
@@ -51,11 +80,19 @@ class WeightQuantized(Quantized):
         if quantizer is None or not quantizer.active:
             return self.weight
         if self._reused is None:
-            return quantizer(self.weight)
+            return self._quantize_weight()
         key = (quantizer.bits, torch.is_grad_enabled())
         if key not in self._reused:
-            self._reused[key] = quantizer(self.weight)
+            self._reused[key] = self._quantize_weight()
         return self._reused[key]
+
+    def _quantize_weight(self) -> Tensor:
+        weight = self.w_quant(self.weight)
+        if self.out_scale is None:
+            return weight
+        if not self.out_scale.initialized:
+            self.out_scale.init_from(self.w_quant.gain * self.a_quant.gain)
+        return weight * self.out_scale.q_scale
 
     def forward(self, x: Tensor) -> Tensor:
         # The class underneath reads self.weight, whatever else it does (padding, norm, activation):

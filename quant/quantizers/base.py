@@ -32,6 +32,8 @@ class Quantizer(nn.Module):
         role: "weight" or "activation" (whose dimension 0 counts samples).
     """
 
+    rescales = False  # whether the output's range is fixed, so that the input's scale is lost
+
     def __init__(
         self,
         *,
@@ -68,6 +70,11 @@ class Quantizer(nn.Module):
     def scale(self) -> Tensor:
         """The scale at the current bit-width."""
         raise NotImplementedError
+
+    @property
+    def gain(self) -> Tensor | float:
+        """About x / forward(x): what restores the scale of the input."""
+        return 1.0
 
     @property
     def active(self) -> bool:

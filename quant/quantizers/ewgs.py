@@ -23,12 +23,19 @@ class EWGS(LearnedScale):
         delta: δ; 0 is the straight-through estimator.
     """
 
+    rescales = True
+
     def __init__(self, *, delta: float = 1e-3, **place) -> None:
         super().__init__(**place)
         self.delta = delta
         self.q_lower = nn.Parameter(
             torch.zeros(self.scale_shape), requires_grad=self.q_scale.requires_grad
         )
+
+    @property
+    def gain(self) -> Tensor:
+        width = self.scale.detach()
+        return width / 2 if self.role == "weight" else width
 
     def levels(self) -> tuple[int, int]:
         """Lowest and highest code."""

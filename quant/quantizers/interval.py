@@ -14,8 +14,15 @@ class Interval(LearnedScale):
 
     Signed (α, β, γ) = (-2^(b-1), 2^(b-1)-1, 2^(b-1)); unsigned (0, 2^b-1, 2^b). The scale starts as in
     EWGS: 3 std for signed data, 3 std / sqrt(1 - 2/π) for the half-normal an activation resembles.
-    The output lies in [-1, 1) or [0, 1) whatever the scale, so a normalization must follow.
+    The output lies in [-1, 1) or [0, 1) whatever the scale, so a normalization must follow, or a
+    learned output scale.
     """
+
+    rescales = True
+
+    @property
+    def gain(self) -> Tensor:
+        return self.scale.detach()
 
     def levels(self) -> tuple[int, int]:
         """Lowest and highest code, (α, β)."""

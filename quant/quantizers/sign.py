@@ -28,6 +28,12 @@ class Sign(LearnedScale):
         one_of("gradient", gradient, ("clip", "polynomial"))
         self.magnitude, self.gradient = magnitude, gradient
 
+    rescales = True
+
+    @property
+    def gain(self) -> Tensor | float:
+        return self.scale.detach() if self.magnitude == "none" else 1.0
+
     def levels(self) -> tuple[int, int]:
         """Lowest and highest code."""
         return -1, 1

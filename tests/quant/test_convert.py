@@ -245,3 +245,19 @@ def test_a_policy_that_finds_nothing_is_refused():
 def test_calibrating_on_nothing_is_refused():
     with pytest.raises(ValueError, match="no batch"):
         calibrate(quantize(network(), get_policy("ssql")), [])
+
+
+def test_output_scale_restores_what_the_quantizers_took_away():
+    """TR: a fixed output range needs a learned scale where no normalization follows."""
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8)).eval()
+    full = net[:3](IMAGES)
+    quantize(net, {"base": "tr", "first": "target"}, Precision(8, 8))
+    calibrate(net, [IMAGES])
+    assert net[0].out_scale is not None and net[2].out_scale is not None  # both have a bias
+    low = net[:3](IMAGES)
+    assert (low - full).norm() < 0.1 * full.norm()
+    assert net[2].out_scale.q_scale in set(scales(net))
+    other = quantize(network("resnet20"), "tr")
+    assert all(
+        layer.out_scale is None for layer in quantized_layers(other).values()
+    )  # norms follow

@@ -17,7 +17,8 @@ SGDT = transition(optim.SGD)
 def make(bits=2, width=40, lr=0.05, target=0.05, steps=200, **options):
     """A two-layer quantized net, its SGDT, and a noisy regression problem to step on."""
     torch.manual_seed(0)
-    net = nn.Sequential(nn.Linear(8, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU())
+    first, second = nn.Linear(8, width, bias=False), nn.Linear(width, width, bias=False)
+    net = nn.Sequential(first, nn.ReLU(), second, nn.ReLU())
     quantize(net, "tr", Precision(bits, bits))
     optimizer = SGDT(
         net.parameters(),
@@ -144,11 +145,11 @@ def test_zero_rate_freezes_the_weight_at_once_despite_momentum():
     train(net, optimizer, 2, start=5)
     assert optimizer.rates()["lr"] == [0.0, 0.0]
     frozen = [layer.weight.clone() for layer in quantized_layers(net).values()]
-    bias = net[0].bias.clone()
+    scale = net[0].a_quant.q_scale.clone()
     train(net, optimizer, 3, start=7)
     for layer, weight in zip(quantized_layers(net).values(), frozen, strict=True):
         assert torch.equal(layer.weight, weight)
-    assert not torch.equal(net[0].bias, bias)  # everything else goes on
+    assert not torch.equal(net[0].a_quant.q_scale, scale)  # everything else goes on
 
 
 def test_running_rate_follows_a_slowly_falling_target():
