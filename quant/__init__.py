@@ -31,7 +31,8 @@ from quant.convert import (
 from quant.layers import reuse_weights
 from quant.policy import QuantizerSpec, QuantPolicy, Rule, get_policy, list_policies
 from quant.precision import FP, Precision
-from quant.quantizers import LSQ, QUANTIZERS, Interval, MinMax, Quantizer
+from quant.quantizers import LSQ, QUANTIZERS, Interval, MinMax, Quantizer, register
+from quant.report import bitops, explain, size_bytes
 from quant.transition import target_rate, transition
 
 __all__ = [
@@ -45,17 +46,21 @@ __all__ = [
     "Quantizer",
     "QuantizerSpec",
     "Rule",
+    "bitops",
     "calibrate",
     "dequantize",
+    "explain",
     "get_policy",
     "list_policies",
     "observe",
     "quantize",
     "quantized_layers",
     "quantizers",
+    "register",
     "reuse_weights",
     "scales",
     "set_precision",
+    "size_bytes",
     "target_rate",
     "transition",
 ]

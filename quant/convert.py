@@ -16,7 +16,7 @@ from quant.layers import (
 )
 from quant.policy import FULL, QuantizerSpec, QuantPolicy, Rule, get_policy
 from quant.precision import FP, OFF, Precision
-from quant.quantizers import QUANTIZERS, Quantizer
+from quant.quantizers import Quantizer, find
 
 # What counts as an activation module where a policy quantizes outputs.
 ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.GELU, nn.SiLU, nn.Hardswish, nn.PReLU, nn.LeakyReLU)
@@ -135,7 +135,7 @@ def _make(spec: QuantizerSpec, weight: torch.Tensor | None, role: str) -> Quanti
                 "was quantized. Set the activation's granularity to 'tensor'."
             )
         place["channels"] = weight.shape[0]
-    return QUANTIZERS[spec.kind](**place, **spec.options)
+    return find(spec.kind)(**place, **spec.options)
 
 
 def dequantize(model: nn.Module) -> nn.Module:

@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from quant.precision import MAX_BITS, OFF
-from quant.quantizers import QUANTIZERS
+from quant.quantizers import find
 
 TARGET = "target"  # the bits of the precision that is set
 FULL = "fp"  # never quantized
@@ -56,10 +56,7 @@ class QuantizerSpec:
     options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.kind not in QUANTIZERS:
-            raise ValueError(
-                f"there is no quantizer {self.kind!r}; no policy was made. {_did_you_mean(self.kind, QUANTIZERS)}"
-            )
+        find(self.kind)
         if self.granularity not in ("tensor", "channel"):
             raise ValueError(
                 f"granularity {self.granularity!r} is unknown; no policy was made. "
@@ -172,6 +169,16 @@ _NAMED = {
         first=Rule(FULL, FULL),
         rules=HEADS_FP,
     ),
+    # CoQuant (SPEC D.4): PACT activations, bit-nested DoReFa weights; first and last weights at 8
+    # bits, the image in full precision.
+    "coquant": QuantPolicy(
+        name="coquant",
+        weight=QuantizerSpec("DoReFa", "tensor", {"scheme": "modified"}),
+        activation=QuantizerSpec("PACT", "tensor", {"alpha": 8.0}),
+        first=Rule(8, FULL),
+        last=Rule(8, 8),
+        rules=HEADS_FP,
+    ),
 }
 
 
@@ -184,7 +191,7 @@ def get_policy(spec: "str | QuantPolicy | Mapping[str, Any]") -> QuantPolicy:
     """Return a policy by name, or a variation of one, or one written out in full.
 
     Args:
-        spec: "ssql", "cq", "lsq" or "tr"; {"base": name, field: value, ...} to change fields of one;
+        spec: "ssql", "cq", "lsq", "tr" or "coquant"; {"base": name, field: value, ...} to change fields of one;
             or the dictionary `to_dict` returns.
 
     Raises:

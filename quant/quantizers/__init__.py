@@ -6,7 +6,7 @@ Facts a forward pass branches on (initialized, signed) are Python values, mirror
 `q_state` so that they survive a checkpoint, and never read from the device in a step.
 """
 
-from quant.quantizers.base import QUANTIZERS, Quantizer, register
+from quant.quantizers.base import QUANTIZERS, Quantizer, find, register
 from quant.quantizers.dorefa import DoReFa
 from quant.quantizers.ewgs import EWGS
 from quant.quantizers.interval import Interval
@@ -28,5 +28,6 @@ __all__ = [
     "MinMax",
     "Quantizer",
     "Sign",
+    "find",
     "register",
 ]

@@ -1,5 +1,8 @@
 """What every quantizer is, and the registry of their names."""
 
+import difflib
+import importlib
+
 from torch import Tensor, nn
 
 from quant.precision import OFF
@@ -7,6 +10,37 @@ from quant.precision import OFF
 QUANTIZERS: dict[str, type["Quantizer"]] = {}
 """Quantizers by the name a policy uses. A class registers itself with `@register`; its constructor
 takes what `Quantizer` takes and its own keyword options, which a policy's YAML may set."""
+
+
+def find(name: str) -> type["Quantizer"]:
+    """Return the quantizer called `name`, or at `module:Class`, which is imported.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if ":" in name:
+        module, _, attribute = name.partition(":")
+        try:
+            found = getattr(importlib.import_module(module), attribute)
+        except (ImportError, AttributeError) as error:
+            raise ValueError(
+                f"quantizer {name!r} cannot be imported ({error}); no policy was made. Put its file "
+                "on PYTHONPATH and write module:Class."
+            ) from error
+        if not (isinstance(found, type) and issubclass(found, Quantizer)):
+            raise ValueError(
+                f"{name!r} is no quantizer; no policy was made. It must be a subclass of "
+                "quant.Quantizer."
+            )
+        return found
+    if name not in QUANTIZERS:
+        close = difflib.get_close_matches(name, QUANTIZERS, n=1, cutoff=0.5)
+        hint = f"Did you mean {close[0]!r}? " if close else ""
+        raise ValueError(
+            f"there is no quantizer {name!r}; no policy was made. {hint}Known: "
+            f"{', '.join(sorted(QUANTIZERS))}; your own as module:Class."
+        )
+    return QUANTIZERS[name]
 
 
 def register(cls: type["Quantizer"]) -> type["Quantizer"]:

@@ -6,7 +6,7 @@ from quant import QuantPolicy, Rule, get_policy, list_policies
 
 
 def test_named_policies():
-    assert list_policies() == ["cq", "lsq", "ssql", "tr"]
+    assert list_policies() == ["coquant", "cq", "lsq", "ssql", "tr"]
     ssql = get_policy("ssql")
     assert ssql.activation_side == "output" and ssql.first == Rule(8, 8)
     assert ssql.rule("projector.0", first=False, last=False) == Rule(8, "fp")
