@@ -1,0 +1,98 @@
+"""The image sets we know: one registered function each, and how each is read."""
+
+import hashlib
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from data.sets import IMAGE_SETS, ROOT_VARIABLE, ImageSet
+
+_DIGITS_SHA256 = "8f26b2bd9d135c256808f68f14fdabddde6d9c7f869ae419704b051f0f14b3b3"
+
+
+def _read_digits(root: Path) -> tuple[Tensor, Tensor]:
+    """Read scikit-learn's digits, 8x8 with values 0..16, as 32x32 RGB bytes. `root` is not used."""
+    from sklearn.datasets import load_digits
+
+    raw = load_digits()
+    found = hashlib.sha256(raw.images.astype("uint8").tobytes()).hexdigest()
+    if found != _DIGITS_SHA256:
+        raise ValueError(
+            f"scikit-learn's digits have SHA-256 {found[:12]}... where {_DIGITS_SHA256[:12]}... is "
+            "pinned; nothing was loaded. Install the scikit-learn named in requirements.txt."
+        )
+    small = torch.from_numpy(raw.images).float()[:, None]  # (N, 1, 8, 8)
+    # Exact in float32: the bilinear weights of a 4x enlargement are multiples of 1/64.
+    large = F.interpolate(small * (255 / 16), size=32, mode="bilinear", align_corners=False)
+    images = large.round_().to(torch.uint8).expand(-1, 3, -1, -1).contiguous()
+    return images, torch.from_numpy(raw.target).long()
+
+
+def _read_cifar(kind: str, root: Path) -> tuple[Tensor, Tensor]:
+    """Read CIFAR through torchvision, which checks the published MD5s: training images first."""
+    import torchvision
+
+    dataset = getattr(torchvision.datasets, kind)
+    try:
+        parts = [dataset(root, train=train, download=False) for train in (True, False)]
+    except RuntimeError as error:
+        raise FileNotFoundError(
+            f"{kind} is not complete under {root.resolve()}; nothing was loaded. Get it with "
+            f'`python -c "import torchvision; torchvision.datasets.{kind}({str(root)!r}, '
+            f'download=True)"`, or point ${ROOT_VARIABLE} (or data_root) at a folder that has it.'
+        ) from error
+    images = torch.cat([torch.from_numpy(part.data).permute(0, 3, 1, 2) for part in parts])
+    labels = torch.tensor([label for part in parts for label in part.targets])
+    return images.contiguous(), labels
+
+
+@IMAGE_SETS.register()
+def digits() -> ImageSet:
+    """Specify scikit-learn's 1,797 handwritten digits: no download, stratified 60/10/30 %."""
+    return ImageSet(
+        name="digits",
+        num_classes=10,
+        counts={"train": 1_077, "val": 180, "test": 540},
+        size=32,
+        mean=(0.3064, 0.3064, 0.3064),
+        std=(0.3238, 0.3238, 0.3238),
+        split_sha256="41e982836f15d3d717eef7859787464f67aca6ac52083c1eaf08290f442073b4",
+        read=_read_digits,
+    )
+
+
+# SSQL normalizes CIFAR-100 with CIFAR-10's constants too (official code).
+_CIFAR_MEAN = (0.4914, 0.4822, 0.4465)
+_CIFAR_STD = (0.2023, 0.1994, 0.2010)
+
+
+@IMAGE_SETS.register()
+def cifar10() -> ImageSet:
+    """Specify CIFAR-10; val is 10 % of the official training images, stratified."""
+    return ImageSet(
+        name="cifar10",
+        num_classes=10,
+        counts={"train": 45_000, "val": 5_000, "test": 10_000},
+        size=32,
+        mean=_CIFAR_MEAN,
+        std=_CIFAR_STD,
+        split_sha256="947554c2695e7974d754d70f1fd7ca68562d7ac6b7e385ca3f6345191783ad93",
+        read=lambda root: _read_cifar("CIFAR10", root),
+    )
+
+
+@IMAGE_SETS.register()
+def cifar100() -> ImageSet:
+    """Specify CIFAR-100 (fine labels); val is 10 % of the official training images, stratified."""
+    return ImageSet(
+        name="cifar100",
+        num_classes=100,
+        counts={"train": 45_000, "val": 5_000, "test": 10_000},
+        size=32,
+        mean=_CIFAR_MEAN,
+        std=_CIFAR_STD,
+        split_sha256="c3bb562f0b2df79e543a80bf3e979d4e11da786456ab8587a205ae0fd29a35b8",
+        read=lambda root: _read_cifar("CIFAR100", root),
+    )

@@ -1,0 +1,188 @@
+"""Image sets by name: what they hold, how they are split, and the check that both are still so.
+
+An image set is a function registered in `IMAGE_SETS` that returns an `ImageSet`. Its splits are
+pinned by a file in `data/splits/` whose SHA-256 stands in the set's specification: a changed file
+is refused, so two rows of a leaderboard with the same `split_sha256` saw the same images.
+"""
+
+import difflib
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from fvcore.common.registry import Registry
+from torch import Tensor
+
+SPLITS = ("train", "val", "test")
+SPLITS_DIR = Path(__file__).parent / "splits"
+ROOT_VARIABLE = "LOWBIT_DATA"
+
+Triple = tuple[float, float, float]
+
+IMAGE_SETS = Registry("IMAGE_SETS")
+IMAGE_SETS.__doc__ = """
+Registry of image sets. Register a function without arguments that returns an `ImageSet`; the
+function's name is the data set's name in recipes. Put its pinned splits in
+`data/splits/<name>.json`: `{"version": 1, "classes": [names], ...}` with either the ids themselves,
+`"train": [ids], "val": [ids], "test": [ids]`, or a `"rule"` as `_ids_by_rule` reads it.
+"""
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Specify an image set.
+
+    `read(root)` returns every image as uint8 (N, 3, H, W) and every label as int64 (N,); an image's
+    id is its place in them. `counts` are the images per split that a load must find. `mean` and
+    `std` are per channel, in units of 0..1.
+    """
+
+    name: str
+    num_classes: int
+    counts: dict[str, int]
+    size: int
+    mean: Triple
+    std: Triple
+    split_sha256: str
+    read: Callable[[Path], tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Hold one split in memory: images uint8 (N, 3, H, W), labels int64 (N,), ids int64 (N,)."""
+
+    images: Tensor
+    labels: Tensor
+    ids: Tensor
+    classes: tuple[str, ...]
+    name: str
+    split: str
+    split_sha256: str
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def list_datasets() -> list[str]:
+    """Name every registered image set, sorted."""
+    return sorted(name for name, _ in IMAGE_SETS)
+
+
+def image_set(name: str) -> ImageSet:
+    """Return the specification of a registered image set, without reading any image."""
+    if name not in IMAGE_SETS:
+        near = difflib.get_close_matches(name, list_datasets(), n=1)
+        hint = f"Did you mean {near[0]!r}? " if near else ""
+        raise ValueError(
+            f"there is no image set named {name!r}; nothing was loaded. "
+            f"{hint}Known sets: {', '.join(list_datasets())}."
+        )
+    return IMAGE_SETS.get(name)()
+
+
+def normalization(name: str) -> tuple[Triple, Triple]:
+    """Return the (mean, std) of an image set, per channel, in units of 0..1."""
+    spec = image_set(name)
+    return spec.mean, spec.std
+
+
+def load(name: str, split: str, *, root: str | os.PathLike | None = None) -> Split:
+    """Load a split into memory after checking its pinned file, its counts and its classes.
+
+    Args:
+        name: a registered image set.
+        split: "train", "val", "test", or "trainval" (train and val, in the order of the ids).
+        root: folder of the downloaded sets; default `$LOWBIT_DATA`, else `./datasets`.
+
+    Raises:
+        ValueError: the set or split is unknown, or what was found is not what is pinned.
+        FileNotFoundError: the set's files are not there; the message says how to get them.
+
+    Example:
+        >>> len(load("digits", "test"))
+        540
+    """
+    spec = image_set(name)
+    if split not in (*SPLITS, "trainval"):
+        raise ValueError(
+            f"{name} has no split {split!r}; nothing was loaded. "
+            "Use one of train, val, test, trainval."
+        )
+    pinned = _read_pinned(spec)
+    images, labels = spec.read(Path(root or os.environ.get(ROOT_VARIABLE) or "datasets"))
+    ids = _split_ids(pinned, labels)
+    _check_splits(spec, ids, labels)
+    wanted = torch.cat([ids["train"], ids["val"]]) if split == "trainval" else ids[split]
+    wanted = wanted.sort().values
+    return Split(
+        images=images[wanted],
+        labels=labels[wanted],
+        ids=wanted,
+        classes=tuple(pinned["classes"]),
+        name=name,
+        split=split,
+        split_sha256=spec.split_sha256,
+    )
+
+
+def _read_pinned(spec: ImageSet) -> dict:
+    path = SPLITS_DIR / f"{spec.name}.json"
+    content = path.read_bytes()
+    found = hashlib.sha256(content).hexdigest()
+    if found != spec.split_sha256:
+        raise ValueError(
+            f"the split file {path} of {spec.name} has SHA-256 {found[:12]}..., "
+            f"{spec.split_sha256[:12]}... is pinned; nothing was loaded. "
+            "Restore the file from the repository, or register a changed split under a new name."
+        )
+    return json.loads(content)
+
+
+def _split_ids(pinned: dict, labels: Tensor) -> dict[str, Tensor]:
+    if "rule" in pinned:
+        return _ids_by_rule(pinned["rule"], labels)
+    return {split: torch.tensor(pinned[split], dtype=torch.int64) for split in SPLITS}
+
+
+def _ids_by_rule(rule: dict, labels: Tensor) -> dict[str, Tensor]:
+    """Carve val out of the official training images, which are the first `train_images` ids.
+
+    Within each class the ids are ordered by SHA-256 of "<salt>/<id>", and the first
+    `val_per_class` become val: a draw that no library's random numbers can change.
+    """
+    first_test = rule["train_images"]
+    train, val = [], []
+    for label in labels.unique().tolist():
+        members = (labels[:first_test] == label).nonzero().flatten().tolist()
+        members.sort(key=lambda i: hashlib.sha256(f"{rule['salt']}/{i}".encode()).digest())
+        val += members[: rule["val_per_class"]]
+        train += members[rule["val_per_class"] :]
+    return {
+        "train": torch.tensor(train, dtype=torch.int64),
+        "val": torch.tensor(val, dtype=torch.int64),
+        "test": torch.arange(first_test, len(labels)),
+    }
+
+
+def _check_splits(spec: ImageSet, ids: dict[str, Tensor], labels: Tensor) -> None:
+    counts = {split: len(ids[split]) for split in SPLITS}
+    every = torch.cat(list(ids.values()))
+    problem = None
+    if counts != spec.counts:
+        problem = f"has {counts} images per split where {spec.counts} are specified"
+    elif len(every.unique()) != len(every) or int(every.max()) >= len(labels):
+        problem = "has an image in two splits, or one that does not exist"
+    else:
+        for split in SPLITS:
+            found = labels[ids[split]].unique().tolist()
+            if found != list(range(spec.num_classes)):
+                problem = f"has labels {found} in {split} where {spec.num_classes} are specified"
+    if problem:
+        raise ValueError(
+            f"{spec.name} {problem}; nothing was loaded. The files on disk are not the published "
+            "set: delete them and get them again."
+        )
