@@ -1,0 +1,10 @@
+"""Make backbones: self-supervised frameworks times pairings of views and precisions.
+
+A recipe names a framework (SimSiam, SimCLR), a pairing (plain, SSQL, Contrastive Quant's) and a
+network; `run` trains it and leaves a backbone file.
+"""
+
+from pretrain.recipe import VERSION, Recipe, identity
+from pretrain.stage import run
+
+__all__ = ["VERSION", "Recipe", "identity", "run"]

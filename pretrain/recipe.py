@@ -1,0 +1,184 @@
+"""The recipe of a pretraining job: every number that decides its result."""
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from data import image_set
+from pretrain.frameworks.base import check_framework
+from pretrain.pairings import Reduction, get_pairing
+from quant import QuantPolicy, get_policy
+
+VERSION = 1  # of the training; raised when the same recipe comes to mean other numbers
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Strength = Annotated[float, Field(ge=0)]
+Width = Annotated[int, Field(ge=1)]
+Bit = Annotated[int, Field(ge=1, le=16)]
+
+_TITLES = {"simsiam": "SimSiam", "simclr": "SimCLR"}
+_PUBLISHED_WITH = {"ssql": "simsiam", "cq": "simclr"}
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _ordered(value: tuple) -> tuple:
+    if value[0] > value[1]:
+        raise ValueError(
+            f"the range {list(value)} ends below its start; nothing was trained. "
+            "Write it as [low, high]"
+        )
+    return value
+
+
+class Augmentation(_Model):
+    """The random views, as `data.Augment` draws them; defaults are SSQL's for CIFAR."""
+
+    scale: tuple[Positive, Positive] = Field((0.2, 1.0), description="crop's area, share of image")
+    ratio: tuple[Positive, Positive] = Field((3 / 4, 4 / 3), description="crop's width over height")
+    flip: Share = Field(0.5, description="probability of a horizontal flip")
+    jitter: tuple[Strength, Strength, Strength, Annotated[float, Field(ge=0, le=0.5)]] = Field(
+        (0.4, 0.4, 0.4, 0.1), description="strength of brightness, contrast, saturation, hue"
+    )
+    jitter_p: Share = Field(0.8, description="probability of the jitter")
+    gray_p: Share = Field(0.2, description="probability of turning gray")
+    blur_p: Share = Field(0.0, description="probability of a blur, sigma in 0.1..2 pixels")
+
+    _check_ranges = field_validator("scale", "ratio")(_ordered)
+
+
+class Recipe(_Model):
+    """Everything a pretraining job needs to know; defaults are official SSQL's for CIFAR-10."""
+
+    cosmetic: ClassVar[frozenset[str]] = frozenset(
+        {"name", "data_root", "device", "checkpoint_every"}
+    )
+
+    name: str = Field("pretrain", description="what a log calls the job")
+    framework: str = Field("simsiam", description="simsiam | simclr")
+    pairing: str = Field("plain", description="plain | ssql | cq-a | cq-b | cq-c | cq-quant")
+    architecture: str = Field(description="network's name")
+    policy: str | dict[str, Any] | None = Field(
+        None, description="which layers are quantized, and how; null: the pairing's published one"
+    )
+
+    dataset: str = Field(description="image set")
+    split: Literal["train", "trainval"] = Field("train", description="images trained on")
+    data_root: str | None = Field(None, description="folder of the sets; null: $LOWBIT_DATA")
+    image_size: int = Field(32, ge=1, description="side of a view, pixels")
+    augmentation: Augmentation = Field(Augmentation(), description="of the views")
+
+    epochs: int = Field(400, ge=0, description="epochs; 0: the untrained network of the seed")
+    batch_size: int = Field(512, ge=2, description="images a step; what is left over is dropped")
+    optimizer: Literal["sgd", "lars"] = Field("sgd", description="with momentum")
+    lr: Positive = Field(0.05, description="base learning rate")
+    momentum: float = Field(0.9, ge=0, lt=1, description="of the optimizer")
+    weight_decay: float = Field(5e-4, ge=0, description="of the optimizer, on all parameters")
+    schedule: Literal["epoch", "step"] = Field("epoch", description="when the cosine moves on")
+    warmup_epochs: int = Field(0, ge=0, description="epochs of linear warm-up")
+
+    dim: Width | None = Field(None, description="projection's width; null: as published")
+    hidden_dim: Width | None = Field(None, description="hidden width; null: as published")
+    temperature: Positive = Field(0.5, description="of simclr's NT-Xent")
+    weight_bits: tuple[Bit, Bit] = Field((2, 8), description="ssql: b_w is drawn from, inclusive")
+    activation_bits: tuple[Bit, Bit] = Field((4, 8), description="ssql: b_a is drawn from")
+    precision_set: tuple[Bit, Bit] = Field((6, 16), description="cq: q is drawn from, inclusive")
+    loss_reduction: Reduction | None = Field(
+        None, description="of the pairing's terms; null: as published, ssql mean, cq sum"
+    )
+
+    seed: int = Field(0, ge=0, description="of initialization, order, views and bits")
+    device: str = Field("auto", description="auto: cuda where there is one, else cpu")
+    checkpoint_every: int = Field(10, ge=1, description="epochs between resumable states")
+
+    _check_ranges = field_validator("weight_bits", "activation_bits", "precision_set")(_ordered)
+
+    @property
+    def quant_policy(self) -> QuantPolicy | None:
+        """The policy the encoder is quantized by; None where nothing is."""
+        spec = self.policy or get_pairing(self.pairing).policy
+        return None if spec is None else get_policy(spec)
+
+    @property
+    def reduction(self) -> Reduction:
+        return self.loss_reduction or get_pairing(self.pairing).reduction
+
+    @property
+    def method(self) -> str:
+        """What the board calls the backbone: SimSiam, SSQL, SimCLR+SSQL, CQ-C, untrained, ..."""
+        if self.epochs == 0:
+            return "untrained"
+        framework = _TITLES.get(self.framework, self.framework)
+        if self.pairing == "plain":
+            return framework
+        published_with = _PUBLISHED_WITH.get(self.pairing.partition("-")[0])
+        title = self.pairing.upper().replace("QUANT", "Quant")
+        return title if self.framework == published_with else f"{framework}+{title}"
+
+    def results(self) -> dict[str, Any]:
+        """Return the fields that decide the result, as plain data."""
+        return self.model_dump(mode="json", exclude=set(self.cosmetic))
+
+    @field_validator("framework")
+    @classmethod
+    def _known_framework(cls, value: str) -> str:
+        check_framework(value)
+        return value
+
+    @field_validator("pairing")
+    @classmethod
+    def _known_pairing(cls, value: str) -> str:
+        get_pairing(value)
+        return value
+
+    @field_validator("dataset")
+    @classmethod
+    def _known_dataset(cls, value: str) -> str:
+        image_set(value)
+        return value
+
+    @model_validator(mode="after")
+    def _check(self) -> "Recipe":
+        if 0 < self.epochs <= self.warmup_epochs:
+            raise ValueError(
+                f"warmup_epochs {self.warmup_epochs} leave nothing of {self.epochs} epochs; nothing "
+                "was trained. Lower warmup_epochs or raise epochs"
+            )
+        pairing = get_pairing(self.pairing)
+        if pairing.policy is None and self.policy is not None:
+            raise ValueError(
+                f"pairing {self.pairing!r} quantizes nothing, so policy {self.policy!r} would have "
+                "no effect; nothing was trained. Remove policy, or choose a pairing that quantizes"
+            )
+        policy = self.quant_policy
+        if policy is not None and not pairing.observes and _is_observed(policy):
+            raise ValueError(
+                f"policy {policy.name!r} takes its activation ranges from full-precision passes, "
+                f"and pairing {self.pairing!r} has none; nothing was trained. "
+                "Use policy cq, or a variant whose activation range is 'running'"
+            )
+        return self
+
+
+def _is_observed(policy: QuantPolicy) -> bool:
+    activation = policy.activation
+    return activation.kind == "MinMax" and activation.options.get("range", "observed") == "observed"
+
+
+def identity(recipe: Recipe) -> dict[str, Any]:
+    """Return the facts that name a job and say which rows may be compared with it."""
+    policy = recipe.quant_policy
+    return {
+        "task": "pretrain",
+        "engine": "torch",
+        "dataset": recipe.dataset,
+        "split_sha256": image_set(recipe.dataset).split_sha256,
+        "protocol": f"{recipe.framework}/{recipe.pairing}",  # losses of others mean other things
+        "image_size": recipe.image_size,
+        "policy": policy.name if policy else "-",
+        "policy_fingerprint": policy.fingerprint if policy else "-",
+        "method": recipe.method,
+    }

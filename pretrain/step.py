@@ -1,0 +1,115 @@
+"""One training step as a pairing sees it: views, precisions, and embeddings made once each."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+import torch
+from torch import Generator, Tensor
+
+from pretrain.frameworks import Embedding, Framework
+from quant import Precision, observe
+
+Range = tuple[int, int]
+
+
+class Bits:
+    """Draw bit-widths on the host, so that a draw costs no synchronization with a device.
+
+    Args:
+        generator: a generator of the CPU.
+        weight, activation: inclusive ranges of `independent`.
+        shared: inclusive range of `shared`.
+    """
+
+    def __init__(
+        self, generator: Generator, *, weight: Range, activation: Range, shared: Range
+    ) -> None:
+        self.generator = generator
+        self.weight, self.activation, self.range = weight, activation, shared
+
+    def independent(self) -> Precision:
+        """Draw b_w and b_a, each uniform in its own range (SSQL)."""
+        return Precision(self._integer(self.weight), self._integer(self.activation))
+
+    def shared(self) -> Precision:
+        """Draw one q for weights and activations (Contrastive Quant), with replacement."""
+        q = self._integer(self.range)
+        return Precision(q, q)
+
+    def _integer(self, bounds: Range) -> int:
+        low, high = bounds
+        return int(torch.randint(low, high + 1, (), generator=self.generator))
+
+
+class Step:
+    """What a pairing may use in one step, and what it used.
+
+    Args:
+        framework: embeds and compares.
+        images: uint8 (N, 3, H, W).
+        augment: makes a random view of the images.
+        prepare: makes the view without augmentation.
+        bits: draws precisions.
+
+    Attributes:
+        drawn: the precisions drawn, in order.
+        embeddings: what was embedded, in order.
+    """
+
+    def __init__(
+        self,
+        framework: Framework,
+        images: Tensor,
+        *,
+        augment: Callable[[Tensor], Tensor],
+        prepare: Callable[[Tensor], Tensor],
+        bits: Bits,
+    ) -> None:
+        self.framework = framework
+        self._images, self._augment, self._prepare, self._bits = images, augment, prepare, bits
+        self.drawn: list[Precision] = []
+        self._embedded: dict[tuple[int, Precision], Embedding] = {}
+        self._views: list[Tensor] = []  # kept alive: their ids are keys
+
+    @property
+    def embeddings(self) -> list[Embedding]:
+        return list(self._embedded.values())
+
+    def views(self) -> tuple[Tensor, Tensor]:
+        """Draw the two views v1, v2 of every image."""
+        self._views += [self._augment(self._images), self._augment(self._images)]
+        return self._views[-2], self._views[-1]
+
+    def image(self) -> Tensor:
+        """Return x, the images only resized and normalized."""
+        self._views.append(self._prepare(self._images))
+        return self._views[-1]
+
+    def draw_independent(self) -> Precision:
+        """Draw (b_w, b_a) for the whole network and this step."""
+        self.drawn.append(self._bits.independent())
+        return self.drawn[-1]
+
+    def draw_shared(self) -> Precision:
+        """Draw one q for weights and activations of the whole network."""
+        self.drawn.append(self._bits.shared())
+        return self.drawn[-1]
+
+    def observing(self) -> AbstractContextManager[None]:
+        """Set activation ranges anew from the full-precision passes within the block."""
+        return observe(self.framework.encoder, reset=True)
+
+    def embed(self, view: Tensor, precision: Precision) -> Embedding:
+        """Embed a view at a precision; asked again in this step, return the same embedding."""
+        key = (id(view), precision)
+        if key not in self._embedded:
+            self._embedded[key] = self.framework.embed(view, precision)
+        return self._embedded[key]
+
+    def compare(self, online: Embedding, target: Embedding) -> Tensor:
+        """Return the loss of online -> target; no gradient reaches the target."""
+        return self.framework.compare(online, target.stopped())
+
+    def both_ways(self, a: Embedding, b: Embedding) -> Tensor:
+        """Return the framework's own loss of a pair, a - b."""
+        return self.framework.both_ways(a, b)

@@ -1,0 +1,166 @@
+"""SimSiam's D and SimCLR's NT-Xent against their closed forms, and the published heads."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from pretrain import Recipe
+from pretrain.frameworks import Embedding, create_framework
+from pretrain.frameworks.simclr import nt_xent
+from quant import FP, Precision, quantize, quantized_layers
+
+
+class _Features(nn.Module):
+    """A backbone small enough to reason about: one convolution, pooled."""
+
+    num_features = 6
+
+    def __init__(self):
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 4, 3)
+        self.act1 = nn.ReLU()
+        self.conv2 = nn.Conv2d(4, 6, 3)
+        self.act2 = nn.ReLU()
+
+    def forward(self, x):
+        return self.act2(self.conv2(self.act1(self.conv1(x)))).mean((2, 3))
+
+
+def _framework(name, **options):
+    recipe = Recipe(framework=name, architecture="resnet20", dataset="digits", **options)
+    return create_framework(_Features(), recipe)
+
+
+def _reference_nt_xent(a, b, temperature):
+    """Sum over the 2N anchors, each with its positive and 2N - 2 negatives, written out."""
+    features = [row / row.norm() for row in torch.cat([a, b]).double()]
+    n = len(a)
+    total = 0.0
+    for i, anchor in enumerate(features):
+        positive = (i + n) % (2 * n)
+        negatives = [k for k in range(2 * n) if k not in (i, positive)]
+        assert len(negatives) == 2 * n - 2
+        similarity = [float(anchor @ other) / temperature for other in features]
+        log_sum = math.log(sum(math.exp(similarity[k]) for k in (positive, *negatives)))
+        total += log_sum - similarity[positive]
+    return total / (2 * n)
+
+
+@pytest.mark.parametrize("temperature", [0.1, 0.5, 1.0])
+def test_nt_xent_is_the_sum_over_all_negatives(temperature):
+    a, b = torch.randn(5, 8), torch.randn(5, 8)
+    ours = float(nt_xent(a, b, temperature=temperature))
+    assert ours == pytest.approx(_reference_nt_xent(a, b, temperature), rel=1e-5)
+
+
+def test_nt_xent_is_symmetric():
+    a, b = torch.randn(7, 8, dtype=torch.float64), torch.randn(7, 8, dtype=torch.float64)
+    forward, backward = nt_xent(a, b, temperature=0.5), nt_xent(b, a, temperature=0.5)
+    torch.testing.assert_close(forward, backward)
+
+
+@pytest.mark.parametrize("n", [2, 16])
+def test_nt_xent_of_orthogonal_features_with_themselves(n):
+    """Closed form: each anchor has one positive at 1/t and 2N - 2 negatives at 0."""
+    f = torch.eye(n)
+    expected = math.log(math.exp(1 / 0.5) + 2 * n - 2) - 1 / 0.5
+    assert float(nt_xent(f, f, temperature=0.5)) == pytest.approx(expected, rel=1e-6)
+    assert expected > 0
+
+
+def test_negative_similarities_still_count():
+    """A clamp at 0 would make these two losses equal and the gradient at `b` vanish."""
+    a = torch.tensor([[1.0, 0.0], [-1.0, 0.0]])
+    opposite = torch.tensor([[1.0, 0.0], [-1.0, 0.0]])
+    orthogonal = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    apart, aside = (nt_xent(a, b, temperature=0.5) for b in (opposite, orthogonal))
+    assert apart < aside
+    b = torch.tensor([[-0.6, 0.8], [0.6, 0.8]], requires_grad=True)  # positives point away
+    nt_xent(a, b, temperature=0.5).backward()
+    assert b.grad.abs().max() > 0.1
+
+
+def test_simsiams_loss_is_the_negative_cosine_and_stops_at_the_target():
+    framework = _framework("simsiam", dim=8, hidden_dim=4)
+    p, z = torch.randn(5, 8, requires_grad=True), torch.randn(5, 8, requires_grad=True)
+    loss = framework.compare(Embedding(z=torch.randn(5, 8), p=p), Embedding(z=z, p=z))
+    expected = -sum((x @ y) / (x.norm() * y.norm()) for x, y in zip(p, z, strict=True)) / 5
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    loss.backward()
+    assert p.grad is not None and z.grad is None
+
+
+def test_simsiams_heads_are_the_published_ones():
+    framework = _framework("simsiam", dim=8, hidden_dim=4)
+    first, bn1, _, second, bn2, _, last, bn3 = framework.encoder.projector
+    assert (first.in_features, first.out_features, second.out_features) == (6, 8, 8)
+    assert first.bias is None and second.bias is None
+    assert last.bias is not None and not last.bias.requires_grad
+    assert bn1.affine and bn2.affine and not bn3.affine
+    hidden, bn, _, out = framework.predictor
+    assert (hidden.out_features, out.out_features) == (4, 8)
+    assert hidden.bias is None and out.bias is not None and bn.affine
+
+
+@pytest.mark.parametrize(("dim", "width"), [(4, 6), (16, 16)])
+def test_simsiams_projector_is_as_wide_as_the_wider_end(dim, width):
+    projector = _framework("simsiam", dim=dim, hidden_dim=4).encoder.projector
+    assert projector[0].out_features == projector[3].out_features == width
+
+
+def test_widths_are_the_published_ones_when_not_given():
+    assert _framework("simsiam").predictor[0].in_features == 2048
+    assert _framework("simsiam").predictor[0].out_features == 2048
+    linears = [m for m in _framework("simclr").encoder.projector if isinstance(m, nn.Linear)]
+    assert [(m.in_features, m.out_features) for m in linears] == [(6, 6)] * 3
+
+
+def test_simclrs_head_is_three_layers_with_norms_and_relu_between():
+    head = _framework("simclr", dim=5, hidden_dim=7).encoder.projector
+    kinds = [type(m).__name__ for m in head]
+    assert kinds == ["Linear", "BatchNorm1d", "ReLU"] * 2 + ["Linear", "BatchNorm1d"]
+    assert head[-1].num_features == 5
+
+
+@pytest.mark.parametrize("policy", ["ssql", "cq", {"base": "ssql", "rules": {}}])
+def test_no_policy_quantizes_the_predictor(policy):
+    framework = _framework("simsiam", dim=8, hidden_dim=4)
+    quantize(framework.encoder, policy)
+    assert not quantized_layers(framework.predictor)
+    framework.predictor.eval()
+    z = torch.randn(9, 8)
+    before = framework.predict(z)
+    framework.embed(torch.rand(4, 3, 9, 9), Precision(2, 4))
+    assert torch.equal(framework.predict(z), before)
+
+
+def test_ssqls_projector_has_8_bit_weights_and_no_quantized_activation():
+    framework = _framework("simsiam", dim=8, hidden_dim=4)
+    quantize(framework.encoder, "ssql", Precision(3, 4))
+    layers = quantized_layers(framework.encoder)
+    bits = {name: layer.w_quant.bits for name, layer in layers.items()}
+    assert bits == {
+        "backbone.conv1": 8,
+        "backbone.conv2": 3,
+        "projector.0": 8,
+        "projector.3": 8,
+        "projector.6": 8,
+    }
+    assert not any(hasattr(m, "a_quant") and m.a_quant for m in framework.encoder.projector)
+
+
+def test_embedding_at_full_precision_is_the_unquantized_networks():
+    framework = _framework("simsiam", dim=8, hidden_dim=4)
+    x = torch.rand(6, 3, 9, 9)
+    before = framework.embed(x, FP)
+    quantize(framework.encoder, "cq")
+    framework.embed(x, Precision(4, 4))
+    after = framework.embed(x, FP)
+    assert torch.equal(before.z, after.z) and torch.equal(before.p, after.p)
+
+
+def test_an_unknown_framework_is_answered_with_the_nearest():
+    with pytest.raises(ValueError, match=r"no framework 'simsam'.*Did you mean 'simsiam'"):
+        _framework("simsam")

@@ -1,0 +1,99 @@
+"""The recipe: published defaults, names for the board, and messages that say how to mend it."""
+
+import pytest
+from pydantic import ValidationError
+
+import pretrain
+from data import Augment, image_set
+from pretrain import Recipe, identity
+from pretrain.recipe import Augmentation
+from quant import get_policy
+
+BASE = {"architecture": "resnet10_slim", "dataset": "digits"}
+
+
+def _message(**fields):
+    with pytest.raises(ValidationError) as caught:
+        Recipe(**{**BASE, **fields})
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("fields", "method"),
+    [
+        ({}, "SimSiam"),
+        ({"pairing": "ssql"}, "SSQL"),
+        ({"framework": "simclr"}, "SimCLR"),
+        ({"framework": "simclr", "pairing": "cq-c"}, "CQ-C"),
+        ({"framework": "simclr", "pairing": "cq-quant"}, "CQ-Quant"),
+        ({"framework": "simclr", "pairing": "ssql"}, "SimCLR+SSQL"),
+        ({"pairing": "cq-b"}, "SimSiam+CQ-B"),
+        ({"pairing": "ssql", "epochs": 0}, "untrained"),
+    ],
+)
+def test_methods_are_named_as_their_papers_name_them(fields, method):
+    assert Recipe(**BASE, **fields).method == method
+
+
+def test_a_pairing_brings_its_policy_and_its_reduction():
+    plain, ssql, cq = (Recipe(**BASE, pairing=p) for p in ("plain", "ssql", "cq-a"))
+    assert plain.quant_policy is None
+    assert ssql.quant_policy == get_policy("ssql") and cq.quant_policy == get_policy("cq")
+    assert (ssql.reduction, cq.reduction) == ("mean", "sum")
+    assert Recipe(**BASE, pairing="ssql", loss_reduction="sum").reduction == "sum"
+
+
+def test_bit_ranges_default_to_the_papers():
+    recipe = Recipe(**BASE)
+    assert recipe.weight_bits == (2, 8) and recipe.activation_bits == (4, 8)
+    assert recipe.precision_set == (6, 16)
+
+
+def test_the_augmentation_has_the_fields_and_defaults_of_augment():
+    ours = Augmentation().model_dump()
+    augment = Augment(32, mean=(0,) * 3, std=(1,) * 3)
+    assert {name: getattr(augment, name) for name in ours} == ours
+
+
+def test_identity_is_plain_and_complete():
+    facts = identity(Recipe(**BASE, pairing="ssql"))
+    assert facts == {
+        "task": "pretrain",
+        "engine": "torch",
+        "dataset": "digits",
+        "split_sha256": image_set("digits").split_sha256,
+        "protocol": "simsiam/ssql",
+        "image_size": 32,
+        "policy": "ssql",
+        "policy_fingerprint": get_policy("ssql").fingerprint,
+        "method": "SSQL",
+    }
+    assert identity(Recipe(**BASE))["policy"] == "-"
+    assert isinstance(pretrain.VERSION, int)
+
+
+def test_cosmetic_fields_are_not_among_the_results():
+    recipe = Recipe(**BASE, name="n", data_root="r", device="cpu", checkpoint_every=3)
+    assert recipe.results() == Recipe(**BASE).results()
+    assert Recipe(**BASE, lr=0.1).results() != Recipe(**BASE).results()
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"framework": "simclear"}, "Did you mean 'simclr'"),
+        ({"pairing": "sqll"}, "Did you mean 'ssql'"),
+        ({"dataset": "digit"}, "Did you mean 'digits'"),
+        ({"policy": "lqs", "pairing": "ssql"}, "Did you mean 'lsq'"),
+        ({"weight_bits": [8, 2]}, "ends below its start; nothing was trained. Write it as"),
+        ({"weight_bits": [0, 8]}, "weight_bits"),
+        ({"epochs": 5, "warmup_epochs": 5}, "leave nothing of 5 epochs"),
+        ({"policy": "ssql"}, "pairing 'plain' quantizes nothing"),
+        ({"pairing": "cq-a", "policy": "ssql"}, "has none; nothing was trained. Use policy cq"),
+        ({"augmentation": {"flips": 0}}, "Extra inputs are not permitted"),
+        ({"augmentation": {"scale": [1.0, 0.2]}}, "ends below its start"),
+        ({"momentun": 0.9}, "Extra inputs are not permitted"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_with_the_way_out(fields, expected):
+    assert expected in _message(**fields)
