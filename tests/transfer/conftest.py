@@ -1,0 +1,60 @@
+"""A network and a training split small enough to train in every test."""
+
+import dataclasses
+import itertools
+
+import pytest
+import torch
+from torch import nn
+
+from data import load
+
+
+class TinyNet(nn.Module):
+    """Three conv-BN-ReLU layers on 32x32 images; `forward` gives (N, 16) features."""
+
+    num_features = 16
+    architecture = "tiny"
+
+    def __init__(self) -> None:
+        super().__init__()
+        widths = (3, 8, 12, 16)
+        layers = []
+        for i, o in itertools.pairwise(widths):
+            layers += [nn.Conv2d(i, o, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(o)]
+            layers.append(nn.ReLU())
+        self.body = nn.Sequential(*layers)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.body(x).mean(dim=(2, 3))
+
+
+@pytest.fixture(scope="session")
+def tiny_net():
+    """Return a maker of networks; the same seed gives the same network."""
+
+    def make(seed: int = 0) -> TinyNet:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            net = TinyNet()
+            for module in net.modules():  # statistics and affines that are not the identity
+                if isinstance(module, nn.BatchNorm2d):
+                    module.running_mean.normal_(std=0.1)
+                    module.running_var.uniform_(0.5, 1.5)
+                    nn.init.uniform_(module.weight, 0.5, 1.5)
+        return net.eval()
+
+    return make
+
+
+def first_images(split, n):
+    """Cut a split to its first n images."""
+    return dataclasses.replace(
+        split, images=split.images[:n], labels=split.labels[:n], ids=split.ids[:n]
+    )
+
+
+@pytest.fixture(scope="session")
+def few_digits():
+    """The first 200 training digits."""
+    return first_images(load("digits", "train"), 200)

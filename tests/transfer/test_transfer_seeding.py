@@ -1,0 +1,26 @@
+"""Random streams and minibatches."""
+
+import pytest
+import torch
+
+from transfer.seeding import minibatches, stream
+
+
+@pytest.mark.parametrize(
+    ("n", "batch_size", "sizes"),
+    [(8, 4, [4, 4]), (10, 4, [4, 4, 2]), (9, 4, [4, 5]), (3, 4, [3]), (1, 4, [1])],
+)
+def test_every_image_once_an_epoch_and_no_batch_of_one(n, batch_size, sizes):
+    batches = minibatches(n, batch_size, stream(0, "order"))
+    assert [len(batch) for batch in batches] == sizes
+    assert torch.cat(batches).sort().values.equal(torch.arange(n))
+
+
+def test_streams_repeat_by_name_and_seed_and_epochs_differ():
+    first, again = stream(5, "order"), stream(5, "order")
+    assert torch.cat(minibatches(50, 8, first)).equal(torch.cat(minibatches(50, 8, again)))
+    second_epoch = torch.cat(minibatches(50, 8, first))
+    for other in (stream(6, "order"), stream(5, "views")):
+        draws = torch.cat(minibatches(50, 8, other))
+        assert not draws.equal(second_epoch)
+        assert not draws.equal(torch.cat(minibatches(50, 8, stream(5, "order"))))

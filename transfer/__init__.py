@@ -1,0 +1,10 @@
+"""Score a frozen or fine-tuned backbone on classification, at every precision.
+
+A recipe names a checkpoint, an image set, a protocol and the precisions; `run` gives one accuracy
+a precision. What is quantized, and when, is the protocol's (`transfer.protocols`).
+"""
+
+from transfer.recipe import VERSION, Recipe, identity
+from transfer.stage import run
+
+__all__ = ["VERSION", "Recipe", "identity", "run"]

@@ -1,0 +1,67 @@
+"""Activation ranges of a quantized backbone, from training images in a pinned order."""
+
+import hashlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from data import Split
+from quant import calibrate
+from transfer.seeding import stream
+from transfer.views import Views
+
+if TYPE_CHECKING:
+    from transfer.recipe import Recipe
+
+_PINNED_SEED = 0  # clean images are the same in every job of a data set, whatever its seed
+
+
+def calibrate_on(
+    model: nn.Module, train: Split, views: Views, *, recipe: "Recipe", device: torch.device
+) -> dict[str, Any]:
+    """Set the activation ranges of `model` and return which images they come from.
+
+    `clean`: the first images of a permutation that no recipe changes, un-augmented. `official`:
+    order and training augmentation are drawn from the job's seed (SSQL's worker; its 1 to 5
+    batches, an accident there, are the explicit `calibration_batches`: SPEC A.13-4).
+    """
+    places = calibration_order(
+        len(train), mode=recipe.calibration, seed=recipe.seed, count=_images_wanted(recipe)
+    )
+    calibrate(model, _batches(train, places, views, recipe, device))
+    return {
+        "mode": recipe.calibration,
+        "images": len(places),
+        "batch_size": recipe.calibration_batch_size,
+        "ids_sha256": hashlib.sha256(train.ids[places].numpy().tobytes()).hexdigest(),
+    }
+
+
+def calibration_order(n: int, *, mode: str, seed: int, count: int) -> Tensor:
+    """Return the places, in order, of `count` of n training images; all of them if there are fewer.
+
+    Example:
+        >>> a, b = (calibration_order(99, mode="clean", seed=s, count=9) for s in (0, 1))
+        >>> bool((a == b).all())
+        True
+    """
+    generator = stream(_PINNED_SEED if mode == "clean" else seed, "calibration")
+    return torch.randperm(n, generator=generator)[:count]
+
+
+def _images_wanted(recipe: "Recipe") -> int:
+    return recipe.calibration_batches * recipe.calibration_batch_size
+
+
+def _batches(
+    train: Split, places: Tensor, views: Views, recipe: "Recipe", device: torch.device
+) -> Iterator[Tensor]:
+    generator = stream(recipe.seed, "calibration views")
+    for batch in places.split(recipe.calibration_batch_size):
+        images = train.images[batch].to(device)
+        if recipe.calibration == "clean":
+            yield views.center(images)
+        else:
+            yield views.augmented(images, generator)

@@ -1,0 +1,90 @@
+"""Protocols by name: what is trained, what is quantized, and in which order."""
+
+import difflib
+import importlib
+import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from fvcore.common.registry import Registry
+from torch import Tensor
+
+PROTOCOLS = Registry("PROTOCOLS")
+PROTOCOLS.__doc__ = """
+Registry of transfer protocols. Register with `@protocol(...)` a function
+
+    name(backbone: nn.Module, train: Split, *, recipe: Recipe, workspace: Workspace,
+         device: torch.device) -> Fitted
+
+that learns from the labelled training images and returns how to predict. It is never handed other
+labels: nothing can be chosen on the images it is scored on. It may change `backbone`, calls
+`workspace.resume()` before anything else it trains, and gives the same result bit for bit when
+called again with the same arguments. The function's name is the recipe's `protocol`.
+"""
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What a protocol hands back.
+
+    `predict` takes uint8 images (N, 3, H, W) to the predicted classes (N,) at every precision of
+    the recipe. `details` is any JSON; `artifacts` are files in the job's folder by role.
+    """
+
+    predict: Callable[[Tensor], dict[str, Tensor]]
+    details: dict[str, Any] = field(default_factory=dict)
+    artifacts: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """A registered protocol: its fit, its published defaults, and the recipe fields only it has."""
+
+    name: str
+    fit: Callable[..., Fitted]
+    defaults: dict[str, Any]
+    options: frozenset[str]
+
+
+def protocol(*, options: tuple[str, ...] = (), **defaults: Any) -> Callable:
+    """Register a function as a protocol.
+
+    Args:
+        options: fields of the recipe that mean something in this protocol alone.
+        defaults: values of the recipe's fields where a recipe leaves them out.
+    """
+
+    def register(fit: Callable[..., Fitted]) -> Callable[..., Fitted]:
+        name = fit.__name__
+        PROTOCOLS._do_register(name, Protocol(name, fit, defaults, frozenset(options)))
+        return fit
+
+    return register
+
+
+def get_protocol(name: str) -> Protocol:
+    """Return a protocol by name.
+
+    Raises:
+        ValueError: there is none of that name.
+    """
+    if str(name) not in PROTOCOLS:
+        names = sorted(known for known, _ in PROTOCOLS)
+        near = difflib.get_close_matches(str(name), names, n=1)
+        hint = f"Did you mean {near[0]!r}? " if near else ""
+        raise ValueError(
+            f"there is no transfer protocol {name!r}; nothing was scored. "
+            f"{hint}Known protocols: {', '.join(names)}."
+        )
+    return PROTOCOLS.get(str(name))
+
+
+def options_of_others(name: str) -> list[str]:
+    """Return the recipe's fields that mean something only in other protocols than `name`."""
+    others = set().union(*(p.options for known, p in PROTOCOLS if known != name))
+    return sorted(others - get_protocol(name).options)
+
+
+for _module in pkgutil.iter_modules(__path__):  # each file here registers its protocol
+    importlib.import_module(f"{__name__}.{_module.name}")

@@ -1,0 +1,140 @@
+"""One transfer job from its recipe to its measurements."""
+
+import json
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from backbones import LoadReport, load_backbone
+from data import Split
+from transfer.metrics import Accuracy, accuracy
+from transfer.protocols import get_protocol
+from transfer.recipe import VERSION, Recipe
+from transfer.splits import GuardedSplits
+from transfer.workspace import Workspace
+
+_logger = logging.getLogger(__name__)
+
+
+def run(recipe: Recipe, folder: Path) -> dict[str, Any]:
+    """Score a checkpoint by the recipe's protocol; resume from what is in `folder`.
+
+    Nothing sees a test label before everything is trained: the protocol is handed the training
+    split alone, validation accuracy is reported beside, and test is read once, last.
+
+    Returns:
+        measurements, artifacts, checkpoint and details, in plain JSON types.
+
+    Raises:
+        FileNotFoundError: the checkpoint or the image set is not there.
+        ValueError: the checkpoint does not fill the network, or `folder` is another job's.
+        FloatingPointError: training diverged.
+    """
+    device = _device(recipe.device)
+    splits = GuardedSplits(recipe.dataset, root=recipe.data_root)
+    with _seeded(recipe.seed, device):
+        backbone, report = load_backbone(
+            recipe.checkpoint, recipe.architecture, allow_partial=recipe.allow_partial
+        )
+        _logger.info("%s", report)
+        workspace = Workspace(Path(folder), key=_job_key(recipe, report.sha256))
+        fitted = get_protocol(recipe.protocol).fit(
+            backbone, splits.train, recipe=recipe, workspace=workspace, device=device
+        )
+    val = _score(fitted.predict, splits.val)
+    test = _score(fitted.predict, splits.open_test())
+    scores = {"test": test, "val": val}
+    return {
+        "measurements": [
+            {
+                "metric": metric,
+                "value": getattr(score, metric),
+                "unit": "%",
+                "n": score.n,
+                "precision": precision,
+                "split": split,
+            }
+            for split, by_precision in scores.items()
+            for precision, score in by_precision.items()
+            for metric in recipe.metrics
+        ],
+        "artifacts": fitted.artifacts,
+        "checkpoint": {
+            "method": report.meta.get("method", "-"),
+            "architecture": report.architecture,
+            "sha256": report.sha256,
+        },
+        "details": {
+            "load_report": _load_report(report),
+            "test_reads": splits.test_reads,
+            "trained_on": splits.train.split,
+            "images": {s.split: len(s) for s in (splits.train, splits.val)},
+            "accuracies": {
+                split: {precision: _plain(score) for precision, score in by_precision.items()}
+                for split, by_precision in scores.items()
+            },
+            **fitted.details,
+        },
+    }
+
+
+def _score(predict: Callable[[Tensor], dict[str, Tensor]], split: Split) -> dict[str, Accuracy]:
+    scores = {
+        precision: accuracy(predictions, split.labels, len(split.classes))
+        for precision, predictions in predict(split.images).items()
+    }
+    found = ", ".join(f"{precision} {score.top1:.2f}" for precision, score in scores.items())
+    _logger.info("top-1 on %s (n=%d): %s %%", split.split, len(split), found)
+    return scores
+
+
+def _load_report(report: LoadReport) -> dict[str, Any]:
+    """Return the report as JSON gives it back, without the path: a result moves, its hash stays."""
+    fields = {key: value for key, value in asdict(report).items() if key != "path"}
+    return json.loads(json.dumps(fields))
+
+
+def _plain(score: Accuracy) -> dict[str, Any]:
+    return {
+        "top1": score.top1,
+        "mean_per_class": score.mean_per_class,
+        "n": score.n,
+        "counts": list(score.counts),
+        "correct": list(score.correct),
+    }
+
+
+def _job_key(recipe: Recipe, checkpoint_sha256: str) -> dict[str, Any]:
+    fields = recipe.model_dump(mode="json", exclude={*recipe.cosmetic, "checkpoint"})
+    return {"version": VERSION, "recipe": fields, "checkpoint": checkpoint_sha256}
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # how torch says "no such device"
+        raise ValueError(
+            f"device {name!r} cannot be used ({str(error).splitlines()[0]}); nothing was scored. "
+            "Set device to auto, cpu or cuda."
+        ) from error
+    return device
+
+
+@contextmanager
+def _seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Seed torch's global generators within the block, and restore them after.
+
+    Dropout draws from them, and so do the tensors that a partial checkpoint does not fill.
+    """
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
