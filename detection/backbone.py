@@ -1,0 +1,95 @@
+"""Our networks in Detectron2's BACKBONE_REGISTRY: plain, with FPN, and with RetinaNet's FPN.
+
+Importing this module registers them; it needs Detectron2. Any network with a feature pyramid becomes
+a Detectron2 `Backbone` under its own parameter names, wrapped in Detectron2's own FPN, so one file
+of weights serves classification and detection.
+"""
+
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import BACKBONE_REGISTRY, Backbone
+from detectron2.modeling.backbone.fpn import FPN, LastLevelMaxPool, LastLevelP6P7
+from torch import Tensor, nn
+
+from backbones import create_backbone, pyramid
+from detection.levels import select_levels
+
+NORMS = ("BN", "SyncBN")
+
+
+class LowbitBackbone(Backbone):
+    """A network of `backbones` as Detectron2 wants it; quantized or not, before or after wrapping.
+
+    Args:
+        network: from `create_backbone`, kept under the name `network`.
+        out_features: stages to return, from fine to coarse; nothing after the last is computed.
+    """
+
+    def __init__(self, network: nn.Module, out_features: tuple[str, ...]) -> None:
+        super().__init__()
+        self.network = network
+        levels = select_levels(network, out_features)
+        self._out_features = list(out_features)
+        self._out_feature_channels = {level.name: level.channels for level in levels}
+        self._out_feature_strides = {level.name: level.stride for level in levels}
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return pyramid(self.network, x, self._out_features)
+
+
+@BACKBONE_REGISTRY.register()
+def build_lowbit_backbone(cfg, input_shape: ShapeSpec | None = None) -> LowbitBackbone:
+    """Build `MODEL.LOWBIT.ARCHITECTURE` with random weights; the trainer loads them, all or none.
+
+    Raises:
+        ValueError: the normalization is unknown, or layers are to be frozen.
+    """
+    options = cfg.MODEL.LOWBIT
+    if options.NORM not in NORMS:
+        raise ValueError(
+            f"MODEL.LOWBIT.NORM is {options.NORM!r}; no backbone was built. Use one of "
+            f"{', '.join(NORMS)}: a frozen norm cannot undo the scale of a low-bit layer."
+        )
+    if cfg.MODEL.BACKBONE.FREEZE_AT != 0:
+        raise ValueError(
+            f"MODEL.BACKBONE.FREEZE_AT is {cfg.MODEL.BACKBONE.FREEZE_AT}; no backbone was built. "
+            "Frozen layers cannot adapt to their own quantization: set it to 0."
+        )
+    network = create_backbone(options.ARCHITECTURE)
+    if options.NORM == "SyncBN":
+        from timm.layers import convert_sync_batchnorm  # torch's own forgets timm's activations
+
+        network = convert_sync_batchnorm(network)
+    return LowbitBackbone(network, tuple(options.OUT_FEATURES))
+
+
+@BACKBONE_REGISTRY.register()
+def build_lowbit_fpn_backbone(cfg, input_shape: ShapeSpec | None = None) -> FPN:
+    """Build the network under Detectron2's FPN, with one more level pooled from the last."""
+    bottom_up = build_lowbit_backbone(cfg, input_shape)
+    top = LastLevelMaxPool()
+    coarsest = bottom_up.output_shape()[cfg.MODEL.FPN.IN_FEATURES[-1]].stride
+    top.in_feature = f"p{coarsest.bit_length() - 1}"  # Detectron2 says p5, the level of stride 32
+    return _fpn(cfg, bottom_up, top)
+
+
+@BACKBONE_REGISTRY.register()
+def build_retinanet_lowbit_fpn_backbone(cfg, input_shape: ShapeSpec | None = None) -> FPN:
+    """Build the network under Detectron2's FPN; `MODEL.LOWBIT.EXTRA_LEVELS` adds RetinaNet's two."""
+    bottom_up = build_lowbit_backbone(cfg, input_shape)
+    top = None
+    if cfg.MODEL.LOWBIT.EXTRA_LEVELS:
+        last = cfg.MODEL.FPN.IN_FEATURES[-1]
+        channels = bottom_up.output_shape()[last].channels
+        top = LastLevelP6P7(channels, cfg.MODEL.FPN.OUT_CHANNELS, last)
+    return _fpn(cfg, bottom_up, top)
+
+
+def _fpn(cfg, bottom_up: LowbitBackbone, top: nn.Module | None) -> FPN:
+    return FPN(
+        bottom_up=bottom_up,
+        in_features=cfg.MODEL.FPN.IN_FEATURES,
+        out_channels=cfg.MODEL.FPN.OUT_CHANNELS,
+        norm=cfg.MODEL.FPN.NORM,
+        top_block=top,
+        fuse_type=cfg.MODEL.FPN.FUSE_TYPE,
+    )

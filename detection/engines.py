@@ -1,0 +1,98 @@
+"""The detector frameworks a recipe can name, and the choice among them."""
+
+import importlib
+import importlib.util
+import warnings
+from pathlib import Path
+from typing import Any, Protocol
+
+from fvcore.common.registry import Registry
+from torch import Tensor, nn
+
+from detection.datasets import DetectionSet
+from detection.preparation import Start
+from detection.recipe import Recipe
+
+INSTALL_DETECTRON2 = (
+    'pip install --no-build-isolation "detectron2 @ git+https://github.com/facebookresearch/'
+    'detectron2.git@02b5c4e295e990042a714712c21dc79b731e8833"'
+)
+
+ENGINES = Registry("ENGINES")
+ENGINES.__doc__ = """
+Registry of detection engines. Register a function without arguments that imports the framework and
+returns an `Engine`; the function's name is what a recipe's `engine` says.
+"""
+
+
+class Engine(Protocol):
+    """A detector framework. Rows of different engines never share a ranking."""
+
+    name: str
+
+    def build(self, recipe: Recipe, start: Start, *, classes: int) -> nn.Module:
+        """Build the recipe's detector around a fresh network of `start.architecture`."""
+
+    def train(
+        self, recipe: Recipe, start: Start, images: DetectionSet, folder: Path
+    ) -> tuple[nn.Module, dict[str, Any]]:
+        """Train, going on from what a killed run left in `folder`; return detector and details."""
+
+    def predict(self, detector: nn.Module, images: Tensor) -> list[dict[str, Any]]:
+        """Detect in uint8 images (N, 3, H, W); image ids count from 1, in COCO's result format."""
+
+
+def resolve_engine(name: str) -> str:
+    """Return the engine that `name` means on this machine, without importing it.
+
+    Raises:
+        ImportError: detectron2 is asked for and not installed; the message has the command.
+    """
+    if name == "auto":
+        installed = importlib.util.find_spec("detectron2") is not None
+        return "detectron2" if installed else "torchvision"
+    if name == "detectron2":
+        require_detectron2()
+    return name
+
+
+def require_detectron2() -> None:
+    """Refuse to go on without Detectron2, with the command that installs it."""
+    if importlib.util.find_spec("detectron2") is None:
+        raise ImportError(
+            "Detectron2 is not installed; no detector was built. It is not on PyPI: install it "
+            f"with `{INSTALL_DETECTRON2}`, or use engine torchvision."
+        )
+
+
+def import_detectron2() -> None:
+    """Import Detectron2, which has to be there, without the warnings it draws from torch.
+
+    Hidden by their text are two that nobody here can act on.
+    """
+    require_detectron2()
+    warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated")
+    warnings.filterwarnings("ignore", message="torch.meshgrid: in an upcoming release")
+    importlib.import_module("detectron2.engine")
+
+
+def get_engine(name: str) -> Engine:
+    """Return the engine a recipe names, imported."""
+    return ENGINES.get(resolve_engine(name))()
+
+
+@ENGINES.register()
+def torchvision() -> Engine:
+    """torchvision.models.detection: runs wherever torch does."""
+    from detection.torchvision_engine import TorchvisionEngine
+
+    return TorchvisionEngine()
+
+
+@ENGINES.register()
+def detectron2() -> Engine:
+    """Detectron2, in which published detection protocols are written."""
+    import_detectron2()
+    from detection.detectron2_engine import Detectron2Engine
+
+    return Detectron2Engine()

@@ -1,0 +1,109 @@
+"""Detector files: weights with what is needed to rebuild the detector, and strict loading.
+
+A file is `{"format", "model": state dict, "meta": plain data}`, loadable with `weights_only=True` and
+written to a temporary name, synced and renamed, so that a reader never sees half of it.
+"""
+
+import hashlib
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+FORMAT = "lowbit-detector-1"
+
+
+def write_atomically(path: str | Path, payload: Any) -> str:
+    """Save `payload` with torch under `path` in one step; return the file's SHA-256."""
+    path = Path(path)
+    buffer = io.BytesIO()
+    torch.save(payload, buffer)
+    content = buffer.getbuffer()
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+    return hashlib.sha256(content).hexdigest()
+
+
+def save_detector(path: str | Path, detector: nn.Module, meta: dict[str, Any]) -> str:
+    """Write a detector file; return its SHA-256.
+
+    Args:
+        path: where.
+        detector: whose state dict is written.
+        meta: plain data: engine, architecture, method, precision, policy, classes, recipe, ...
+    """
+    state = detector.state_dict()  # not a plain dictionary: it carries its modules' versions
+    for name, tensor in state.items():
+        state[name] = tensor.cpu()
+    return write_atomically(path, {"format": FORMAT, "model": state, "meta": meta})
+
+
+def read_detector(path: str | Path, *, engine: str) -> tuple[dict[str, torch.Tensor], dict]:
+    """Read a detector file that `engine` trained; return its state dict and its meta with `sha256`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no detector file, or another engine's.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"there is no detector file {path}; nothing was loaded. Train one with method fp first, "
+            "and give the path of its detector.pth."
+        )
+    data = path.read_bytes()
+    try:
+        content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises half a dozen types for a file that is not its own
+        raise ValueError(
+            f"{path.name} cannot be read as a detector ({error}); nothing was loaded. Give the "
+            "detector.pth of a finished detection job."
+        ) from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise ValueError(
+            f"{path.name} is not a detector file of this suite; nothing was loaded. Give the "
+            "detector.pth of a finished detection job; a backbone file belongs under `checkpoint`."
+        )
+    meta = content["meta"]
+    if meta["engine"] != engine:
+        raise ValueError(
+            f"{path.name} was trained by engine {meta['engine']!r}, but the engine here is "
+            f"{engine!r}; nothing was loaded. The two build different detectors: set "
+            f"`engine: {meta['engine']}`, or train the detector again with {engine}."
+        )
+    return content["model"], {**meta, "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def restore_detector(detector: nn.Module, state: dict[str, torch.Tensor], *, source: str) -> None:
+    """Load `state` into `detector`, every tensor of it and of the file, or nothing.
+
+    Raises:
+        ValueError: names or shapes differ.
+    """
+    own = detector.state_dict()
+    missing = sorted(own.keys() - state.keys())
+    unexpected = sorted(state.keys() - own.keys())
+    misshapen = sorted(n for n in own.keys() & state.keys() if own[n].shape != state[n].shape)
+    if missing or unexpected or misshapen:
+        found = [
+            f"{len(names)} {what} (as {names[0]})"
+            for what, names in (
+                ("missing", missing),
+                ("left over", unexpected),
+                ("of another shape", misshapen),
+            )
+            if names
+        ]
+        raise ValueError(
+            f"{source} does not fit this detector: of {len(own)} tensors, {', '.join(found)}; "
+            "nothing was loaded. Give the recipe the detector was trained with: same architecture, "
+            "features, fpn_channels, head_convs and anchors."
+        )
+    detector.load_state_dict(state)

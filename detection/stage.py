@@ -1,0 +1,247 @@
+"""One detection job from its recipe to its measurements."""
+
+import hashlib
+import json
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from backbones import create_backbone
+from detection.datasets import DetectionSet, load_detection, scenes_sha256
+from detection.engines import Engine, get_engine, resolve_engine
+from detection.evaluation import evaluate
+from detection.files import read_detector, restore_detector, save_detector
+from detection.preparation import Start, bottom_up, start_from_backbone, start_from_detector
+from detection.recipe import Recipe
+from quant import quantize
+
+VERSION = 1  # of the protocol; raised when the same recipe comes to mean other numbers
+
+_logger = logging.getLogger(__name__)
+
+_DETECTOR = "detector.pth"
+_JOB = "job.json"
+_INPUTS = frozenset({"checkpoint", "detector"})
+
+
+def identity(recipe: Recipe) -> dict[str, Any]:
+    """Return the facts that name a job and say which rows may be compared with it.
+
+    Raises:
+        ImportError: the recipe insists on Detectron2, which is not installed.
+    """
+    policy = recipe.quant_policy
+    return {
+        "task": "detection",
+        "engine": resolve_engine(recipe.engine),
+        "dataset": recipe.dataset,
+        "split_sha256": scenes_sha256(
+            recipe.layout,
+            seed=recipe.scene_seed,
+            train=recipe.train_images,
+            test=recipe.test_images,
+        ),
+        "protocol": recipe.meta_architecture,
+        "image_size": recipe.image_size,
+        "method": recipe.method,
+        "training": recipe.method,
+        "policy": policy.name if policy else "-",
+        "policy_fingerprint": policy.fingerprint if policy else "-",
+    }
+
+
+def run(recipe: Recipe, folder: Path) -> dict[str, Any]:
+    """Train and score a detector by its recipe; go on from what a killed run left in `folder`.
+
+    Returns:
+        measurements, artifacts, checkpoint and details, in plain JSON types.
+
+    Raises:
+        FileNotFoundError: the backbone or detector file is not there.
+        ValueError: an input is missing or does not fit, or `folder` is another job's.
+        ImportError: the recipe insists on Detectron2, which is not installed.
+        FloatingPointError: the training diverged.
+    """
+    folder = Path(folder)
+    engine = get_engine(recipe.engine)
+    recipe = recipe.model_copy(
+        update={"engine": engine.name, "device": resolve_device(recipe.device)}
+    )
+    start = load_start(recipe)
+    _claim(folder, _job_key(recipe, start))
+    images = load_images(recipe, "train")
+    detector, details = engine.train(recipe, start, images, folder)
+    file_sha256 = save_detector(
+        folder / _DETECTOR, detector, describe(recipe, start, images.classes)
+    )
+    test = load_images(recipe, recipe.test_split)
+    return {
+        "measurements": score(engine, detector, test, precision=recipe.precision),
+        "artifacts": {"checkpoint": _DETECTOR},
+        "checkpoint": start.backbone,
+        "details": {
+            "start": start.report,
+            "detector_sha256": file_sha256,
+            "normalization": [list(values) for values in start.normalization],
+            "calibration_images": recipe.calibration_images if recipe.method != "fp" else 0,
+            **details,
+        },
+    }
+
+
+def load_start(recipe: Recipe) -> Start:
+    """Load what the recipe's training starts from.
+
+    Raises:
+        ValueError: the recipe does not name it.
+    """
+    if recipe.method == "fp":
+        if recipe.checkpoint is None:
+            raise ValueError(
+                "the recipe names no backbone; nothing was trained. Give its file: checkpoint PATH."
+            )
+        return start_from_backbone(recipe.checkpoint, recipe.architecture)
+    if recipe.detector is None:
+        raise ValueError(
+            f"method {recipe.method} starts from a trained detector, and the recipe names none; "
+            "nothing was trained. Run the same recipe with method fp first, then give its "
+            "detector.pth: detector PATH."
+        )
+    backbone = _file_sha256(recipe.checkpoint) if recipe.checkpoint else None
+    return start_from_detector(recipe.detector, engine=recipe.engine, backbone_sha256=backbone)
+
+
+def load_images(recipe: Recipe, split: str) -> DetectionSet:
+    """Load the recipe's images of a split."""
+    count = recipe.train_images if split == "train" else recipe.test_images
+    return load_detection(
+        recipe.dataset,
+        split,
+        count,
+        layout=recipe.layout,
+        seed=recipe.scene_seed,
+        root=recipe.data_root,
+    )
+
+
+def score(
+    engine: Engine, detector: nn.Module, images: DetectionSet, *, precision: str
+) -> list[dict[str, Any]]:
+    """Detect in `images`; return AP, AP50 and AP75 as measurements."""
+    scores = evaluate(images.to_coco(), engine.predict(detector, images.images))
+    found = ", ".join(f"{name} {value:.2f}" for name, value in scores.items())
+    _logger.info(
+        "%s at %s on %s (n=%d): %s %%", engine.name, precision, images.split, len(images), found
+    )
+    return [
+        {
+            "metric": name,
+            "value": value,
+            "unit": "%",
+            "n": len(images),
+            "precision": precision,
+            "split": images.split,
+        }
+        for name, value in scores.items()
+    ]
+
+
+def describe(recipe: Recipe, start: Start, classes: tuple[str, ...]) -> dict[str, Any]:
+    """Return the meta of a detector file: enough to build the detector again, and no path."""
+    policy = recipe.quant_policy
+    local = recipe.cosmetic | _INPUTS
+    return {
+        "engine": recipe.engine,
+        "architecture": start.architecture,
+        "method": recipe.method,
+        "precision": recipe.precision,
+        "policy": policy.to_dict() if policy else None,
+        "policy_fingerprint": policy.fingerprint if policy else None,
+        "backbone": start.backbone,
+        "normalization": [list(values) for values in start.normalization],
+        "classes": list(classes),
+        "version": VERSION,
+        "recipe": recipe.model_dump(mode="json", exclude=set(local)),
+    }
+
+
+def load_trained(path: str | Path, *, engine: Engine, device: str) -> tuple[nn.Module, Recipe]:
+    """Build the detector that a finished job wrote, quantized as it was; return its recipe too."""
+    state, meta = read_detector(path, engine=engine.name)
+    if "recipe" not in meta:
+        raise ValueError(
+            f"{path} was trained by a Detectron2 configuration, not by a recipe; nothing was "
+            "evaluated. Evaluate it with that configuration: --eval-only MODEL.LOWBIT.DETECTOR FILE."
+        )
+    recipe = Recipe(**meta["recipe"], device=device)
+    start = Start(
+        network=create_backbone(meta["architecture"]),
+        state=state,
+        normalization=tuple(tuple(values) for values in meta["normalization"]),
+        backbone=meta["backbone"],
+        report={},
+    )
+    detector = engine.build(recipe, start, classes=len(meta["classes"]))
+    if recipe.quant_policy is not None:
+        quantize(bottom_up(detector), recipe.quant_policy, recipe.precision)
+    restore_detector(detector, state, source=str(path))
+    return detector, recipe
+
+
+def resolve_device(name: str) -> str:
+    """Return the torch device that `name` means here.
+
+    Raises:
+        ValueError: torch cannot use it.
+    """
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:  # how torch says "no such device"
+        raise ValueError(
+            f"device {name!r} cannot be used ({str(error).splitlines()[0]}); nothing was trained. "
+            "Set device to auto, cpu or cuda."
+        ) from error
+    return name
+
+
+def _job_key(recipe: Recipe, start: Start) -> dict[str, Any]:
+    fields = recipe.model_dump(mode="json", exclude=set(recipe.cosmetic | _INPUTS))
+    return {"version": VERSION, "recipe": fields, "start": start.report["sha256"]}
+
+
+def _claim(folder: Path, key: dict[str, Any]) -> None:
+    """Mark a folder as a job's, so that no other job goes on from its training state."""
+    path = folder / _JOB
+    if path.exists():
+        found = json.loads(path.read_text())
+        if found != key:
+            changed = sorted(
+                name
+                for name in found["recipe"].keys() | key["recipe"].keys()
+                if found["recipe"].get(name) != key["recipe"].get(name)
+            )
+            what = f"differs in {', '.join(changed)}" if changed else "starts from another file"
+            raise ValueError(
+                f"{folder} holds a training that {what}; nothing was trained. Use another folder, "
+                "or delete this one to begin anew."
+            )
+        return
+    temporary = folder / f".{_JOB}.tmp"
+    temporary.write_text(json.dumps(key, indent=1, sort_keys=True))
+    os.replace(temporary, path)
+
+
+def _file_sha256(path: str | Path) -> str:
+    if not Path(path).is_file():
+        raise FileNotFoundError(
+            f"there is no backbone file {path}; nothing was trained. Check `checkpoint`, or leave "
+            "it out: the detector file names its backbone."
+        )
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,247 @@
+"""Detectron2: our backbones in it, its configuration, and what its trainer refuses."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from backbones import create_backbone, pyramid
+from data import normalization
+from detection.evaluation import evaluate
+from detection.preparation import (
+    bottom_up,
+    initialize,
+    normalize_images,
+    quantize_detector,
+    start_from_backbone,
+)
+from quant import Precision, get_policy, quantized_layers
+
+pytestmark = [
+    pytest.mark.detectron2,
+    pytest.mark.filterwarnings("ignore:torch.meshgrid"),  # in Detectron2's anchors
+]
+
+CONFIGS = Path(__file__).parents[2] / "configs" / "detection" / "detectron2"
+
+
+@pytest.fixture
+def make_cfg(make_recipe, backbone_file, scenes, tmp_path):
+    """Return a function that makes the configuration of a tiny recipe, with keys changed."""
+    from detection.catalog import register
+    from detection.config import to_cfg
+
+    register("tiny_scenes", lambda: scenes)
+
+    def make(*opts, **changes):
+        recipe = make_recipe(engine="detectron2", **changes)
+        start = start_from_backbone(backbone_file)
+        cfg = to_cfg(recipe, start, classes=10, folder=tmp_path, dataset="tiny_scenes")
+        cfg.merge_from_list(list(opts))
+        return cfg
+
+    return make
+
+
+@pytest.mark.parametrize("architecture", ["resnet10_slim", "resnet18", "mobilenetv2"])
+def test_features_are_bit_equal_to_the_backbones_own(make_cfg, architecture):
+    from detection.backbone import build_lowbit_backbone
+
+    cfg = make_cfg("MODEL.LOWBIT.ARCHITECTURE", architecture)
+    cfg.MODEL.LOWBIT.OUT_FEATURES = ["res3", "res4", "res5"]
+    wrapped = build_lowbit_backbone(cfg).eval()
+    own = create_backbone(architecture).eval()
+    own.load_state_dict(wrapped.network.state_dict())
+    x = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        inside, outside = wrapped(x), pyramid(own, x, ["res3", "res4", "res5"])
+    shapes = wrapped.output_shape()
+    for name, output in outside.items():
+        assert torch.equal(inside[name], output)
+        assert shapes[name].channels == output.shape[1]
+        assert shapes[name].stride == 64 // output.shape[-1]
+
+
+@pytest.mark.parametrize(
+    ("builder", "levels"),
+    [
+        ("build_lowbit_backbone", {"res4": 8, "res5": 16}),
+        ("build_lowbit_fpn_backbone", {"p3": 8, "p4": 16, "p5": 32}),
+        ("build_retinanet_lowbit_fpn_backbone", {"p3": 8, "p4": 16, "p5": 32, "p6": 64}),
+    ],
+)
+def test_registered_backbones_have_the_levels_they_say(make_cfg, builder, levels):
+    from detectron2.modeling import build_backbone
+
+    cfg = make_cfg("MODEL.BACKBONE.NAME", builder, "MODEL.LOWBIT.EXTRA_LEVELS", True)
+    backbone = build_backbone(cfg)
+    assert {name: shape.stride for name, shape in backbone.output_shape().items()} == levels
+    outputs = backbone(torch.randn(1, 3, 64, 64))
+    assert {name: 64 // output.shape[-1] for name, output in outputs.items()} == levels
+
+
+def test_both_engines_calibrate_to_the_same_scales(make_recipe, make_cfg, backbone_file, scenes):
+    """One backbone, one set of images: only the rounding of the normalization may differ."""
+    from detection.assembly import build_detector, calibration_batches
+    from detection.engines import get_engine
+
+    start = start_from_backbone(backbone_file)
+    cfg = make_cfg("MODEL.QUANT.CALIBRATION_IMAGES", 8)
+    theirs = build_detector(cfg)
+    ours = get_engine("torchvision").build(make_recipe(), start, classes=10)
+    images = normalize_images(scenes.images[:8], normalization("digits"))
+    for detector, batches in ((theirs, calibration_batches(cfg, theirs)), (ours, [images])):
+        initialize(detector, start)
+        quantize_detector(detector, get_policy("lsq"), Precision(4, 4), batches=batches)
+    pairs = zip(
+        quantized_layers(bottom_up(theirs)).values(),
+        quantized_layers(bottom_up(ours)).values(),
+        strict=True,
+    )
+    for a, b in pairs:
+        assert torch.equal(a.w_quant.scale, b.w_quant.scale)
+        torch.testing.assert_close(a.a_quant.scale, b.a_quant.scale, rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("opts", "told"),
+    [
+        (("MODEL.WEIGHTS", "r50.pkl"), "name a backbone file under MODEL.LOWBIT.CHECKPOINT"),
+        (("MODEL.LOWBIT.CHECKPOINT", ""), "names no file to start from"),
+        (("MODEL.QUANT.ENABLED", True), "which quantization starts from"),
+        (("INPUT.FORMAT", "BGR"), "INPUT.FORMAT RGB, MODEL.PIXEL_MEAN [78."),
+        (("MODEL.PIXEL_STD", [1.0, 1.0, 1.0]), "MODEL.PIXEL_STD [82."),
+        (("MODEL.BACKBONE.FREEZE_AT", 2), "set it to 0"),
+        (("MODEL.LOWBIT.NORM", "FrozenBN"), "Use one of BN, SyncBN"),
+        (("SOLVER.OPTIMIZER", "ADAM"), "Use SGD or SGDT"),
+        (("SOLVER.OPTIMIZER", "SGDT"), "no layer is quantized"),
+        (("SOLVER.NESTEROV", True), "SOLVER.NESTEROV is set"),
+    ],
+)
+def test_a_configuration_that_would_go_wrong_in_silence_is_refused(make_cfg, opts, told):
+    from detection.trainer import LowbitTrainer
+
+    with pytest.raises(ValueError) as caught:
+        LowbitTrainer(make_cfg(*opts))
+    assert told in str(caught.value)
+
+
+def test_a_training_state_of_another_model_is_refused(make_cfg):
+    from detection.trainer import LowbitTrainer
+
+    cfg = make_cfg("SOLVER.MAX_ITER", 1)
+    LowbitTrainer(cfg).train()
+    for change in (("MODEL.FPN.OUT_CHANNELS", 64), ("MODEL.RETINANET.NUM_CONVS", 2)):
+        other = make_cfg(*change)
+        with pytest.raises(ValueError, match="the run was not resumed"):
+            LowbitTrainer(other).resume_or_load(resume=True)
+
+
+def test_a_resumed_loader_goes_on_in_the_stream(make_cfg):
+    from itertools import islice
+
+    from detection.trainer import LowbitTrainer
+
+    cfg = make_cfg()
+    straight = [
+        [x["image_id"] for x in b] for b in islice(LowbitTrainer.build_train_loader(cfg), 9)
+    ]
+    resumed = [
+        [x["image_id"] for x in b] for b in islice(LowbitTrainer.build_train_loader(cfg, 8), 5)
+    ]
+    assert resumed == straight[4:]
+
+
+def test_the_loss_normalizer_is_part_of_the_training_state(make_cfg):
+    from detection.trainer import LowbitTrainer
+
+    cfg = make_cfg("SOLVER.MAX_ITER", 5)
+    trainer = LowbitTrainer(cfg)
+    trainer.train()
+    known = trainer.model.loss_normalizer
+    again = LowbitTrainer(cfg)
+    again.resume_or_load(resume=True)
+    assert again.model.loss_normalizer == known != 100
+    assert again.start_iter == 5
+
+
+def test_the_trainers_own_evaluation_is_the_recipes(make_cfg, scenes):
+    """DefaultTrainer.test through loader, mapper and evaluator, against engine and evaluate."""
+    from detection.detectron2_engine import Detectron2Engine
+    from detection.trainer import LowbitTrainer
+
+    cfg = make_cfg("SOLVER.MAX_ITER", 40, "SOLVER.BASE_LR", 0.05)
+    cfg.DATASETS.TEST = cfg.DATASETS.TRAIN
+    trainer = LowbitTrainer(cfg)
+    trainer.model.test_score_thresh = 0.0
+    theirs = LowbitTrainer.test(cfg, trainer.model)["bbox"]
+    detections = Detectron2Engine().predict(trainer.model, scenes.images)
+    assert theirs == pytest.approx(evaluate(scenes.to_coco(), detections))
+    assert len(detections) > 0
+
+
+def test_mapped_scenes_have_their_boxes(make_cfg, scenes):
+    from detectron2.data import DatasetCatalog
+
+    from detection.catalog import Mapper
+
+    cfg = make_cfg()
+    records = DatasetCatalog.get(cfg.DATASETS.TRAIN[0])
+    for index in (0, 5):
+        sample = Mapper(cfg, is_train=True)(records[index])
+        assert torch.equal(sample["image"], scenes.images[index])
+        assert torch.equal(sample["instances"].gt_boxes.tensor, scenes.boxes[index])
+        assert torch.equal(sample["instances"].gt_classes, scenes.labels[index])
+        assert "instances" not in Mapper(cfg, is_train=False)(records[index])
+
+
+def test_gradient_clipping_works_with_the_transition_optimizer(make_cfg):
+    """Detectron2 re-classes the optimizer; its step must still be the transition optimizer's."""
+    from detection.assembly import build_detector
+    from detection.trainer import LowbitTrainer
+
+    cfg = make_cfg("MODEL.QUANT.ENABLED", True, "MODEL.QUANT.POLICY", "tr")
+    cfg.SOLVER.OPTIMIZER = "SGDT"
+    cfg.SOLVER.CLIP_GRADIENTS.ENABLED = True
+    cfg.SOLVER.CLIP_GRADIENTS.CLIP_TYPE = "norm"
+    cfg.SOLVER.CLIP_GRADIENTS.CLIP_VALUE = 0.5
+    model = build_detector(cfg)
+    images = torch.rand(2, 3, 64, 64)
+    quantize_detector(model, get_policy("tr"), Precision(4, 4), batches=[images])
+    optimizer = LowbitTrainer.build_optimizer(cfg, model)
+    for parameter in model.parameters():
+        parameter.grad = torch.full_like(parameter, 10.0)
+    optimizer.step()
+    norms = [p.grad.norm().item() for p in model.parameters() if p.requires_grad]
+    assert max(norms) == pytest.approx(0.5, rel=1e-3)
+    assert len(optimizer.rates()["running"]) == 11
+    assert optimizer.rates()["target"] == pytest.approx(1e-3 * math.sqrt(4))
+
+
+@pytest.mark.parametrize("name", ["fp", "lsq_w4a4", "sgdt_w4a4"])
+def test_published_protocols_describe_a_detector_that_can_be_built(name):
+    from detectron2.config import get_cfg
+
+    from detection.assembly import build_detector
+    from detection.config import add_lowbit_config, quantization, solver
+
+    cfg = get_cfg()
+    add_lowbit_config(cfg)
+    cfg.merge_from_file(str(CONFIGS / f"retinanet_R_18_FPN_90k_{name}.yaml"))
+    cfg.MODEL.DEVICE, cfg.MODEL.LOWBIT.NORM = "cpu", "BN"
+    model = build_detector(cfg)
+    shapes = model.backbone.output_shape()
+    assert [shapes[p].stride for p in cfg.MODEL.RETINANET.IN_FEATURES] == [8, 16, 32, 64, 128]
+    sides = [area**0.5 for level in model.anchor_generator.cell_anchors for area in _areas(level)]
+    assert sides[:3] == pytest.approx([32, 32, 32]) and sides[-1] == pytest.approx(812.7, rel=1e-3)
+    assert solver(cfg).optimizer == ("sgdt" if name.startswith("sgdt") else "sgd")
+    asked = quantization(cfg)
+    assert (asked is None) == (name == "fp")
+    if asked is not None:
+        assert asked[1] == Precision(4, 4)
+
+
+def _areas(anchors: torch.Tensor) -> list[float]:
+    sides = anchors[:, 2:] - anchors[:, :2]
+    return (sides[:, 0] * sides[:, 1]).tolist()

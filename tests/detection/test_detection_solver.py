@@ -1,0 +1,148 @@
+"""Param groups, SGD and SGDT, and the cosine with warm-up."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from detection.solver import Solver, build_optimizer, build_scheduler, lr_factor, parameter_groups
+from quant import calibrate, quantize, quantized_layers, scales, set_precision
+
+SOLVER = Solver(
+    "sgd", lr=0.1, iterations=100, weight_decay=0.3, weight_decay_norm=0.2, scale_lr_factor=0.05
+)
+
+
+def network():
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(4, 4, 3, padding=1, bias=False),
+        nn.BatchNorm2d(4),
+        nn.ReLU(),
+        nn.Conv2d(4, 8, 3, padding=1),
+        nn.GroupNorm(2, 8),
+    )
+
+
+@pytest.fixture
+def quantized(request):
+    net = quantize(network(), getattr(request, "param", "lsq"))
+    calibrate(net, [torch.randn(4, 3, 8, 8)])
+    set_precision(net, "4w4a")
+    return net
+
+
+def test_every_trainable_parameter_is_in_one_group(quantized):
+    next(quantized.parameters()).requires_grad_(False)  # one frozen on purpose
+    groups = parameter_groups(quantized, SOLVER)
+    grouped = [id(p) for group in groups for p in group["params"]]
+    assert len(grouped) == len(set(grouped))
+    assert set(grouped) == {id(p) for p in quantized.parameters() if p.requires_grad}
+
+
+def test_roles_have_their_own_rates_and_decays(quantized):
+    groups = {group["role"]: group for group in parameter_groups(quantized, SOLVER)}
+    assert list(groups) == ["other", "norm", "scale", "latent"]
+    assert {r: (g["lr"], g["weight_decay"]) for r, g in groups.items()} == {
+        "other": (0.1, 0.3),
+        "norm": (0.1, 0.2),
+        "scale": (0.1 * 0.05, 0.0),
+        "latent": (0.1, 0.3),
+    }
+    latent = [layer.weight for layer in quantized_layers(quantized).values()]
+    assert [id(p) for p in groups["latent"]["params"]] == [id(p) for p in latent]
+    assert {id(p) for p in groups["scale"]["params"]} == {id(p) for p in scales(quantized)}
+    assert len(groups["norm"]["params"]) == 4
+
+
+def test_a_network_in_full_precision_has_two_roles():
+    assert [g["role"] for g in parameter_groups(network(), SOLVER)] == ["other", "norm"]
+
+
+def test_lsq_scales_get_gradients_and_move_at_their_own_rate(quantized):
+    """A step of SGD without momentum moves a scale by lr * factor * gradient, decay left out."""
+    solver = Solver("sgd", lr=0.1, iterations=10, momentum=0.0, scale_lr_factor=0.05)
+    optimizer = build_optimizer(quantized, solver)
+    quantized(torch.randn(4, 3, 8, 8)).square().sum().backward()
+    before = [scale.detach().clone() for scale in scales(quantized)]
+    optimizer.step()
+    assert len(before) == 4  # a weight's and an activation's for each of two layers
+    for scale, old in zip(scales(quantized), before, strict=True):
+        assert scale.grad.abs() > 0
+        torch.testing.assert_close(scale.detach(), old - 0.1 * 0.05 * scale.grad)
+
+
+@pytest.mark.parametrize("quantized", ["tr"], indirect=True)
+def test_sgdt_starts_at_lr_and_its_target(quantized):
+    solver = Solver("sgdt", lr=0.1, iterations=8, lambda_=0.01, weight_bits=4)
+    optimizer = build_optimizer(quantized, solver)
+    rates = optimizer.rates()
+    assert rates["target"] == pytest.approx(0.01 * math.sqrt(4))
+    assert rates["lr"] == pytest.approx([0.1, 0.1])
+    assert not any(
+        layer.w_quant.q_scale.requires_grad for layer in quantized_layers(quantized).values()
+    )
+
+
+@pytest.mark.parametrize("quantized", ["tr"], indirect=True)
+def test_codes_stay_once_u_is_zero(quantized):
+    """With target 0 and transitions going on, U falls to 0; from then on no code changes."""
+    solver = Solver("sgdt", lr=0.5, iterations=10_000, lambda_=1e-9)
+    optimizer = build_optimizer(quantized, solver)
+    optimizer.eta = 50.0  # a controller quick enough to get there in a few steps
+    layers = list(quantized_layers(quantized).values())
+    frozen, moved_before = None, False
+    for _ in range(60):
+        start = [layer.w_quant.codes(layer.weight) for layer in layers]
+        optimizer.zero_grad()
+        quantized(torch.randn(4, 3, 8, 8)).square().mean().backward()
+        optimizer.step()
+        codes = [layer.w_quant.codes(layer.weight) for layer in layers]
+        changed = any(not torch.equal(a, b) for a, b in zip(start, codes, strict=True))
+        if frozen is not None:
+            assert not changed
+        moved_before |= changed
+        if not any(optimizer.rates()["lr"]) and frozen is None:
+            frozen = codes
+    assert frozen is not None and moved_before
+
+
+def test_the_rate_is_a_line_and_then_a_cosine():
+    solver = Solver("sgd", lr=1.0, iterations=100, warmup_iterations=20, warmup_factor=0.1)
+    cosine_at_20 = 0.5 * (1 + math.cos(math.pi * 0.2))
+    assert lr_factor(0, solver) == pytest.approx(0.1)
+    assert lr_factor(10, solver) == pytest.approx((0.1 + cosine_at_20) / 2)
+    assert lr_factor(20, solver) == pytest.approx(cosine_at_20)
+    assert lr_factor(50, solver) == pytest.approx(0.5)
+    assert lr_factor(100, solver) == pytest.approx(0.0)
+
+
+def test_the_scheduler_keeps_the_groups_ratios(quantized):
+    optimizer = build_optimizer(quantized, SOLVER)
+    scheduler = build_scheduler(optimizer, SOLVER)
+    for iteration in range(1, 60):
+        optimizer.step()
+        scheduler.step()
+        factor = lr_factor(iteration, SOLVER)
+        assert [g["lr"] for g in optimizer.param_groups] == pytest.approx(
+            [0.1 * factor, 0.1 * factor, 0.005 * factor, 0.1 * factor]
+        )
+
+
+@pytest.mark.detectron2
+def test_detectron2s_scheduler_has_the_same_rates():
+    from detectron2.config import get_cfg
+    from detectron2.solver import build_lr_scheduler
+
+    cfg = get_cfg()
+    cfg.SOLVER.LR_SCHEDULER_NAME = "WarmupCosineLR"
+    cfg.SOLVER.MAX_ITER, cfg.SOLVER.WARMUP_ITERS, cfg.SOLVER.BASE_LR = 100, 20, 0.1
+    optimizer = torch.optim.SGD(network().parameters(), lr=0.1)
+    theirs = build_lr_scheduler(cfg, optimizer)
+    ours = Solver("sgd", lr=0.1, iterations=100, warmup_iterations=20)
+    for iteration in range(100):
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(0.1 * lr_factor(iteration, ours))
+        optimizer.step()
+        theirs.step()
