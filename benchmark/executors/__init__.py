@@ -1,0 +1,32 @@
+"""Ways to run a schedule's jobs. Each is a module with
+
+    run(schedule, *, workers: int | None, report: Callable[[Job, Result], None]) -> None
+
+that returns when every job it can run has ended, calls `report` for each as it ends, and raises
+`StoppedError` when a signal ends it early; whatever happens, the jobs that ended have their results.
+"""
+
+import importlib
+from types import ModuleType
+
+from benchmark.messages import RecipeError, did_you_mean
+
+EXECUTORS = ("local",)
+
+
+class StoppedError(Exception):
+    """A signal has ended the run; `signum` says which."""
+
+    def __init__(self, signum: int):
+        super().__init__(f"stopped by signal {signum}")
+        self.signum = signum
+
+
+def get_executor(name: str) -> ModuleType:
+    """Import the executor `name`."""
+    if name not in EXECUTORS:
+        raise RecipeError(
+            f"There is no executor {name!r}; nothing was run.{did_you_mean(name, EXECUTORS)} "
+            f"Executors: {', '.join(EXECUTORS)}."
+        )
+    return importlib.import_module(f"benchmark.executors.{name}")

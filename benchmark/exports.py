@@ -1,0 +1,187 @@
+"""The board as CSV (every number, long), Markdown and LaTeX (what fits in a paper)."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from benchmark.boards import Board, Cell, Line, make_boards, make_reported, missing_jobs
+from benchmark.comparability import precision_rank
+from benchmark.wording import NOTE, NOTHING, number, title
+
+CSV_COLUMNS = (
+    *("checkpoint", "method", "architecture", "task", "dataset", "protocol", "training"),
+    *("precision", "metric", "value", "sd", "n_seeds", "engine", "policy", "source", "status"),
+    *("ci_low", "ci_high", "unit", "n", "split", "group", "rank", "policy_fingerprint"),
+    *("split_sha256", "protocol_version", "image_size", "reason", "paper", "table", "notes"),
+)
+
+
+@dataclass
+class Table:
+    """A titled table of texts and cells."""
+
+    title: str
+    header: list[str]
+    rows: list[list[str | Cell]]
+    labels: int  # leading columns that are text
+
+
+def to_csv(folded: pd.DataFrame) -> str:
+    """Return every folded row, numbers with four digits after the point, empty where unknown."""
+    frame = folded.rename(columns={"low": "ci_low", "high": "ci_high"})[list(CSV_COLUMNS)].copy()
+    for column in ("n_seeds", "n", "rank"):
+        frame[column] = [str(int(value)) if value else "" for value in frame[column]]
+    return frame.to_csv(index=False, float_format="%.4f", lineterminator="\n")
+
+
+def to_markdown(frame: pd.DataFrame, folded: pd.DataFrame) -> str:
+    """Return the boards, what is missing and the published numbers as GitHub-flavoured Markdown."""
+    tables, reported = _tables(folded)
+    parts = ["# lowbit-bench leaderboard", NOTE if tables else NOTHING]
+    parts += [_markdown(table) for table in tables]
+    if missing := missing_jobs(frame):
+        header = list(missing[0])
+        rows = [list(job.values()) for job in missing]
+        parts.append(_markdown(Table("Jobs without numbers", header, rows, labels=len(header))))
+    if reported:
+        parts.append(_markdown(reported))
+    return "\n\n".join(parts) + "\n"
+
+
+def to_latex(folded: pd.DataFrame) -> str:
+    """Return the boards and the published numbers as tables for the booktabs package."""
+    tables, reported = _tables(folded)
+    head = "% \\usepackage{booktabs}\n% " + _latex_text(NOTE)
+    if not tables:
+        head += f"\n% {NOTHING}"
+    parts = [head, *map(_latex, tables), *([_latex(reported)] if reported else [])]
+    return "\n\n".join(parts) + "\n"
+
+
+def _tables(folded: pd.DataFrame) -> tuple[list[Table], Table | None]:
+    tables: list[Table] = []
+    for board in make_boards(folded):
+        if board.facts["task"] == "detection":
+            tables.append(_detection(board))
+        else:
+            tables += [_classification(board, metric) for metric in board.metrics]
+    reported = make_reported(folded)
+    return tables, _reported(reported) if reported else None
+
+
+def _classification(board: Board, metric: str) -> Table:
+    labels = ["checkpoint", "method", "architecture"]
+    rows = [
+        [line.subject[x] for x in labels]
+        + [line.cells.get((p, metric), "–") for p in board.precisions]
+        for line in board.lines
+    ]
+    return Table(title(board, metric), labels + board.precisions, rows, labels=len(labels))
+
+
+def _detection(board: Board) -> Table:
+    labels = ["checkpoint", "architecture", "training", "policy"]
+    rows = [
+        [
+            *(line.subject[x] for x in labels),
+            p,
+            *(line.cells.get((p, m), "–") for m in board.metrics),
+        ]
+        for line in board.lines
+        for p in sorted({precision for precision, _ in line.cells}, key=precision_rank)
+    ]
+    header = [*labels, "precision", *board.metrics]
+    return Table(title(board), header, rows, labels=len(labels) + 1)
+
+
+def _reported(lines: Sequence[Line]) -> Table:
+    labels = ["checkpoint", "paper", "table", "architecture", "dataset", "protocol", "metric"]
+    precisions = sorted({p for line in lines for p, _ in line.cells}, key=precision_rank)
+    rows = []
+    for line in lines:
+        cells = {p: cell.printed for (p, _), cell in line.cells.items()}
+        rows.append([line.subject[x] for x in labels] + [cells.get(p, "–") for p in precisions])
+    heading = "Reported by the papers, neither measured here nor ranked"
+    return Table(heading, ["system", *labels[1:], *precisions], rows, labels=len(labels))
+
+
+@dataclass(frozen=True)
+class _Markup:
+    """How a format writes plain text, the best group's numbers, and a rank."""
+
+    text: Callable[[str], str]
+    bold: Callable[[str], str]
+    rank: Callable[[int], str]
+
+    def cell(self, cell: str | Cell) -> str:
+        if isinstance(cell, str):
+            return self.text(cell)
+        if not cell.n_seeds:
+            return self.text(cell.status)
+        spread = "†" if cell.n_seeds == 1 else f" ± {number(cell.sd)}"
+        text = self.text(number(cell.value) + spread)
+        mark = self.rank(cell.rank) if cell.best or cell.rank > 1 else ""
+        return (self.bold(text) if cell.best else text) + mark
+
+
+def _markdown_text(text: str) -> str:
+    """Escape what Markdown, or the HTML inside it, would read as anything but text."""
+    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return "".join(
+        f"\\{character}" if character in r"\`*_[]|~$" else character for character in text
+    )
+
+
+_MARKDOWN = _Markup(_markdown_text, "**{}**".format, " <sup>{}</sup>".format)
+
+
+def _markdown(table: Table) -> str:
+    align = ["---"] * table.labels + ["---:"] * (len(table.header) - table.labels)
+    rows = [[_MARKDOWN.cell(x) for x in row] for row in (table.header, *table.rows)]
+    rows.insert(1, align)
+    return "\n".join(
+        [f"## {_markdown_text(table.title)}", "", *(f"| {' | '.join(r)} |" for r in rows)]
+    )
+
+
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    "±": r"$\pm$",
+    "−": "$-$",
+    "–": "--",
+    "†": r"$^\dagger$",
+    **{character: f"\\{character}" for character in "&%$#_{}"},
+}
+
+
+def _latex_text(text: str) -> str:
+    return "".join(_LATEX.get(c, c) for c in text if c.isprintable())
+
+
+_LATEX_MARKUP = _Markup(_latex_text, r"\textbf{{{}}}".format, "$^{{{}}}$".format)
+
+
+def _latex(table: Table) -> str:
+    columns = "l" * table.labels + "r" * (len(table.header) - table.labels)
+    header, *rows = [[_LATEX_MARKUP.cell(x) for x in row] for row in (table.header, *table.rows)]
+    return "\n".join(
+        [
+            r"\begin{table}",
+            rf"  \caption{{{_latex_text(table.title)}}}",
+            r"  \centering",
+            rf"  \begin{{tabular}}{{{columns}}}",
+            r"    \toprule",
+            rf"    {' & '.join(header)} \\",
+            r"    \midrule",
+            *(rf"    {' & '.join(row)} \\" for row in rows),
+            r"    \bottomrule",
+            r"  \end{tabular}",
+            r"\end{table}",
+        ]
+    )

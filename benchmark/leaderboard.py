@@ -1,0 +1,80 @@
+"""The leaderboard: one HTML file that opens offline, and CSV, Markdown and LaTeX beside it.
+
+A pure function of the result files and of which published numbers are shown: no clock, no machine,
+so that deleting the folder and building it again gives the same bytes.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from benchmark.comparability import normalize
+from benchmark.exports import to_csv, to_latex, to_markdown
+from benchmark.files import write_text
+from benchmark.folding import fold_seeds
+from benchmark.page import render
+from benchmark.reference import reported_rows
+from benchmark.results import load_frame
+
+FORMATS = ("csv", "md", "tex")
+
+_logger = logging.getLogger(__name__)
+
+
+def build(runs_dir: Path, *, reported: Sequence[Mapping[str, str | Sequence[str]]] = ()) -> Path:
+    """Write RUNS_DIR/leaderboard/{index.html, results.csv, results.md, results.tex}.
+
+    Args:
+        runs_dir: where the jobs' folders are; one without results gives a board that says so.
+        reported: published numbers to show beside the measured, see `benchmark.reference`.
+
+    Returns:
+        The path of index.html. Files are replaced one by one, each whole or not at all.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        ValueError: `reported` selects nothing.
+    """
+    frame = board_frame(runs_dir, reported=reported)
+    folded = fold_seeds(frame)
+    folder = Path(runs_dir) / "leaderboard"
+    folder.mkdir(exist_ok=True)
+    csv = to_csv(folded)
+    write_text(folder / "results.csv", csv)
+    write_text(folder / "results.md", to_markdown(frame, folded))
+    write_text(folder / "results.tex", to_latex(folded))
+    write_text(folder / "index.html", render(frame, folded, csv=csv))
+    _logger.info("board of %d numbers: %s", int(folded["value"].notna().sum()), folder)
+    return folder / "index.html"
+
+
+def export(
+    runs_dir: Path,
+    format: str,
+    *,
+    reported: Sequence[Mapping[str, str | Sequence[str]]] = (),
+) -> str:
+    """Return the board as text in one of `FORMATS`."""
+    frame = board_frame(runs_dir, reported=reported)
+    folded = fold_seeds(frame)
+    if format == "csv":
+        return to_csv(folded)
+    return to_markdown(frame, folded) if format == "md" else to_latex(folded)
+
+
+def board_frame(
+    runs_dir: Path, *, reported: Sequence[Mapping[str, str | Sequence[str]]] = ()
+) -> pd.DataFrame:
+    """Return the normalized results under `runs_dir`, the reported rows after them."""
+    runs_dir = Path(runs_dir)
+    if not runs_dir.is_dir():
+        raise FileNotFoundError(
+            f"there is no folder {runs_dir}; no board was made. Pass the folder a suite wrote its runs "
+            "to (run_all.py --runs-dir)."
+        )
+    frames = [normalize(load_frame(runs_dir))]
+    if reported:
+        frames.append(normalize(reported_rows(reported)))
+    return pd.concat(frames, ignore_index=True)

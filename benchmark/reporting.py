@@ -1,0 +1,73 @@
+"""What a run says of its jobs: before it starts, as each ends, and of those that did not complete."""
+
+import textwrap
+from collections import Counter
+from collections.abc import Iterable
+
+from benchmark.job import Job
+from benchmark.outcome import LOG
+from benchmark.preview import Preview
+from benchmark.recipe import STAGES
+from benchmark.results import Result
+from benchmark.schedule import Schedule
+
+_INDENT = " " * 16
+
+
+def describe_ending(job: Job, result: Result) -> str:
+    """Say in one line which job ended and how: its main numbers, or why there are none."""
+    if result.status != "completed":
+        reason = (result.reason or "").partition("\n")[0]
+        return f"{result.status.upper()}: {job.title}: {reason}"
+    line = f"completed in {result.seconds:.1f} s: {job.title}"
+    main = [m for m in result.measurements if m.split != "val"]
+    main = [m for m in main if m.metric == main[0].metric]
+    if not main:
+        return line
+    unit, digits = (" %", ".1f") if main[0].unit == "%" else ("", ".3g")
+    values = ", ".join(f"{m.precision} {m.value:{digits}}" for m in main)
+    return f"{line}: {main[0].metric} {values}{unit}"
+
+
+def describe_failures(schedule: Schedule) -> str:
+    """List the jobs that have not completed with their reasons; empty if all have."""
+    jobs = schedule.plan.jobs
+    rows = [
+        (jobs[job_id], result.status, result.reason or "")
+        for job_id, result in schedule.done.items()
+        if job_id in jobs and result.status != "completed"
+    ]
+    rows += [(jobs[job_id], "blocked", why) for job_id, why in schedule.blocked.items()]
+    if not rows:
+        return ""
+    lines = [f"\n{len(rows)} of {len(jobs)} jobs have not completed:"]
+    for job, status, reason in rows:
+        lines += [f"  {job.id}  {status:<8} {job.title}", textwrap.indent(reason, _INDENT)]
+        if (log := schedule.folder(job) / LOG).exists():
+            lines.append(f"{_INDENT}Log: {log}")
+    return "\n".join(lines)
+
+
+def describe_preview(rows: Iterable[Preview], workers: int) -> str:
+    """List the jobs of a plan by stage, with their states and about how long they will take."""
+    rows = list(rows)
+    lines = []
+    for stage in STAGES:
+        if ours := [row for row in rows if row.job.stage == stage]:
+            lines.append(f"{stage}: {listed(Counter(row.state for row in ours))}")
+            for row in ours:
+                note = f"  ({row.note})" if row.note else ""
+                lines.append(f"  {row.job.id}  {row.state:<8}  {row.job.title}{note}")
+    lines.append(f"{len(rows)} jobs: {listed(Counter(row.state for row in rows))}")
+    new = [row for row in rows if row.state == "new"]
+    if timed := [row.seconds for row in new if row.seconds is not None]:
+        lines.append(
+            f"About {sum(timed) / workers / 60:.1f} min with {workers} at once, by the time such "
+            f"jobs took here; {len(new) - len(timed)} new jobs are of a kind not timed."
+        )
+    return "\n".join(lines)
+
+
+def listed(counts: Counter[str]) -> str:
+    """Write counts as ``3 new, 1 blocked``."""
+    return ", ".join(f"{count} {what}" for what, count in counts.items()) or "none"

@@ -1,0 +1,221 @@
+"""Result files: the truth about a job, written whole or not at all.
+
+    runs/<job id>/result.json     one finished job: completed, failed or skipped
+    runs/<job id>/...             what the job left: recipe.yaml, log.txt, metrics.jsonl, checkpoints
+
+A result is written to a temporary name, synced, renamed, and its folder synced, so that no reader
+sees half of one. A file that does not parse, or that another version wrote, is reported and counts
+as absent: the job runs again. Everything shown anywhere is computed from these files.
+"""
+
+import json
+import logging
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
+
+from benchmark.files import write_text
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+RESULT = "result.json"
+SCHEMA_VERSION = 1
+COLUMNS = (
+    *("job_id", "status", "reason", "checkpoint", "method", "architecture", "task", "dataset"),
+    *("protocol", "precision", "metric", "value", "unit", "n", "split", "seed", "engine"),
+    *("policy", "policy_fingerprint", "split_sha256", "protocol_version", "image_size", "source"),
+)
+TRAINING = "training"  # a measured row's own column: how a backbone became a detector, or "-"
+# Where a job without numbers is shown: its task, and the metric of its cell.
+_TASKS = {"transfer": "classification"}
+_MAIN_METRIC = {
+    "classification": ("top1", "%"),
+    "detection": ("AP", "%"),
+    "pretrain": ("loss", "-"),
+}
+
+_logger = logging.getLogger(__name__)
+_reported: set[tuple[Path, str]] = set()  # damaged files are reported once a process
+
+
+class _Schema(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Measurement(_Schema):
+    """One number, and what it is of."""
+
+    metric: str = Field(description="Name of the metric, such as top1 or AP.")
+    value: FiniteFloat = Field(description="The measured number, in `unit`.")
+    unit: str = Field(description="Unit of the value, % for accuracies and average precision.")
+    n: int = Field(ge=1, description="How many images it was measured on.")
+    precision: str = Field(description="Bit-widths it was measured at, such as 4w4a or FP.")
+    split: str = Field(description="Part of the data set it was measured on.")
+
+
+class InputRecord(_Schema):
+    """One file a job read."""
+
+    path: str = Field(description="Where the file was.")
+    sha256: str | None = Field(description="Its content; null when it was not there.")
+    job_id: str | None = Field(description="The job that made it; null for a file of the user's.")
+
+
+class CheckpointFacts(_Schema):
+    """The backbone a job made or scored."""
+
+    name: str = Field(description="What the suite calls it.")
+    method: str = Field("-", description="How it was pretrained, as its file says.")
+    architecture: str = Field("-", description="Its network.")
+    sha256: str | None = Field(None, description="Content of its file; null if it was not read.")
+
+
+class Result(_Schema):
+    """What became of one job."""
+
+    schema_version: Literal[1] = Field(description="Version of this layout.")
+    job_id: str = Field(description="Content hash that names the job and its folder.")
+    question: str = Field(description="Hash of recipe and checkpoint name, without file contents.")
+    stage: str = Field(description="The package that did the work.")
+    protocol_version: int = Field(description="The stage's version; numbers of two do not compare.")
+    status: Literal["completed", "failed", "skipped"] = Field(description="How the job ended.")
+    reason: str | None = Field(None, description="Why it failed or was skipped; null if completed.")
+    measurements: tuple[Measurement, ...] = Field((), description="The numbers; none if it failed.")
+    precisions: tuple[str, ...] = Field(description="Bit-widths that were planned.")
+    recipe: dict[str, Any] = Field(description="The whole recipe, every default written out.")
+    inputs: dict[str, InputRecord] = Field(description="The files it read, by recipe field.")
+    identity: dict[str, Any] = Field(description="The stage's facts that say what it compares to.")
+    checkpoint: CheckpointFacts = Field(description="The backbone made or scored.")
+    artifacts: dict[str, str] = Field({}, description="Files it made, relative to its folder.")
+    artifact_sha256: dict[str, str] = Field({}, description="Content of each of these files.")
+    details: dict[str, Any] = Field({}, description="What else the stage had to say.")
+    log_tail: tuple[str, ...] = Field((), description="Last lines of the log of a failed job.")
+    versions: dict[str, str | None] = Field({}, description="Versions of what ran; null: absent.")
+    device: str | None = Field(None, description="What it ran on; null if it did not start.")
+    seconds: float | None = Field(None, description="Time from start to end, in s.")
+    peak_memory_mb: float | None = Field(None, description="Largest resident memory, in MiB.")
+    peak_gpu_memory_mb: float | None = Field(None, description="Largest allocation, in MiB.")
+
+
+def write_result(folder: Path, result: Result) -> None:
+    """Write `result` into `folder`, atomically and durably."""
+    write_text(folder / RESULT, result.model_dump_json(indent=2) + "\n")
+
+
+def read_result(folder: Path) -> Result | None:
+    """Return the result in a job's folder, or None where there is none that can be trusted."""
+    path = folder / RESULT
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        return _untrusted(path, str(error))
+    try:
+        mapping = json.loads(text)
+        version = mapping["schema_version"]
+        if version != SCHEMA_VERSION:
+            return _untrusted(path, f"its schema_version is {version!r}, not {SCHEMA_VERSION}")
+        result = Result.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        return _untrusted(path, f"{'.'.join(map(str, first['loc']))}: {first['msg']}")
+    except (ValueError, TypeError, KeyError) as error:
+        return _untrusted(path, f"{type(error).__name__}: {error}")
+    if result.job_id != folder.name:
+        return _untrusted(path, f"it is the result of job {result.job_id}")
+    return result
+
+
+def find_results(runs_dir: Path) -> Iterator[Result]:
+    """Yield every trusted result under `runs_dir`, in the order of job ids."""
+    for path in sorted(Path(runs_dir).glob(f"*/{RESULT}")):
+        if (result := read_result(path.parent)) is not None:
+            yield result
+
+
+def load_frame(runs_dir: Path) -> "pd.DataFrame":
+    """Return one row a measurement of every result under `runs_dir`.
+
+    A failed or skipped job gives a row without a value for each precision it was planned at, so
+    that its reason can be shown in its place; once a completed job answers the same question (the
+    path was corrected, say) the failure is left out. Where one checkpoint name has meant several
+    files or pretraining runs over time, each is shown under a name of its own, ``name@hash``.
+    """
+    import pandas as pd  # here, so that a job's process does not pay for it
+
+    results = list(find_results(runs_dir))
+    answered = {r.question for r in results if r.status == "completed"}
+    results = [r for r in results if r.status == "completed" or r.question not in answered]
+    names = _names(results)
+    rows = [row for result in results for row in _rows(result, names[result.job_id])]
+    frame = pd.DataFrame(rows, columns=[*COLUMNS, TRAINING])
+    return frame.astype({"value": float, "n": "Int64", "seed": "Int64", "image_size": "Int64"})
+
+
+def _rows(result: Result, name: str) -> Iterator[dict[str, Any]]:
+    task = result.identity.get("task") or _TASKS.get(result.stage, result.stage)
+    facts = {**result.recipe, **result.identity}
+    shared = {
+        "job_id": result.job_id,
+        "status": result.status,
+        "reason": result.reason or "",
+        "checkpoint": name,
+        "method": result.checkpoint.method,
+        "architecture": result.checkpoint.architecture,
+        "task": task,
+        "seed": result.recipe.get("seed"),
+        "image_size": facts.get("image_size"),
+        "protocol_version": result.protocol_version,
+        "source": "measured",
+    }
+    for key in (
+        *("dataset", "protocol", "engine", TRAINING),
+        *("policy", "policy_fingerprint", "split_sha256"),
+    ):
+        shared[key] = str(facts.get(key) or "-")
+    for measurement in result.measurements:
+        yield {**shared, **measurement.model_dump()}
+    if result.status != "completed":
+        main, unit = _MAIN_METRIC.get(task, ("-", "-"))
+        for metric in result.recipe.get("metrics") or [main]:
+            planned = {"metric": metric, "unit": unit, "split": "test"}
+            for precision in result.precisions:
+                yield {**shared, **planned, "precision": precision}
+
+
+def _names(results: list[Result]) -> dict[str, str]:
+    """Return what to call each result's checkpoint: its name, told apart by origin if need be."""
+    origins = defaultdict(set)
+    for result in results:
+        if result.status == "completed":
+            origins[result.checkpoint.name].add(_origin(result))
+    return {
+        r.job_id: f"{r.checkpoint.name}@{_origin(r)[:8]}"
+        if len(origins[r.checkpoint.name]) > 1
+        else r.checkpoint.name
+        for r in results
+    }
+
+
+def _origin(result: Result) -> str:
+    """Return what the checkpoint came from: the job that made it, or the content of its file."""
+    source = result.inputs.get("checkpoint")
+    if source is None:
+        return result.job_id
+    return source.job_id or source.sha256 or "missing"
+
+
+def _untrusted(path: Path, why: str) -> None:
+    if (path, why) not in _reported:
+        _reported.add((path, why))
+        _logger.warning(
+            "%s is not a result that can be read (%s); it counts as absent, and the job runs "
+            "again when its suite does.",
+            path,
+            why,
+        )

@@ -1,0 +1,117 @@
+"""A bench to try sweeps on: stages that take no time, a suite around them, and ways to run it."""
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from benchmark.executors import local
+from benchmark.job import Job
+from benchmark.recipe import STAGES
+from benchmark.results import Result, read_result
+from benchmark.schedule import Schedule
+from benchmark.sweep import Plan, plan
+
+ROOT = Path(__file__).resolve().parents[2]
+FAKE = Path(__file__).with_name("fake_stage.py")
+DRIVER = f"""
+import sys
+sys.path.insert(0, {str(ROOT / "tools")!r})
+import run_all
+from benchmark.executors import processes
+processes._PRELOAD = ["torch", "benchmark.executors.worker"]  # fakes need no more
+sys.path.insert(0, sys.argv[1])  # ahead of the real stages
+if __name__ == "__main__":
+    sys.exit(run_all.main(sys.argv[2:]))
+"""
+
+
+class Bench:
+    """A folder with fake stages, recipes of theirs and a suite."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.stages = folder / "stages"
+        self.runs = folder / "runs"
+        self.journal = folder / "journal.txt"
+        self.stages.mkdir()
+        for stage in STAGES:
+            shutil.copy(FAKE, self.stages / f"{stage}.py")
+            recipe = {"name": f"fake {stage}", "journal": str(self.journal)}
+            (folder / f"{stage}.yaml").write_text(yaml.safe_dump(recipe))
+        (folder / "driver.py").write_text(DRIVER)
+
+    def suite(self, **keys: object) -> Path:
+        """Write a suite of one pretrained checkpoint and one transfer recipe, but for `keys`."""
+        path = self.folder / "suite.yaml"
+        suite = {
+            "name": "fakes",
+            "checkpoints": [{"name": "made", "pretrain": "pretrain.yaml"}],
+            "transfer": [{"recipe": "transfer.yaml"}],
+            **keys,
+        }
+        path.write_text(yaml.safe_dump(suite))
+        return path
+
+    def plan(self, **keys: object) -> Plan:
+        return plan(self.suite(**keys))
+
+    def run(self, planned: Plan, *, overwrite: str = "failed", workers: int | None = 1) -> Schedule:
+        schedule = Schedule(planned, self.runs, overwrite=overwrite)
+        local.run(schedule, workers=workers)
+        return schedule
+
+    def start(self, *arguments: str) -> subprocess.Popen:
+        """Start `tools/run_all.py` on the suite, with the fake stages, in a process of its own."""
+        return subprocess.Popen(
+            [
+                *(sys.executable, str(self.folder / "driver.py"), str(self.stages)),
+                *(str(self.folder / "suite.yaml"), "--runs-dir", str(self.runs), *arguments),
+            ],
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def main(self, *arguments: str) -> int:
+        """Run `tools/run_all.py` on the suite in this process."""
+        spec = importlib.util.spec_from_file_location("run_all", ROOT / "tools" / "run_all.py")
+        tool = importlib.util.module_from_spec(spec)
+        path = list(sys.path)
+        spec.loader.exec_module(tool)
+        sys.path[:] = path  # the repository goes behind the fakes again
+        suite = str(self.folder / "suite.yaml")
+        return tool.main([suite, "--runs-dir", str(self.runs), *arguments])
+
+    def result(self, job: Job) -> Result | None:
+        return read_result(self.runs / job.id)
+
+    def events(self, what: str) -> list[str]:
+        """Return the ids of the jobs that began, or ended, in that order."""
+        if not self.journal.exists():
+            return []
+        lines = [line.split() for line in self.journal.read_text().splitlines()]
+        return [job_id for event, _, job_id, _ in lines if event == what]
+
+    def processes(self) -> set[int]:
+        """Return the ids of the processes that jobs began in."""
+        return {int(line.split()[3]) for line in self.journal.read_text().splitlines()}
+
+
+@pytest.fixture
+def bench(tmp_path, monkeypatch):
+    """A bench whose fake stages also stand in for the real ones in this process."""
+    made = Bench(tmp_path)
+    for stage in STAGES:
+        spec = importlib.util.spec_from_file_location(stage, made.stages / f"{stage}.py")
+        module = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, stage, module)
+        spec.loader.exec_module(module)
+    monkeypatch.syspath_prepend(made.stages)  # a job's process gets this path
+    return made

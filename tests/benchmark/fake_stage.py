@@ -1,0 +1,107 @@
+"""A stage that takes no time; `behave` says how it ends. Copied under the names of the stages.
+
+Each run appends `begin` and `end` lines to `journal`, which is how tests count who ran what.
+"""
+
+import logging
+import os
+import signal
+import time
+from pathlib import Path
+from typing import ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+VERSION = 1
+_STAGE = __name__
+_TASKS = {"pretrain": "pretrain", "transfer": "classification", "detection": "detection"}
+_METRICS = {"pretrain": "loss", "transfer": "top1", "detection": "AP"}
+_logger = logging.getLogger(__name__)
+
+
+class Recipe(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    cosmetic: ClassVar = frozenset({"name", "journal", "sleep", "device"})
+
+    name: str = "fake"
+    architecture: str | None = None
+    checkpoint: str | None = None
+    detector: str | None = None
+    precisions: tuple[str, ...] = ("FP",)
+    lr: float = Field(1.0, gt=0, description="learning rate")
+    behave: str = "well"
+    seed: int = 0
+    sleep: float = 0.0
+    journal: str = os.devnull
+    device: str = "cpu"
+
+
+def identity(recipe):
+    if recipe.behave == "no data":
+        raise FileNotFoundError("There is no data; nothing was run. Get it.")
+    return {
+        "task": _TASKS[_STAGE],
+        "dataset": "fakes",
+        "protocol": "fake",
+        "method": "Fake" if _STAGE == "pretrain" else "-",
+        "engine": "torch",
+        "policy": "ssql",
+        "policy_fingerprint": "f" * 12,
+        "split_sha256": "0" * 64,
+        "image_size": 32,
+    }
+
+
+def run(recipe, folder):
+    _journal(recipe, "begin", folder)
+    state = folder / "state.txt"
+    state.write_text(state.read_text() + "+" if state.exists() else "+")
+    _logger.info("learning at %g", recipe.lr)
+    print("printed to stdout", flush=True)
+    time.sleep(recipe.sleep)
+    for _ in range(25 if recipe.behave == "raise" else 0):
+        _logger.info("one more line")
+    _misbehave(recipe.behave)
+    value = float("nan") if recipe.behave == "nan" else _value(recipe)
+    (folder / "checkpoint.pth").write_text(f"made with seed {recipe.seed} at {recipe.lr}")
+    _journal(recipe, "end", folder)
+    return {
+        "measurements": [
+            {
+                "metric": _METRICS[_STAGE],
+                "value": value - index,
+                "unit": "%",
+                "n": 100,
+                "precision": precision,
+                "split": "test",
+            }
+            for index, precision in enumerate(recipe.precisions)
+        ],
+        "artifacts": {"checkpoint": "checkpoint.pth"},
+        "checkpoint": {"method": "Fake", "architecture": "fakenet", "sha256": None},
+        "details": {
+            "attempts": len(state.read_text()),
+            "gpu": os.environ.get("CUDA_VISIBLE_DEVICES"),
+        },
+    }
+
+
+def _misbehave(how):
+    if how == "raise":
+        raise ValueError("The fake broke; nothing was scored. Mend it.")
+    if how == "exit":
+        os._exit(3)
+    if how == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if how == "abort":
+        os.abort()
+
+
+def _value(recipe):
+    made = Path(recipe.checkpoint).read_text() if recipe.checkpoint else ""
+    return 50.0 + recipe.seed + len(made) / 100
+
+
+def _journal(recipe, event, folder):
+    with open(recipe.journal, "a") as file:
+        file.write(f"{event} {_STAGE} {folder.name} {os.getpid()}\n")

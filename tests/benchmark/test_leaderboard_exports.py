@@ -1,0 +1,119 @@
+"""CSV, Markdown and LaTeX: columns, formats, escaping."""
+
+import csv
+import io
+
+import pandas as pd
+import pytest
+
+from benchmark.comparability import normalize
+from benchmark.exports import CSV_COLUMNS, to_csv, to_latex, to_markdown
+from benchmark.folding import fold_seeds
+from benchmark.reference import reported_rows
+from tests.benchmark.board_frames import failure, make_frame, row, seeds
+
+PROMISED = [
+    *("checkpoint", "method", "architecture", "task", "dataset", "protocol", "precision"),
+    *("metric", "value", "sd", "n_seeds", "engine", "policy", "source", "status"),
+]
+
+
+def _both(rows, reported=()):
+    frames = [normalize(pd.DataFrame(rows))]
+    if reported:
+        frames.append(normalize(reported_rows(reported)))
+    frame = pd.concat(frames, ignore_index=True)
+    return frame, fold_seeds(frame)
+
+
+def _records(folded):
+    return list(csv.DictReader(io.StringIO(to_csv(folded))))
+
+
+def test_csv_has_the_promised_columns_first_to_last():
+    _, folded = _both(make_frame())
+    header = to_csv(folded).splitlines()[0].split(",")
+    assert header == list(CSV_COLUMNS)
+    assert set(PROMISED) <= set(header)
+    assert len(_records(folded)) == len(folded)
+
+
+def test_csv_numbers_have_one_format_and_blanks_where_unknown():
+    _, folded = _both([*seeds([90.0, 91.0]), row(checkpoint="one", value=50.0)])
+    several, one = sorted(_records(folded), key=lambda r: -float(r["value"]))
+    assert (several["value"], several["sd"], several["n_seeds"]) == ("90.5000", "0.7071", "2")
+    assert (one["value"], one["sd"], one["n_seeds"]) == ("50.0000", "", "1")
+    assert several["ci_low"] == "84.1469"  # 90.5 - 12.7062 * .7071 / sqrt 2
+
+
+def test_csv_carries_failures_and_reported_rows():
+    rows = [*seeds([90.0]), failure('disk full,\n "twice"', checkpoint="lost")]
+    _, folded = _both(rows, [{"paper": "SSQL", "table": "Table 11"}])
+    records = _records(folded)
+    lost = next(record for record in records if record["checkpoint"] == "lost")
+    assert (lost["status"], lost["value"], lost["n_seeds"]) == ("failed", "", "")
+    assert lost["reason"] == 'disk full, "twice"'
+    reported = [record for record in records if record["source"] == "reported"]
+    assert len(reported) == 140
+    assert {(r["rank"], r["sd"], r["n_seeds"]) for r in reported} == {("", "", "")}
+    assert {r["paper"] + r["table"] for r in reported} == {"SSQLTable 11"}
+
+
+def test_an_empty_csv_is_a_header():
+    _, folded = _both(make_frame().iloc[:0])
+    assert to_csv(folded).splitlines() == [",".join(CSV_COLUMNS)]
+
+
+def test_markdown_line_of_a_board():
+    frame, folded = _both(
+        seeds([90.0, 91.0], checkpoint="good") + seeds([60.0, 61.0], checkpoint="bad_one")
+    )
+    text = to_markdown(frame, folded)
+    assert "## A. Classification: digits, linear, top-1 (%)" in text
+    assert "| good | SSQL | resnet10\\_slim | **90.5 ± 0.7** <sup>1</sup> |" in text
+    assert "| bad\\_one | SSQL | resnet10\\_slim | 60.5 ± 0.7 <sup>2</sup> |" in text
+
+
+def test_a_single_seed_has_a_dagger_and_no_spread():
+    frame, folded = _both([row(value=90.0)])
+    assert "| 90.0† |" in to_markdown(frame, folded)
+    assert r"90.0$^\dagger$" in to_latex(folded)
+
+
+def test_markdown_lists_what_is_missing_and_what_is_reported():
+    frame, folded = _both([failure("out of | memory")], [{"paper": "SSQL", "table": "Table 12"}])
+    text = to_markdown(frame, folded)
+    assert "There is no result to show" in text
+    assert "out of \\| memory" in text
+    assert text.index("Jobs without numbers") < text.index("Reported by the papers")
+    assert "neither measured here nor ranked" in text
+
+
+def test_latex_is_booktabs_with_balanced_rows():
+    _, folded = _both(make_frame(), [{"paper": "SSQL", "table": "Table 11"}])
+    text = to_latex(folded)
+    assert text.count("\\begin{tabular}") == text.count("\\end{tabular}") == 8
+    assert text.count("\\toprule") == text.count("\\midrule") == text.count("\\bottomrule") == 8
+    for table in text.split("\\begin{tabular}{")[1:]:
+        columns = len(table.split("}")[0])
+        rows = [line for line in table.splitlines() if line.endswith("\\\\")]
+        assert {line.count(" & ") + 1 for line in rows} == {columns}
+    assert "\\textbf{82." in text
+
+
+def test_latex_escapes_every_special_character():
+    hostile = "a\\b{c}d%e&f#g$h_i^j~k<l>m|n\x07"
+    _, folded = _both([row(checkpoint=hostile)])
+    escaped = (
+        r"a\textbackslash{}b\{c\}d\%e\&f\#g\$h\_i\textasciicircum{}j\textasciitilde{}k"
+        r"\textless{}l\textgreater{}m\textbar{}n &"
+    )
+    assert escaped in to_latex(folded)
+
+
+@pytest.mark.parametrize("name", ["<script>x</script>", "a|b", "`c`", "*d*", "[e](f)"])
+def test_markdown_escapes_names(name):
+    frame, folded = _both([row(checkpoint=name)])
+    line = next(x for x in to_markdown(frame, folded).splitlines() if "resnet10" in x)
+    assert name not in line
+    assert line.replace("\\|", "").count("|") == 5  # three labels and one precision

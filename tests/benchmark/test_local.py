@@ -1,0 +1,269 @@
+"""The local executor: failures cost only themselves, nothing runs twice, nothing is left behind."""
+
+import os
+import signal
+import time
+from collections import Counter
+from multiprocessing import forkserver
+from pathlib import Path
+
+import pytest
+
+from benchmark.claim import LOCK, Claim
+from benchmark.executors import StoppedError, get_executor, local
+from benchmark.messages import RecipeError
+from benchmark.results import load_frame
+from benchmark.schedule import Schedule
+
+PATIENCE = 90  # s a process may take to start on a busy machine
+
+
+def wait_for(condition, *, what):
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < end, f"waited in vain for {what}"
+        time.sleep(0.01)
+
+
+def alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def locks(bench):
+    return [*bench.runs.glob(f"*/{LOCK}")]
+
+
+@pytest.fixture
+def failing(bench):
+    """Plan transfers that end in every bad way, beside one that does not."""
+
+    def _failing(*ways):
+        entries = [{"recipe": "transfer.yaml", "overrides": {"behave": way}} for way in ways]
+        return bench.plan(transfer=[*entries, {"recipe": "transfer.yaml"}])
+
+    return _failing
+
+
+def by_behaviour(bench, planned):
+    return {
+        job.recipe["behave"]: bench.result(job)
+        for job in planned.jobs.values()
+        if job.stage == "transfer"
+    }
+
+
+def test_a_job_that_fails_costs_only_itself(bench, failing):
+    planned = failing("raise", "exit", "kill", "abort", "nan")
+    bench.run(planned, workers=2)
+    results = by_behaviour(bench, planned)
+    assert results.pop("well").status == "completed"
+    assert {how: result.status for how, result in results.items()} == dict.fromkeys(
+        ("raise", "exit", "kill", "abort", "nan"), "failed"
+    )
+    reasons = {how: result.reason for how, result in results.items()}
+    assert reasons["raise"] == "ValueError: The fake broke; nothing was scored. Mend it."
+    assert "exit code 3" in reasons["exit"]
+    assert "SIGKILL (out of memory, most often)" in reasons["kill"]
+    assert "SIGABRT" in reasons["abort"]
+    assert reasons["nan"].startswith("FloatingPointError: top1 at FP is nan")
+    assert locks(bench) == []
+    frame = load_frame(bench.runs).set_index("job_id")
+    assert Counter(frame["status"]) == {"completed": 2, "failed": 5}
+
+
+def test_a_failure_keeps_the_end_of_its_log(bench, failing):
+    planned = failing("raise", "abort")
+    bench.run(planned)
+    results = by_behaviour(bench, planned)
+    tail = results["raise"].log_tail
+    assert len(tail) == 20
+    assert tail[-1] == "ValueError: The fake broke; nothing was scored. Mend it."
+    assert "Traceback (most recent call last):" in tail
+    assert any("Fatal Python error: Aborted" in line for line in results["abort"].log_tail)
+
+
+def test_everything_a_job_prints_goes_to_its_log(bench, capfd):
+    planned = bench.plan()
+    bench.run(planned)
+    for job in planned.jobs.values():
+        log = (bench.runs / job.id / "log.txt").read_text()
+        assert "printed to stdout" in log
+        assert "learning at 1" in log
+    assert "printed" not in "".join(capfd.readouterr())
+
+
+def test_a_completed_job_says_what_it_took(bench):
+    planned = bench.plan()
+    bench.run(planned)
+    pretrain, transfer = (bench.result(job) for job in planned.jobs.values())
+    assert pretrain.device == "cpu"
+    assert 0 < pretrain.seconds < PATIENCE
+    assert 50 < pretrain.peak_memory_mb < 10_000
+    assert transfer.inputs["checkpoint"].job_id == pretrain.job_id
+    assert transfer.inputs["checkpoint"].sha256 == pretrain.artifact_sha256["checkpoint"]
+    assert transfer.checkpoint.method == "Fake"
+
+
+def test_jobs_behind_a_failure_are_skipped_with_its_reason(bench):
+    planned = bench.plan(
+        checkpoints=[{"name": "bad", "pretrain": "pretrain.yaml", "overrides": {"behave": "kill"}}],
+        detection=[
+            {"id": "fp", "recipe": "detection.yaml"},
+            {"recipe": "detection.yaml", "detector": "fp", "overrides": {"lr": 2}},
+        ],
+    )
+    bench.run(planned)
+    pretrain, *others = planned.jobs.values()
+    for job in others:
+        result = bench.result(job)
+        assert result.status == "skipped"
+        assert f"pretrain job {pretrain.id} (bad) failed" in result.reason
+        assert "SIGKILL" in result.reason
+    assert bench.events("begin") == [pretrain.id]
+
+
+def test_a_problem_known_before_the_start_starts_nothing(bench):
+    planned = bench.plan(
+        checkpoints=[{"name": "gone", "path": "gone.pth"}],
+        detection=[{"recipe": "detection.yaml", "overrides": {"behave": "no data"}}],
+    )
+    bench.run(planned)
+    reasons = [bench.result(job).reason for job in planned.jobs.values()]
+    assert all("gone.pth; the job was not started" in reason for reason in reasons)
+    assert "There is no data" in reasons[1]
+    assert not bench.journal.exists()
+
+
+def test_workers_run_at_once(bench):
+    planned = bench.plan(
+        seeds=[0, 1, 2],
+        transfer=[{"recipe": "transfer.yaml", "overrides": {"sleep": 1.0}}],
+    )
+    bench.run(planned, workers=3)
+    events = [line.split()[0] for line in bench.journal.read_text().splitlines()][2:]
+    assert events == ["begin"] * 3 + ["end"] * 3
+    assert len(bench.processes()) == 4
+
+
+def test_the_server_has_run_nothing_that_a_fork_would_lose(bench):
+    bench.run(bench.plan())
+    server = forkserver._forkserver._forkserver_pid
+    modules = Path(f"/proc/{server}/maps").read_text()
+    assert "libtorch" in modules  # it has imported torch
+    status = Path(f"/proc/{server}/status").read_text()
+    assert "Threads:\t1\n" in status
+
+
+def test_threads_are_shared_out_and_omp_num_threads_is_a_limit(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert [local._threads(8, workers) for workers in (1, 2, 3, 8, 20)] == [8, 4, 2, 1, 1]
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    assert [local._threads(8, workers) for workers in (1, 4, 8)] == [2, 2, 1]
+
+
+@pytest.mark.parametrize(
+    ("visible", "count", "gpus"),
+    [(None, 2, ["0", "1"]), ("3,5", 2, ["3", "5"]), ("GPU-ab, GPU-cd", 2, ["GPU-ab", "GPU-cd"])],
+)
+def test_gpus_are_named_as_the_environment_names_them(monkeypatch, visible, count, gpus):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: count)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert local._gpus() == gpus
+
+
+def test_each_job_sees_one_gpu_and_jobs_at_once_see_different_ones(bench, monkeypatch):
+    monkeypatch.setattr(local, "_gpus", lambda: ["3", "5"])
+    slow = [{"recipe": "transfer.yaml", "overrides": {"sleep": 0.5}}]
+    planned = bench.plan(seeds=[0, 1], transfer=slow)
+    bench.run(planned, workers=None)  # one a GPU
+    first, *both = (bench.result(job).details["gpu"] for job in planned.jobs.values())
+    assert first == "3"
+    assert sorted(both) == ["3", "5"]
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_jobs_and_gives_claims_back(bench, caplog, signum, code):
+    slow = [{"recipe": "transfer.yaml", "overrides": {"sleep": 60}}]
+    planned = bench.plan(seeds=[0, 1], transfer=slow)
+
+    def tick(*_):
+        if len(bench.events("begin")) == 3:  # both transfers are under way
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            os.kill(os.getpid(), signum)
+
+    before = signal.signal(signal.SIGALRM, tick)
+    signal.setitimer(signal.ITIMER_REAL, 0.05, 0.05)
+    try:
+        assert bench.main("--workers", "2") == code
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert locks(bench) == []
+    assert not any(alive(pid) for pid in bench.processes())
+    pretrain, *transfers = planned.jobs.values()
+    assert bench.result(pretrain).status == "completed"
+    assert [bench.result(job) for job in transfers] == [None, None]
+    assert "1 of 3 jobs finished. Run the same command to go on." in caplog.text
+
+
+def test_a_job_that_lost_its_claim_is_ended_and_left_to_the_new_holder(bench, monkeypatch):
+    planned = bench.plan(transfer=[{"recipe": "transfer.yaml", "overrides": {"sleep": 60}}])
+    transfer = list(planned.jobs.values())[-1]
+    lock = bench.runs / transfer.id / LOCK
+    schedule = Schedule(planned, bench.runs)
+    monkeypatch.setattr(local, "HEARTBEAT", 0.05)  # how often the runner looks around
+
+    def steal(claim):
+        if claim.token in lock.read_text() and transfer.id in bench.events("begin"):
+            lock.write_text(lock.read_text().replace(claim.token, "of another"))
+
+    def leave(job):
+        assert job is transfer
+        assert not any(alive(pid) for pid in bench.processes())
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Claim, "beat", lambda claim: lock.exists() and steal(claim))
+    monkeypatch.setattr(schedule, "leave", leave)
+    with pytest.raises(StoppedError):
+        local.run(schedule, workers=1)
+    assert "of another" in lock.read_text()
+    assert bench.result(transfer) is None
+
+
+def test_no_process_outlives_a_runner_that_is_killed(bench):
+    bench.suite(seeds=[0, 1], transfer=[{"recipe": "transfer.yaml", "overrides": {"sleep": 300}}])
+    runner = bench.start("--workers", "2")
+    wait_for(lambda: len(bench.events("begin")) == 3, what="both transfers to begin")
+    pids = bench.processes()
+    runner.kill()
+    runner.communicate()
+    wait_for(lambda: not any(alive(pid) for pid in pids), what="the jobs to end")
+    claims = [Claim.take(lock.parent) for lock in locks(bench)]
+    assert len(claims) == 2
+    assert None not in claims  # free at once, though the heart has just beaten
+
+
+def test_two_runners_on_one_folder_run_each_job_once(bench):
+    bench.suite(
+        seeds=list(range(6)),
+        transfer=[{"recipe": "transfer.yaml", "overrides": {"sleep": 0.2}}],
+        detection=[{"recipe": "detection.yaml", "overrides": {"behave": "raise"}}],
+    )
+    runners = [bench.start("--workers", "1") for _ in range(2)]
+    outputs = [runner.communicate(timeout=4 * PATIENCE)[0] for runner in runners]
+    assert [runner.returncode for runner in runners] == [2, 2], outputs
+    begun = Counter(bench.events("begin"))
+    assert set(begun.values()) == {1}, outputs
+    assert len(begun) == 13
+    assert locks(bench) == []
+    assert all("6 of 13 jobs have not completed" in output for output in outputs)
+
+
+def test_an_unknown_executor_is_answered_with_what_there_is():
+    with pytest.raises(RecipeError, match="Did you mean 'local'"):
+        get_executor("locl")

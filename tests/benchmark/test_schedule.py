@@ -1,0 +1,166 @@
+"""Whose turn it is, and which results stand."""
+
+import json
+
+import pytest
+
+from benchmark.results import RESULT, read_result
+from benchmark.schedule import Schedule
+
+
+@pytest.fixture
+def ran(bench):
+    """Run a small sweep; return its plan, pretraining first."""
+    planned = bench.plan(seeds=[0, 1], detection=[{"recipe": "detection.yaml", "seeds": [0]}])
+    bench.run(planned)
+    assert len(bench.events("end")) == 4
+    return planned
+
+
+def stamps(bench):
+    return {p.parent.name: p.stat().st_mtime_ns for p in bench.runs.glob(f"*/{RESULT}")}
+
+
+def edit(bench, job, **changes):
+    path = bench.runs / job.id / RESULT
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def test_what_others_need_comes_first_then_the_cheap_stages(bench):
+    planned = bench.plan(
+        checkpoints=[
+            {"name": "A", "pretrain": "pretrain.yaml"},
+            {"name": "B", "pretrain": "pretrain.yaml", "overrides": {"lr": 2}},
+        ],
+        detection=[
+            {"recipe": "detection.yaml", "overrides": {"lr": 3}},
+            {"id": "fp", "recipe": "detection.yaml"},
+            {"recipe": "detection.yaml", "overrides": {"lr": 2}, "detector": "fp"},
+        ],
+    )
+    bench.run(planned)
+    order = [planned.jobs[job_id] for job_id in bench.events("begin")]
+    stages = [(job.stage, job.id in planned.needed) for job in order]
+    assert stages == [
+        *[("pretrain", True)] * 2,
+        *[("detection", True)] * 2,
+        *[("transfer", False)] * 2,
+        *[("detection", False)] * 4,
+    ]
+
+
+def test_finished_jobs_are_not_run_again(bench, ran):
+    before = stamps(bench)
+    schedule = bench.run(ran)
+    assert schedule.kept == set(ran.jobs)
+    assert stamps(bench) == before
+    assert len(bench.events("begin")) == 4
+
+
+def test_always_runs_everything_again_from_nothing(bench, ran):
+    bench.run(ran, overwrite="always")
+    assert sorted(bench.events("end")) == sorted([*ran.jobs] * 2)
+    for job in ran.jobs.values():
+        assert bench.result(job).details["attempts"] == 1  # nothing of the first run was left
+
+
+@pytest.mark.parametrize(("overwrite", "again"), [("never", 0), ("failed", 1), ("always", 1)])
+def test_a_failed_job_runs_again_unless_told_not_to(bench, overwrite, again):
+    planned = bench.plan(transfer=[{"recipe": "transfer.yaml", "overrides": {"behave": "raise"}}])
+    job = list(planned.jobs.values())[-1]
+    bench.run(planned)
+    bench.run(planned, overwrite=overwrite)
+    assert bench.events("begin").count(job.id) == 1 + again
+    assert bench.result(job).status == "failed"
+
+
+def test_what_a_failure_left_is_there_for_the_next_attempt(bench):
+    planned = bench.plan(transfer=[{"recipe": "transfer.yaml", "overrides": {"behave": "raise"}}])
+    job = list(planned.jobs.values())[-1]
+    for attempts in (1, 2):
+        bench.run(planned)
+        assert (bench.runs / job.id / "state.txt").read_text() == "+" * attempts
+
+
+def test_a_damaged_result_is_made_again_and_only_that(bench, ran, caplog):
+    job = list(ran.jobs.values())[1]
+    (bench.runs / job.id / RESULT).write_text('{"schema_version": 1, "job')
+    before = stamps(bench)
+    bench.run(ran)
+    assert "counts as absent" in caplog.text
+    assert bench.events("begin")[4:] == [job.id]
+    assert bench.result(job).status == "completed"
+    assert {i for i, stamp in stamps(bench).items() if stamp != before[i]} == {job.id}
+
+
+def test_what_read_another_file_than_there_is_now_runs_again(bench, ran):
+    pretrain, transfer, *_ = ran.jobs.values()
+    edit(bench, pretrain, artifact_sha256={"checkpoint": "0" * 64})
+    bench.run(ran)
+    assert sorted(bench.events("begin")[4:]) == sorted(set(ran.jobs) - {pretrain.id})
+    assert read_result(bench.runs / transfer.id).details["attempts"] == 1
+
+
+def test_a_deleted_checkpoint_is_made_again_only_for_a_job_that_needs_it(bench, ran):
+    pretrain, transfer, *_ = ran.jobs.values()
+    (bench.runs / pretrain.id / "checkpoint.pth").unlink()
+    bench.run(ran)
+    assert len(bench.events("begin")) == 4
+    (bench.runs / transfer.id / RESULT).unlink()
+    bench.run(ran)
+    assert bench.events("begin")[4:] == [pretrain.id, transfer.id]
+
+
+def test_a_checkpoint_renamed_in_the_suite_keeps_its_results(bench, ran):
+    renamed = bench.plan(
+        seeds=[0, 1],
+        checkpoints=[{"name": "renamed", "pretrain": "pretrain.yaml"}],
+        detection=[{"recipe": "detection.yaml", "seeds": [0]}],
+    )
+    bench.run(renamed)
+    assert len(bench.events("begin")) == 4
+    for job in renamed.jobs.values():
+        result = bench.result(job)
+        assert (result.checkpoint.name, result.question) == ("renamed", job.question)
+
+
+def test_stages_left_out_are_used_where_finished_and_named_where_not(bench):
+    planned = bench.plan()
+    pretrain, transfer = planned.jobs.values()
+    schedule = bench.run(planned.select(only=("transfer",)))
+    assert schedule.blocked == {
+        transfer.id: f"It needs job {pretrain.id}, which has not completed and is left out of "
+        "this run."
+    }
+    assert not bench.runs.exists()
+    bench.run(planned.select(only=("pretrain",)))
+    schedule = bench.run(planned.select(only=("transfer",)))
+    assert bench.events("end") == [pretrain.id, transfer.id]
+    (bench.runs / pretrain.id / RESULT).unlink()
+    schedule = bench.run(planned.select(only=("transfer",)))
+    assert (schedule.kept, schedule.blocked) == ({transfer.id}, {})
+
+
+def test_a_file_that_changes_while_the_sweep_runs_fails_its_jobs(bench):
+    path = bench.folder / "backbone.pth"
+    path.write_text("first")
+    planned = bench.plan(checkpoints=[{"name": "mine", "path": "backbone.pth"}])
+    path.write_text("second, and longer")
+    bench.run(planned)
+    (job,) = planned.jobs.values()
+    assert "has changed since the sweep was planned" in bench.result(job).reason
+    assert bench.events("begin") == []
+
+
+def test_the_folder_holds_a_recipe_that_can_be_run_alone(bench, ran):
+    pretrain, transfer, *_ = ran.jobs.values()
+    text = (bench.runs / transfer.id / "recipe.yaml").read_text()
+    assert text.startswith("# transfer made fakes fake FP seed 0 (a transfer recipe)\n")
+    made = (bench.runs / pretrain.id / "checkpoint.pth").resolve()
+    assert f"checkpoint: {made}\n" in text
+
+
+def test_a_schedule_that_is_only_looked_at_writes_nothing(bench):
+    schedule = Schedule(bench.plan(), bench.runs)
+    assert len(schedule.ready()) == 1
+    assert not bench.runs.exists()

@@ -1,0 +1,218 @@
+"""From a suite file to its jobs."""
+
+import os
+from collections import Counter
+
+import pytest
+
+from benchmark.job import File, Output
+from benchmark.messages import RecipeError
+from benchmark.suite import load_suite
+from benchmark.sweep import plan
+
+TWO = [
+    {"name": "A", "pretrain": "pretrain.yaml"},
+    {"name": "B", "pretrain": "pretrain.yaml", "overrides": {"lr": 2}},
+]
+
+
+def jobs_of(planned, stage):
+    return [job for job in planned.jobs.values() if job.stage == stage]
+
+
+def test_every_recipe_meets_every_checkpoint_with_every_seed(bench):
+    planned = bench.plan(
+        seeds=[0, 1],
+        precisions=["FP", "4w4a"],
+        checkpoints=TWO,
+        transfer=[
+            {"recipe": "transfer.yaml"},
+            {
+                "recipe": "transfer.yaml",
+                "overrides": {"lr": 3},
+                "seeds": [7],
+                "precisions": ["2w2a"],
+            },
+        ],
+    )
+    assert Counter(job.stage for job in planned.jobs.values()) == {"pretrain": 2, "transfer": 6}
+    cells = Counter(
+        (job.label.checkpoint, job.recipe["lr"], job.recipe["seed"], job.precisions)
+        for job in jobs_of(planned, "transfer")
+    )
+    expected = [
+        cell
+        for name in "AB"
+        for cell in (
+            *((name, 1.0, seed, ("FP", "4w4a")) for seed in (0, 1)),
+            (name, 3.0, 7, ("2w2a",)),
+        )
+    ]
+    assert cells == Counter(expected)
+
+
+def test_jobs_come_after_the_jobs_they_need(bench):
+    planned = bench.plan(
+        checkpoints=TWO,
+        detection=[
+            {"id": "lsq", "recipe": "detection.yaml", "detector": "fp", "overrides": {"lr": 2}},
+            {"id": "fp", "recipe": "detection.yaml"},
+        ],
+    )
+    seen = set()
+    for job in planned.jobs.values():
+        assert set(job.needs) <= seen
+        seen.add(job.id)
+    for job in jobs_of(planned, "detection")[2:]:
+        backbone, detector = (planned.jobs[i.job_id] for i in job.inputs.values())
+        assert (backbone.stage, detector.stage) == ("pretrain", "detection")
+        assert backbone.label.checkpoint == detector.label.checkpoint == job.label.checkpoint
+
+
+def test_a_detector_is_of_the_same_seed_or_the_only_one(bench):
+    fp = {"id": "fp", "recipe": "detection.yaml", "seeds": [0, 1]}
+    lsq = {"recipe": "detection.yaml", "detector": "fp", "overrides": {"lr": 2}, "seeds": [0, 1]}
+    planned = bench.plan(detection=[fp, lsq])
+    for job in jobs_of(planned, "detection"):
+        if "detector" in job.inputs:
+            detector = planned.jobs[job.inputs["detector"].job_id]
+            assert detector.recipe["seed"] == job.recipe["seed"]
+    planned = bench.plan(detection=[{**fp, "seeds": [4]}, lsq])
+    used = {j.inputs["detector"] for j in planned.jobs.values() if "detector" in j.inputs}
+    assert len(used) == 1
+    with pytest.raises(RecipeError, match="with seed 2, but that entry trains seeds 0, 1; nothing"):
+        bench.plan(detection=[fp, {**lsq, "seeds": [2]}])
+
+
+def test_equal_jobs_appear_once(bench):
+    once = bench.plan()
+    twice = bench.plan(transfer=[{"recipe": "transfer.yaml"}, {"recipe": "./transfer.yaml"}])
+    assert list(once.jobs) == list(twice.jobs)
+
+
+def test_the_same_checkpoint_under_two_names_is_scored_once_and_said(bench, caplog):
+    planned = bench.plan(checkpoints=[TWO[0], {**TWO[0], "name": "again"}])
+    assert len(planned.jobs) == 2
+    assert "A and again are the same; they are scored once, as A" in caplog.text
+
+
+def test_files_are_relative_to_the_suite_and_hashed(bench, monkeypatch, tmp_path):
+    (bench.folder / "backbone.pth").write_text("weights")
+    monkeypatch.chdir("/")
+    planned = bench.plan(
+        checkpoints=[{"name": "mine", "path": "backbone.pth", "architecture": "resnet18"}]
+    )
+    (job,) = planned.jobs.values()
+    assert job.inputs == {"checkpoint": File.at(bench.folder / "backbone.pth")}
+    assert job.recipe["architecture"] == job.label.architecture == "resnet18"
+
+
+def test_a_missing_checkpoint_file_does_not_stop_planning(bench):
+    planned = bench.plan(checkpoints=[{"name": "gone", "path": "gone.pth"}, TWO[0]])
+    problems = {job.label.checkpoint: job.problem for job in planned.jobs.values()}
+    assert "gone.pth" in problems["gone"]
+    assert problems["A"] is None
+
+
+def test_the_label_of_a_made_checkpoint_is_known_before_it_is_made(bench):
+    job = jobs_of(bench.plan(checkpoints=[TWO[0]]), "transfer")[0]
+    assert (job.label.checkpoint, job.label.method) == ("A", "Fake")
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+def test_shards_own_each_job_once_and_bring_what_they_need(bench, count):
+    whole = bench.plan(
+        checkpoints=TWO,
+        seeds=[0, 1, 2],
+        detection=[
+            {"id": "fp", "recipe": "detection.yaml"},
+            {"recipe": "detection.yaml", "detector": "fp", "overrides": {"lr": 2}},
+        ],
+    )
+    shards = [whole.select(shard=(i, count)) for i in range(count)]
+    assert set().union(*(shard.jobs for shard in shards)) == set(whole.jobs)
+    for shard in shards:
+        assert all(need in shard.jobs for job in shard.jobs.values() for need in job.needs)
+    terminal = set(whole.jobs) - whole.needed
+    owned = Counter(job_id for shard in shards for job_id in shard.jobs if job_id in terminal)
+    assert owned == Counter(terminal)
+
+
+def test_only_keeps_the_stages_named(bench):
+    planned = bench.plan(detection=[{"recipe": "detection.yaml"}])
+    kept = planned.select(only=("pretrain", "detection"))
+    assert [job.stage for job in kept.jobs.values()] == ["pretrain", "detection"]
+
+
+def test_a_checkpoint_of_the_command_line_joins_the_suites(bench, monkeypatch):
+    (bench.folder / "backbone.pth").write_text("weights")
+    monkeypatch.chdir(bench.folder)
+    path = bench.suite()
+    planned = plan(path, ["checkpoint=backbone.pth", "name=my-ssl", "seeds", "[0, 1]"])
+    names = Counter(job.label.checkpoint for job in planned.jobs.values())
+    assert names == {"made": 3, "my-ssl": 2}
+    assert planned.name == "fakes"
+
+
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        ("checkpoint=a.pth", ["a"]),
+        ("name=x checkpoint=a.pth", ["x"]),
+        ("checkpoint a.pth name x checkpoint b.pth name y", ["x", "y"]),
+        ("checkpoint=a.pth checkpoint=b.pth architecture=resnet18", ["a", "b"]),
+    ],
+)
+def test_words_after_a_checkpoint_are_about_it(bench, monkeypatch, words, names):
+    monkeypatch.chdir(bench.folder)
+    suite = load_suite(bench.suite(), words.split())
+    assert [c.name for c in suite.checkpoints] == ["made", *names]
+    assert suite.checkpoints[1].path == os.path.join(bench.folder, "a.pth")
+    assert suite.name == "fakes"
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"seed": [0]}, "seed: unknown key. Did you mean 'seeds'"),
+        ({"seeds": []}, "seeds: Tuple should have at least 1 item"),
+        ({"checkpoints": [{"name": "A"}]}, "checkpoints.0: checkpoint 'A' needs either `pretrain`"),
+        ({"checkpoints": [*TWO, TWO[0]]}, "the checkpoint 'A' is given twice"),
+        ({"checkpoints": []}, "checkpoints: Tuple should have at least 1 item"),
+        (
+            {"checkpoints": [{"name": "A", "pretain": "pretrain.yaml"}]},
+            "checkpoints.0.pretain: unknown key. Did you mean 'pretrain'",
+        ),
+        (
+            {"transfer": [{"recipe": "transfer.yaml", "checkpoints": ["mad"]}]},
+            "there is no checkpoint 'mad'. Did you mean 'made'",
+        ),
+        (
+            {"detection": [{"recipe": "detection.yaml", "detector": "fb"}]},
+            "there is no detection id 'fb'",
+        ),
+        (
+            {"detection": [{"id": "fp", "recipe": "detection.yaml", "detector": "fp"}]},
+            "detector 'fp' starts from itself",
+        ),
+        ({"transfer": [{}]}, "transfer.0.recipe: required, but not given"),
+        ({"reported": [{"paper": "SSQLL"}]}, "reported: "),
+    ],
+)
+def test_a_wrong_suite_says_where_and_how_to_mend_it(bench, keys, said):
+    with pytest.raises(RecipeError) as error:
+        bench.plan(**keys)
+    assert said in str(error.value)
+    assert "suite.yaml (a suite)" in str(error.value)
+
+
+def test_a_wrong_recipe_is_named_by_its_file(bench):
+    with pytest.raises(RecipeError, match=r"transfer\.yaml \(a transfer recipe\)") as error:
+        bench.plan(transfer=[{"recipe": "transfer.yaml", "overrides": {"sede": 1}}])
+    assert "sede: unknown key. Did you mean 'seed'" in str(error.value)
+
+
+def test_outputs_are_inputs_by_the_job_that_makes_them(bench):
+    pretrain, transfer = bench.plan().jobs.values()
+    assert transfer.inputs == {"checkpoint": Output(pretrain.id)}
+    assert transfer.needs == (pretrain.id,)

@@ -1,0 +1,262 @@
+"""The front door, as a user runs it: real stages, killed and started again, wrong on purpose."""
+
+import importlib.util
+import os
+import re
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from benchmark.results import RESULT, load_frame, read_result
+
+ROOT = Path(__file__).resolve().parents[2]
+TOOL = ROOT / "tools" / "run_all.py"
+PRECISIONS = ("FP", "4w4a")
+PATIENCE = 240  # s a step may take on a busy machine
+
+PRETRAIN = """
+name: tiny
+architecture: resnet10_slim
+dataset: digits
+image_size: 16
+dim: 64
+hidden_dim: 32
+epochs: 4
+batch_size: 256
+checkpoint_every: 1
+"""
+LINEAR = """
+name: linear
+dataset: digits
+epochs: 3
+lr: 0.5
+image_size: 16
+"""
+SUITE = """
+name: small
+precisions: [FP, 4w4a]
+checkpoints:
+  - {name: untrained, pretrain: pretrain.yaml, overrides: {epochs: 0}}
+  - {name: SimSiam, pretrain: pretrain.yaml}
+  - {name: gone, path: gone.pth}
+  - {name: diverges, pretrain: pretrain.yaml, overrides: {lr: 1e30}}
+transfer:
+  - {recipe: linear.yaml}
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Write a suite: two checkpoints that can be scored, one that is not there, one that diverges."""
+    made = tmp_path_factory.mktemp("sweep")
+    for name, text in (("pretrain", PRETRAIN), ("linear", LINEAR), ("suite", SUITE)):
+        (made / f"{name}.yaml").write_text(text)
+    return made
+
+
+def start(folder, runs):
+    words = [sys.executable, str(TOOL), "suite.yaml", "--runs-dir", runs, "--workers", "1"]
+    return subprocess.Popen(
+        words,
+        cwd=folder,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(folder):
+    """Run the suite once, undisturbed; return its exit code and what it printed."""
+    runner = start(folder, "whole")
+    output, _ = runner.communicate(timeout=2 * PATIENCE)
+    return runner.returncode, output
+
+
+def results(runs):
+    found = [read_result(path.parent) for path in runs.glob(f"*/{RESULT}")]
+    return {f"{r.stage} {r.checkpoint.name}": r for r in found}
+
+
+def test_jobs_that_can_finish_do_and_the_others_say_why(folder, uninterrupted):
+    code, output = uninterrupted
+    found = results(folder / "whole")
+    assert {name: result.status for name, result in found.items()} == {
+        "pretrain untrained": "completed",
+        "pretrain SimSiam": "completed",
+        "pretrain diverges": "failed",
+        "transfer untrained": "completed",
+        "transfer SimSiam": "completed",
+        "transfer gone": "failed",
+        "transfer diverges": "skipped",
+    }, output
+    assert "FloatingPointError" in found["pretrain diverges"].reason
+    assert "There is no checkpoint file" in found["transfer gone"].reason
+    assert "FloatingPointError" in found["transfer diverges"].reason
+    assert code == 2
+    listed = output[output.index("3 of 7 jobs have not completed") :]
+    for name in ("pretrain diverges", "transfer gone", "transfer diverges"):
+        assert found[name].job_id in listed
+    assert output.rstrip().splitlines()[-1] == "Leaderboard: whole/leaderboard/index.html"
+
+
+def test_the_frame_shows_every_cell_planned(folder, uninterrupted):
+    frame = load_frame(folder / "whole")
+    shown = frame[(frame["metric"] == "top1") & (frame["split"] == "test")]
+    cells = {
+        (row.checkpoint, row.precision): (row.status, row.value == row.value)
+        for row in shown.itertuples()
+    }
+    assert cells == {
+        **{(name, p): ("completed", True) for name in ("untrained", "SimSiam") for p in PRECISIONS},
+        **{("gone", p): ("failed", False) for p in PRECISIONS},
+        **{("diverges", p): ("skipped", False) for p in PRECISIONS},
+    }
+
+
+def test_a_run_killed_again_and_again_gives_the_same_board(folder, uninterrupted):
+    runs = folder / "killed"
+    whole = results(folder / "whole")
+    pretrain, transfer = whole["pretrain SimSiam"].job_id, whole["transfer SimSiam"].job_id
+
+    def learning():  # a state to resume from is written
+        log = runs / pretrain / "log.txt"
+        return log.exists() and "epoch 2/4" in log.read_text()
+
+    def scoring():
+        return (runs / transfer / "log.txt").exists()
+
+    def made():
+        return (runs / pretrain / RESULT).exists()
+
+    for moment in (learning, made, scoring):
+        before = stamps(runs)
+        runner = start(folder, "killed")
+        end = time.monotonic() + PATIENCE
+        while not moment() and runner.poll() is None and time.monotonic() < end:
+            time.sleep(0.002)
+        assert runner.poll() is None, runner.communicate()[0]
+        runner.kill()
+        runner.communicate()
+        assert before.items() <= stamps(runs).items()
+    assert set(stamps(runs)) < {r.job_id for r in whole.values() if r.status == "completed"}
+    before = stamps(runs)
+    runner = start(folder, "killed")
+    output, _ = runner.communicate(timeout=2 * PATIENCE)
+    assert runner.returncode == 2, output
+    assert before.items() <= stamps(runs).items()  # what was finished was not run again
+    assert (runs / pretrain / "log.txt").read_text().count("epoch 1/4") == 1  # it was resumed
+    for name in ("index.html", "results.csv", "results.md", "results.tex"):
+        expected = (folder / "whole" / "leaderboard" / name).read_bytes()
+        assert (runs / "leaderboard" / name).read_bytes() == expected, name
+
+
+def stamps(runs):
+    """Return when each completed result was written."""
+    return {
+        path.parent.name: path.stat().st_mtime_ns
+        for path in runs.glob(f"*/{RESULT}")
+        if (result := read_result(path.parent)) is not None and result.status == "completed"
+    }
+
+
+@pytest.fixture(scope="module")
+def tool():
+    spec = importlib.util.spec_from_file_location("run_all", TOOL)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("", "SUITE.yaml"),
+        ("gone.yaml", "There is no file gone.yaml"),
+        ("suite.yaml --only pretrian", "Did you mean 'pretrain'"),
+        ("suite.yaml --shard 2/2", "write I/N with I in 0..N-1"),
+        ("suite.yaml --workers 0", "write 1 or more"),
+        ("suite.yaml --runs-dir linear.yaml", "linear.yaml is a file; name a folder"),
+        ("suite.yaml --executor slurm", "invalid choice: 'slurm'"),
+        ("suite.yaml --overwrite sometimes", "invalid choice: 'sometimes'"),
+        ("suite.yaml --wrokers 2", "--wrokers"),
+        ("suite.yaml seeds", "'seeds' has no value"),
+        ("suite.yaml seed 1", "Did you mean 'seeds'"),
+        ("suite.yaml checkpoints.0.name SimSiam", "'SimSiam' is given twice"),
+        ("suite.yaml transfer.0.overrides.epoch 1", "Did you mean 'epochs'"),
+    ],
+)
+def test_a_wrong_command_exits_1_says_how_to_mend_it_and_runs_nothing(
+    tool, folder, tmp_path, monkeypatch, capsys, words, said
+):
+    for path in folder.glob("*.yaml"):
+        (tmp_path / path.name).write_text(path.read_text())
+    monkeypatch.chdir(tmp_path)
+    try:
+        code = tool.main(words.split())
+    except SystemExit as stop:
+        code = stop.code
+    captured = capsys.readouterr()
+    assert code == 1
+    assert said in captured.err
+    assert "nothing was run" in captured.err
+    assert captured.out == ""
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_dry_run_lists_the_jobs_and_writes_nothing(tool, folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    before = sorted(folder.iterdir())
+    assert tool.main(["suite.yaml", "--dry-run", "--runs-dir", str(tmp_path / "new")]) == 0
+    output = capsys.readouterr().out
+    assert "pretrain: 3 new" in output
+    assert "transfer: 3 new, 1 blocked" in output
+    assert re.search(r"blocked .*transfer gone .*There is no checkpoint file", output)
+    assert output.rstrip().endswith("7 jobs: 6 new, 1 blocked")
+    assert sorted(folder.iterdir()) == before
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_dry_run_tells_what_is_finished_and_how_long_the_rest_takes(
+    tool, folder, uninterrupted, monkeypatch, capsys
+):
+    monkeypatch.chdir(folder)
+    words = ["suite.yaml", "--runs-dir", "whole", "--dry-run", "--workers", "2"]
+    before = {path: path.stat().st_mtime_ns for path in (folder / "whole").rglob("*")}
+    assert tool.main([*words, "seeds", "[0, 1]"]) == 0
+    output = capsys.readouterr().out
+    assert "pretrain: 2 finished, 1 new" in output
+    assert "transfer: 2 finished, 4 new, 2 blocked" in output
+    assert "(failed before)" in output
+    assert re.search(r"About \d+\.\d min with 2 at once", output)
+    assert tool.main([*words, "--overwrite", "never"]) == 0
+    assert "7 jobs: 7 finished" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in (folder / "whole").rglob("*")} == before
+
+
+def test_overrides_and_options_come_in_any_order(tool):
+    expected = ["seeds", "[0]", "checkpoint=a.pth", "name=b"]
+    for words in (
+        "suite.yaml seeds [0] checkpoint=a.pth name=b --workers 2 --only transfer",
+        "--workers 2 suite.yaml seeds [0] --only transfer checkpoint=a.pth name=b",
+        "suite.yaml --only transfer seeds [0] --workers 2 checkpoint=a.pth name=b",
+    ):
+        args = tool.parse_arguments(words.split())
+        assert (args.suite, args.overrides) == (Path("suite.yaml"), expected)
+        assert (args.workers, args.only) == (2, ("transfer",))
+
+
+def test_every_example_of_the_help_is_a_command_that_is_understood(tool, capsys):
+    with pytest.raises(SystemExit) as stop:
+        tool.parse_arguments(["--help"])
+    assert stop.value.code == 0
+    examples = re.findall(r"^  python tools/run_all\.py (.*)$", capsys.readouterr().out, re.M)
+    assert len(examples) == 4
+    for example in examples:
+        args = tool.parse_arguments(shlex.split(example))
+        assert (ROOT / args.suite).is_file()

@@ -1,0 +1,76 @@
+"""The pretraining command line: what it leaves, what it refuses, and how it goes on."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+from backbones import load_backbone
+from benchmark.recipe import load_yaml, validate
+
+ROOT = Path(__file__).parents[2]
+RECIPE = """
+name: tiny
+architecture: resnet10_slim
+dataset: digits
+image_size: 16
+pairing: ssql
+epochs: 1
+batch_size: 512
+dim: 8
+hidden_dim: 4
+device: cpu
+"""
+
+
+@pytest.fixture
+def pretrain_main():
+    spec = importlib.util.spec_from_file_location("tools_pretrain", ROOT / "tools" / "pretrain.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.main
+
+
+@pytest.fixture
+def words(tmp_path):
+    (tmp_path / "tiny.yaml").write_text(RECIPE)
+    config = str(tmp_path / "tiny.yaml")
+    return ["--config-file", config, "--output-dir", str(tmp_path / "out")]
+
+
+def test_it_leaves_a_backbone_and_the_measurements(pretrain_main, words, tmp_path, capsys):
+    assert pretrain_main([*words, "lr", "1e-2"]) == 0
+    _, report = load_backbone(tmp_path / "out" / "checkpoint.pth")
+    assert report.meta["method"] == "SSQL" and report.meta["config"]["lr"] == 0.01
+    outcome = json.loads((tmp_path / "out" / "measurements.json").read_text())
+    assert outcome["checkpoint"]["sha256"] == report.sha256
+    assert "checkpoint.pth" in capsys.readouterr().out
+
+
+def test_an_earlier_run_is_kept_unless_resumed(pretrain_main, words, capsys):
+    assert pretrain_main([*words, "epochs", "0"]) == 0
+    assert pretrain_main(words) == 1
+    assert "nothing was trained. Add --resume" in capsys.readouterr().err
+    assert pretrain_main([*words[:4], "--resume", "epochs", "0"]) == 0
+
+
+def test_a_wrong_key_is_answered_with_the_right_one(pretrain_main, words, tmp_path, capsys):
+    assert pretrain_main([*words, "pairring", "ssql"]) == 1
+    error = capsys.readouterr().err
+    assert "Did you mean 'pairing'" in error and "nothing was run" in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_image_set_is_an_error_not_a_traceback(pretrain_main, words, tmp_path, capsys):
+    assert pretrain_main([*words, "dataset", "cifar10", "data_root", str(tmp_path)]) == 1
+    assert "CIFAR10 is not complete" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs" / "pretrain").glob("*.yaml")))
+def test_every_recipe_is_valid_and_says_what_it_is(path):
+    recipe = validate("pretrain", load_yaml(path), source=path)
+    assert recipe.name == path.stem
+    header = [line for line in path.read_text().splitlines() if line.startswith("#")]
+    for word in ("Paper", "Command", "Published", "Cost"):
+        assert any(line.startswith(f"# {word} ") for line in header), f"{path.name} has no {word}"

@@ -1,0 +1,144 @@
+"""The detection command line: recipes, Detectron2 configurations, and what either refuses."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+from backbones import create_backbone, save_backbone
+
+ROOT = Path(__file__).parents[2]
+RECIPE = """
+name: tiny
+engine: torchvision
+image_size: 64
+train_images: 8
+test_images: 4
+digits_per_scene: [1, 2]
+digit_size: [16, 32]
+calibration_images: 4
+iterations: 4
+batch_size: 2
+lr: 1e-2
+device: cpu
+"""
+
+
+@pytest.fixture
+def train_net():
+    spec = importlib.util.spec_from_file_location(
+        "tools_train_net", ROOT / "tools" / "train_net.py"
+    )
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def words(tmp_path):
+    """Words that train the tiny recipe into tmp_path/fp."""
+    backbone = tmp_path / "backbone.pth"
+    save_backbone(
+        backbone, create_backbone("resnet10_slim"), {"method": "untrained", "data": "digits"}
+    )
+    (tmp_path / "tiny.yaml").write_text(RECIPE + f"checkpoint: {backbone}\n")
+    return ["--config-file", str(tmp_path / "tiny.yaml"), "--output-dir", str(tmp_path / "fp")]
+
+
+def lsq(words, tmp_path):
+    out = ["--output-dir", str(tmp_path / "lsq")]
+    detector = ["detector", str(tmp_path / "fp" / "detector.pth")]
+    return [*words[:2], *out], ["method", "lsq", "precision", "4w4a", *detector]
+
+
+def test_a_recipe_in_full_precision_then_quantized_then_evaluated(
+    train_net, words, tmp_path, capsys
+):
+    assert train_net.main(words) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert out[-2].split() == ["AP", "AP50", "AP75"] and len(out[-1].split()) == 3
+    outcome = json.loads((tmp_path / "fp" / "measurements.json").read_text())
+    assert outcome["recipe"]["iterations"] == 4 and len(outcome["measurements"]) == 3
+
+    options, keys = lsq(words, tmp_path)
+    assert train_net.main([*options, *keys]) == 0
+    trained = capsys.readouterr().out.splitlines()[-1]
+    assert train_net.main([*options, "--eval-only", *keys]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == trained
+    assert train_net.main([*options, "--eval-only"]) == 1
+    assert "holds a detector at 4w4a, the recipe says FP" in capsys.readouterr().err
+
+
+def test_an_earlier_run_is_kept_unless_resumed(train_net, words, capsys):
+    assert train_net.main(words) == 0
+    assert train_net.main(words) == 1
+    assert "nothing was trained. Add --resume" in capsys.readouterr().err
+    assert train_net.main([*words, "--resume"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        (["itterations", "3"], "iterations"),
+        (["method", "lsq", "precision", "4w4a"], "its detector.pth: detector PATH"),
+        (["--num-gpus", "2"], "a recipe runs in one process"),
+        (["--eval-only"], "there is no detector file"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(train_net, words, capsys, more, told):
+    flags = [word for word in more if word.startswith("--") or word == "2"]
+    assert train_net.main([*words, *flags, *[w for w in more if w not in flags]]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and told in error and "nothing was" in error
+
+
+def test_configurations_are_told_from_recipes_by_their_keys(train_net):
+    folder = ROOT / "configs" / "detection"
+    assert not train_net.is_detectron2_config(folder / "digit_scenes_retinanet_fp.yaml")
+    files = list((folder / "detectron2").glob("*.yaml"))
+    assert files and all(train_net.is_detectron2_config(file) for file in files)
+
+
+def test_a_configuration_without_detectron2_is_told_how_to_install_it(
+    train_net, capsys, monkeypatch
+):
+    file = ROOT / "configs" / "detection" / "detectron2" / "retinanet_R_18_FPN_90k_fp.yaml"
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert train_net.main(["--config-file", str(file)]) == 1
+    assert "pip install --no-build-isolation" in capsys.readouterr().err
+
+
+@pytest.mark.detectron2
+@pytest.mark.filterwarnings("ignore:torch.meshgrid")  # in Detectron2's anchors
+def test_the_instant_test_trains_quantizes_and_evaluates(train_net, words, tmp_path, capsys):
+    file = ROOT / "configs/detection/detectron2/digit_scenes_retinanet_fp_instant_test.yaml"
+    small = ["DATASETS.TEST", "('digit_scenes_tiny',)", "DATASETS.TRAIN", "('digit_scenes_tiny',)"]
+    register_tiny_scenes()
+    run = ["--config-file", str(file), "--output-dir", str(tmp_path / "fp")]
+    start = ["MODEL.LOWBIT.CHECKPOINT", str(tmp_path / "backbone.pth")]
+    assert train_net.main([*run, *small, *start]) == 0
+    assert capsys.readouterr().out.splitlines()[-2].split() == ["AP", "AP50", "AP75"]
+    assert len((tmp_path / "fp" / "metrics.jsonl").read_text().splitlines()) == 1
+
+    run[-1] = str(tmp_path / "sgdt")
+    start = ["MODEL.LOWBIT.DETECTOR", str(tmp_path / "fp" / "detector.pth")]
+    quant = ["MODEL.QUANT.ENABLED", "True", "MODEL.QUANT.POLICY", "tr", "SOLVER.OPTIMIZER", "SGDT"]
+    quant += ["MODEL.QUANT.CALIBRATION_IMAGES", "4"]
+    assert train_net.main([*run, *small, *start, *quant]) == 0
+    trained = capsys.readouterr().out.splitlines()[-1]
+
+    start[-1] = str(tmp_path / "sgdt" / "detector.pth")
+    assert train_net.main([*run, "--eval-only", *small, *start, *quant]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == trained
+    assert train_net.main([*run, "--eval-only", *small, *start]) == 1
+    assert "holds a detector at 4w4a" in capsys.readouterr().err
+
+
+def register_tiny_scenes():
+    from detection.catalog import register
+    from detection.datasets import digit_scenes
+    from detection.scenes import Layout
+
+    layout = Layout(64, (1, 2), (16, 32))
+    register("digit_scenes_tiny", lambda: digit_scenes("train", 6, layout=layout))

@@ -1,0 +1,180 @@
+#!/usr/bin/env python
+"""Build the leaderboard of a runs folder, print it in another format, or compare two checkpoints."""
+
+import argparse
+import dataclasses
+import json
+import logging
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+ROOT = Path(__file__).resolve().parents[1]
+# A script's own folder comes first on its path, where files would hide packages of the same name.
+sys.path.insert(0, str(ROOT))
+
+if TYPE_CHECKING:
+    from benchmark.comparison import Difference
+
+EXAMPLES = """examples:
+  # results to look at: the demo suite (minutes), which also builds its board
+  python tools/run_all.py configs/suites/demo.yaml --runs-dir runs/demo
+
+  # the page, results.csv, results.md and results.tex again, from the result files
+  python tools/leaderboard.py build runs/demo --suite configs/suites/demo.yaml
+
+  # with published numbers of your choice beside the measured ones
+  python tools/leaderboard.py build runs/demo --reported "paper=SSQL,table=Table 11,dataset=CIFAR-10"
+
+  # tables for a paper
+  python tools/leaderboard.py export runs/demo --format tex > results.tex
+
+  # is one checkpoint better than another? paired differences with 95 % intervals
+  python tools/leaderboard.py compare SSQL SimSiam --runs-dir runs/demo
+
+  # is one way to train a detector better than another?
+  python tools/leaderboard.py compare sgdt lsq --by training --runs-dir runs/demo
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Do one of the three; return 0, or 1 when a folder, a name or a selection is at fault."""
+    args = _parser().parse_args(argv)
+    logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
+    try:
+        args.command(args)
+    except (ValueError, FileNotFoundError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _build(args: argparse.Namespace) -> None:
+    from benchmark.leaderboard import build
+
+    print(build(args.runs_dir, reported=_reported(args)))
+
+
+def _export(args: argparse.Namespace) -> None:
+    from benchmark.leaderboard import export
+
+    sys.stdout.write(export(args.runs_dir, args.format, reported=_reported(args)))
+
+
+def _compare(args: argparse.Namespace) -> None:
+    from benchmark.comparison import compare
+    from benchmark.leaderboard import board_frame
+
+    lines = compare(board_frame(args.runs_dir), args.a, args.b, by=args.by)
+    if args.json:
+        rows = [dataclasses.asdict(line) for line in lines]
+        print(json.dumps(_without_nan(rows), indent=2))
+    else:
+        print(table(lines, args.a, args.b))
+
+
+def table(lines: Sequence["Difference"], a: str, b: str) -> str:
+    """Lay differences out, a line each; a star marks an interval that leaves zero out."""
+    from benchmark.wording import metric_name, number
+
+    rows = [
+        ["data set", "protocol", "alike", "precision", "metric", "A", "B", "A - B", "95 %", "n"]
+    ]
+    for line in lines:
+        found = line.summary
+        interval, star = "unknown", ""
+        if not math.isnan(found.low):
+            interval = f"[{number(found.low, sign=True)}, {number(found.high, sign=True)}]"
+            star = "*" if found.low > 0 or found.high < 0 else ""
+        difference = number(found.mean, sign=True)
+        unit = line.unit if found.n != 1 else line.unit.removesuffix("s")
+        rows.append(
+            [line.dataset, line.protocol, line.alike, line.precision, metric_name(line.metric)]
+            + [number(line.a), number(line.b), difference, interval + star, f"{found.n} {unit}"]
+        )
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    left = 5  # columns of words; the rest are numbers
+    text = [
+        "  ".join(
+            cell.ljust(width) if i < left else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+    note = (
+        "Pairs differ in nothing else; 95 % is the paired Student interval of A - B over what n counts.\n"
+        "* leaves zero out (each line by itself: many lines, and some will by chance)."
+    )
+    return "\n".join([f"A = {a}, B = {b}", "", *text, "", note])
+
+
+def _without_nan(value: Any) -> Any:
+    """JSON has no NaN: an interval that is unknown is null."""
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def _reported(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Return the selections of the suite, then those of the command line."""
+    chosen: list[dict[str, Any]] = []
+    if args.suite:
+        from benchmark.suite import load_suite
+
+        chosen += load_suite(args.suite).reported
+    for text in args.reported:
+        pairs = [part.partition("=") for part in text.split(",")]
+        if not all(column and separator for column, separator, _ in pairs):
+            raise ValueError(
+                f"--reported {text!r} is no selection; nothing was written. Write columns with values: "
+                '--reported "paper=SSQL,table=Table 11".'
+            )
+        chosen.append({column.strip(): value.strip() for column, _, value in pairs})
+    return chosen
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    verbs = parser.add_subparsers(required=True, metavar="VERB")
+    build = verbs.add_parser("build", help="write RUNS_DIR/leaderboard/")
+    build.set_defaults(command=_build)
+    export = verbs.add_parser("export", help="print the board as CSV, Markdown or LaTeX")
+    export.set_defaults(command=_export)
+    export.add_argument("--format", choices=("csv", "md", "tex"), default="csv")
+    for verb in (build, export):
+        verb.add_argument(
+            "runs_dir", metavar="RUNS_DIR", type=Path, help="folder of a suite's runs"
+        )
+        verb.add_argument("--suite", type=Path, help="show the published numbers this suite names")
+        verb.add_argument(
+            "--reported",
+            action="append",
+            default=[],
+            metavar="COLUMN=VALUE,...",
+            help="show these published numbers; may be given several times",
+        )
+    compare = verbs.add_parser("compare", help="paired differences of two checkpoints")
+    compare.set_defaults(command=_compare)
+    compare.add_argument("a", metavar="A")
+    compare.add_argument("b", metavar="B")
+    compare.add_argument("--runs-dir", type=Path, required=True, metavar="DIR")
+    compare.add_argument(
+        "--by",
+        choices=("checkpoint", "training"),
+        default="checkpoint",
+        help="what A and B name (default: checkpoint)",
+    )
+    compare.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,224 @@
+#!/usr/bin/env python
+"""Run a suite: pretrain, score on classification and detection at every bit-width, make the board.
+
+Killed at any instant, the same command goes on where it stopped. Finished jobs are not run again.
+"""
+
+import argparse
+import contextlib
+import logging
+import signal
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmark import reporting
+from benchmark.executors import EXECUTORS, StoppedError, get_executor
+from benchmark.job import Job
+from benchmark.messages import RecipeError, did_you_mean
+from benchmark.preview import preview
+from benchmark.recipe import STAGES
+from benchmark.results import Result
+from benchmark.schedule import Schedule
+from benchmark.sweep import Plan, plan
+
+ALL_DONE, USAGE, SOME_FAILED = 0, 1, 2
+EXAMPLES = """\
+examples:
+  # what would run, without running it
+  python tools/run_all.py configs/suites/demo.yaml --dry-run
+
+  # run it, two jobs at once
+  python tools/run_all.py configs/suites/demo.yaml --workers 2
+
+  # put your own checkpoint on the board, beside the suite's
+  python tools/run_all.py configs/suites/demo.yaml checkpoint=backbone.pth name=my-ssl
+
+  # other seeds and bit-widths; keys of the suite are dotted
+  python tools/run_all.py configs/suites/demo.yaml seeds [0,1,2] precisions "[FP, 4w4a]"
+
+exit code: 0 all done, 1 the command or a file is wrong, 2 some jobs failed (listed),
+130 and 143 stopped by Ctrl-C and SIGTERM."""
+
+_logger = logging.getLogger("run_all")
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> None:
+        self.print_usage(sys.stderr)
+        self.exit(
+            USAGE,
+            f"{self.prog}: {message}; nothing was run. See `python tools/run_all.py --help`.\n",
+        )
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line; overrides may stand before, between and after options."""
+    parser = _Parser(
+        prog="run_all.py",
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("suite", metavar="SUITE.yaml", type=Path, help="what to run")
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="KEY VALUE",
+        help="keys of the suite, or checkpoint=FILE name=NAME to add a checkpoint",
+    )
+    what = parser.add_argument_group("what to run")
+    what.add_argument(
+        "--only",
+        type=_stages,
+        default=STAGES,
+        metavar=",".join(STAGES),
+        help="stages to run; the others' results are used where they are finished",
+    )
+    what.add_argument(
+        "--shard",
+        type=_shard,
+        default=(0, 1),
+        metavar="I/N",
+        help="run the I-th of N parts, I from 0; runners of all parts may share --runs-dir",
+    )
+    what.add_argument(
+        "--overwrite",
+        choices=("never", "failed", "always"),
+        default="failed",
+        help="which jobs that have a result run again (default: failed, and those they stopped)",
+    )
+    what.add_argument("--dry-run", action="store_true", help="list the jobs and write nothing")
+    how = parser.add_argument_group("how to run it")
+    how.add_argument("--executor", choices=EXECUTORS, default="local", help="where jobs run")
+    how.add_argument(
+        "--workers",
+        type=_count,
+        metavar="N",
+        help="jobs at once (default: one a GPU, or one a core without GPUs)",
+    )
+    how.add_argument(
+        "--runs-dir",
+        type=_folder,
+        default=Path("runs"),
+        metavar="DIR",
+        help="where results and the leaderboard go (default: %(default)s)",
+    )
+    return parser.parse_intermixed_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    args = parse_arguments(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    try:
+        whole = plan(args.suite, args.overrides)
+        schedule = Schedule(
+            whole.select(only=args.only, shard=args.shard), args.runs_dir, overwrite=args.overwrite
+        )
+        if args.dry_run:
+            rows = preview(schedule, overwrite=args.overwrite)
+            print(reporting.describe_preview(rows, args.workers or 1))
+            return ALL_DONE
+        _run(schedule, args)
+        if failures := reporting.describe_failures(schedule):
+            print(failures)
+        print(f"Leaderboard: {_build_board(args.runs_dir, whole)}")
+    except RecipeError as error:
+        print(error, file=sys.stderr)
+        return USAGE
+    except StoppedError as stop:
+        _logger.warning(
+            "Stopped by %s with %d of %d jobs finished. Run the same command to go on.",
+            *(signal.Signals(stop.signum).name, len(schedule.done), len(schedule.plan.jobs)),
+        )
+        return 128 + stop.signum
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    except OSError as error:
+        print(
+            f"{error}; the run was stopped. Results that were written are kept: make room or give "
+            "access, and run the same command to go on.",
+            file=sys.stderr,
+        )
+        return SOME_FAILED
+    return SOME_FAILED if failures else ALL_DONE
+
+
+def _run(schedule: Schedule, args: argparse.Namespace) -> None:
+    jobs = schedule.plan.jobs
+    stages = Counter(job.stage for job in jobs.values())
+    _logger.info(
+        "%s: %d jobs (%s), results in %s",
+        *(schedule.plan.name, len(jobs), reporting.listed(stages), args.runs_dir),
+    )
+    with _progress(len(jobs)) as advance:
+
+        def report(job: Job, result: Result) -> None:
+            count = len(schedule.done)
+            advance(count)
+            _logger.info("[%d/%d] %s", count, len(jobs), reporting.describe_ending(job, result))
+
+        get_executor(args.executor).run(schedule, workers=args.workers, report=report)
+        advance(len(schedule.done))
+    if schedule.kept:
+        _logger.info("%d jobs had their results already.", len(schedule.kept))
+
+
+@contextlib.contextmanager
+def _progress(total: int) -> Iterator[Callable[[int], None]]:
+    """Show a bar on a terminal; elsewhere the lines of the log are the progress."""
+    with tqdm(total=total, unit="job", disable=not sys.stderr.isatty()) as bar:
+
+        def advance(count: int) -> None:
+            bar.update(count - bar.n)
+
+        with logging_redirect_tqdm() if not bar.disable else contextlib.nullcontext():
+            yield advance
+
+
+def _build_board(runs_dir: Path, whole: Plan) -> Path:
+    from benchmark.leaderboard import build  # here: only a run that ends needs pandas and jinja2
+
+    return build(runs_dir, reported=list(whole.reported))
+
+
+def _stages(text: str) -> tuple[str, ...]:
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    for name in names:
+        if name not in STAGES:
+            raise argparse.ArgumentTypeError(
+                f"there is no stage {name!r}.{did_you_mean(name, STAGES)} "
+                f"Stages: {', '.join(STAGES)}"
+            )
+    return tuple(names)
+
+
+def _shard(text: str) -> tuple[int, int]:
+    index, slash, count = text.partition("/")
+    if not (slash and index.isdecimal() and count.isdecimal() and int(index) < int(count)):
+        raise argparse.ArgumentTypeError(f"{text!r} is no shard; write I/N with I in 0..N-1: 0/4")
+    return int(index), int(count)
+
+
+def _folder(text: str) -> Path:
+    path = Path(text).expanduser()
+    if path.exists() and not path.is_dir():
+        raise argparse.ArgumentTypeError(f"{text} is a file; name a folder, new or not")
+    return path
+
+
+def _count(text: str) -> int:
+    if not (text.isdecimal() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of jobs; write 1 or more")
+    return int(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
