@@ -1,0 +1,62 @@
+"""Packages, ranges and extras; the tested set is pinned in requirements.txt."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+
+setup(
+    name="lowbit-bench",
+    version="0.1.0",
+    description="Any backbone checkpoint, every bit-width, every task, one board.",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    python_requires=">=3.11",
+    packages=find_packages(
+        include=[
+            f"{name}{suffix}"
+            for name in (
+                "quant",
+                "data",
+                "backbones",
+                "pretrain",
+                "transfer",
+                "detection",
+                "benchmark",
+            )
+            for suffix in ("", ".*")
+        ]
+    ),
+    package_data={
+        "data": ["splits/*.json"],
+        "benchmark": ["page/*", "page/**/*", "reference/*.csv"],
+    },
+    install_requires=[
+        "torch>=2.11",
+        "torchvision>=0.26",
+        "timm>=1.0.20",
+        "fvcore>=0.1.5.post20221221",
+        "iopath>=0.1.7,<0.1.10",  # what Detectron2 accepts
+        "numpy>=1.26",
+        "pandas>=2.2",
+        "pycocotools>=2.0.8",
+        "pyyaml>=6",
+        "pydantic>=2.7",
+        "tqdm>=4.66",
+        "scikit-learn>=1.5",
+        "safetensors>=0.4.5",
+        "tensorboard>=2.16",
+        "jinja2>=3.1",
+        "itables>=2.2",
+        "plotly>=5.24",
+        "tabulate>=0.9",
+    ],
+    extras_require={
+        # Install torch first and pass --no-build-isolation: Detectron2 compiles against it.
+        "detectron2": [(HERE / "requirements-detectron2.txt").read_text(encoding="utf-8").strip()],
+        "ray": ["ray>=2.40"],
+        "export": ["onnx>=1.17", "onnxruntime>=1.20"],
+        "dev": ["pytest>=8", "pytest-timeout>=2.3", "ruff>=0.9", "selenium>=4.25"],
+    },
+)
