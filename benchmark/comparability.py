@@ -46,6 +46,11 @@ _TEXT = (
 )
 
 
+def protocol_rank(protocol: str) -> tuple[bool, str]:
+    """Order protocols as the papers' tables do: linear evaluation first, the others by name."""
+    return (not protocol.startswith("linear"), protocol)
+
+
 def precision_rank(precision: str) -> tuple[int, int, str]:
     """Order precisions from full down to the fewest bits; what is none comes last, by name.
 

@@ -8,7 +8,15 @@ from typing import Any
 
 import pandas as pd
 
-from benchmark.comparability import BOARD, MEASURED, ORIGIN, SUBJECT, precision_rank, rankable
+from benchmark.comparability import (
+    BOARD,
+    MEASURED,
+    ORIGIN,
+    SUBJECT,
+    precision_rank,
+    protocol_rank,
+    rankable,
+)
 from benchmark.statistics import Sample, rank_groups, summarize
 
 PROPORTIONS = ("top1",)  # metrics that count right answers, so that their images are a sample
@@ -86,7 +94,7 @@ def _seed(seed: Any) -> int:
 
 
 def _order(row: _Record) -> tuple:
-    board = (row[column] for column in BOARD)
+    board = (protocol_rank(row[c]) if c == "protocol" else row[c] for c in BOARD)
     subject = (row[column] for column in SUBJECT)
     tail = (row[column] for column in ("metric", "status", "unit", *ORIGIN))
     return (row["source"] != MEASURED, *board, *subject, precision_rank(row["precision"]), *tail)

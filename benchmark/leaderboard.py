@@ -4,7 +4,9 @@ A pure function of the result files and of which published numbers are shown: no
 so that deleting the folder and building it again gives the same bytes.
 """
 
+import json
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -19,16 +21,38 @@ from benchmark.reference import reported_rows
 from benchmark.results import load_frame
 
 FORMATS = ("csv", "md", "tex")
+_SUITE = "suite-"  # a file beside the jobs' folders for each suite that ran
 
 _logger = logging.getLogger(__name__)
 
 
-def build(runs_dir: Path, *, reported: Sequence[Mapping[str, str | Sequence[str]]] = ()) -> Path:
+Selection = Mapping[str, str | Sequence[str]]
+
+
+def remember(runs_dir: Path, suite: str, reported: Sequence[Selection]) -> None:
+    """Keep beside the results which published numbers a suite shows, so that a rebuild shows them."""
+    name = re.sub(r"[^A-Za-z0-9_.-]", "_", suite)
+    text = json.dumps({"reported": list(reported)}, sort_keys=True, indent=2)
+    write_text(Path(runs_dir) / f"{_SUITE}{name}.json", text + "\n")
+
+
+def remembered(runs_dir: Path) -> list[Selection]:
+    """Return the selections of every suite that ran in this folder, each once."""
+    found: list[Selection] = []
+    for path in sorted(Path(runs_dir).glob(f"{_SUITE}*.json")):
+        for selection in json.loads(path.read_text(encoding="utf-8"))["reported"]:
+            if selection not in found:
+                found.append(selection)
+    return found
+
+
+def build(runs_dir: Path, *, reported: Sequence[Selection] | None = None) -> Path:
     """Write RUNS_DIR/leaderboard/{index.html, results.csv, results.md, results.tex}.
 
     Args:
         runs_dir: where the jobs' folders are; one without results gives a board that says so.
-        reported: published numbers to show beside the measured, see `benchmark.reference`.
+        reported: published numbers to show beside the measured, see `benchmark.reference`; None
+            shows those of the suites that ran in the folder.
 
     Returns:
         The path of index.html. Files are replaced one by one, each whole or not at all.
@@ -50,12 +74,7 @@ def build(runs_dir: Path, *, reported: Sequence[Mapping[str, str | Sequence[str]
     return folder / "index.html"
 
 
-def export(
-    runs_dir: Path,
-    format: str,
-    *,
-    reported: Sequence[Mapping[str, str | Sequence[str]]] = (),
-) -> str:
+def export(runs_dir: Path, format: str, *, reported: Sequence[Selection] | None = None) -> str:
     """Return the board as text in one of `FORMATS`."""
     frame = board_frame(runs_dir, reported=reported)
     folded = fold_seeds(frame)
@@ -64,9 +83,7 @@ def export(
     return to_markdown(frame, folded) if format == "md" else to_latex(folded)
 
 
-def board_frame(
-    runs_dir: Path, *, reported: Sequence[Mapping[str, str | Sequence[str]]] = ()
-) -> pd.DataFrame:
+def board_frame(runs_dir: Path, *, reported: Sequence[Selection] | None = None) -> pd.DataFrame:
     """Return the normalized results under `runs_dir`, the reported rows after them."""
     runs_dir = Path(runs_dir)
     if not runs_dir.is_dir():
@@ -75,6 +92,8 @@ def board_frame(
             "to (run_all.py --runs-dir)."
         )
     frames = [normalize(load_frame(runs_dir))]
+    if reported is None:
+        reported = remembered(runs_dir)
     if reported:
         frames.append(normalize(reported_rows(reported)))
     return pd.concat(frames, ignore_index=True)

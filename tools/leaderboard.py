@@ -23,9 +23,9 @@ EXAMPLES = """examples:
   python tools/run_all.py configs/suites/demo.yaml --runs-dir runs/demo
 
   # the page, results.csv, results.md and results.tex again, from the result files
-  python tools/leaderboard.py build runs/demo --suite configs/suites/demo.yaml
+  python tools/leaderboard.py build runs/demo
 
-  # with published numbers of your choice beside the measured ones
+  # with published numbers of your choice instead of those the suite names
   python tools/leaderboard.py build runs/demo --reported "paper=SSQL,table=Table 11,dataset=CIFAR-10"
 
   # tables for a paper
@@ -119,13 +119,9 @@ def _without_nan(value: Any) -> Any:
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
-def _reported(args: argparse.Namespace) -> list[dict[str, Any]]:
-    """Return the selections of the suite, then those of the command line."""
+def _reported(args: argparse.Namespace) -> list[dict[str, Any]] | None:
+    """Return the selections of the command line; None where there are none."""
     chosen: list[dict[str, Any]] = []
-    if args.suite:
-        from benchmark.suite import load_suite
-
-        chosen += load_suite(args.suite).reported
     for text in args.reported:
         pairs = [part.partition("=") for part in text.split(",")]
         if not all(column and separator for column, separator, _ in pairs):
@@ -134,7 +130,7 @@ def _reported(args: argparse.Namespace) -> list[dict[str, Any]]:
                 '--reported "paper=SSQL,table=Table 11".'
             )
         chosen.append({column.strip(): value.strip() for column, _, value in pairs})
-    return chosen
+    return chosen or None
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -153,13 +149,12 @@ def _parser() -> argparse.ArgumentParser:
         verb.add_argument(
             "runs_dir", metavar="RUNS_DIR", type=Path, help="folder of a suite's runs"
         )
-        verb.add_argument("--suite", type=Path, help="show the published numbers this suite names")
         verb.add_argument(
             "--reported",
             action="append",
             default=[],
             metavar="COLUMN=VALUE,...",
-            help="show these published numbers; may be given several times",
+            help="show these published numbers instead of the suites' own; may be given several times",
         )
     compare = verbs.add_parser("compare", help="paired differences of two checkpoints")
     compare.set_defaults(command=_compare)

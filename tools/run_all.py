@@ -184,9 +184,11 @@ def _progress(total: int) -> Iterator[Callable[[int], None]]:
 
 
 def _build_board(runs_dir: Path, whole: Plan) -> Path:
-    from benchmark.leaderboard import build  # here: only a run that ends needs pandas and jinja2
+    # here: only a run that ends needs pandas and jinja2
+    from benchmark.leaderboard import build, remember
 
-    return build(runs_dir, reported=list(whole.reported))
+    remember(runs_dir, whole.name, whole.reported)
+    return build(runs_dir)
 
 
 def _stages(text: str) -> tuple[str, ...]:

@@ -135,8 +135,10 @@ class Recipe(_Model):
 
     @property
     def protocol_label(self) -> str:
-        """What the board calls the protocol; a fit on augmented views is another one."""
-        return f"{self.protocol}-views{self.augment_views}" if self.augment_views else self.protocol
+        """What the board calls the protocol; augmented views or calibration make it another one."""
+        views = f"-views{self.augment_views}" if self.augment_views else ""
+        calibration = "" if self.calibration == "clean" else f"-{self.calibration}"
+        return f"{self.protocol}{views}{calibration}"
 
     @model_validator(mode="before")
     @classmethod

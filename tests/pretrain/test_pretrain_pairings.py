@@ -262,7 +262,7 @@ def test_each_weight_is_quantized_once_a_precision_with_the_same_gradient(pairin
 
 
 def test_batch_norms_see_fp1_fp2_q1_q2_in_this_order():
-    """Running means after an SSQL step, from four EMA updates of momentum 0.1 (SPEC A.5)."""
+    """Running means after an SSQL step, from four EMA updates of momentum 0.1 (official SSQL)."""
     framework = _framework("simsiam", "ssql")
     bn = next(m for m in framework.encoder.backbone.modules() if isinstance(m, nn.BatchNorm2d))
     batch_means = []
