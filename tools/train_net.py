@@ -40,7 +40,7 @@ EXAMPLES = """examples:
   # a Detectron2 configuration, on the CPU, for ten iterations
   python tools/train_net.py \\
       --config-file configs/detection/detectron2/digit_scenes_retinanet_fp_instant_test.yaml \\
-      --num-gpus 0 --output-dir output/instant MODEL.LOWBIT.CHECKPOINT output/untrained/checkpoint.pth
+      --output-dir output/instant MODEL.LOWBIT.CHECKPOINT output/untrained/checkpoint.pth
 """
 
 
@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         train = run_config if is_detectron2_config(args.config_file) else run_recipe
         scores = train(args)
-    except (ValueError, KeyError, FileNotFoundError, FloatingPointError, ImportError) as error:
+    except (ValueError, FileNotFoundError, FloatingPointError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(table(scores))
@@ -78,12 +78,16 @@ def run_recipe(args: argparse.Namespace) -> dict[str, float]:
     from benchmark.recipe import load_yaml, validate
     from detection import run
 
-    if args.num_gpus > 1:
+    gpus = args.num_gpus
+    if gpus is not None and gpus > 1:
         raise ValueError(
-            f"a recipe runs in one process, and --num-gpus is {args.num_gpus}; nothing was trained. "
+            f"a recipe runs in one process, and --num-gpus is {gpus}; nothing was trained. "
             "Leave it out, or train on several GPUs by a Detectron2 configuration."
         )
-    recipe = validate("detection", load_yaml(args.config_file, args.opts), source=args.config_file)
+    fields = load_yaml(args.config_file, args.opts)
+    if gpus is not None:
+        fields["device"] = "cuda" if gpus else "cpu"
+    recipe = validate("detection", fields, source=args.config_file)
     folder = args.output_dir or Path("output") / recipe.name
     if args.eval_only:
         return _evaluate_recipe(recipe, folder)
@@ -122,8 +126,11 @@ def run_config(args: argparse.Namespace) -> dict[str, float]:
     from detection.engines import import_detectron2
 
     import_detectron2()
+    import torch
     from detectron2.engine import launch
 
+    if args.num_gpus is None:
+        args.num_gpus = int(torch.cuda.is_available())
     results: dict[str, Any] = {}
     launch(_run_config_process, args.num_gpus, dist_url="auto", args=(args, results))
     return results.get("bbox", {})
@@ -142,8 +149,15 @@ def _run_config_process(args: argparse.Namespace, results: dict[str, Any]) -> No
     register_default_scenes()
     cfg = get_cfg()
     add_lowbit_config(cfg)
-    cfg.merge_from_file(str(args.config_file))
-    cfg.merge_from_list(args.opts)
+    try:
+        cfg.merge_from_file(str(args.config_file))
+        cfg.merge_from_list(args.opts)
+    except (AssertionError, KeyError) as error:  # how yacs says what is wrong with a key
+        raise ValueError(
+            f"{args.config_file} or an override does not fit Detectron2's configuration "
+            f"({error}); nothing was trained. Keys are Detectron2's and those of "
+            "detection/config.py, and overrides come in pairs, KEY VALUE."
+        ) from error
     if args.num_gpus == 0:
         cfg.MODEL.DEVICE = "cpu"
     if args.output_dir is not None:
@@ -181,7 +195,9 @@ def _parser() -> argparse.ArgumentParser:
         "--config-file", type=Path, required=True, help="recipe or Detectron2 configuration (YAML)"
     )
     parser.add_argument(
-        "--num-gpus", type=int, default=0, help="GPUs, one process each; default 0: the CPU"
+        "--num-gpus",
+        type=int,
+        help="GPUs, one process each; 0: the CPU; default 1, if there is one",
     )
     parser.add_argument(
         "--output-dir", type=Path, help="folder of the run; default output/<name>, or OUTPUT_DIR"

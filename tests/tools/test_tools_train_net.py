@@ -110,6 +110,15 @@ def test_a_configuration_without_detectron2_is_told_how_to_install_it(
 
 
 @pytest.mark.detectron2
+@pytest.mark.parametrize("opts", [["MODEL.LOWBITS.NORM", "BN"], ["SOLVER.MAX_ITER"]])
+def test_a_key_that_does_not_fit_a_configuration_is_refused(train_net, tmp_path, capsys, opts):
+    file = ROOT / "configs/detection/detectron2/digit_scenes_retinanet_fp_instant_test.yaml"
+    words = ["--config-file", str(file), "--output-dir", str(tmp_path), *opts]
+    assert train_net.main(words) == 1
+    assert "nothing was trained. Keys are Detectron2's" in capsys.readouterr().err
+
+
+@pytest.mark.detectron2
 @pytest.mark.filterwarnings("ignore:torch.meshgrid")  # in Detectron2's anchors
 def test_the_instant_test_trains_quantizes_and_evaluates(train_net, words, tmp_path, capsys):
     file = ROOT / "configs/detection/detectron2/digit_scenes_retinanet_fp_instant_test.yaml"
