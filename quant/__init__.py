@@ -28,6 +28,7 @@ from quant.convert import (
     scales,
     set_precision,
 )
+from quant.fused import fused_kernels, use_fused_kernels
 from quant.layers import reuse_weights
 from quant.policy import QuantizerSpec, QuantPolicy, Rule, get_policy, list_policies
 from quant.precision import FP, Precision
@@ -50,6 +51,7 @@ __all__ = [
     "calibrate",
     "dequantize",
     "explain",
+    "fused_kernels",
     "get_policy",
     "list_policies",
     "observe",
@@ -63,4 +65,5 @@ __all__ = [
     "size_bytes",
     "target_rate",
     "transition",
+    "use_fused_kernels",
 ]

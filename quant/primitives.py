@@ -18,6 +18,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from quant import fused
+
 
 def _wide(x: Tensor) -> Tensor:
     """Return `x` in the type quantization is computed in."""
@@ -42,6 +44,14 @@ def _weighted_sum(q: Tensor, g: Tensor, shape: torch.Size) -> Tensor:
     return q.mul_(g).sum_to_size(shape)
 
 
+def _is_fused(*tensors: Tensor) -> bool:
+    return fused.fused_kernels() and fused.fits(*tensors)
+
+
+def _zero_column(z: Tensor | None, s: Tensor) -> Tensor:
+    return torch.zeros_like(fused.column(s)) if z is None else fused.column(z)
+
+
 class _Affine(torch.autograd.Function):
     """q = clamp(round(v/s) + z, lo, hi);  v̂ = (q - z) s.
 
@@ -52,6 +62,9 @@ class _Affine(torch.autograd.Function):
     def forward(ctx, v: Tensor, s: Tensor, z: Tensor | None, lo: int, hi: int) -> Tensor:
         ctx.save_for_backward(v, s, z)
         ctx.lo, ctx.hi = lo, hi
+        if _is_fused(v):
+            tensors = fused.column(s), _zero_column(z, s), fused.bounds(lo, hi, v.device)
+            return fused.unflat(fused.affine_forward(fused.flat(v, s), *tensors), v)
         q = (_wide(v) / s).round_()
         if z is None:
             q.clamp_(lo, hi)
@@ -63,6 +76,14 @@ class _Affine(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, g: Tensor):
         v, s, z = ctx.saved_tensors
+        if ctx.needs_input_grad[0] and _is_fused(v, g):
+            tensors = fused.column(s), _zero_column(z, s), fused.bounds(ctx.lo, ctx.hi, v.device)
+            flat = fused.flat(v, s), fused.flat(g, s)
+            if not ctx.needs_input_grad[1]:
+                dv = fused.affine_backward(*flat, *tensors)
+                return fused.unflat(dv, v), None, None, None, None
+            dv, ds = fused.affine_backward_scale(*flat, *tensors)
+            return fused.unflat(dv, v), ds.reshape(s.shape), None, None, None
         ratio, upstream = _wide(v) / s, _wide(g)
         q = ratio.round()
         if z is not None:
@@ -140,13 +161,22 @@ class _Lsq(torch.autograd.Function):
     def forward(ctx, v: Tensor, s: Tensor, q_n: int, q_p: int, grad_scale: float) -> Tensor:
         ctx.save_for_backward(v, s)
         ctx.q_n, ctx.q_p, ctx.grad_scale = q_n, q_p, grad_scale
-        return (_wide(v) / s).clamp_(-q_n, q_p).round_().mul_(s).to(v.dtype)
+        if _is_fused(v):
+            bounds = fused.bounds(-q_n, q_p, v.device)
+            out = fused.lsq_forward(fused.flat(v, s), fused.column(s), bounds)
+            return fused.unflat(out, v)
+        return (_wide(v) * (1 / s)).clamp_(-q_n, q_p).round_().mul_(s).to(v.dtype)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, g: Tensor):
         v, s = ctx.saved_tensors
-        ratio, upstream = _wide(v) / s, _wide(g)
+        if all(ctx.needs_input_grad[:2]) and _is_fused(v, g):
+            bounds = fused.bounds(-ctx.q_n, ctx.q_p, v.device)
+            flat = fused.flat(v, s), fused.flat(g, s)
+            dv, ds = fused.lsq_backward(*flat, fused.column(s), bounds)
+            return fused.unflat(dv, v), ds.reshape(s.shape) * ctx.grad_scale, None, None, None
+        ratio, upstream = _wide(v) * (1 / s), _wide(g)
         dv = ds = None
         if ctx.needs_input_grad[0]:
             dv = _masked(upstream, ratio, -ctx.q_n, ctx.q_p).to(g.dtype)  # LSQ Eq. 5
@@ -189,6 +219,10 @@ class _Interval(torch.autograd.Function):
     def forward(ctx, x: Tensor, s: Tensor, alpha: int, beta: int, gamma: int) -> Tensor:
         ctx.save_for_backward(x, s)
         ctx.alpha, ctx.beta, ctx.gamma = alpha, beta, gamma
+        if _is_fused(x):
+            numbers = fused.bounds(alpha, beta, x.device), fused.bounds(gamma, 0, x.device)
+            out = fused.interval_forward(fused.flat(x, s), fused.column(s), *numbers)
+            return fused.unflat(out, x)
         q = (_wide(x) * (gamma / s)).clamp_(alpha, beta).round_()
         return q.div_(gamma).to(x.dtype)
 
@@ -196,6 +230,12 @@ class _Interval(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, g: Tensor):
         x, s = ctx.saved_tensors
+        if all(ctx.needs_input_grad[:2]) and _is_fused(x, g):
+            bounds = fused.bounds(ctx.alpha, ctx.beta, x.device)
+            gamma = fused.bounds(ctx.gamma, 0, x.device)
+            flat = fused.flat(x, s), fused.flat(g, s)
+            dx, ds = fused.interval_backward(*flat, fused.column(s), bounds, gamma)
+            return fused.unflat(dx, x), ds.reshape(s.shape), None, None, None
         scaled = _wide(x) * (ctx.gamma / s)
         low = _beyond(ctx.alpha, -1, scaled.dtype)
         high = _beyond(ctx.beta, 1, scaled.dtype)

@@ -1,0 +1,88 @@
+"""The fused kernels compute what the eager route computes, with one compilation for all shapes."""
+
+import pytest
+import torch
+
+from backbones import create_backbone
+from quant import (
+    Precision,
+    calibrate,
+    fused,
+    get_policy,
+    quantize,
+    set_precision,
+    use_fused_kernels,
+)
+from quant.primitives import fake_quantize, interval, lsq
+
+OPERATORS = {
+    "lsq": lambda v, s, b: lsq(v, s, 2 ** (b - 1), 2 ** (b - 1) - 1, 0.1),
+    "affine": lambda v, s, b: fake_quantize(v, s, None, -(2 ** (b - 1)), 2 ** (b - 1) - 1),
+    "interval": lambda v, s, b: interval(v, s, -(2 ** (b - 1)), 2 ** (b - 1) - 1, 2 ** (b - 1)),
+}
+
+
+@pytest.fixture
+def switch():
+    before = fused._wanted
+    if not use_fused_kernels(True):
+        use_fused_kernels(before)
+        pytest.skip("there is no C++ compiler: quantizers run eagerly")
+    yield use_fused_kernels
+    use_fused_kernels(before)
+
+
+def run(operator, v, s, bits, upstream):
+    v, s = v.clone(memory_format=torch.preserve_format).requires_grad_(), s.clone().requires_grad_()
+    y = OPERATORS[operator](v, s, bits)
+    return y.detach(), *torch.autograd.grad(y, (v, s), upstream)
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_equals_eager_for_every_layout_and_bit_width(operator, switch):
+    tensors = {
+        "dense": (torch.randn(6, 4, 5, 5), torch.tensor([0.2])),
+        "channels_last": (
+            torch.randn(6, 4, 5, 5).to(memory_format=torch.channels_last),
+            torch.tensor([0.2]),
+        ),
+        "a scale a channel": (torch.randn(6, 4, 3, 3), torch.rand(6, 1, 1, 1) + 0.1),
+        "linear": (torch.randn(7, 11), torch.tensor([0.3])),
+        "not dense": (torch.randn(6, 8)[:, ::2], torch.tensor([0.3])),
+    }
+    for name, (v, s) in tensors.items():
+        upstream = torch.randn_like(v)
+        for bits in (2, 4, 8):
+            switch(True)
+            ours = run(operator, v, s, bits, upstream)
+            switch(False)
+            for a, b in zip(ours, run(operator, v, s, bits, upstream), strict=True):
+                torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+                assert a.stride() == b.stride() or name == "not dense"
+
+
+def test_one_compilation_serves_every_shape_and_bit_width(switch):
+    switch(True)
+    torch._dynamo.utils.counters.clear()
+    s = torch.tensor([0.2])
+    for n in (64, 100, 2048):
+        for bits in (2, 5, 8):
+            run("lsq", torch.randn(n, 3), s, bits, torch.randn(n, 3))
+    graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    assert graphs <= 2  # forward and backward, unless an earlier test compiled them
+
+
+def test_a_network_trains_alike(switch):
+    images = torch.randn(4, 3, 32, 32)
+    for policy in ("lsq", "tr", "ssql"):
+        grads = []
+        for on in (True, False):
+            switch(on)
+            torch.manual_seed(0)
+            net = quantize(create_backbone("resnet10_slim").eval(), get_policy(policy))
+            calibrate(net, [images])
+            set_precision(net, Precision(8, 8))
+            net(images).square().sum().backward()
+            grads.append(net.layer4[0].conv2.weight.grad)
+        cosine = torch.nn.functional.cosine_similarity(*(g.flatten() for g in grads), dim=0)
+        assert cosine > 0.999, policy
