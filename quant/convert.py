@@ -150,6 +150,13 @@ def dequantize(model: nn.Module) -> nn.Module:
     return model
 
 
+def _is_broken(module: nn.Module) -> bool:
+    if not isinstance(module, Quantizer) or module.role != "activation" or not module.initialized:
+        return False
+    state = [*module.parameters(), *module.buffers()]
+    return not all(bool(tensor.isfinite().all()) for tensor in state)
+
+
 def quantized_layers(model: nn.Module) -> dict[str, nn.Module]:
     """Return the layers whose weight is quantized, by name."""
     return {
@@ -208,15 +215,16 @@ def observe(model: nn.Module, *, reset: bool = True) -> Iterator[None]:
 
 
 @torch.no_grad()
-def calibrate(model: nn.Module, batches: Iterable[Any]) -> int:
-    """Set every activation quantizer's scale from training images; return how many batches it took.
+def calibrate(model: nn.Module, batches: Iterable[Any], *, images: int | None = None) -> int:
+    """Set every activation quantizer's scale from training images; return how many it took.
 
     The passes are in eval mode and full precision, so one calibration serves every bit-width, and
     batch normalization does not move. Mode and precision are as before afterwards.
 
     Args:
         model: a quantized model.
-        batches: what `model(batch)` accepts; each is one forward pass.
+        batches: what `model(batch)` accepts, with a length; each is one forward pass.
+        images: stop after this many, cutting the last batch; None takes all there are.
 
     Raises:
         ValueError: there was no batch.
@@ -227,13 +235,24 @@ def calibrate(model: nn.Module, batches: Iterable[Any]) -> int:
     try:
         with observe(model):
             for batch in batches:
+                if images is not None and len(batch) > images - count:
+                    batch = batch[: images - count]
+                if len(batch) == 0:
+                    break
                 model(batch)
-                count += 1
+                count += len(batch)
     finally:
         for module, mode in modes:
             module.training = mode
+    broken = [name for name, q in model.named_modules() if _is_broken(q)]
+    if broken:
+        raise FloatingPointError(
+            f"NaN or infinity entered {broken[0]}{f' and {len(broken) - 1} more' * (len(broken) > 1)} "
+            "while calibrating; the scales are of no use. The network has diverged, or an image is not "
+            "finite: check the checkpoint and the images' normalization."
+        )
     if count == 0:
         raise ValueError(
-            "calibration got no batch of images; activations have no ranges. Pass at least one."
+            "calibration got no image; activations have no ranges. Pass at least one batch."
         )
     return count

@@ -3,6 +3,7 @@
 import math
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from quant.quantizers.base import Quantizer
@@ -69,12 +70,24 @@ class LearnedScale(Quantizer):
     def finish(self) -> None:
         if self._sums is None:
             return
+        self._merge()
         self.signed = bool(self._low < 0)
         scale = self._initial_scale(self._sums / self._count)
-        scale = torch.where(scale > 0, scale, torch.ones_like(scale))  # a dead channel stays exact
+        scale = torch.where(scale == 0, torch.ones_like(scale), scale)  # a dead channel stays exact
         self.q_scale.copy_(scale.reshape(self.q_scale.shape))
         self._mark_initialized()
         self.reset()
+
+    def _merge(self) -> None:
+        """Make the ranks of a distributed run agree on what was observed."""
+        if self.role == "weight" or not (dist.is_available() and dist.is_initialized()):
+            return  # every rank has the same weights
+        count = self._sums.new_tensor(self._count)
+        for value in (self._sums, count):
+            dist.all_reduce(value)
+        dist.all_reduce(self._low, dist.ReduceOp.MIN)
+        dist.all_reduce(self._high, dist.ReduceOp.MAX)
+        self._count = count.item()
 
     def _mark_initialized(self, reference_bits: int = 0) -> None:
         self.initialized = True

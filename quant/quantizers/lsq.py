@@ -68,7 +68,7 @@ class LSQ(LearnedScale):
     @torch.no_grad()
     def codes(self, x: Tensor) -> Tensor:
         lo, hi = self.levels()
-        return (x / self.scale).clamp_(lo, hi).round_().to(code_dtype(lo, hi))
+        return (x * (1 / self.scale)).clamp_(lo, hi).round_().to(code_dtype(lo, hi))
 
 
 @register
@@ -119,8 +119,8 @@ class LSQPlus(LearnedScale):
     @torch.no_grad()
     def codes(self, x: Tensor) -> Tensor:
         lo, hi = self.levels()
-        x = x - self.q_offset if self.has_offset else x
-        return (x / self.scale).clamp_(lo, hi).round_().to(code_dtype(lo, hi))
+        ratio = (x - self.q_offset) / self.scale if self.has_offset else x * (1 / self.scale)
+        return ratio.clamp_(lo, hi).round_().to(code_dtype(lo, hi))
 
     def grid(self, x: Tensor) -> tuple[Tensor, Tensor | float]:
         return self.scale, self.q_offset if self.has_offset else 0.0

@@ -5,8 +5,10 @@ import math
 import torch
 from torch import Tensor
 
+from quant.precision import MAX_BITS
 from quant.primitives import code_dtype, fake_quantize, fake_quantize_anchored
 from quant.quantizers.base import Quantizer, one_of, register
+from quant.quantizers.observers import Observer
 
 
 @register
@@ -33,7 +35,9 @@ class MinMax(Quantizer):
         rounding: "round" (half to even) or "floor".
         scale_gradient: symmetric only: let gradient flow through max|x|, as the official SSQL code
             does for weights.
-        momentum: weight of the past in a running range.
+        momentum: weight of the past in a running range, and in the observer's moving average.
+        observer: how an observed range is found, see `Observer`.
+        percentile: of the percentile observer.
     """
 
     def __init__(
@@ -44,6 +48,8 @@ class MinMax(Quantizer):
         rounding: str = "round",
         scale_gradient: bool = False,
         momentum: float = 0.9,
+        observer: str = "minmax",
+        percentile: float = 99.99,
         **place,
     ) -> None:
         super().__init__(**place)
@@ -64,8 +70,12 @@ class MinMax(Quantizer):
                     f"range {range!r} keeps one range a tensor, but one scale for each of "
                     f"{self.channels} channels was asked for; no quantizer was made. Use range 'call'."
                 )
-            self.register_buffer("q_min", torch.full((1,), math.inf))
-            self.register_buffer("q_max", torch.full((1,), -math.inf))
+            self._settings = {"momentum": momentum, "percentile": percentile}
+            self.observer = observer
+            self._observer = Observer(observer, **self._settings)
+            size = MAX_BITS + 1 if observer == "mse" else 1  # one range for all bits, or for each
+            self.register_buffer("q_min", torch.full((size,), math.inf))
+            self.register_buffer("q_max", torch.full((size,), -math.inf))
 
     @property
     def ready(self) -> bool:
@@ -76,18 +86,26 @@ class MinMax(Quantizer):
         if self.range != "call":
             self.q_min.fill_(math.inf)
             self.q_max.fill_(-math.inf)
+            self._observer = Observer(self.observer, **self._settings)
             self.initialized = False
 
     def observe(self, x: Tensor) -> None:
         if self.range == "call" or x.numel() == 0:
             return
-        low, high = (r.reshape(1).to(self.q_min.dtype) for r in torch.aminmax(x))
         if self.range == "running":
-            self._update_running(low, high)
+            self._update_running(*(r.reshape(1) for r in torch.aminmax(x)))
         else:
-            torch.minimum(self.q_min, low, out=self.q_min)
-            torch.maximum(self.q_max, high, out=self.q_max)
-            self.initialized = True
+            self._observer.update(x)
+
+    @torch.no_grad()
+    def finish(self) -> None:
+        if self.range != "observed" or self._observer.low is None:
+            return
+        self._observer.merge()
+        low, high = self._observer.range()
+        self.q_min.copy_(low)
+        self.q_max.copy_(high)
+        self.initialized = True
 
     def levels(self) -> tuple[int, int]:
         """Lowest and highest code (of a clamped scheme)."""
@@ -96,6 +114,9 @@ class MinMax(Quantizer):
 
     def _ranges(self, x: Tensor) -> tuple[Tensor, Tensor]:
         if self.range == "observed" or (self.range == "running" and not self.training):
+            if len(self.q_min) > 1:
+                place = slice(self._bits, self._bits + 1)
+                return self.q_min[place], self.q_max[place]
             return self.q_min, self.q_max
         if self.channels is None:
             low, high = (r.reshape(1) for r in torch.aminmax(x.detach()))
@@ -142,7 +163,7 @@ class MinMax(Quantizer):
                 "this MinMax takes its scale from each tensor as it comes and keeps none; ask "
                 "qparams(x) for the scale of a tensor."
             )
-        return self._scale_of(self.q_min, self.q_max)
+        return self._scale_of(*self._ranges(self.q_min))
 
     def qparams(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """Scale and zero-point (None: 0) that a forward pass of `x` would use, detached."""

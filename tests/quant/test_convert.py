@@ -151,7 +151,8 @@ def test_dequantize_gives_the_original_tree_back(policy):
 def test_calibration_moves_neither_norms_nor_modes_nor_bits():
     net = quantize(network().train(), "ssql", Precision(4, 4))
     buffers = {k: v.clone() for k, v in net.state_dict().items() if "running" in k}
-    assert calibrate(net, [IMAGES, IMAGES]) == 2
+    assert calibrate(net, [IMAGES, IMAGES]) == 6
+    assert calibrate(net, [IMAGES, IMAGES], images=4) == 4
     assert all(torch.equal(net.state_dict()[k], v) for k, v in buffers.items())
     assert net.training and quantized_layers(net)["layer1.0.conv1"].w_quant.bits == 4
 
@@ -243,7 +244,7 @@ def test_a_policy_that_finds_nothing_is_refused():
 
 
 def test_calibrating_on_nothing_is_refused():
-    with pytest.raises(ValueError, match="no batch"):
+    with pytest.raises(ValueError, match="no image"):
         calibrate(quantize(network(), get_policy("ssql")), [])
 
 

@@ -104,6 +104,7 @@ def test_ranges_accumulate_while_observing_and_do_not_quantize():
     for x in (torch.tensor([0.0, 1.0]), torch.tensor([-2.0, 0.5])):
         assert q(x) is x
     q.observing = False
+    q.finish()
     assert (q.q_min.item(), q.q_max.item()) == (-2.0, 1.0)
     q.reset()
     assert not q.initialized
