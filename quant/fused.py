@@ -172,3 +172,30 @@ def interval_backward(
     inside = (scaled >= b[0]) & (scaled <= b[1])
     passed = torch.where(inside, g.float(), 0.0) / s
     return passed.to(g.dtype), _sum(-passed * scaled) / gamma[0]
+
+
+@kernel
+def sgd_transition_step(
+    w: Tensor,
+    g: Tensor,
+    momentum: Tensor,
+    code: Tensor,
+    u: Tensor,
+    s: Tensor,
+    hyper: Tensor,
+    b: Tensor,
+    gamma: Tensor,
+) -> Tensor:
+    """Step one layer's latent weights by SGD at rate U; return how many codes changed.
+
+    d = g + λ_wd w;  v = μ v + d;  w = w - U v;  then the new codes against the old, all in one pass.
+    `w`, `momentum` and `code` are changed in place; hyper is (λ_wd, μ).
+    """
+    v = momentum * hyper[1] + (g + hyper[0] * w)
+    stepped = w - u * v
+    now = _clip(stepped * (gamma[0] / s), b).round().to(code.dtype)
+    changed = (now != code).sum()
+    momentum.copy_(v)
+    w.copy_(stepped)
+    code.copy_(now)
+    return changed

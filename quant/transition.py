@@ -16,14 +16,17 @@ step is linear in `lr`, and only for those.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn, optim
 
+from quant import fused
 from quant.convert import quantized_layers
+from quant.quantizers import Interval
 
 # Optimizers whose step is linear in lr and that keep no lr in their state (SPEC: checked one by one).
 LINEAR = (
@@ -123,7 +126,8 @@ class _Transition:
                 "one step to fall over."
             )
         layers = {layer.weight: layer for layer in quantized_layers(model).values()}
-        groups, latent = _split(params, layers)
+        frozen = {scale for layer in layers.values() for scale in layer.w_quant.parameters()}
+        groups, latent = _split(params, layers, frozen)
         if not latent:
             raise ValueError(
                 "no parameter given belongs to a quantized layer; no optimizer was made. Call "
@@ -139,49 +143,117 @@ class _Transition:
         device = latent[0].device
         self._step = 0
         self._codes: list[Tensor] | None = None
+        self._changed: Tensor | None = None
         self._numel = torch.tensor([float(w.numel()) for w in latent], device=device)
         self._running = torch.zeros(len(latent), device=device)  # K
         self._rate = torch.tensor(  # U
             [float(group["lr"]) for group in self._latent_groups], device=device
         )
 
-    @torch.no_grad()
+    def _begin(self) -> list[Tensor]:
+        """Return the codes before the first step; none has changed yet."""
+        self._changed = torch.zeros_like(self._running)
+        return [layer.w_quant.codes(layer.weight) for layer in self._layers]
+
     def _schedule(self) -> None:
-        """Move K and U by what the codes did since the last step."""
-        codes = [layer.w_quant.codes(layer.weight) for layer in self._layers]
-        if self._codes is not None:
-            changed = [(c != p).sum() for c, p in zip(codes, self._codes, strict=True)]
-            k = torch.stack(changed) / self._numel
-            self._running.lerp_(k, 1 - self.momentum_k)
-        else:
-            self._running.mul_(self.momentum_k)
-        self._codes = codes
+        """Move K and U by what the codes did in the last step."""
+        self._running.lerp_(self._changed / self._numel, 1 - self.momentum_k)
         target = target_at(self.target, self._step, self.total_steps, self.schedule)
         self._rate.add_(target - self._running, alpha=self.eta).clamp_(min=0)
         self._step += 1
 
+    @torch.no_grad()
     def step(self, closure=None):
         """Set each layer's U, then step the base optimizer.
 
-        A step that a gradient scaler skips never arrives here, so it moves neither K nor U.
+        Transitions are counted behind the step, from the weights it leaves. A step that a gradient
+        scaler skips never arrives here, so it moves neither K nor U.
         """
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        if self._codes is None:
+            self._codes = self._begin()
         self._schedule()
-        # The fused kernels take lr as a tensor on the device; the others want a number.
-        fused = bool(self.defaults.get("fused"))
-        rates = self._rate.unbind() if fused else self._rate.tolist()
+        if self._is_fused():
+            self._fused_step()
+        else:
+            self._plain_step()
+        return loss
+
+    def _plain_step(self) -> None:
+        # The fused optimizers of torch take lr as a tensor on the device; the others want a number.
+        on_device = bool(self.defaults.get("fused"))
+        rates = self._rate.unbind() if on_device else self._rate.tolist()
+        with self._rates_set_to(rates):
+            super().step()
+        codes = [layer.w_quant.codes(layer.weight) for layer in self._layers]
+        changed = [(c != p).sum() for c, p in zip(codes, self._codes, strict=True)]
+        self._changed = torch.stack(changed).to(self._running.dtype)
+        self._codes = codes
+
+    @contextmanager
+    def _rates_set_to(self, rates: Iterable) -> Iterator[None]:
+        """Give each layer's group its own lr; a learning-rate scheduler finds them as it left them."""
         kept = [group["lr"] for group in self._latent_groups]
         for group, rate in zip(self._latent_groups, rates, strict=True):
             group["lr"] = rate
         try:
-            super().step()
-        finally:  # a learning-rate scheduler finds the groups as it left them
+            yield
+        finally:
             for group, lr in zip(self._latent_groups, kept, strict=True):
                 group["lr"] = lr
-        return loss
+
+    def _is_fused(self) -> bool:
+        """Whether the one-pass kernel serves: plain SGD on interval-quantized float32 weights."""
+        return (
+            isinstance(self, optim.SGD)
+            and fused.fused_kernels()
+            and not any(
+                g["nesterov"] or g["maximize"] or g["dampening"] for g in self._latent_groups
+            )
+            and all(
+                type(layer.w_quant) is Interval
+                and layer.w_quant.channels is None
+                and layer.weight.grad is not None
+                and layer.weight.dtype == torch.float32
+                and fused.fits(layer.weight, layer.weight.grad)
+                for layer in self._layers
+            )
+        )
+
+    def _fused_step(self) -> None:
+        """Decay, momentum, update, codes and count in one pass over each layer's weights."""
+        changed = []
+        grads = []
+        for index, (layer, group) in enumerate(zip(self._layers, self._latent_groups, strict=True)):
+            weight, quantizer = layer.weight, layer.w_quant
+            state = self.state[weight]
+            if state.get("momentum_buffer") is None:
+                state["momentum_buffer"] = torch.zeros_like(weight)
+            alpha, beta, gamma = quantizer.constants()
+            device, scale = weight.device, quantizer.scale
+            changed.append(
+                fused.sgd_transition_step(
+                    *(fused.flat(t, scale) for t in (weight, weight.grad)),
+                    fused.flat(state["momentum_buffer"], scale),
+                    fused.flat(self._codes[index], scale),
+                    self._rate[index : index + 1],
+                    fused.column(scale),
+                    fused.bounds(group["weight_decay"], group["momentum"], device),
+                    fused.bounds(alpha, beta, device),
+                    fused.bounds(gamma, 0, device),
+                )
+            )
+            grads.append(weight.grad)
+            weight.grad = None  # stepped: the base optimizer passes over it
+        try:
+            super().step()
+        finally:
+            for layer, grad in zip(self._layers, grads, strict=True):
+                layer.weight.grad = grad
+        self._changed = torch.stack(changed).to(self._running.dtype)
 
     def rates(self) -> dict[str, Any]:
         """Return the target and, for each quantized layer, the running rate K and the rate U.
@@ -203,6 +275,7 @@ class _Transition:
             "running": self._running,
             "rate": self._rate,
             "codes": self._codes,
+            "changed": self._changed,
         }
         return state
 
@@ -219,13 +292,16 @@ class _Transition:
         self._step = state["step"]
         self._running.copy_(state["running"])
         self._rate.copy_(state["rate"])
-        codes = state["codes"]
-        device = self._rate.device
-        self._codes = None if codes is None else [c.to(device, copy=True) for c in codes]
+        if state["codes"] is not None:
+            device = self._rate.device
+            self._codes = [codes.to(device, copy=True) for codes in state["codes"]]
+            self._changed = state["changed"].to(device, copy=True)
 
 
-def _split(params: Iterable, layers: dict) -> tuple[list[dict[str, Any]], list[nn.Parameter]]:
-    """Move each quantized layer's weight into a param group of its own, behind all others."""
+def _split(
+    params: Iterable, layers: dict, frozen: set
+) -> tuple[list[dict[str, Any]], list[nn.Parameter]]:
+    """Move each quantized layer's weight into a group of its own, behind all others; drop `frozen`."""
     groups = list(params)
     if groups and not isinstance(groups[0], dict):
         groups = [{"params": groups}]
@@ -233,7 +309,7 @@ def _split(params: Iterable, layers: dict) -> tuple[list[dict[str, Any]], list[n
     for group in groups:
         members = group["params"]
         members = [members] if isinstance(members, Tensor) else list(members)
-        others = [p for p in members if p not in layers]
+        others = [p for p in members if p not in layers and p not in frozen]
         if others:
             rest.append({**group, "params": others})
         for weight in members:

@@ -26,10 +26,11 @@ class Interval(LearnedScale):
 
     def levels(self) -> tuple[int, int]:
         """Lowest and highest code, (α, β)."""
-        alpha, beta, _ = self._constants()
+        alpha, beta, _ = self.constants()
         return alpha, beta
 
-    def _constants(self) -> tuple[int, int, int]:
+    def constants(self) -> tuple[int, int, int]:
+        """(α, β, γ) at the current bits."""
         half = 2 ** (self._bits - 1)
         return (-half, half - 1, half) if self.signed else (0, 2 * half - 1, 2 * half)
 
@@ -40,13 +41,13 @@ class Interval(LearnedScale):
         return interval_scale(mean, signed=self.signed)
 
     def _quantize(self, x: Tensor) -> Tensor:
-        return interval(x, self.scale, *self._constants())
+        return interval(x, self.scale, *self.constants())
 
     @torch.no_grad()
     def codes(self, x: Tensor) -> Tensor:
-        alpha, beta, gamma = self._constants()
+        alpha, beta, gamma = self.constants()
         q = (x * (gamma / self.scale)).clamp_(alpha, beta).round_()
         return q.to(code_dtype(alpha, beta))
 
     def grid(self, x: Tensor) -> tuple[Tensor, float]:
-        return torch.full((1,), 1 / self._constants()[2], device=x.device), 0.0
+        return torch.full((1,), 1 / self.constants()[2], device=x.device), 0.0

@@ -11,6 +11,7 @@ from quant import (
     get_policy,
     quantize,
     set_precision,
+    transition,
     use_fused_kernels,
 )
 from quant.primitives import fake_quantize, interval, lsq
@@ -86,3 +87,33 @@ def test_a_network_trains_alike(switch):
             grads.append(net.layer4[0].conv2.weight.grad)
         cosine = torch.nn.functional.cosine_similarity(*(g.flatten() for g in grads), dim=0)
         assert cosine > 0.999, policy
+
+
+def test_a_transition_step_in_one_pass_equals_the_plain_one(switch):
+    runs = []
+    for on in (True, False):
+        switch(on)
+        torch.manual_seed(0)
+        net = quantize(create_backbone("resnet10_slim"), "tr", Precision(2, 2))
+        optimizer = transition(torch.optim.SGD)(
+            net.parameters(),
+            model=net,
+            lr=0.1,
+            target=0.05,
+            total_steps=20,
+            momentum=0.9,
+            weight_decay=1e-2,
+        )
+        assert optimizer._is_fused() is False  # no gradients yet
+        generator = torch.Generator().manual_seed(1)
+        for _ in range(6):
+            for parameter in net.parameters():
+                parameter.grad = torch.randn(parameter.shape, generator=generator)
+            assert optimizer._is_fused() is on
+            optimizer.step()
+        runs.append((net.state_dict(), optimizer.rates(), optimizer.state_dict()))
+    for name, tensor in runs[0][0].items():
+        torch.testing.assert_close(tensor, runs[1][0][name], rtol=1e-4, atol=1e-6)
+    assert runs[0][1]["running"] == pytest.approx(runs[1][1]["running"], abs=1e-4)
+    assert max(runs[0][1]["running"]) > 0
+    assert all(code.dtype == torch.int8 for code in runs[0][2]["transition"]["codes"])
