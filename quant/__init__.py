@@ -30,6 +30,7 @@ from quant.convert import (
 )
 from quant.fused import fused_kernels, use_fused_kernels
 from quant.layers import reuse_weights
+from quant.memory import keep_freed_memory
 from quant.policy import QuantizerSpec, QuantPolicy, Rule, get_policy, list_policies
 from quant.precision import FP, Precision
 from quant.quantizers import LSQ, QUANTIZERS, Interval, MinMax, Quantizer, register
@@ -53,6 +54,7 @@ __all__ = [
     "explain",
     "fused_kernels",
     "get_policy",
+    "keep_freed_memory",
     "list_policies",
     "observe",
     "quantize",

@@ -40,8 +40,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     from benchmark.files import write_text
     from benchmark.recipe import load_yaml, validate
     from pretrain import run
+    from quant import keep_freed_memory
 
     torch.set_num_threads(args.threads)
+    keep_freed_memory()
     try:
         fields = load_yaml(args.config_file, args.opts)
         recipe = validate("pretrain", fields, source=args.config_file)

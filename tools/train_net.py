@@ -53,7 +53,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Imported here so that --help does not wait for torch.
     import torch
 
+    from quant import keep_freed_memory
+
     torch.set_num_threads(args.threads)
+    keep_freed_memory()
     try:
         train = run_config if is_detectron2_config(args.config_file) else run_recipe
         scores = train(args)

@@ -44,9 +44,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from benchmark.files import write_text
     from benchmark.recipe import load_yaml, validate
+    from quant import keep_freed_memory
     from transfer import run
 
     torch.set_num_threads(args.threads)
+    keep_freed_memory()
     try:
         fields = load_yaml(args.config_file, args.opts)
         recipe = validate("transfer", fields, source=args.config_file)

@@ -61,7 +61,7 @@ def main(task: Task, lifeline: Connection) -> None:
     _prefer_as_victim()
     if task.gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = task.gpu  # before anything initializes CUDA
-    _limit_threads(task.threads)
+    _set_up_torch(task.threads)
     started = time.monotonic()
     try:
         _logger.info("%s (job %s, process %d)", task.job.title, task.job.id, os.getpid())
@@ -128,10 +128,13 @@ def _prefer_as_victim() -> None:
         _logger.debug("This system has no oom_score_adj.")
 
 
-def _limit_threads(threads: int) -> None:
+def _set_up_torch(threads: int) -> None:
     import torch
 
+    from quant import keep_freed_memory
+
     torch.set_num_threads(threads)
+    keep_freed_memory()
 
 
 def _usage(started: float) -> dict[str, Any]:
