@@ -55,9 +55,9 @@ class OutputScale(nn.Module):
         self.initialized = False
 
     @torch.no_grad()
-    def init_from(self, gain: Tensor) -> None:
+    def init_from(self, gain: Tensor | float) -> None:
         """Start at `gain`, the product of what the weight's and the input's quantizer took away."""
-        self.q_scale.copy_(gain.expand_as(self.q_scale))
+        self.q_scale.copy_(torch.as_tensor(gain))  # one number, or one a channel
         self.q_state.fill_(1)
         self.initialized = True
 

@@ -62,44 +62,80 @@ class _Affine(torch.autograd.Function):
     def forward(ctx, v: Tensor, s: Tensor, z: Tensor | None, lo: int, hi: int) -> Tensor:
         ctx.save_for_backward(v, s, z)
         ctx.lo, ctx.hi = lo, hi
-        if _is_fused(v):
-            tensors = fused.column(s), _zero_column(z, s), fused.bounds(lo, hi, v.device)
-            return fused.unflat(fused.affine_forward(fused.flat(v, s), *tensors), v)
-        q = (_wide(v) / s).round_()
-        if z is None:
-            q.clamp_(lo, hi)
-        else:
-            q.add_(z).clamp_(lo, hi).sub_(z)
-        return q.mul_(s).to(v.dtype)
+        return _affine_forward(v, s, z, lo, hi)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, g: Tensor):
         v, s, z = ctx.saved_tensors
-        if ctx.needs_input_grad[0] and _is_fused(v, g):
-            tensors = fused.column(s), _zero_column(z, s), fused.bounds(ctx.lo, ctx.hi, v.device)
-            flat = fused.flat(v, s), fused.flat(g, s)
-            if not ctx.needs_input_grad[1]:
-                dv = fused.affine_backward(*flat, *tensors)
-                return fused.unflat(dv, v), None, None, None, None
-            dv, ds = fused.affine_backward_scale(*flat, *tensors)
-            return fused.unflat(dv, v), ds.reshape(s.shape), None, None, None
-        ratio, upstream = _wide(v) / s, _wide(g)
-        q = ratio.round()
-        if z is not None:
-            q.add_(z)
-        inside = ctx.lo - 0.5, ctx.hi + 0.5  # q is whole, so open and half a level further
-        dv = ds = None
-        if ctx.needs_input_grad[0]:
-            dv = _masked(upstream, q, *inside).to(g.dtype)
-        if ctx.needs_input_grad[1]:
-            passed = _masked(ratio, q, *inside)
-            q.clamp_(ctx.lo, ctx.hi)
-            if z is not None:
-                q.sub_(z)
-            q.sub_(passed)  # q - v/s inside, q outside
-            ds = _weighted_sum(q, upstream, s.shape)
+        dv, ds = _affine_backward(v, g, s, z, ctx.lo, ctx.hi, ctx.needs_input_grad[1])
         return dv, ds, None, None, None
+
+
+class _Symmetric(torch.autograd.Function):
+    """`_Affine` without zero-point whose scale is max|v|/n, differentiated through the maximum.
+
+    The gradient of s reaches the one weight that is the largest, of the tensor or of each channel.
+    """
+
+    @staticmethod
+    def forward(ctx, v: Tensor, s: Tensor, lo: int, hi: int, n: float) -> Tensor:
+        ctx.save_for_backward(v, s)
+        ctx.lo, ctx.hi, ctx.n = lo, hi, n
+        return _affine_forward(v, s, None, lo, hi)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, g: Tensor):
+        v, s = ctx.saved_tensors
+        dv, ds = _affine_backward(v, g, s, None, ctx.lo, ctx.hi, True)
+        rows = v.reshape(s.numel(), -1)
+        top, bottom = rows.argmax(1, keepdim=True), rows.argmin(1, keepdim=True)  # (C, 1)
+        high, low = rows.gather(1, top), rows.gather(1, bottom)
+        top = torch.where(high >= -low, top, bottom)
+        # A channel of zeros has the stand-in scale 1 and sign(0) = 0: nothing flows.
+        share = torch.where(high >= -low, high, low).sign() * (ds.reshape(-1, 1) / ctx.n)
+        flat = dv.reshape(s.numel(), -1).scatter_add_(1, top, share.to(dv.dtype))
+        return flat.reshape(dv.shape), None, None, None, None
+
+
+def _affine_forward(v: Tensor, s: Tensor, z: Tensor | None, lo: int, hi: int) -> Tensor:
+    if _is_fused(v):
+        tensors = fused.column(s), _zero_column(z, s), fused.bounds(lo, hi, v.device)
+        return fused.unflat(fused.affine_forward(fused.flat(v, s), *tensors), v)
+    q = (_wide(v) / s).round_()
+    if z is None:
+        q.clamp_(lo, hi)
+    else:
+        q.add_(z).clamp_(lo, hi).sub_(z)
+    return q.mul_(s).to(v.dtype)
+
+
+def _affine_backward(
+    v: Tensor, g: Tensor, s: Tensor, z: Tensor | None, lo: int, hi: int, scale: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Return the gradients of v and, if `scale`, of s."""
+    if _is_fused(v, g):
+        tensors = fused.column(s), _zero_column(z, s), fused.bounds(lo, hi, v.device)
+        flat = fused.flat(v, s), fused.flat(g, s)
+        if not scale:
+            return fused.unflat(fused.affine_backward(*flat, *tensors), v), None
+        dv, ds = fused.affine_backward_scale(*flat, *tensors)
+        return fused.unflat(dv, v), ds.reshape(s.shape)
+    ratio, upstream = _wide(v) / s, _wide(g)
+    q = ratio.round() if scale else ratio.round_()
+    if z is not None:
+        q.add_(z)
+    inside = lo - 0.5, hi + 0.5  # q is whole, so open and half a level further
+    dv = _masked(upstream, q, *inside).to(g.dtype)
+    if not scale:
+        return dv, None
+    passed = _masked(ratio, q, *inside)
+    q.clamp_(lo, hi)
+    if z is not None:
+        q.sub_(z)
+    q.sub_(passed)  # q - v/s inside, q outside
+    return dv, _weighted_sum(q, upstream, s.shape)
 
 
 def fake_quantize(v: Tensor, s: Tensor, z: Tensor | None, lo: int, hi: int) -> Tensor:
@@ -152,6 +188,21 @@ def fake_quantize_anchored(
         floor: round down instead of to nearest (adds a one-sided bias of s/2).
     """
     return _Anchored.apply(v, s, anchor, floor)
+
+
+def fake_quantize_symmetric(v: Tensor, s: Tensor, bits: int) -> Tensor:
+    """Quantize to -2^(b-1)..2^(b-1)-1 with s = max|v|/((2^b-1)/2), gradient through the maximum.
+
+    As official SSQL computes its weight scale, which it does not detach (SPEC A.4): the largest weight
+    of each channel, besides its own gradient, receives that of the scale.
+
+    Args:
+        v: weights; dimension 0 is the channel where `s` has more than one element.
+        s: the scale of `v`, detached, 1 for a channel of zeros.
+        bits: b.
+    """
+    half = 2 ** (bits - 1)
+    return _Symmetric.apply(v, s, -half, half - 1, (2**bits - 1) / 2)
 
 
 class _Lsq(torch.autograd.Function):

@@ -93,10 +93,11 @@ class DoReFa(Quantizer):
             # Straight through inside the closed range: clip's own derivative is not used, since
             # torch changed what it is at the bounds.
             inside = (x.detach() >= 0) & (x.detach() <= 1)
-            smooth = x * inside
+            smooth = torch.where(inside, x, 0.0)
         else:
             smooth = x if self._is_sign else 2 * self._unit(x) - 1
-        return (smooth + (value - smooth).detach()).to(x.dtype)
+        # This way around the value is on the grid to the last bit: what is added is exactly 0.
+        return (value + (smooth - smooth.detach())).to(x.dtype)
 
     @torch.no_grad()
     def codes(self, x: Tensor) -> Tensor:

@@ -3,10 +3,16 @@
 import math
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from quant.precision import MAX_BITS
-from quant.primitives import code_dtype, fake_quantize, fake_quantize_anchored
+from quant.primitives import (
+    code_dtype,
+    fake_quantize,
+    fake_quantize_anchored,
+    fake_quantize_symmetric,
+)
 from quant.quantizers.base import Quantizer, one_of, register
 from quant.quantizers.observers import Observer
 
@@ -99,6 +105,8 @@ class MinMax(Quantizer):
 
     @torch.no_grad()
     def finish(self) -> None:
+        if self.range == "running" and self.initialized:
+            self._merge_running()
         if self.range != "observed" or self._observer.low is None:
             return
         self._observer.merge()
@@ -106,6 +114,13 @@ class MinMax(Quantizer):
         self.q_min.copy_(low)
         self.q_max.copy_(high)
         self.initialized = True
+
+    def _merge_running(self) -> None:
+        """Make the ranks of a distributed run agree on the average of their ranges."""
+        if dist.is_available() and dist.is_initialized():
+            for value in (self.q_min, self.q_max):
+                dist.all_reduce(value)
+                value /= dist.get_world_size()
 
     def levels(self) -> tuple[int, int]:
         """Lowest and highest code (of a clamped scheme)."""
@@ -118,14 +133,19 @@ class MinMax(Quantizer):
                 place = slice(self._bits, self._bits + 1)
                 return self.q_min[place], self.q_max[place]
             return self.q_min, self.q_max
-        if self.channels is None:
-            low, high = (r.reshape(1) for r in torch.aminmax(x.detach()))
-        else:
-            low, high = torch.aminmax(x.detach().flatten(1), dim=1)
-            low, high = low.reshape(self.scale_shape), high.reshape(self.scale_shape)
+        low, high = self._range_of(x.detach())
         if self.range == "running":
             self._update_running(low, high)
         return low, high
+
+    def _range_of(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return low and high of one tensor, in the shape of the scale."""
+        if self.channels is None:
+            low, high = torch.aminmax(x)
+        else:  # two vectorized passes; aminmax over a dimension is not vectorized
+            rows = x.flatten(1)
+            low, high = rows.amin(1), rows.amax(1)
+        return low.reshape(self.scale_shape), high.reshape(self.scale_shape)
 
     def _update_running(self, low: Tensor, high: Tensor) -> None:
         if self.initialized:
@@ -145,13 +165,6 @@ class MinMax(Quantizer):
             s = (high - low) / n
         constant = torch.where(high == 0, torch.ones_like(high), high.abs())
         return torch.where(s > 0, s, constant)
-
-    def _differentiable_scale(self, x: Tensor) -> Tensor:
-        """max|x| / ((2^b - 1)/2) with its graph: gradient reaches each channel's largest weight."""
-        x = x if x.dtype == torch.float64 else x.float()
-        top = x.abs().amax() if self.channels is None else x.abs().flatten(1).amax(1)
-        s = top.reshape(self.scale_shape) / ((2**self._bits - 1) / 2)
-        return torch.where(s > 0, s, torch.ones_like(s))
 
     def _zero_point(self, s: Tensor, low: Tensor) -> Tensor | None:
         return (low / s).round_().neg_() if self.scheme == "affine" else None
@@ -173,7 +186,7 @@ class MinMax(Quantizer):
 
     def _quantize(self, x: Tensor) -> Tensor:
         if self.scale_gradient and self.scheme == "symmetric" and torch.is_grad_enabled():
-            return fake_quantize(x, self._differentiable_scale(x), None, *self.levels())
+            return fake_quantize_symmetric(x, self._scale_of(*self._ranges(x)), self._bits)
         low, high = self._ranges(x)
         s = self._scale_of(low, high)
         if self.scheme in ("symmetric", "affine"):
