@@ -57,6 +57,13 @@ setup(
         "detectron2": [(HERE / "requirements-detectron2.txt").read_text(encoding="utf-8").strip()],
         "ray": ["ray>=2.40"],
         "export": ["onnx>=1.17", "onnxruntime>=1.20"],
-        "dev": ["pytest>=8", "pytest-timeout>=2.3", "ruff>=0.9", "selenium>=4.25"],
+        "bench": ["brevitas>=0.12"],  # a peer that tools/bench.py times where it is installed
+        "dev": [
+            "pytest>=8",
+            "pytest-timeout>=2.3",
+            "hypothesis>=6.100",
+            "ruff>=0.9",
+            "selenium>=4.25",
+        ],
     },
 )

@@ -1,0 +1,33 @@
+"""Ratios of a benchmark are taken within rounds, and a missed target is visible."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_ratios_are_medians_over_rounds(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+    from timing import ratio_rows
+
+    clock = iter(range(10**6))
+    ticks = {"slow": 6, "base": 2}
+
+    def spend(name):
+        return lambda: [next(clock) for _ in range(ticks[name])]
+
+    monkeypatch.setattr("timing.time.perf_counter", lambda: next(clock))
+    (row,) = ratio_rows(
+        {name: spend(name) for name in ticks}, "base", 3, {"slow": 2.0}, note="fake clock"
+    )
+    assert row.case == "slow (fake clock)" and row.against == "base"
+    assert (row.ours_s, row.against_s, row.target) == (7, 3, 2.0)  # one tick between two readings
+    assert row.ratio == 7 / 3
+
+
+def test_help_ends_in_examples():
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "tools/bench.py"), "--help"], capture_output=True, text=True
+    )
+    assert done.returncode == 0 and "python tools/bench.py quant" in done.stdout.splitlines()[-1]
