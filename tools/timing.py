@@ -1,0 +1,54 @@
+"""Ratios that survive a busy machine: variants interleaved in one process, medians of CPU time."""
+
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Case:
+    """A row of a benchmark: what was timed, against what, and the ratio that is asked for."""
+
+    case: str
+    ours_s: float | None
+    against: str
+    against_s: float | None
+    ratio: float
+    target: float | None = None
+
+
+def ratio_rows(
+    variants: Mapping[str, Callable[[], object]],
+    against: str,
+    repeats: int,
+    targets: Mapping[str, float],
+    *,
+    note: str,
+) -> Iterator[Case]:
+    """Time every variant in turn, `repeats` rounds after one to warm up, and compare medians.
+
+    The ratio of a round is taken within it, so that a machine that slows down slows both sides; the
+    row's ratio is the median of the rounds'.
+    """
+    for run in variants.values():
+        run()
+        run()
+    seconds: dict[str, list[float]] = {name: [] for name in variants}
+    for _ in range(repeats):
+        for name, run in variants.items():
+            start = time.perf_counter()
+            run()
+            seconds[name].append(time.perf_counter() - start)
+    for name, own in seconds.items():
+        if name == against:
+            continue
+        ratios = [a / b for a, b in zip(own, seconds[against], strict=True)]
+        yield Case(
+            f"{name} ({note})",
+            statistics.median(own),
+            against,
+            statistics.median(seconds[against]),
+            statistics.median(ratios),
+            targets.get(name),
+        )
