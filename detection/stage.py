@@ -7,10 +7,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from backbones import create_backbone
+from backbones.runtime import resolve_device
 from detection.datasets import DetectionSet, load_detection, scenes_sha256
 from detection.engines import Engine, get_engine, resolve_engine
 from detection.evaluation import evaluate
@@ -69,7 +69,7 @@ def run(recipe: Recipe, folder: Path) -> dict[str, Any]:
     folder = Path(folder)
     engine = get_engine(recipe.engine)
     recipe = recipe.model_copy(
-        update={"engine": engine.name, "device": resolve_device(recipe.device)}
+        update={"engine": engine.name, "device": str(resolve_device(recipe.device))}
     )
     start = load_start(recipe)
     _claim(folder, _job_key(recipe, start))
@@ -190,24 +190,6 @@ def load_trained(path: str | Path, *, engine: Engine, device: str) -> tuple[nn.M
         quantize(bottom_up(detector), recipe.quant_policy, recipe.precision)
     restore_detector(detector, state, source=str(path))
     return detector, recipe
-
-
-def resolve_device(name: str) -> str:
-    """Return the torch device that `name` means here.
-
-    Raises:
-        ValueError: torch cannot use it.
-    """
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:  # how torch says "no such device"
-        raise ValueError(
-            f"device {name!r} cannot be used ({str(error).splitlines()[0]}); nothing was trained. "
-            "Set device to auto, cpu or cuda."
-        ) from error
-    return name
 
 
 def _job_key(recipe: Recipe, start: Start) -> dict[str, Any]:

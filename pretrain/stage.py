@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 import torch
 
 from backbones import save_backbone
+from backbones.runtime import resolve_device, seeded
 from data import Split, load
 from pretrain.recipe import VERSION, Recipe
 from pretrain.trainer import Trainer
@@ -40,9 +41,9 @@ def run(recipe: Recipe, folder: Path) -> dict[str, Any]:
         FloatingPointError: the loss or the weights left the finite numbers.
     """
     folder = Path(folder)
-    device = _device(recipe.device)
+    device = resolve_device(recipe.device)
     split = load(recipe.dataset, recipe.split, root=recipe.data_root)
-    with _seeded(recipe.seed, device):
+    with seeded(recipe.seed, device):
         trainer = Trainer(recipe, split, device=device)
         _logger.info(
             "%s: %s on %s %s, %d images, %d epochs of %d steps, %s",
@@ -175,25 +176,3 @@ def _atomic(path: Path) -> Iterator[BinaryIO]:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:  # how torch says "no such device"
-        raise ValueError(
-            f"device {name!r} cannot be used ({str(error).splitlines()[0]}); nothing was trained. "
-            "Set device to auto, cpu or cuda."
-        ) from error
-    return device
-
-
-@contextmanager
-def _seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed torch's global generators within the block (initialization draws from them)."""
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        yield

@@ -12,8 +12,6 @@ that broadcasts against the input.
 Legend: v input, s scale (step size), z zero-point, q code, g incoming gradient.
 """
 
-import math
-
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
@@ -21,23 +19,23 @@ from torch.autograd.function import once_differentiable
 from quant import fused
 
 
-def _wide(x: Tensor) -> Tensor:
+def wide(x: Tensor) -> Tensor:
     """Return `x` in the type quantization is computed in."""
     return x if x.dtype in (torch.float32, torch.float64) else x.float()
 
 
-def _masked(g: Tensor, x: Tensor, low: float, high: float) -> Tensor:
+def masked(g: Tensor, x: Tensor, low: float, high: float) -> Tensor:
     """Return `g` where low < x < high, else 0: one vectorized pass and no boolean tensor."""
     return torch.ops.aten.hardtanh_backward(g, x, low, high)
 
 
-def _beyond(bound: float, outward: float, dtype: torch.dtype) -> float:
+def beyond(bound: float, outward: float, dtype: torch.dtype) -> float:
     """Return the next number beyond `bound`, so that an open comparison includes it."""
     info = torch.finfo(dtype)
     return bound + outward * max(abs(bound) * info.eps, info.tiny)
 
 
-def _weighted_sum(q: Tensor, g: Tensor, shape: torch.Size) -> Tensor:
+def weighted_sum(q: Tensor, g: Tensor, shape: torch.Size) -> Tensor:
     """Return the sum of q·g over the axes along which a tensor of `shape` was broadcast."""
     if shape.numel() == 1:
         return torch.dot(q.flatten(), g.flatten()).reshape(shape)
@@ -103,7 +101,7 @@ def _affine_forward(v: Tensor, s: Tensor, z: Tensor | None, lo: int, hi: int) ->
     if _is_fused(v):
         tensors = fused.column(s), _zero_column(z, s), fused.bounds(lo, hi, v.device)
         return fused.unflat(fused.affine_forward(fused.flat(v, s), *tensors), v)
-    q = (_wide(v) / s).round_()
+    q = (wide(v) / s).round_()
     if z is None:
         q.clamp_(lo, hi)
     else:
@@ -122,20 +120,20 @@ def _affine_backward(
             return fused.unflat(fused.affine_backward(*flat, *tensors), v), None
         dv, ds = fused.affine_backward_scale(*flat, *tensors)
         return fused.unflat(dv, v), ds.reshape(s.shape)
-    ratio, upstream = _wide(v) / s, _wide(g)
+    ratio, upstream = wide(v) / s, wide(g)
     q = ratio.round() if scale else ratio.round_()
     if z is not None:
         q.add_(z)
     inside = lo - 0.5, hi + 0.5  # q is whole, so open and half a level further
-    dv = _masked(upstream, q, *inside).to(g.dtype)
+    dv = masked(upstream, q, *inside).to(g.dtype)
     if not scale:
         return dv, None
-    passed = _masked(ratio, q, *inside)
+    passed = masked(ratio, q, *inside)
     q.clamp_(lo, hi)
     if z is not None:
         q.sub_(z)
     q.sub_(passed)  # q - v/s inside, q outside
-    return dv, _weighted_sum(q, upstream, s.shape)
+    return dv, weighted_sum(q, upstream, s.shape)
 
 
 def fake_quantize(v: Tensor, s: Tensor, z: Tensor | None, lo: int, hi: int) -> Tensor:
@@ -164,7 +162,7 @@ class _Anchored(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, v: Tensor, s: Tensor, anchor: Tensor | None, floor: bool) -> Tensor:
-        q = _wide(v) / s if anchor is None else (_wide(v) - anchor).div_(s)
+        q = wide(v) / s if anchor is None else (wide(v) - anchor).div_(s)
         q = (q.floor_() if floor else q.round_()).mul_(s)
         return (q if anchor is None else q.add_(anchor)).to(v.dtype)
 
@@ -216,7 +214,7 @@ class _Lsq(torch.autograd.Function):
             bounds = fused.bounds(-q_n, q_p, v.device)
             out = fused.lsq_forward(fused.flat(v, s), fused.column(s), bounds)
             return fused.unflat(out, v)
-        return (_wide(v) * (1 / s)).clamp_(-q_n, q_p).round_().mul_(s).to(v.dtype)
+        return (wide(v) * (1 / s)).clamp_(-q_n, q_p).round_().mul_(s).to(v.dtype)
 
     @staticmethod
     @once_differentiable
@@ -227,15 +225,15 @@ class _Lsq(torch.autograd.Function):
             flat = fused.flat(v, s), fused.flat(g, s)
             dv, ds = fused.lsq_backward(*flat, fused.column(s), bounds)
             return fused.unflat(dv, v), ds.reshape(s.shape) * ctx.grad_scale, None, None, None
-        ratio, upstream = _wide(v) * (1 / s), _wide(g)
+        ratio, upstream = wide(v) * (1 / s), wide(g)
         dv = ds = None
         if ctx.needs_input_grad[0]:
-            dv = _masked(upstream, ratio, -ctx.q_n, ctx.q_p).to(g.dtype)  # LSQ Eq. 5
+            dv = masked(upstream, ratio, -ctx.q_n, ctx.q_p).to(g.dtype)  # LSQ Eq. 5
         if ctx.needs_input_grad[1]:
             # Eq. 3: round(v/s) - v/s inside; -Q_N or Q_P, as the clamped ratio already is, outside
-            passed = _masked(ratio, ratio, -ctx.q_n, ctx.q_p)
+            passed = masked(ratio, ratio, -ctx.q_n, ctx.q_p)
             q = ratio.clamp_(-ctx.q_n, ctx.q_p).round_().sub_(passed)
-            ds = _weighted_sum(q, upstream, s.shape).mul_(ctx.grad_scale)
+            ds = weighted_sum(q, upstream, s.shape).mul_(ctx.grad_scale)
         return dv, ds, None, None, None
 
 
@@ -274,7 +272,7 @@ class _Interval(torch.autograd.Function):
             numbers = fused.bounds(alpha, beta, x.device), fused.bounds(gamma, 0, x.device)
             out = fused.interval_forward(fused.flat(x, s), fused.column(s), *numbers)
             return fused.unflat(out, x)
-        q = (_wide(x) * (gamma / s)).clamp_(alpha, beta).round_()
+        q = (wide(x) * (gamma / s)).clamp_(alpha, beta).round_()
         return q.div_(gamma).to(x.dtype)
 
     @staticmethod
@@ -287,14 +285,14 @@ class _Interval(torch.autograd.Function):
             flat = fused.flat(x, s), fused.flat(g, s)
             dx, ds = fused.interval_backward(*flat, fused.column(s), bounds, gamma)
             return fused.unflat(dx, x), ds.reshape(s.shape), None, None, None
-        scaled = _wide(x) * (ctx.gamma / s)
-        low = _beyond(ctx.alpha, -1, scaled.dtype)
-        high = _beyond(ctx.beta, 1, scaled.dtype)
-        passed = _masked(_wide(g), scaled, low, high)
+        scaled = wide(x) * (ctx.gamma / s)
+        low = beyond(ctx.alpha, -1, scaled.dtype)
+        high = beyond(ctx.beta, 1, scaled.dtype)
+        passed = masked(wide(g), scaled, low, high)
         dx = ds = None
         if ctx.needs_input_grad[1]:
             # ∂x_q/∂s = -x/s² = -(γx/s)/(γs)
-            ds = _weighted_sum(scaled, passed, s.shape).div_(s * -ctx.gamma)
+            ds = weighted_sum(scaled, passed, s.shape).div_(s * -ctx.gamma)
         if ctx.needs_input_grad[0]:
             dx = passed.div_(s).to(g.dtype)
         return dx, ds, None, None, None
@@ -312,135 +310,6 @@ def interval(x: Tensor, s: Tensor, alpha: int, beta: int, gamma: int) -> Tensor:
         [-1.0, -0.5, 0.5]
     """
     return _Interval.apply(x, s, alpha, beta, gamma)
-
-
-class _LsqPlus(torch.autograd.Function):
-    """LSQ+ : v̂ = s round(clip((v - β)/s, 0, n)) + β with learned s and β."""
-
-    @staticmethod
-    def forward(ctx, v: Tensor, s: Tensor, beta: Tensor, n: int, grad_scale: float) -> Tensor:
-        ctx.save_for_backward(v, s, beta)
-        ctx.n, ctx.grad_scale = n, grad_scale
-        q = (_wide(v) - beta).div_(s).clamp_(0, n).round_()
-        return q.mul_(s).add_(beta).to(v.dtype)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, g: Tensor):
-        v, s, beta = ctx.saved_tensors
-        ratio, upstream = (_wide(v) - beta).div_(s), _wide(g)
-        dv = _masked(upstream, ratio, 0, ctx.n)
-        ds = db = None
-        if ctx.needs_input_grad[2]:  # 0 inside, 1 outside
-            db = (upstream.sum() - dv.sum()).reshape(beta.shape).mul_(ctx.grad_scale)
-        if ctx.needs_input_grad[1]:
-            passed = _masked(ratio, ratio, 0, ctx.n)
-            q = ratio.clamp_(0, ctx.n).round_().sub_(passed)
-            ds = _weighted_sum(q, upstream, s.shape).mul_(ctx.grad_scale)
-        return dv.to(g.dtype), ds, db, None, None
-
-
-def lsq_plus(v: Tensor, s: Tensor, beta: Tensor, n: int, grad_scale: float = 1.0) -> Tensor:
-    """Quantize with a learned step and offset (LSQ+, Bhalgat et al. 2020), codes 0..n.
-
-    ∂v̂/∂s is LSQ's at (v-β)/s; ∂v̂/∂β is 0 inside the range and 1 outside.
-
-    Args:
-        v: any shape.
-        s: positive step, (1,).
-        beta: offset β, (1,), the value of code 0.
-        n: highest code.
-        grad_scale: multiplied into the gradients of `s` and `beta`.
-    """
-    return _LsqPlus.apply(v, s, beta, n, grad_scale)
-
-
-class _Pact(torch.autograd.Function):
-    """PACT: y = clip(x, 0, α) rounded to n steps of α/n."""
-
-    @staticmethod
-    def forward(ctx, x: Tensor, alpha: Tensor, n: int) -> Tensor:
-        ctx.save_for_backward(x, alpha)
-        s = alpha / n
-        return (_wide(x) / s).clamp_(0, n).round_().mul_(s).to(x.dtype)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, g: Tensor):
-        x, alpha = ctx.saved_tensors
-        ratio, upstream = _wide(x) / alpha, _wide(g)
-        below = _masked(upstream, ratio, _beyond(0, -1, ratio.dtype), 1)  # 0 <= x < α
-        dalpha = None
-        if ctx.needs_input_grad[1]:  # 1 where x >= α, with no rounding residual inside
-            dalpha = _masked(upstream, ratio, _beyond(1, -0.5, ratio.dtype), math.inf)
-            dalpha = dalpha.sum().reshape(alpha.shape)
-        return below.to(g.dtype), dalpha, None
-
-
-def pact(x: Tensor, alpha: Tensor, n: int) -> Tensor:
-    """Clip at a learned level and round (PACT, Choi et al. 2018): codes 0..n, step α/n.
-
-    ∂y/∂x = 1 for 0 <= x < α; ∂y/∂α = 1 for x >= α and 0 elsewhere.
-
-    Example:
-        >>> alpha = torch.tensor([2.0], requires_grad=True)
-        >>> pact(torch.tensor([-1.0, 0.6, 1.9, 5.0]), alpha, 3).tolist()
-        [0.0, 0.6666666865348816, 2.0, 2.0]
-    """
-    return _Pact.apply(x, alpha, n)
-
-
-class _Ewgs(torch.autograd.Function):
-    """EWGS: the gradient of a rounding is scaled by where in its cell the value lies."""
-
-    @staticmethod
-    def forward(ctx, x: Tensor, n: int, delta: float) -> Tensor:
-        ctx.save_for_backward(x)
-        ctx.n, ctx.delta = n, delta
-        return (x * n).round_().div_(n)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, g: Tensor):
-        (x,) = ctx.saved_tensors
-        residual = (x * ctx.n).round_().div_(-ctx.n).add_(x)  # x_n - x_q
-        return residual.mul_(g.sign()).mul_(ctx.delta).add_(1).mul_(g), None, None
-
-
-def ewgs_round(x: Tensor, n: int, delta: float) -> Tensor:
-    """Round x in [0, 1] to n steps; g_in = g (1 + δ sign(g) (x_n - x_q)) (EWGS, Lee et al. 2021).
-
-    With δ = 0 this is the straight-through estimator.
-    """
-    return _Ewgs.apply(x, n, delta)
-
-
-class _Sign(torch.autograd.Function):
-    """sign(x) with sign(0) = +1; gradient inside |x| <= 1, constant or Bi-Real's polynomial."""
-
-    @staticmethod
-    def forward(ctx, x: Tensor, polynomial: bool) -> Tensor:
-        ctx.save_for_backward(x)
-        ctx.polynomial = polynomial
-        return torch.where(x >= 0, 1.0, -1.0).to(x.dtype)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, g: Tensor):
-        (x,) = ctx.saved_tensors
-        bound = _beyond(1, 1, x.dtype)
-        passed = _masked(g, x, -bound, bound)
-        return (passed.mul_(2 - 2 * x.abs()) if ctx.polynomial else passed), None
-
-
-def sign(x: Tensor, *, polynomial: bool = False) -> Tensor:
-    """Binarize to ±1, sign(0) = +1, straight-through where |x| <= 1.
-
-    Args:
-        x: any shape, already divided by its scale.
-        polynomial: use Bi-Real Net's slope 2 - 2|x| instead of 1 (Liu et al. 2018; ReActNet).
-    """
-    return _Sign.apply(x, polynomial)
 
 
 def code_dtype(lo: int, hi: int) -> torch.dtype:

@@ -108,12 +108,13 @@ def run_recipe(args: argparse.Namespace) -> dict[str, float]:
 
 
 def _evaluate_recipe(recipe, folder: Path) -> dict[str, float]:
+    from backbones.runtime import resolve_device
     from detection.engines import get_engine
-    from detection.stage import load_images, load_trained, resolve_device, score
+    from detection.stage import load_images, load_trained, score
 
     path = folder / "detector.pth"
     engine = get_engine(recipe.engine)
-    detector, made = load_trained(path, engine=engine, device=resolve_device(recipe.device))
+    detector, made = load_trained(path, engine=engine, device=str(resolve_device(recipe.device)))
     if made.precision != recipe.precision:
         raise ValueError(
             f"{path} holds a detector at {made.precision}, the recipe says {recipe.precision}; "

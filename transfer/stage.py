@@ -2,16 +2,15 @@
 
 import json
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from backbones import LoadReport, load_backbone
+from backbones.runtime import resolve_device, seeded
 from data import Split
 from transfer.metrics import Accuracy, accuracy
 from transfer.protocols import get_protocol
@@ -36,9 +35,9 @@ def run(recipe: Recipe, folder: Path) -> dict[str, Any]:
         ValueError: the checkpoint does not fill the network, or `folder` is another job's.
         FloatingPointError: training diverged.
     """
-    device = _device(recipe.device)
+    device = resolve_device(recipe.device)
     splits = GuardedSplits(recipe.dataset, root=recipe.data_root)
-    with _seeded(recipe.seed, device):
+    with seeded(recipe.seed, device):
         backbone, report = load_backbone(
             recipe.checkpoint, recipe.architecture, allow_partial=recipe.allow_partial
         )
@@ -113,28 +112,3 @@ def _plain(score: Accuracy) -> dict[str, Any]:
 def _job_key(recipe: Recipe, checkpoint_sha256: str) -> dict[str, Any]:
     fields = recipe.model_dump(mode="json", exclude={*recipe.cosmetic, "checkpoint"})
     return {"version": VERSION, "recipe": fields, "checkpoint": checkpoint_sha256}
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:  # how torch says "no such device"
-        raise ValueError(
-            f"device {name!r} cannot be used ({str(error).splitlines()[0]}); nothing was scored. "
-            "Set device to auto, cpu or cuda."
-        ) from error
-    return device
-
-
-@contextmanager
-def _seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed torch's global generators within the block, and restore them after.
-
-    Dropout draws from them, and so do the tensors that a partial checkpoint does not fill.
-    """
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        yield

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from quant.primitives import code_dtype, ewgs_round
+from quant.clipping import ewgs_round
+from quant.primitives import code_dtype
 from quant.quantizers.base import register
 from quant.quantizers.learned import LearnedScale, interval_scale, moments
 

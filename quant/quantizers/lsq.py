@@ -5,8 +5,9 @@ import math
 import torch
 from torch import Tensor, nn
 
+from quant.clipping import lsq_plus
 from quant.precision import OFF
-from quant.primitives import code_dtype, lsq, lsq_plus
+from quant.primitives import code_dtype, lsq
 from quant.quantizers.base import register
 from quant.quantizers.learned import LearnedScale, deviation, moments
 

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from quant.primitives import code_dtype, pact
+from quant.clipping import pact
+from quant.primitives import code_dtype
 from quant.quantizers.base import register
 from quant.quantizers.learned import LearnedScale
 

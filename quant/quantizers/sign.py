@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from quant.primitives import sign
+from quant.clipping import sign
 from quant.quantizers.base import one_of, register
 from quant.quantizers.learned import LearnedScale, interval_scale, moments
 

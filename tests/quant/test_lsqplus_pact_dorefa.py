@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from quant import QUANTIZERS
-from quant.primitives import ewgs_round, lsq_plus, pact, sign
+from quant.clipping import ewgs_round, lsq_plus, pact, sign
 
 DoReFa, EWGS, LSQPlus, PACT, Sign = (
     QUANTIZERS[name] for name in ("DoReFa", "EWGS", "LSQPlus", "PACT", "Sign")

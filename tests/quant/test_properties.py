@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quant import QUANTIZERS, MinMax
-from quant.primitives import fake_quantize, interval, lsq, lsq_plus, pact
+from quant.clipping import lsq_plus, pact
+from quant.primitives import fake_quantize, interval, lsq
 
 examples = settings(deadline=None, max_examples=25, derandomize=True)
 

@@ -133,7 +133,7 @@ def test_a_folder_of_another_job_is_refused(checkpoint, tmp_path):
 
 
 def test_a_device_that_is_not_there_is_said_so(checkpoint, tmp_path):
-    with pytest.raises(ValueError, match=r"cannot be used.*nothing was scored"):
+    with pytest.raises(ValueError, match=r"cannot be used.*nothing was run"):
         run(_recipe(checkpoint, device="cuda:99"), tmp_path)
 
 
