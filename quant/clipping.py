@@ -89,53 +89,80 @@ def pact(x: Tensor, alpha: Tensor, n: int) -> Tensor:
 
 
 class _Ewgs(torch.autograd.Function):
-    """EWGS: the gradient of a rounding is scaled by where in its cell the value lies."""
+    """EWGS: x_n = clip((x-l)/w, 0, 1) rounded to n steps, w = u - l; both bounds learned."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, n: int, delta: float) -> Tensor:
-        ctx.save_for_backward(x)
+    def forward(ctx, x: Tensor, lower: Tensor, width: Tensor, n: int, delta: float) -> Tensor:
+        ctx.save_for_backward(x, lower, width)
         ctx.n, ctx.delta = n, delta
-        return (x * n).round_().div_(n)
+        unit = (wide(x) - lower).div_(width).clamp_(0, 1)
+        return unit.mul_(n).round_().div_(n).to(x.dtype)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, g: Tensor):
-        (x,) = ctx.saved_tensors
-        residual = (x * ctx.n).round_().div_(-ctx.n).add_(x)  # x_n - x_q
-        return residual.mul_(g.sign()).mul_(ctx.delta).add_(1).mul_(g), None, None
+        x, lower, width = ctx.saved_tensors
+        upstream = wide(g)
+        ratio = (wide(x) - lower).div_(width)
+        unit = ratio.clamp(0, 1)
+        residual = (unit * ctx.n).round_().div_(-ctx.n).add_(unit)  # x_n - x_q
+        corrected = residual.mul_(upstream.sign()).mul_(ctx.delta).add_(1).mul_(upstream)
+        low, high = beyond(0, -1, ratio.dtype), beyond(1, 1, ratio.dtype)
+        dx = masked(corrected, ratio, low, high).div_(width)  # the closed interval
+        dl = dw = None
+        if ctx.needs_input_grad[1]:
+            dl = -dx.sum_to_size(lower.shape)
+        if ctx.needs_input_grad[2]:
+            dw = -weighted_sum(unit, dx, width.shape)
+        return dx.to(g.dtype), dl, dw, None, None
 
 
-def ewgs_round(x: Tensor, n: int, delta: float) -> Tensor:
-    """Round x in [0, 1] to n steps; g_in = g (1 + δ sign(g) (x_n - x_q)) (EWGS, Lee et al. 2021).
+def ewgs(x: Tensor, lower: Tensor, width: Tensor, n: int, delta: float) -> Tensor:
+    """Round x_n = clip((x-l)/w, 0, 1) to n steps with EWGS's gradient (Lee et al. 2021).
 
-    With δ = 0 this is the straight-through estimator.
+    The rounding passes g (1 + δ sign(g) (x_n - x_q)); the clip passes it in the closed interval. With
+    δ = 0 this is the straight-through estimator.
+
+    Args:
+        x: any shape.
+        lower: l, one element or broadcastable against `x`.
+        width: w = u - l, positive, shaped like `lower`.
+        n: steps.
+        delta: δ.
     """
-    return _Ewgs.apply(x, n, delta)
+    return _Ewgs.apply(x, lower, width, n, delta)
 
 
 class _Sign(torch.autograd.Function):
-    """sign(x) with sign(0) = +1; gradient inside |x| <= 1, constant or Bi-Real's polynomial."""
+    """sign(x) with sign(0) = +1; gradient inside |x/s| <= 1, constant or Bi-Real's polynomial."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, polynomial: bool) -> Tensor:
-        ctx.save_for_backward(x)
+    def forward(ctx, x: Tensor, s: Tensor, polynomial: bool) -> Tensor:
+        ctx.save_for_backward(x, s)
         ctx.polynomial = polynomial
         return torch.where(x >= 0, 1.0, -1.0).to(x.dtype)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, g: Tensor):
-        (x,) = ctx.saved_tensors
-        bound = beyond(1, 1, x.dtype)
-        passed = masked(g, x, -bound, bound)
-        return (passed.mul_(2 - 2 * x.abs()) if ctx.polynomial else passed), None
+        x, s = ctx.saved_tensors
+        ratio = wide(x) / s
+        bound = beyond(1, 1, ratio.dtype)
+        passed = masked(wide(g), ratio, -bound, bound)
+        ratio.clamp_(-1, 1)
+        if ctx.polynomial:
+            passed = passed.mul_(2 - 2 * ratio.abs())
+        dx = passed.div_(s)
+        ds = -weighted_sum(ratio, dx, s.shape) if ctx.needs_input_grad[1] else None
+        return dx.to(g.dtype), ds, None
 
 
-def sign(x: Tensor, *, polynomial: bool = False) -> Tensor:
-    """Binarize to ±1, sign(0) = +1, straight-through where |x| <= 1.
+def sign(x: Tensor, s: Tensor, *, polynomial: bool = False) -> Tensor:
+    """Binarize to ±1, sign(0) = +1, as the sign of x/s: the gradient is 1/s where |x| <= s.
 
     Args:
-        x: any shape, already divided by its scale.
-        polynomial: use Bi-Real Net's slope 2 - 2|x| instead of 1 (Liu et al. 2018; ReActNet).
+        x: any shape.
+        s: positive scale, one element or broadcastable against `x`; its gradient is -x/s² there.
+        polynomial: use Bi-Real Net's slope 2 - 2|x/s| instead of 1 (Liu et al. 2018; ReActNet).
     """
-    return _Sign.apply(x, polynomial)
+    return _Sign.apply(x, s, polynomial)

@@ -1,9 +1,11 @@
-"""Quantizer kernels that read and write each tensor once, compiled when asked for.
+"""Quantizer kernels that read and write each tensor once, compiled by torch for the device at hand.
 
-`primitives` computes with a handful of eager operations, each a pass over memory. Here the same
-formulas are one kernel forward and one backward, compiled by torch for the device at hand. Compiling
-takes some ten seconds in a new process, so it is for runs that last: `use_fused_kernels(True)`, or
-LOWBIT_FUSED=1. Without a compiler the eager route stays, with a warning.
+`primitives` computes with a handful of eager operations, each a pass over memory and, on a GPU, a
+kernel launch. Here the same formulas are one kernel forward and one backward. They are used for CUDA
+tensors as a matter of course, and on a CPU when asked for, because compiling takes some ten seconds in
+a new process and gains a few percent there: `use_fused_kernels(True)`, or LOWBIT_FUSED=1.
+`use_fused_kernels(False)` and LOWBIT_FUSED=0 turn them off everywhere. Without a compiler the eager
+route stays, with a warning.
 
 One compilation serves every shape and bit-width: kernels see a dense tensor as one dimension (or as
 (C, K) where there is a scale a channel), detached, and bit-widths as numbers in a tensor. Compiled on
@@ -19,47 +21,54 @@ import os
 import shutil
 from collections.abc import Callable
 from functools import cache, wraps
+from importlib.util import find_spec
 
 import torch
 from torch import Tensor
 
 _logger = logging.getLogger(__name__)
-_wanted = os.environ.get("LOWBIT_FUSED", "0") not in ("", "0", "no", "false")
+_SETTINGS = {"": None, "auto": None, "1": True, "yes": True, "0": False, "no": False}
+_setting = os.environ.get("LOWBIT_FUSED", "").lower()
+if _setting not in _SETTINGS:
+    raise ValueError(
+        f"LOWBIT_FUSED is {_setting!r}; nothing was started. Set it to 1 (fused kernels everywhere), 0 "
+        "(nowhere) or auto (on CUDA)."
+    )
+_wanted: bool | None = _SETTINGS[_setting]
 
 
-def use_fused_kernels(wanted: bool = True) -> bool:
-    """Turn the fused kernels on or off for this process; return whether they are on."""
+def use_fused_kernels(wanted: bool | None) -> None:
+    """Use the fused kernels in this process: everywhere, nowhere, or (None) on CUDA only."""
     global _wanted
     _wanted = wanted
-    return fused_kernels()
 
 
-def fused_kernels() -> bool:
-    """Whether quantizers use fused kernels: asked for, and a compiler is here."""
-    return _wanted and _can_compile()
+def fused_kernels(device: torch.device | str = "cpu") -> bool:
+    """Whether quantizers use fused kernels for tensors on `device`."""
+    kind = torch.device(device).type
+    return (kind == "cuda" if _wanted is None else _wanted) and _can_compile(kind)
 
 
 @cache
-def _can_compile() -> bool:
-    if torch.cuda.is_available() or shutil.which(os.environ.get("CXX", "g++")):
-        return True
-    _logger.warning(
-        "Fused kernels were asked for, but there is no C++ compiler; quantizers run eagerly. Install "
-        "g++, or name a compiler in CXX."
-    )
-    return False
+def _can_compile(kind: str) -> bool:
+    if kind == "cuda":
+        tool, found = "Triton (pip install triton)", find_spec("triton") is not None
+    else:
+        tool = "a C++ compiler (g++, or the one named in CXX)"
+        found = shutil.which(os.environ.get("CXX", "g++")) is not None
+    if not found:
+        _logger.warning("Fused kernels need %s, which is not here; quantizers run eagerly.", tool)
+    return found
 
 
 def fits(*tensors: Tensor) -> bool:
     """Whether the kernels can take these tensors: float32 or half, dense, of one layout."""
-    first = tensors[0]
-    return all(
-        t.dtype in (torch.float32, torch.bfloat16, torch.float16)
-        and t.stride() == first.stride()
-        and t.numel() > 0
-        and _is_dense(t)
-        for t in tensors
-    )
+    stride = tensors[0].stride()
+    for t in tensors:  # no generator expression: torch.compile traces through here
+        known = t.dtype in (torch.float32, torch.bfloat16, torch.float16)
+        if not known or t.stride() != stride or t.numel() == 0 or not _is_dense(t):
+            return False
+    return True
 
 
 def _is_dense(t: Tensor) -> bool:
@@ -71,10 +80,14 @@ def _is_dense(t: Tensor) -> bool:
 def flat(t: Tensor, scale: Tensor) -> Tensor:
     """View a dense tensor in memory order as (N,), or (C, K) for a scale a channel; detached."""
     t = t.detach()
-    if scale.numel() == 1:
-        return t.as_strided((t.numel(),), (1,))
-    channels = scale.numel()
-    return t.as_strided((channels, t.numel() // channels), (t.stride(0), 1))
+    return t.as_strided((t.numel(),), (1,)) if scale.numel() == 1 else rows(t, scale.numel())
+
+
+def rows(t: Tensor, channels: int) -> Tensor:
+    """View a dense tensor as (C, K), each channel in memory order; copy one that is not dense."""
+    if not _is_dense(t):
+        return t.reshape(channels, -1)
+    return t.as_strided((channels, t.numel() // channels), (t.numel() // channels, 1))
 
 
 def unflat(t: Tensor, like: Tensor) -> Tensor:
@@ -171,7 +184,7 @@ def interval_backward(
     scaled = x.float() * (gamma[0] / s)
     inside = (scaled >= b[0]) & (scaled <= b[1])
     passed = torch.where(inside, g.float(), 0.0) / s
-    return passed.to(g.dtype), _sum(-passed * scaled) / gamma[0]
+    return passed.to(g.dtype), _sum(-passed * _clip(scaled, b)) / gamma[0]
 
 
 @kernel
@@ -193,9 +206,9 @@ def sgd_transition_step(
     """
     v = momentum * hyper[1] + (g + hyper[0] * w)
     stepped = w - u * v
-    now = _clip(stepped * (gamma[0] / s), b).round().to(code.dtype)
-    changed = (now != code).sum()
+    now = _clip(stepped * (gamma[0] / s), b).round()
+    changed = torch.where(now == code.float(), 0.0, 1.0).sum()  # integer sums are not vectorized
     momentum.copy_(v)
     w.copy_(stepped)
-    code.copy_(now)
+    code.copy_(now.to(code.dtype))
     return changed

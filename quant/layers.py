@@ -63,6 +63,10 @@ class OutputScale(nn.Module):
 
     def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
         super()._load_from_state_dict(state_dict, prefix, *args)
+        self.follow_buffers()
+
+    def follow_buffers(self) -> None:
+        """Set `initialized` from the buffer that says the same."""
         self.initialized = bool(self.q_state)
 
 
@@ -90,6 +94,8 @@ class WeightQuantized(Quantized):
         weight = self.w_quant(self.weight)
         if self.out_scale is None:
             return weight
+        if not self.out_scale.initialized:
+            self.out_scale.follow_buffers()
         if not self.out_scale.initialized:
             self.out_scale.init_from(self.w_quant.gain * self.a_quant.gain)
         return weight * self.out_scale.q_scale

@@ -12,6 +12,8 @@ that broadcasts against the input.
 Legend: v input, s scale (step size), z zero-point, q code, g incoming gradient.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
@@ -37,13 +39,32 @@ def beyond(bound: float, outward: float, dtype: torch.dtype) -> float:
 
 def weighted_sum(q: Tensor, g: Tensor, shape: torch.Size) -> Tensor:
     """Return the sum of q·g over the axes along which a tensor of `shape` was broadcast."""
-    if shape.numel() == 1:
+    if shape.numel() == 1 and not torch.compiler.is_compiling():  # a compiler fuses the sum instead
         return torch.dot(q.flatten(), g.flatten()).reshape(shape)
     return q.mul_(g).sum_to_size(shape)
 
 
+_CHUNK = 64
+
+
+def place(rows: Tensor, extreme: Callable[..., Tensor]) -> Tensor:
+    """Return the first index of each row's extreme, `torch.amax` or `torch.amin`: (C, K) -> (C, 1).
+
+    `argmax` over a dimension is not vectorized on a CPU and takes ten times as long as `amax`; so find
+    the chunk with `amax` and look only into that.
+    """
+    find = torch.argmax if extreme is torch.amax else torch.argmin
+    channels, width = rows.shape
+    if width % _CHUNK:
+        return find(rows, 1, keepdim=True)
+    chunks = rows.reshape(channels, -1, _CHUNK)
+    chunk = find(extreme(chunks, 2), 1, keepdim=True)  # (C, 1)
+    inside = chunks.gather(1, chunk[:, :, None].expand(-1, 1, _CHUNK)).squeeze(1)
+    return chunk * _CHUNK + find(inside, 1, keepdim=True)
+
+
 def _is_fused(*tensors: Tensor) -> bool:
-    return fused.fused_kernels() and fused.fits(*tensors)
+    return fused.fused_kernels(tensors[0].device) and fused.fits(*tensors)
 
 
 def _zero_column(z: Tensor | None, s: Tensor) -> Tensor:
@@ -87,14 +108,17 @@ class _Symmetric(torch.autograd.Function):
     def backward(ctx, g: Tensor):
         v, s = ctx.saved_tensors
         dv, ds = _affine_backward(v, g, s, None, ctx.lo, ctx.hi, True)
-        rows = v.reshape(s.numel(), -1)
-        top, bottom = rows.argmax(1, keepdim=True), rows.argmin(1, keepdim=True)  # (C, 1)
+        alike = fused.fits(v, dv)
+        rows = fused.rows(v, s.numel()) if alike else v.reshape(s.numel(), -1)
+        flat = fused.rows(dv, s.numel()) if alike else dv.reshape(s.numel(), -1)
+        top, bottom = place(rows, torch.amax), place(rows, torch.amin)  # (C, 1)
         high, low = rows.gather(1, top), rows.gather(1, bottom)
         top = torch.where(high >= -low, top, bottom)
         # A channel of zeros has the stand-in scale 1 and sign(0) = 0: nothing flows.
         share = torch.where(high >= -low, high, low).sign() * (ds.reshape(-1, 1) / ctx.n)
-        flat = dv.reshape(s.numel(), -1).scatter_add_(1, top, share.to(dv.dtype))
-        return flat.reshape(dv.shape), None, None, None, None
+        flat.scatter_add_(1, top, share.to(dv.dtype))
+        dv = dv if alike else flat.reshape(dv.shape)
+        return dv, None, None, None, None
 
 
 def _affine_forward(v: Tensor, s: Tensor, z: Tensor | None, lo: int, hi: int) -> Tensor:
@@ -292,6 +316,7 @@ class _Interval(torch.autograd.Function):
         dx = ds = None
         if ctx.needs_input_grad[1]:
             # ∂x_q/∂s = -x/s² = -(γx/s)/(γs)
+            scaled.clamp_(low, high)  # an infinite value times its masked gradient would be NaN
             ds = weighted_sum(scaled, passed, s.shape).div_(s * -ctx.gamma)
         if ctx.needs_input_grad[0]:
             dx = passed.div_(s).to(g.dtype)

@@ -209,7 +209,7 @@ class _Transition:
         """Whether the one-pass kernel serves: plain SGD on interval-quantized float32 weights."""
         return (
             isinstance(self, optim.SGD)
-            and fused.fused_kernels()
+            and fused.fused_kernels(self._rate.device)
             and not any(
                 g["nesterov"] or g["maximize"] or g["dampening"] for g in self._latent_groups
             )

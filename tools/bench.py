@@ -38,13 +38,16 @@ def main(argv: list[str] | None = None) -> int:
     keep_freed_memory()
     torch.set_num_threads(1)
     rows = []
-    print(f"{'case':<88} {'ours':>10} {'against':>10} {'ratio':>7} {'target':>7}", flush=True)
+    head = f"{'case':<88} {'moved':>9} {'ours':>10} {'against':>10} {'ratio':>7} {'target':>7}"
+    print(head, flush=True)
     for row in cases(args.quick):
         rows.append(dataclasses.asdict(row))
         mark = "" if row.target is None else f"{row.target:7.2f}"
+        moved = "" if row.moved_mib is None else f"{row.moved_mib:.0f} MiB"
         missed = row.target is not None and row.ratio > row.target
         print(
-            f"{row.case:<88} {_ms(row.ours_s):>10} {_ms(row.against_s):>10} {row.ratio:7.2f} {mark:>7}"
+            f"{row.case:<88} {moved:>9} {_ms(row.ours_s):>10} {_ms(row.against_s):>10}"
+            f" {row.ratio:7.2f} {mark:>7}"
             f"{'  missed' if missed else ''}",
             flush=True,
         )

@@ -7,6 +7,8 @@ import torch
 from timing import Case, ratio_rows
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from backbones import create_backbone
 from quant import Precision, calibrate, quantize, quantized_layers, transition, use_fused_kernels
@@ -23,7 +25,9 @@ def cases(quick: bool = False) -> Iterator[dict]:
     yield from transition_steps(repeats=3 if quick else 9)
     yield from networks("resnet18_cifar", 32, batch=16, repeats=2 if quick else 7)
     if not quick:
+        yield from networks("resnet18_cifar", 32, batch=16, repeats=5, channels_last=True)
         yield from networks("resnet18", 224, batch=4, repeats=5)
+        yield from compiled_networks("resnet18_cifar", 32, batch=16, repeats=7)
 
 
 # operators -------------------------------------------------------------------------------------
@@ -42,7 +46,11 @@ def native_lsq(v: Tensor, s: Tensor, q_n: int, q_p: int, g: float) -> Tensor:
 
 
 def operators(repeats: int) -> Iterator[dict]:
-    """An operator forward and backward over copying its tensor twice: the physical floor."""
+    """An operator forward and backward over copying its tensor twice: the physical floor.
+
+    The copies go into new memory, as an operator's outputs do. Into memory that is there already, and
+    in the cache, a copy is faster still; that is a row of its own.
+    """
     x = torch.randn(ACTIVATION)
     v, s = x.clone().requires_grad_(), torch.tensor([0.3], requires_grad=True)
     fixed, upstream, target = torch.tensor([0.3]), torch.randn_like(x), torch.empty_like(x)
@@ -57,7 +65,11 @@ def operators(repeats: int) -> Iterator[dict]:
 
         return call
 
-    def copy_twice() -> None:
+    def clone_twice() -> None:
+        first, second = x.clone(), upstream.clone()
+        del first, second
+
+    def overwrite_twice() -> None:
         target.copy_(x)
         target.copy_(upstream)
 
@@ -66,14 +78,46 @@ def operators(repeats: int) -> Iterator[dict]:
         "min-max": both(lambda: fake_quantize(v, fixed, None, -8, 7), v),
         "interval": both(lambda: interval(v, s, -8, 7, 8), v, s),
     }
-    variants = {"copy": copy_twice}
+    peers = {
+        "LSQ op, plain autograd": both(lambda: naive_lsq(v, s, 8, 7, 0.01), v, s),
+        "LSQ op, torch native": both(lambda: native_lsq(v, s, 8, 7, 0.01), v, s),
+    }
+    variants = {"copy": clone_twice, "overwriting copy": overwrite_twice}
+    moved = {"overwriting copy": 4 * x.nbytes / 2**20}
     for name, run in ours.items():
         variants[f"{name} op, fused"] = with_fused(run, True)
         variants[f"{name} op, eager"] = with_fused(run, False)
-    variants["LSQ op, plain autograd"] = both(lambda: naive_lsq(v, s, 8, 7, 0.01), v, s)
-    variants["LSQ op, torch native"] = both(lambda: native_lsq(v, s, 8, 7, 0.01), v, s)
+        moved[f"{name} op, fused"] = 5 * x.nbytes / 2**20  # v -> v̂; v, g -> dv
+        moved[f"{name} op, eager"] = moved_mib(run)
+    for name, run in peers.items():
+        variants[name] = run
+        moved[name] = moved_mib(run)
     targets = {"LSQ op, fused": 1.7, "LSQ op, eager": 3.8}
-    yield from ratio_rows(variants, "copy", repeats, targets, note="8 MiB, read + write twice")
+    note = "8 MiB, read + write twice"
+    yield from ratio_rows(variants, "copy", repeats, targets, note=note, moved_mib=moved)
+
+
+class _Moved(TorchDispatchMode):
+    """Count the bytes that eager operations read and write; a view moves none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bytes = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        if not func.is_view:
+            tensors = [t for t in tree_leaves((args, kwargs, out)) if isinstance(t, Tensor)]
+            self.bytes += sum(t.nbytes for t in tensors)
+        return out
+
+
+def moved_mib(run: Callable) -> float:
+    """Return MiB read and written by one call, eagerly."""
+    use_fused_kernels(False)
+    with _Moved() as moved:
+        run()
+    return moved.bytes / 2**20
 
 
 # saved activations -------------------------------------------------------------------------------
@@ -196,11 +240,14 @@ def brevitas_network(net: nn.Module, reference: nn.Module) -> nn.Module | None:
     return net
 
 
-def networks(architecture: str, size: int, *, batch: int, repeats: int) -> Iterator[dict]:
+def networks(
+    architecture: str, size: int, *, batch: int, repeats: int, channels_last: bool = False
+) -> Iterator[dict]:
     """A training step of a whole network, forward and backward, over full precision."""
     torch.manual_seed(0)
-    images = torch.randn(batch, 3, size, size)
-    full = create_backbone(architecture).train()
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    images = torch.randn(batch, 3, size, size).to(memory_format=layout)
+    full = create_backbone(architecture).train().to(memory_format=layout)
 
     def step(net: nn.Module, fused: bool = False) -> Callable[[], None]:
         def run() -> None:
@@ -210,12 +257,7 @@ def networks(architecture: str, size: int, *, batch: int, repeats: int) -> Itera
 
         return run
 
-    def low_bit(policy: str) -> nn.Module:
-        net = quantize(copy.deepcopy(full), policy, W4A4)
-        calibrate(net, [images])
-        return net.train()
-
-    learned, ranges, fixed = low_bit("lsq"), low_bit("ssql"), low_bit("tr")
+    learned, ranges, fixed = (low_bit(full, policy, images) for policy in ("lsq", "ssql", "tr"))
     variants = {
         "full precision": step(full),
         "LSQ 4w4a, fused": step(learned, True),
@@ -234,5 +276,41 @@ def networks(architecture: str, size: int, *, batch: int, repeats: int) -> Itera
         "min-max 4w4a, fused": 1.10,
         "interval 4w4a, fused": 1.15,
     }
-    note = f"{architecture}, {batch} x {size} px, forward + backward"
+    note = f"{architecture}, {batch} x {size} px{', channels_last' if channels_last else ''}"
     yield from ratio_rows(variants, "full precision", repeats, targets, note=note)
+
+
+def low_bit(full: nn.Module, policy: str, images: Tensor) -> nn.Module:
+    """Return a calibrated 4w4a copy in train mode."""
+    net = quantize(copy.deepcopy(full), policy, W4A4)
+    calibrate(net, [images])
+    return net.train()
+
+
+def compiled_networks(architecture: str, size: int, *, batch: int, repeats: int) -> Iterator[dict]:
+    """The same with the whole network under `torch.compile`, full precision as well."""
+    torch.manual_seed(0)
+    use_fused_kernels(False)
+    images = torch.randn(batch, 3, size, size)
+    full = create_backbone(architecture).train()
+    nets = {
+        "full precision, compiled": full,
+        **{
+            f"{name} 4w4a, compiled": low_bit(full, policy, images)
+            for name, policy in (("LSQ", "lsq"), ("min-max", "ssql"), ("interval", "tr"))
+        },
+    }
+
+    def step(net: nn.Module) -> Callable[[], None]:
+        compiled = torch.compile(net, fullgraph=True)
+
+        def run() -> None:
+            compiled(images).square().mean().backward()
+            net.zero_grad(set_to_none=True)
+
+        return run
+
+    variants = {name: step(net) for name, net in nets.items()}
+    note = f"{architecture}, {batch} x {size} px"
+    targets = {"LSQ 4w4a, compiled": 1.08}
+    yield from ratio_rows(variants, "full precision, compiled", repeats, targets, note=note)

@@ -16,6 +16,7 @@ class Case:
     against_s: float | None
     ratio: float
     target: float | None = None
+    moved_mib: float | None = None  # read and written by ours
 
 
 def ratio_rows(
@@ -25,6 +26,7 @@ def ratio_rows(
     targets: Mapping[str, float],
     *,
     note: str,
+    moved_mib: Mapping[str, float] | None = None,
 ) -> Iterator[Case]:
     """Time every variant in turn, `repeats` rounds after one to warm up, and compare medians.
 
@@ -51,4 +53,5 @@ def ratio_rows(
             statistics.median(seconds[against]),
             statistics.median(ratios),
             targets.get(name),
+            (moved_mib or {}).get(name),
         )

@@ -123,7 +123,9 @@ class Quantizer(nn.Module):
         if self._bits >= OFF or x.numel() == 0:
             return x
         if not self.ready:
-            self._initialize_late(x.detach())
+            self.follow_buffers()  # an average of models is given tensors, but no attributes
+            if not self.ready:
+                self._initialize_late(x.detach())
         return self._quantize(x)
 
     def _quantize(self, x: Tensor) -> Tensor:
@@ -136,6 +138,9 @@ class Quantizer(nn.Module):
     def grid(self, x: Tensor) -> tuple[Tensor | float, Tensor | float]:
         """Return (step, offset) of the grid for `x`: forward(x) is codes(x) * step + offset."""
         return self.scale, 0.0
+
+    def follow_buffers(self) -> None:
+        """Set what is kept as attributes (initialized, signed) from the buffers that say the same."""
 
     def reset(self) -> None:
         """Forget what was observed."""

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from quant.primitives import code_dtype
+from quant.primitives import code_dtype, interval
 from quant.quantizers.base import Quantizer, one_of, register
 
 
@@ -86,16 +86,13 @@ class DoReFa(Quantizer):
         return magnitude.flatten(1).mean(1).reshape(self.scale_shape)
 
     def _quantize(self, x: Tensor) -> Tensor:
+        if self.role == "activation":
+            n = 2**self._bits - 1
+            return interval(x, torch.ones(1, device=x.device), 0, n, n)
         with torch.no_grad():
             step, offset = self.grid(x)
             value = self._codes(x) * step + offset
-        if self.role == "activation":
-            # Straight through inside the closed range: clip's own derivative is not used, since
-            # torch changed what it is at the bounds.
-            inside = (x.detach() >= 0) & (x.detach() <= 1)
-            smooth = torch.where(inside, x, 0.0)
-        else:
-            smooth = x if self._is_sign else 2 * self._unit(x) - 1
+        smooth = x if self._is_sign else 2 * self._unit(x) - 1
         # This way around the value is on the grid to the last bit: what is added is exactly 0.
         return (value + (smooth - smooth.detach())).to(x.dtype)
 

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from quant.clipping import ewgs_round
-from quant.primitives import code_dtype
+from quant.clipping import ewgs
+from quant.primitives import code_dtype, wide
 from quant.quantizers.base import register
 from quant.quantizers.learned import LearnedScale, interval_scale, moments
 
@@ -53,23 +53,15 @@ class EWGS(LearnedScale):
         self.q_lower.copy_(-upper.reshape(self.scale_shape))
         return 2 * upper
 
-    def _unit(self, x: Tensor) -> Tensor:
-        """x_n. The clip's gradient is 1 in the closed interval, whatever torch's clamp has."""
-        wide = x if x.dtype == torch.float64 else x.float()
-        unit = (wide - self.q_lower) / self.scale
-        with torch.no_grad():
-            inside = ((unit >= 0) & (unit <= 1)).to(unit.dtype)
-            bound = (unit > 1).to(unit.dtype)
-        return unit * inside + bound
-
     def _quantize(self, x: Tensor) -> Tensor:
-        y = ewgs_round(self._unit(x), self.levels()[1], self.delta)
+        y = ewgs(wide(x), self.q_lower, self.scale, self.levels()[1], self.delta)
         return (2 * y - 1 if self.role == "weight" else y).to(x.dtype)
 
     @torch.no_grad()
     def codes(self, x: Tensor) -> Tensor:
         n = self.levels()[1]
-        return (self._unit(x) * n).round_().to(code_dtype(0, n))
+        unit = ((x - self.q_lower) / self.scale).clamp_(0, 1)
+        return unit.mul_(n).round_().to(code_dtype(0, n))
 
     def grid(self, x: Tensor) -> tuple[Tensor, float]:
         step = torch.full((1,), 1 / self.levels()[1], device=x.device)

@@ -96,9 +96,12 @@ class LearnedScale(Quantizer):
     def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
         super()._load_from_state_dict(state_dict, prefix, *args)
         if prefix + "q_state" in state_dict:
-            initialized, signed, reference_bits = self.q_state.tolist()
-            self.initialized, self.signed = bool(initialized), bool(signed)
-            self._restore(reference_bits)
+            self.follow_buffers()
+
+    def follow_buffers(self) -> None:
+        initialized, signed, reference_bits = self.q_state.tolist()
+        self.initialized, self.signed = bool(initialized), bool(signed)
+        self._restore(reference_bits)
 
     def _restore(self, reference_bits: int) -> None:
         """Follow a state dict whose scale belongs to `reference_bits`."""

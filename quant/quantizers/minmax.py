@@ -6,6 +6,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from quant import fused
 from quant.precision import MAX_BITS
 from quant.primitives import (
     code_dtype,
@@ -143,7 +144,7 @@ class MinMax(Quantizer):
         if self.channels is None:
             low, high = torch.aminmax(x)
         else:  # two vectorized passes; aminmax over a dimension is not vectorized
-            rows = x.flatten(1)
+            rows = fused.rows(x, len(x))
             low, high = rows.amin(1), rows.amax(1)
         return low.reshape(self.scale_shape), high.reshape(self.scale_shape)
 
@@ -216,7 +217,11 @@ class MinMax(Quantizer):
 
     def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
         super()._load_from_state_dict(state_dict, prefix, *args)
-        if self.range != "call" and prefix + "q_min" in state_dict:
+        if prefix + "q_min" in state_dict:
+            self.follow_buffers()
+
+    def follow_buffers(self) -> None:
+        if self.range != "call":
             self.initialized = bool(torch.isfinite(self.q_min).all())
 
     def extra_repr(self) -> str:

@@ -55,7 +55,7 @@ class Sign(LearnedScale):
         return magnitude.flatten(1).mean(1).reshape(self.scale_shape)
 
     def _quantize(self, x: Tensor) -> Tensor:
-        y = sign(x / self.scale, polynomial=self.gradient == "polynomial")
+        y = sign(x, self.scale, polynomial=self.gradient == "polynomial")
         return (y * self._size(x)).to(x.dtype)
 
     @torch.no_grad()

@@ -8,6 +8,7 @@ from quant import (
     Precision,
     calibrate,
     fused,
+    fused_kernels,
     get_policy,
     quantize,
     set_precision,
@@ -26,11 +27,30 @@ OPERATORS = {
 @pytest.fixture
 def switch():
     before = fused._wanted
-    if not use_fused_kernels(True):
+    use_fused_kernels(True)
+    if not fused_kernels():
         use_fused_kernels(before)
         pytest.skip("there is no C++ compiler: quantizers run eagerly")
     yield use_fused_kernels
     use_fused_kernels(before)
+
+
+def test_are_used_on_cuda_unless_told_otherwise(switch, monkeypatch):
+    monkeypatch.setattr(fused, "_can_compile", lambda kind: True)
+    for wanted, expected in ((None, (True, False)), (True, (True, True)), (False, (False, False))):
+        switch(wanted)
+        assert (fused_kernels("cuda"), fused_kernels("cpu")) == expected
+
+
+def test_a_missing_compiler_is_said_once_and_leaves_the_eager_route(switch, monkeypatch, caplog):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    fused._can_compile.cache_clear()
+    try:
+        assert not fused_kernels() and not fused_kernels()
+        assert caplog.text.count("C++ compiler") == 1
+    finally:
+        monkeypatch.undo()
+        fused._can_compile.cache_clear()
 
 
 def run(operator, v, s, bits, upstream):

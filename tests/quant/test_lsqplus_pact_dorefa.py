@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from quant import QUANTIZERS
-from quant.clipping import ewgs_round, lsq_plus, pact, sign
+from quant.clipping import ewgs, lsq_plus, pact, sign
 
 DoReFa, EWGS, LSQPlus, PACT, Sign = (
     QUANTIZERS[name] for name in ("DoReFa", "EWGS", "LSQPlus", "PACT", "Sign")
@@ -133,7 +133,7 @@ def test_dorefa_weight_gradient_is_that_of_tanh():
 
 def test_ewgs_scales_the_gradient_by_the_residual():
     x = torch.rand(200, dtype=torch.float64)
-    out, (dx,), g = gradients(lambda x: ewgs_round(x, 7, 0.2), x)
+    out, (dx,), g = gradients(lambda x: ewgs(x, torch.zeros(1), torch.ones(1), 7, 0.2), x)
     torch.testing.assert_close(out, (x * 7).round() / 7)
     torch.testing.assert_close(dx, g * (1 + 0.2 * g.sign() * (x - out)))
 
@@ -141,8 +141,22 @@ def test_ewgs_scales_the_gradient_by_the_residual():
 def test_ewgs_with_delta_zero_is_straight_through():
     """[T:E5]"""
     x = torch.rand(50)
-    _, (dx,), g = gradients(lambda x: ewgs_round(x, 3, 0.0), x)
+    _, (dx,), g = gradients(lambda x: ewgs(x, torch.zeros(1), torch.ones(1), 3, 0.0), x)
     torch.testing.assert_close(dx, g)
+
+
+def test_ewgs_bounds_get_the_gradients_of_its_formula():
+    """Against autograd through x_n = clip((x-l)/w, 0, 1) with the rounding's gradient as a factor."""
+    x, lower, width = torch.randn(300).double(), torch.tensor([-0.7]).double(), torch.tensor([1.3])
+    width = width.double()
+    _, ours, g = gradients(lambda *leaves: ewgs(*leaves, 7, 0.2), x, lower, width)
+    leaves = [t.clone().requires_grad_() for t in (x, lower, width)]
+    unit = (leaves[0] - leaves[1]) / leaves[2]
+    unit = torch.where((unit >= 0) & (unit <= 1), unit, (unit > 1).double())
+    residual = (unit - (unit * 7).round() / 7).detach()
+    (unit * g * (1 + 0.2 * g.sign() * residual)).sum().backward()
+    for mine, leaf in zip(ours, leaves, strict=True):
+        torch.testing.assert_close(mine, leaf.grad)
 
 
 def test_ewgs_levels_and_bounds():
@@ -160,10 +174,10 @@ def test_ewgs_levels_and_bounds():
 
 def test_sign_values_and_slopes():
     x = torch.tensor([-2.0, -1.0, -0.5, 0.0, 0.25, 1.0, 1.5])
-    y, (dx,), g = gradients(sign, x)
+    y, (dx,), g = gradients(lambda x: sign(x, torch.ones(1)), x)
     assert y.tolist() == [-1, -1, -1, 1, 1, 1, 1]
     torch.testing.assert_close(dx, g * (x.abs() <= 1))
-    _, (dx,), g = gradients(lambda x: sign(x, polynomial=True), x)
+    _, (dx,), g = gradients(lambda x: sign(x, torch.ones(1), polynomial=True), x)
     torch.testing.assert_close(dx, g * (x.abs() <= 1) * (2 - 2 * x.abs()))
 
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from quant.primitives import fake_quantize, fake_quantize_anchored, interval, lsq
+from quant.primitives import fake_quantize, fake_quantize_anchored, interval, lsq, place
 
 BITS = [1, 2, 3, 4, 5, 8, 12, 16]
 
@@ -206,3 +206,10 @@ def test_keeps_only_the_input_for_the_backward_pass(function):
             "interval": lambda: interval(v, torch.ones(1, requires_grad=True), 0, 15, 16),
         }[function]()
     assert sum(n for n in kept if n > 1) == v.numel()
+
+
+@pytest.mark.parametrize("width", [5, 27, 64, 128, 576])
+def test_place_is_the_first_index_of_an_extreme(width):
+    rows = torch.randint(-20, 20, (9, width)).float()  # with ties
+    assert torch.equal(place(rows, torch.amax).squeeze(1), rows.argmax(1))
+    assert torch.equal(place(rows, torch.amin).squeeze(1), rows.argmin(1))

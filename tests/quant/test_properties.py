@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quant import QUANTIZERS, MinMax
-from quant.clipping import lsq_plus, pact
+from quant.clipping import ewgs, lsq_plus, pact
 from quant.primitives import fake_quantize, interval, lsq
 
 examples = settings(deadline=None, max_examples=25, derandomize=True)
@@ -308,24 +308,16 @@ def test_dorefa_unit_passes_gradcheck(seed, per_channel):
 
 
 @examples
-@given(seeds, st.sampled_from(["weight", "activation"]))
-def test_ewgs_unit_passes_gradcheck(seed, role):
-    """In x, the lower bound and the width, inside and outside the bounds."""
-    q = QUANTIZERS["EWGS"](bits=4, role=role).double()
-    x = points(seed, -0.5, 1.5, 0, 1)[:12] * 2 - 1  # bounds -1 and 1
-    state = [torch.tensor([t], dtype=torch.float64, requires_grad=True) for t in (-1, 2)]
+@given(seeds, low_bits, st.floats(-1, 0), st.floats(0.2, 2))
+def test_ewgs_without_correction_has_the_gradients_of_its_clip(seed, bits, lower, width):
+    lower, width = (torch.tensor([t], dtype=torch.float64) for t in (lower, width))
+    x = points(seed, -0.5, 1.5, 0, 1) * width + lower
+    _, dx, dl, dw = outcome(lambda *a: ewgs(*a, 2**bits - 1, 0.0), x, lower, width)
+    g = upstream_for(x)
 
-    def unit(x, lower, width):
-        parameters = {"q_lower": lower, "q_scale": width}
-        return torch.func.functional_call(_Unit(q), {f"q.{k}": v for k, v in parameters.items()}, x)
+    def clip(x, lower, width):
+        return ((x - lower) / width).clamp(0, 1)
 
-    assert torch.autograd.gradcheck(unit, (x.requires_grad_(), *state))
-
-
-class _Unit(torch.nn.Module):
-    def __init__(self, q):
-        super().__init__()
-        self.q = q
-
-    def forward(self, x):
-        return self.q._unit(x)
+    same(dx, numeric(lambda x: clip(x, lower, width), x, g), rtol=1e-5, atol=1e-5)
+    same(dl, numeric(lambda t: clip(x, t, width), lower, g), rtol=1e-5, atol=1e-5)
+    same(dw, numeric(lambda t: clip(x, lower, t), width, g), rtol=1e-5, atol=1e-5)

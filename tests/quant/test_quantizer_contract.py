@@ -107,6 +107,24 @@ def test_zeros_and_empty_batches_are_defined(case):
     assert q(x[:0]).shape == x[:0].shape
 
 
+# Where the range is not that of the tensor itself: an infinite range has no finite grid.
+CLIPPING = [case for case in CASES if not (case[0].startswith("MinMax ") or case[0] == "Sign mean")]
+
+
+@pytest.mark.parametrize("case", CLIPPING, ids=" ".join)
+def test_infinite_values_are_clipped_and_spoil_no_gradient(case):
+    q, x = make(case, 4)
+    q.train()
+    x.view(-1)[0], x.view(-1)[-1] = torch.inf, -torch.inf
+    leaf = x.requires_grad_()
+    y = q(leaf)
+    assert y.isfinite().all()
+    y.square().sum().backward()
+    assert leaf.grad.isfinite().all()
+    for parameter in q.parameters():
+        assert parameter.grad is None or parameter.grad.isfinite().all()
+
+
 @pytest.mark.parametrize("case", CASES, ids=" ".join)
 def test_off_is_the_identity(case):
     q, x = make(case, 4)

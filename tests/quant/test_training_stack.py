@@ -367,6 +367,18 @@ def test_a_dead_channel_stays_dead_and_its_neighbours_are_quantized(policy, gran
 
 
 @pytest.mark.parametrize("policy", POLICIES)
+def test_an_average_made_before_calibration_follows_the_buffers_it_is_given(policy):
+    """Its quantizers were copied without a scale; an average copies tensors and no attributes."""
+    net = network(policy, calibrated=False)
+    ema = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(0.0), use_buffers=True)
+    optimizer = optimizer_for(net)
+    for _ in range(3):
+        step(net, optimizer)
+        ema.update_parameters(net)
+    torch.testing.assert_close(ema.eval()(IMAGES), net.eval()(IMAGES))
+
+
+@pytest.mark.parametrize("policy", POLICIES)
 def test_a_nan_weight_shows_in_the_output_and_is_never_rounded_to_a_level(policy):
     """torch's own fake-quantization turns NaN into the lowest level, in silence."""
     net = network(policy)
