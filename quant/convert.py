@@ -21,6 +21,9 @@ from quant.quantizers import Quantizer, find
 # What counts as an activation module where a policy quantizes outputs.
 ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.GELU, nn.SiLU, nn.Hardswish, nn.PReLU, nn.LeakyReLU)
 
+_NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)
+_PASSING = (nn.Identity, nn.Dropout)
+
 # Last component of the names under which networks keep their classifier or predictors.
 LAST_NAMES = frozenset(
     {
@@ -53,16 +56,19 @@ def quantize(
             "this model is already quantized; nothing was changed. Call dequantize(model) first, or "
             "set_precision(model, ...) to change its bits."
         )
-    found = 0
-    for name, module, first in _weight_sites(model):
+    outputs = policy.activation_side == "output"
+    bare = _bare_layers(model) if outputs else set()
+    found, bare_stem = 0, False
+    for name, module, first in list(_weight_sites(model)):
+        bare_stem |= first and name in bare
         last = name.rpartition(".")[2] in LAST_NAMES
         rule = policy.rule(name, first=first, last=last)
-        if policy.activation_side == "output":
+        if outputs and name not in bare:
             rule = Rule(rule.weight, FULL)
         found += _quantize_module(module, WeightQuantized, policy, rule)
-    if policy.activation_side == "output":
-        for name, module, first in _output_sites(model):
-            rule = policy.rule(name, first=first, last=False)
+    if outputs:
+        for name, module, first in _activation_sites(model):
+            rule = policy.rule(name, first=first and not bare_stem, last=False)
             _quantize_module(module, ActivationQuantized, policy, Rule(FULL, rule.activation))
     if not found:
         raise ValueError(
@@ -84,7 +90,26 @@ def _weight_sites(model: nn.Module) -> Iterator[tuple[str, nn.Module, bool]]:
             yield name, module, False
 
 
-def _output_sites(model: nn.Module) -> Iterator[tuple[str, nn.Module, bool]]:
+def _bare_layers(model: nn.Module) -> set[str]:
+    """Name the layers whose output no norm or activation follows, where a network has such.
+
+    They are a transformer's: its patch embedding, qkv, projections and the end of an MLP. What leaves
+    them is what the next layer gets, as what leaves an activation module is elsewhere. A convolution
+    other than the first is followed by a norm, whatever the order its modules are written in.
+    """
+    bare = set()
+    for name, layer, first in _weight_sites(model):
+        if not (first or isinstance(layer, nn.Linear)) or name.rpartition(".")[2] in LAST_NAMES:
+            continue
+        siblings = list(model.get_submodule(name.rpartition(".")[0]).children())
+        behind = siblings[siblings.index(layer) + 1 :] if layer in siblings else []
+        following = next((m for m in behind if not isinstance(m, _PASSING)), None)
+        if not isinstance(following, (*ACTIVATIONS, *_NORMS)):
+            bare.add(name)
+    return bare
+
+
+def _activation_sites(model: nn.Module) -> Iterator[tuple[str, nn.Module, bool]]:
     """Name, activation module, and whether it is the stem's."""
     sites = [(n, m) for n, m in model.named_modules() if isinstance(m, ACTIVATIONS)]
     for index, (name, module) in enumerate(sites):
@@ -104,6 +129,7 @@ def _quantize_module(
         module.w_quant = _make(policy.weight, weight, "weight").to(weight.device)
         module.w_quant.init_from(weight)
     if rule.activation != FULL:
+        module.quantizes_output = policy.activation_side == "output"
         module.a_quant = _make(policy.activation, None, "activation")
         device = next((p.device for p in module.parameters()), None)
         module.a_quant.to(device)
@@ -143,7 +169,7 @@ def dequantize(model: nn.Module) -> nn.Module:
     for module in list(model.modules()):
         if isinstance(module, Quantized):
             base = module.base
-            for name in ("w_quant", "a_quant", "out_scale", "rule", "_reused"):
+            for name in ("w_quant", "a_quant", "out_scale", "rule", "quantizes_output", "_reused"):
                 module._modules.pop(name, None)
                 module.__dict__.pop(name, None)
             module.__class__ = base

@@ -71,9 +71,13 @@ class OutputScale(nn.Module):
 
 
 class WeightQuantized(Quantized):
-    """Mixin of a layer with a weight: quantizes the weight, and what enters where there is `a_quant`."""
+    """Mixin of a layer with a weight: quantizes the weight and, where there is `a_quant`, what enters.
+
+    Where `quantizes_output` is set, `a_quant` takes what leaves instead.
+    """
 
     out_scale: OutputScale | None
+    quantizes_output = False
 
     # Quantized weights of this step by bits, while `reuse_weights` is open.
     _reused: dict[tuple[int, bool], Tensor] | None = None
@@ -100,32 +104,36 @@ class WeightQuantized(Quantized):
             self.out_scale.init_from(self.w_quant.gain * self.a_quant.gain)
         return weight * self.out_scale.q_scale
 
+    def entering(self, x: Tensor) -> Tensor:
+        """Return what the layer computes with."""
+        return x if self.a_quant is None or self.quantizes_output else self.a_quant(x)
+
+    def leaving(self, y: Tensor) -> Tensor:
+        """Return what the next layer gets."""
+        return self.a_quant(y) if self.quantizes_output else y
+
     def forward(self, x: Tensor) -> Tensor:
         # The class underneath reads self.weight, whatever else it does (padding, norm, activation):
         # for the length of its forward pass an instance attribute stands in front of the parameter.
-        if self.a_quant is not None:
-            x = self.a_quant(x)
+        x = self.entering(x)
         self.__dict__["weight"] = self.quantized_weight()
         try:
-            return super().forward(x)
+            return self.leaving(super().forward(x))
         finally:
             del self.__dict__["weight"]
 
 
 class _Conv2d(WeightQuantized, nn.Conv2d):
     def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        if self.a_quant is not None:
-            x = self.a_quant(x)
-        return nn.Conv2d._conv_forward(self, x, self.quantized_weight(), bias)
+        x, weight = self.entering(x), self.quantized_weight()
+        return self.leaving(nn.Conv2d._conv_forward(self, x, weight, bias))
 
     forward = nn.Conv2d.forward
 
 
 class _Linear(WeightQuantized, nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
-        if self.a_quant is not None:
-            x = self.a_quant(x)
-        return F.linear(x, self.quantized_weight(), self.bias)
+        return self.leaving(F.linear(self.entering(x), self.quantized_weight(), self.bias))
 
 
 class ActivationQuantized(Quantized):

@@ -74,7 +74,8 @@ class QuantPolicy:
         activation: quantizer of activations.
         activation_side: "input" quantizes what enters a convolution or linear layer (LSQ, TR, CQ);
             "output" quantizes what leaves an activation module, so that a residual block's sum, and
-            with it the shortcut, is quantized (SSQL).
+            with it the shortcut, is quantized (SSQL), and what leaves a layer that neither a norm nor
+            an activation follows (a transformer's patch embedding, qkv, projections).
         first: rule of the first convolution (and the first activation module).
         last: rule of the classifier or the predictors of a detector.
         rules: (pattern, rule) pairs; the first pattern that matches a layer's dotted name wins over

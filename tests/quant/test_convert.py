@@ -15,6 +15,7 @@ from quant import (
     Precision,
     calibrate,
     dequantize,
+    explain,
     get_policy,
     list_policies,
     observe,
@@ -61,6 +62,34 @@ def test_ssql_places_what_the_paper_places_in_resnet18():
     assert {layer.w_quant.bits for name, layer in layers.items() if name != "conv1"} == {3}
     assert {q.bits for q in activations if q is not net.act1.a_quant} == {5}
     assert "layer2.0.downsample.0" in layers
+
+
+def test_ssql_quantizes_what_each_layer_of_a_transformer_hands_on():
+    """SPEC A.7: outputs of qkv, proj, fc2 and GELU at the target bits, patch embedding 8w8a."""
+    net = timm.create_model("vit_tiny_patch16_224", img_size=32, depth=2, num_classes=10)
+    rows = {row.name: row for row in explain(quantize(net, "ssql", Precision(3, 5)))}
+    bits = {name: (row.weight_bits, row.activation_bits) for name, row in rows.items()}
+    for block in ("blocks.0", "blocks.1"):
+        for layer in ("attn.qkv", "attn.proj", "mlp.fc2"):
+            assert bits[f"{block}.{layer}"] == (3, 5)
+        assert bits[f"{block}.mlp.fc1"] == (3, 32)  # its GELU is what leaves
+        assert bits[f"{block}.mlp.act"] == (32, 5)
+    assert bits["patch_embed.proj"] == (8, 8) and bits["head"] == (32, 32)
+    assert len(bits) == 12
+
+    leaving = {}
+    layer = net.blocks[0].attn.qkv
+    layer.register_forward_hook(lambda module, args, out: leaving.update(qkv=out))
+    calibrate(net, [torch.randn(2, 3, 32, 32)])
+    net.eval()(torch.randn(2, 3, 32, 32))
+    assert leaving["qkv"].unique().numel() <= 2**5
+
+
+def test_a_bare_head_leaves_the_stem_at_its_own_bits():
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten())
+    net.append(nn.Linear(4, 2))
+    rows = {r.name: r for r in explain(quantize(net, "ssql", Precision(3, 5)))}
+    assert rows["2"].activation_bits == 8 and rows["4"].activation_bits == 5
 
 
 def test_ssql_quantizes_the_block_output_after_the_sum():
