@@ -1,57 +1,29 @@
 """The one door for checkpoints: recognize a file's layout, load it whole, or refuse.
 
 A backbone that was silently not loaded scores like a random one, and nothing later can tell. So
-every tensor of the network must be found in the file, with its shape, or nothing is loaded.
+every tensor of the network must be found in the file, with its shape, or nothing is loaded; and a
+tensor of the file that belongs inside the network but finds no place refuses it too.
 """
 
-import hashlib
 import io
 import json
-import os
-import pickle
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor, nn
 
+from backbones.files import META_KEY, CheckpointError, Contents, read, write
+from backbones.guess import guess, signature, wrong_heads
+from backbones.layouts import Match, detector_keys, match
 from backbones.networks import create_backbone
+from backbones.norms import norm_state
 
 FORMAT = "lowbit-bench/1"
-_META_KEY = "lowbit_bench"
 _QUANTIZER = (".w_quant.", ".a_quant.")
-
-# Where a checkpoint file keeps its tensors, outermost first.
-_CONTAINERS = ("state_dict", "model", "model_state_dict", "network", "teacher", "student")
-
-# Prefixes in front of a backbone's own names, the more specific first: where a file holds both an
-# online and a momentum network, the online one is the backbone.
-_PREFIXES = (
-    ("lowbit-bench / torchvision / timm", ""),
-    ("DataParallel", "module."),
-    ("MoCo", "module.encoder_q."),
-    ("MoCo", "encoder_q."),
-    ("MoCo v3", "module.base_encoder."),
-    ("SimSiam", "module.encoder."),
-    ("SimSiam", "encoder."),
-    ("SimSiam / SSQL", "module.encoder.backbone."),
-    ("SSQL", "module.backbone."),
-    ("BYOL", "module.online_encoder."),
-    ("BYOL", "online_encoder."),
-    ("BYOL", "online_encoder.net."),
-    ("solo-learn / lightly / mmpretrain", "backbone."),
-    ("DINO", "module.backbone."),
-    ("VISSL", "_feature_blocks."),
-)
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that was not loaded; the message says why and what to do."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +42,9 @@ class LoadReport:
         mismatched: tensors whose shape differs.
         unused: tensors of the file that are no part of the backbone (heads, queues).
         meta: what the file says of itself; empty for foreign files.
+        extra: those of `unused` that lie inside the backbone's modules, such as more blocks.
+        guessed: whether the architecture was told by the shapes alone.
+        warnings: what a user should know before trusting the numbers.
     """
 
     path: str
@@ -83,12 +58,18 @@ class LoadReport:
     mismatched: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
     meta: dict[str, Any] = field(default_factory=dict)
+    extra: tuple[str, ...] = ()
+    guessed: bool = False
+    warnings: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        return (
+        guessed = " (told by its shapes)" if self.guessed else ""
+        line = (
             f"{self.path}: {self.matched}/{self.total} backbone tensors "
-            f"({100 * self.share:.1f} % of parameters), layout {self.format}, {self.architecture}"
+            f"({100 * self.share:.1f} % of parameters), layout {self.format}, "
+            f"{self.architecture}{guessed}"
         )
+        return "\n".join([line, *(f"warning: {warning}" for warning in self.warnings)])
 
 
 def save_backbone(path: str | Path, backbone: nn.Module, meta: Mapping[str, Any]) -> str:
@@ -112,22 +93,10 @@ def save_backbone(path: str | Path, backbone: nn.Module, meta: Mapping[str, Any]
     meta = {"format": FORMAT, "architecture": backbone.architecture, **meta}
     text = json.dumps(meta, sort_keys=True)
     if path.suffix == ".safetensors":
-        content = safetensors_bytes(state, metadata={_META_KEY: text})
-    else:
-        buffer = io.BytesIO()  # not the file itself, whose temporary name torch would store
-        torch.save({"model": state, _META_KEY: text}, buffer)
-        content = buffer.getvalue()
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    return hashlib.sha256(content).hexdigest()
+        return write(path, safetensors_bytes(state, metadata={META_KEY: text}))
+    buffer = io.BytesIO()  # not the file itself, whose temporary name torch would store
+    torch.save({"model": state, META_KEY: text}, buffer)
+    return write(path, buffer.getvalue())
 
 
 def load_backbone(
@@ -136,143 +105,157 @@ def load_backbone(
     """Build the network a file belongs to and load it, all or nothing.
 
     Args:
-        path: a file of this suite, or of torchvision, timm, MoCo, SimSiam, BYOL, DINO, SSQL,
-            solo-learn, lightly or mmpretrain.
-        architecture: network name; None takes the file's own word.
-        allow_partial: load what matches and say so in the report.
+        path: a file of this suite or of any project in `backbones.layouts.LAYOUTS`.
+        architecture: network name; None takes the file's own word, and without one the only network
+            that agrees with the file tensor for tensor.
+        allow_partial: load what matches, if anything does, and say so in the report.
 
     Returns:
         The backbone in train mode, and the report.
 
     Raises:
         FileNotFoundError: no such file.
-        CheckpointError: unreadable, architecture unknown, or not every backbone tensor matched.
+        CheckpointError: unreadable, architecture unknown, a whole detector, or not every backbone
+            tensor matched.
+        ValueError: no network has that name.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"there is no checkpoint {path}; nothing was loaded. Check the path, or run the "
-            "pretraining recipe that makes it."
-        )
-    content = path.read_bytes()
-    state, meta = _read(path, content)
-    stated = meta.get("architecture")
-    if architecture is None and stated is None:
+    contents = read(path)
+    detector = detector_keys(contents.containers)
+    if detector:
         raise CheckpointError(
-            f"{path} does not say which network it holds; nothing was loaded. Name it: "
-            "architecture=resnet50, for example."
+            f"{path} holds a whole detector ({_shortened(detector)}); nothing was loaded. Its "
+            "backbone was trained with that detector's head: give the checkpoint it started from, "
+            "or save its backbone's tensors in a file of their own."
         )
-    if architecture is not None and stated is not None and architecture != stated:
-        raise CheckpointError(
-            f"{path} holds a {stated}, but {architecture} was asked for; nothing was loaded. "
-            f"Leave the architecture out, or say {stated}."
-        )
-    backbone = create_backbone(architecture or stated)
-    wanted = backbone.state_dict()
-    layout, found, unused = _match(state, wanted)
-    mismatched = tuple(k for k, v in found.items() if v.shape != wanted[k].shape)
-    usable = {k: v for k, v in found.items() if k not in mismatched}
-    # Files from before batch normalization counted its batches lack only that counter.
-    missing = tuple(k for k in wanted if k not in found and not k.endswith("num_batches_tracked"))
-    parameters = {k: p.numel() for k, p in backbone.named_parameters()}
-    loaded = sum(n for k, n in parameters.items() if k in usable)
-    report = LoadReport(
-        path=str(path),
-        sha256=hashlib.sha256(content).hexdigest(),
-        format=meta.get("format", layout),
-        architecture=backbone.architecture,
-        matched=len(usable),
-        total=len(wanted),
-        share=loaded / sum(parameters.values()),
-        missing=missing,
-        mismatched=mismatched,
-        unused=unused,
-        meta=meta,
-    )
-    if (missing or mismatched) and not allow_partial:
-        raise CheckpointError(_refusal(report, state))
+    report, found = examine(contents, architecture)
+    whole = not (report.missing or report.mismatched or report.extra)
+    if not whole and not (allow_partial and report.matched):
+        raise CheckpointError(_refusal(report, contents))
+    if wrong_heads(report.architecture, found) and not report.meta:
+        raise CheckpointError(_heads_refusal(report))
+    usable = {k: v for k, v in found.items() if k not in report.mismatched}
     nonfinite = [k for k, v in usable.items() if v.is_floating_point() and not v.isfinite().all()]
     if nonfinite:
         raise CheckpointError(
             f"{path} holds NaN or infinity in {_shortened(nonfinite)}; nothing was loaded. The run "
             "that wrote it diverged: use an earlier checkpoint."
         )
-    backbone.load_state_dict({**wanted, **usable})
+    backbone = create_backbone(report.architecture)
+    backbone.load_state_dict({**backbone.state_dict(), **usable})
     return backbone, report
 
 
-def _read(path: Path, content: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return the tensors of a file, flat, and its own description."""
-    if path.suffix == ".safetensors":
-        try:
-            with safe_open(path, framework="pt") as file:
-                state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-                text = (file.metadata() or {}).get(_META_KEY, "{}")
-        except SafetensorError as error:
-            raise _unreadable(path, error) from error
-        return state, json.loads(text)
-    try:
-        data = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
+def examine(
+    contents: Contents, architecture: str | None = None, *, nearest: bool = False
+) -> tuple[LoadReport, dict[str, Tensor]]:
+    """Compare a file with a network without loading it.
+
+    Args:
+        contents: of the file.
+        architecture: as in `load_backbone`.
+        nearest: where no network can be told, take the nearest one.
+
+    Returns:
+        The report, and the tensors found under our names.
+
+    Raises:
+        CheckpointError: the network cannot be told, or is not the one the file says it holds.
+    """
+    stated = contents.meta.get("architecture")
+    if architecture is not None and stated is not None and architecture != stated:
         raise CheckpointError(
-            f"{path} is not a plain file of tensors ({str(error).splitlines()[0]}); nothing was "
-            "loaded, and no code in it was run. If you trust its source, load it with torch.load("
-            "..., weights_only=False) and save its state_dict alone."
-        ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise _unreadable(path, error) from error
-    if not isinstance(data, Mapping):
-        raise CheckpointError(
-            f"{path} holds a {type(data).__name__}, not named tensors; nothing was loaded. Save the "
-            "network's state_dict."
+            f"{contents.path} holds a {stated}, but {architecture} was asked for; nothing was "
+            f"loaded. Leave the architecture out, or say {stated}."
         )
-    text = data.get(_META_KEY)
-    return _tensors(data), json.loads(text) if isinstance(text, str) else {}
+    name = architecture or stated
+    guessed = name is None
+    if name is None:
+        told = guess(contents.containers)
+        if len(told.complete) != 1 and not nearest:
+            raise CheckpointError(_undecided(contents, told.complete, told.nearest, told.match))
+        name, m = told.nearest, told.match
+    else:
+        m = match(contents.containers, signature(name).shapes)
+    return _report(contents, name, m, guessed=guessed), m.found
 
 
-def _unreadable(path: Path, error: Exception) -> CheckpointError:
-    reason = (str(error).splitlines() or [type(error).__name__])[0]
-    return CheckpointError(
-        f"{path} cannot be read ({reason}); nothing was loaded. It is damaged, cut short, or no "
-        "checkpoint: fetch or make it again."
+def _report(contents: Contents, architecture: str, m: Match, *, guessed: bool) -> LoadReport:
+    network = signature(architecture)
+    sizes = {k: network.shapes[k].numel() for k in network.parameters}
+    loaded = sum(n for k, n in sizes.items() if k in m.found and k not in m.mismatched)
+    warnings = (m.layout.caution if m.layout else "", norm_state(m.found).warning or "")
+    return LoadReport(
+        path=str(contents.path),
+        sha256=contents.sha256,
+        format=contents.meta.get("format", m.layout.name if m.layout else "unknown"),
+        architecture=architecture,
+        matched=len(m.found) - len(m.mismatched),
+        total=len(network.shapes),
+        share=loaded / sum(sizes.values()),
+        missing=m.missing,
+        mismatched=m.mismatched,
+        unused=m.unused,
+        meta=contents.meta,
+        extra=m.extra,
+        guessed=guessed,
+        warnings=tuple(warning for warning in warnings if warning),
     )
 
 
-def _tensors(data: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Find the mapping of names to tensors inside a checkpoint's containers."""
-    for key in _CONTAINERS:
-        if isinstance(data.get(key), Mapping):
-            return _tensors(data[key])
-    for key in ("classy_state_dict", "base_model", "trunk"):  # VISSL nests its trunk
-        if isinstance(data.get(key), Mapping):
-            return _tensors(data[key])
-    return {key: value for key, value in data.items() if isinstance(value, Tensor)}
+def _undecided(contents: Contents, complete: tuple[str, ...], nearest: str, m: Match) -> str:
+    if complete:
+        return (
+            f"{contents.path} agrees with {' and '.join(complete)}, whose tensors are alike; nothing "
+            f"was loaded. Name one: architecture={complete[0]}, for example."
+        )
+    return (
+        f"{contents.path} does not say which network it holds, and agrees with none that is "
+        f"compared; nothing was loaded. {_nearest_words(nearest, m, contents)} Name the network: "
+        "architecture=resnet50, for example; any name of timm's works."
+    )
 
 
-def _match(
-    state: dict[str, Tensor], wanted: dict[str, Tensor]
-) -> tuple[str, dict[str, Tensor], tuple[str, ...]]:
-    """Return the layout under which most of `wanted` is found, what was found, and the rest."""
-    best = ("unknown", {}, tuple(state))
-    for layout, prefix in _PREFIXES:
-        found = {k: state[prefix + k] for k in wanted if prefix + k in state}
-        if len(found) > len(best[1]):
-            used = {prefix + k for k in found}
-            best = (layout, found, tuple(k for k in state if k not in used))
-    return best
+def _nearest_words(nearest: str, m: Match, contents: Contents) -> str:
+    same = len(m.found) - len(m.mismatched)
+    if not same:
+        names = [name for tensors in contents.containers.values() for name in tensors]
+        return f"No network here has such names: {_shortened(names)}."
+    extra = f" and lacks {len(m.extra)} of the file's" if m.extra else ""
+    return f"The nearest is {nearest}: {same} of {same + len(m.missing) + len(m.mismatched)} tensors{extra}."
 
 
-def _refusal(report: LoadReport, state: dict[str, Tensor]) -> str:
+def _refusal(report: LoadReport, contents: Contents) -> str:
     reasons = []
     if report.missing:
         reasons.append(f"not in the file: {_shortened(report.missing)}")
     if report.mismatched:
         reasons.append(f"of another shape: {_shortened(report.mismatched)}")
+    if report.extra:
+        reasons.append(f"in the file but not in the network: {_shortened(report.extra)}")
+    told = guess(contents.containers)
+    if told.nearest == report.architecture:
+        names = [name for tensors in contents.containers.values() for name in tensors]
+        hint = f"The file's names begin with {_shortened(names)}."
+    elif told.complete:
+        hint = f"It is a complete {' or '.join(told.complete)}."
+    else:
+        hint = _nearest_words(told.nearest, told.match, contents)
+    partly = ", or set allow_partial to score it anyway" if report.matched else ""
     return (
         f"{report.path} matches {report.matched} of {report.total} tensors of "
         f"{report.architecture} ({100 * report.share:.1f} % of parameters); nothing was loaded. "
-        f"{'; '.join(reasons)}. The file's names begin with {_shortened(list(state))}. Check the "
-        "architecture, or pass --allow-partial to score it anyway."
+        f"{'; '.join(reasons)}. {hint} Check the architecture{partly}."
+    )
+
+
+def _heads_refusal(report: LoadReport) -> str:
+    ours, other = ("12", "vit_small_patch16_224")
+    if report.architecture != "vit_small_moco_v3":
+        ours, other = ("6", "vit_small_moco_v3")
+    return (
+        f"{report.path} is not a ViT-S of {ours} attention heads, to judge by its position "
+        f"embedding; nothing was loaded. The features would be wrong without an error: say {other}, or "
+        "write the backbone anew with save_backbone, which states its network."
     )
 
 

@@ -3,6 +3,7 @@
 import difflib
 
 import timm
+import torch
 from fvcore.common.registry import Registry
 from torch import nn
 
@@ -56,7 +57,7 @@ def resnet152_cifar3() -> nn.Module:
 
 def _cifar_stem(name: str) -> nn.Module:
     """timm's ResNet with a 3x3 stride-1 stem and no max-pool (SSQL, SPEC A.1)."""
-    net = timm.create_model(name, num_classes=0)
+    net = timm.create_model(name, num_classes=0, zero_init_last=False)  # as official SSQL's
     net.conv1 = nn.Conv2d(3, net.conv1.out_channels, 3, padding=1, bias=False)
     nn.init.kaiming_normal_(net.conv1.weight, mode="fan_out", nonlinearity="relu")
     net.maxpool = nn.Identity()
@@ -97,6 +98,18 @@ def mobilenetv2_cifar() -> nn.Module:
         conv.stride = (1, 1)
     for level in net.feature_info:
         level["reduction"] //= 2 if level["module"] == "blocks.0" else 4
+    return net
+
+
+@BACKBONES.register()
+def vit_small_moco_v3() -> nn.Module:
+    """ViT-S with the 12 attention heads of MoCo v3 (Chen et al. 2021); timm's and DeiT's have 6.
+
+    Its position embedding for the class token is zero, as in theirs.
+    """
+    net = timm.create_model("vit_small_patch16_224", num_classes=0, num_heads=12)
+    with torch.no_grad():
+        net.pos_embed[:, 0] = 0
     return net
 
 

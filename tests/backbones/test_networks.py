@@ -9,7 +9,8 @@ from backbones import create_backbone, list_backbones, pyramid, pyramid_info
 def test_maps_images_to_features(name):
     net = create_backbone(name).eval()
     assert net.architecture == name
-    assert net(torch.rand(2, 3, 32, 32)).shape == (2, net.num_features)
+    pixels = 224 if "vit" in name else 32
+    assert net(torch.rand(2, 3, pixels, pixels)).shape == (2, net.num_features)
 
 
 @pytest.mark.parametrize(
