@@ -50,6 +50,8 @@ setup(
         "jinja2>=3.1",
         "itables>=2.2",
         "plotly>=5.24",
+        "matplotlib>=3.9",
+        "pillow>=10",
         "tabulate>=0.9",
     ],
     extras_require={

@@ -1,17 +1,31 @@
-"""Image sets with pinned splits, and their batched augmentation. Imports nothing of ours."""
+"""Image sets with pinned splits, and the views drawn from them. Imports nothing of ours."""
 
 import data.catalog  # noqa: F401  (registers the image sets)
 from data.augment import Augment, normalize
-from data.sets import IMAGE_SETS, ImageSet, Split, image_set, list_datasets, load, normalization
+from data.sets import (
+    IMAGE_SETS,
+    ImageSet,
+    Split,
+    image_set,
+    list_datasets,
+    load,
+    locate,
+    normalization,
+)
+from data.sources import Batch, ViewSource, view_source
 
 __all__ = [
     "IMAGE_SETS",
     "Augment",
+    "Batch",
     "ImageSet",
     "Split",
+    "ViewSource",
     "image_set",
     "list_datasets",
     "load",
+    "locate",
     "normalization",
     "normalize",
+    "view_source",
 ]

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from data.folder import unlocated
 from data.sets import IMAGE_SETS, ROOT_VARIABLE, ImageSet
 
 _DIGITS_SHA256 = "8f26b2bd9d135c256808f68f14fdabddde6d9c7f869ae419704b051f0f14b3b3"
@@ -95,4 +96,20 @@ def cifar100() -> ImageSet:
         std=_CIFAR_STD,
         split_sha256="c3bb562f0b2df79e543a80bf3e979d4e11da786456ab8587a205ae0fd29a35b8",
         read=lambda root: _read_cifar("CIFAR100", root),
+    )
+
+
+@IMAGE_SETS.register()
+def imagenet() -> ImageSet:
+    """Specify ImageNet-1k, `<root>/imagenet/{train,val}/<class>/*.JPEG`.
+
+    Its official validation images are our test, as in all papers' tables; val is 10 images of each
+    class, carved from train. "trainval" is all that was published for training.
+    """
+    return unlocated(
+        "imagenet",
+        "imagenet",
+        num_classes=1_000,
+        counts={"train": 1_271_167, "val": 10_000, "test": 50_000},
+        val_per_class=10,
     )

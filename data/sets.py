@@ -3,6 +3,9 @@
 An image set is a function registered in `IMAGE_SETS` that returns an `ImageSet`. Its splits are
 pinned by a file in `data/splits/` whose SHA-256 stands in the set's specification: a changed file
 is refused, so two rows of a leaderboard with the same `split_sha256` saw the same images.
+
+A set that is a folder of the user's (`folder:NAME`, `data.folder`) has no such pin: its files are
+its identity, and `locate` finds it out.
 """
 
 import difflib
@@ -12,14 +15,19 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from fvcore.common.registry import Registry
 from torch import Tensor
 
+if TYPE_CHECKING:
+    from data.folder import Folder
+
 SPLITS = ("train", "val", "test")
 SPLITS_DIR = Path(__file__).parent / "splits"
 ROOT_VARIABLE = "LOWBIT_DATA"
+FOLDER = "folder:"
 
 Triple = tuple[float, float, float]
 
@@ -38,17 +46,22 @@ class ImageSet:
 
     `read(root)` returns every image as uint8 (N, 3, H, W) and every label as int64 (N,); an image's
     id is its place in them. `counts` are the images per split that a load must find. `mean` and
-    `std` are per channel, in units of 0..1.
+    `std` are per channel, in units of 0..1. `size` is the side of the images, in pixels.
+
+    A set that is a folder of image files has `folder(root)` in place of `read`. What only its files
+    can tell (of `num_classes`, `counts`, `size` and `split_sha256`) is None until `locate` fills it
+    in; a `size` of None after that means images too large, or of too many sizes, to hold in memory.
     """
 
     name: str
-    num_classes: int
-    counts: dict[str, int]
-    size: int
+    num_classes: int | None
+    counts: dict[str, int] | None
+    size: int | None
     mean: Triple
     std: Triple
-    split_sha256: str
-    read: Callable[[Path], tuple[Tensor, Tensor]]
+    split_sha256: str | None
+    read: Callable[[Path], tuple[Tensor, Tensor]] | None = None
+    folder: Callable[[Path], "Folder"] | None = None
 
 
 @dataclass(frozen=True)
@@ -73,15 +86,47 @@ def list_datasets() -> list[str]:
 
 
 def image_set(name: str) -> ImageSet:
-    """Return the specification of a registered image set, without reading any image."""
+    """Return the specification of an image set by its name, without a look at the disk."""
+    if name.startswith(FOLDER):
+        from data.folder import folder_set
+
+        return folder_set(name)
     if name not in IMAGE_SETS:
         near = difflib.get_close_matches(name, list_datasets(), n=1)
         hint = f"Did you mean {near[0]!r}? " if near else ""
         raise ValueError(
             f"there is no image set named {name!r}; nothing was loaded. "
-            f"{hint}Known sets: {', '.join(list_datasets())}."
+            f"{hint}Known sets: {', '.join(list_datasets())}, and {FOLDER}NAME for images of your own."
         )
     return IMAGE_SETS.get(name)()
+
+
+def locate(name: str, *, root: str | os.PathLike | None = None) -> ImageSet:
+    """Return the specification of an image set with what its files under `root` decide.
+
+    Args:
+        name: as `load` takes it.
+        root: folder of the sets; default `$LOWBIT_DATA`, else `./datasets`.
+
+    Raises:
+        FileNotFoundError: the set is a folder, and it is not there.
+        ValueError: there is no such set, or its folder is not laid out as it should be.
+
+    Example:
+        >>> locate("digits").split_sha256 == image_set("digits").split_sha256
+        True
+    """
+    spec = image_set(name)
+    if spec.folder is None:
+        return spec
+    from data.folder import located
+
+    return located(spec, resolve_root(root))
+
+
+def resolve_root(root: str | os.PathLike | None) -> Path:
+    """Return the folder of the sets: the one given, else `$LOWBIT_DATA`, else `./datasets`."""
+    return Path(root or os.environ.get(ROOT_VARIABLE) or "datasets")
 
 
 def normalization(name: str) -> tuple[Triple, Triple]:
@@ -94,7 +139,7 @@ def load(name: str, split: str, *, root: str | os.PathLike | None = None) -> Spl
     """Load a split into memory after checking its pinned file, its counts and its classes.
 
     Args:
-        name: a registered image set.
+        name: a registered image set, or `folder:NAME`.
         split: "train", "val", "test", or "trainval" (train and val, in the order of the ids).
         root: folder of the downloaded sets; default `$LOWBIT_DATA`, else `./datasets`.
 
@@ -106,27 +151,57 @@ def load(name: str, split: str, *, root: str | os.PathLike | None = None) -> Spl
         >>> len(load("digits", "test"))
         540
     """
-    spec = image_set(name)
+    image_set(name)  # an unknown name is answered before an unknown split
+    check_split(name, split)
+    spec = locate(name, root=root)
+    images, labels, ids, classes = _from_folder(spec) if spec.folder else _from_pinned(spec, root)
+    wanted = choose(ids, split)
+    return Split(
+        images=images[wanted],
+        labels=labels[wanted],
+        ids=wanted,
+        classes=classes,
+        name=name,
+        split=split,
+        split_sha256=spec.split_sha256,
+    )
+
+
+def check_split(name: str, split: str) -> None:
+    """Refuse a split that no set has."""
     if split not in (*SPLITS, "trainval"):
         raise ValueError(
             f"{name} has no split {split!r}; nothing was loaded. "
             "Use one of train, val, test, trainval."
         )
+
+
+def choose(ids: dict[str, Tensor], split: str) -> Tensor:
+    """Return the ids of a split in their order; "trainval" is train and val."""
+    wanted = torch.cat([ids["train"], ids["val"]]) if split == "trainval" else ids[split]
+    return wanted.sort().values
+
+
+_Contents = tuple[Tensor, Tensor, dict[str, Tensor], tuple[str, ...]]
+
+
+def _from_pinned(spec: ImageSet, root: str | os.PathLike | None) -> _Contents:
     pinned = _read_pinned(spec)
-    images, labels = spec.read(Path(root or os.environ.get(ROOT_VARIABLE) or "datasets"))
+    images, labels = spec.read(resolve_root(root))
     ids = _split_ids(pinned, labels)
     _check_splits(spec, ids, labels)
-    wanted = torch.cat([ids["train"], ids["val"]]) if split == "trainval" else ids[split]
-    wanted = wanted.sort().values
-    return Split(
-        images=images[wanted],
-        labels=labels[wanted],
-        ids=wanted,
-        classes=tuple(pinned["classes"]),
-        name=name,
-        split=split,
-        split_sha256=spec.split_sha256,
-    )
+    return images, labels, ids, tuple(pinned["classes"])
+
+
+def _from_folder(spec: ImageSet) -> _Contents:
+    folder = spec.folder(None)
+    if spec.size is None:
+        raise ValueError(
+            f"the images of {spec.name} are too large, or of too many sizes, to hold in memory; "
+            "nothing was loaded. Pretraining streams them; for what reads a set whole, store them at "
+            "one square size of at most 64 pixels."
+        )
+    return folder.images(), folder.labels, folder.ids(), folder.classes
 
 
 def _read_pinned(spec: ImageSet) -> dict:

@@ -1,14 +1,12 @@
-"""Optimizers and the learning rate of pretraining."""
+"""Optimizers of pretraining: SGD, LARS and AdamW over what is trainable."""
 
-import math
 from collections.abc import Iterable
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.optim import SGD, Optimizer
+from torch.optim import SGD, AdamW, Optimizer
 
-Unit = Literal["epoch", "step"]
+BETA2 = 0.999  # AdamW's, as MoCo v3; beta1 is the recipe's momentum
 
 
 class LARS(Optimizer):
@@ -45,59 +43,71 @@ class LARS(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            for p in group["params"]:
-                if p.grad is not None:
-                    state = self.state[p]
-                    update = self._scaled(p, group)
-                    buffer = state.setdefault("momentum_buffer", torch.zeros_like(p))
-                    p.sub_(buffer.mul_(group["momentum"]).add_(update), alpha=group["lr"])
+            params = [p for p in group["params"] if p.grad is not None]
+            if not params:
+                continue
+            # Vectors last, so that the updates of the others need no second list of buffers.
+            params.sort(key=lambda p: p.dim() < 2)
+            updates = self._scaled([p for p in params if p.dim() >= 2], group)
+            updates += [p.grad for p in params if p.dim() < 2]
+            buffers = [self._buffer(p) for p in params]
+            torch._foreach_mul_(buffers, group["momentum"])
+            torch._foreach_add_(buffers, updates)
+            torch._foreach_add_(params, buffers, alpha=-group["lr"])
         return loss
 
+    def _buffer(self, p: Tensor) -> Tensor:
+        state = self.state[p]
+        if "momentum_buffer" not in state:
+            state["momentum_buffer"] = torch.zeros_like(p)
+        return state["momentum_buffer"]
+
     @staticmethod
-    def _scaled(p: Tensor, group: dict) -> Tensor:
-        if p.dim() < 2:
-            return p.grad
-        update = p.grad.add(p, alpha=group["weight_decay"])
-        weight_norm, update_norm = p.norm(), update.norm()
-        known = (weight_norm > 0) & (update_norm > 0)
-        return update * torch.where(known, group["eta"] * weight_norm / update_norm, 1.0)
+    def _scaled(weights: list[Tensor], group: dict) -> list[Tensor]:
+        """Return eta |w| / |g + wd w| (g + wd w); a weight or gradient of zero norm is not scaled."""
+        if not weights:
+            return []
+        updates = list(
+            torch._foreach_add([w.grad for w in weights], weights, alpha=group["weight_decay"])
+        )
+        norms = torch.stack(torch._foreach_norm(weights))
+        update_norms = torch.stack(torch._foreach_norm(updates))
+        known = (norms > 0) & (update_norms > 0)
+        trust = torch.where(known, group["eta"] * norms / update_norms, 1.0)
+        torch._foreach_mul_(updates, list(trust.unbind()))
+        return updates
 
 
 def create_optimizer(
-    name: str, model: nn.Module, *, lr: float, momentum: float, weight_decay: float
-) -> Optimizer:
-    """Build "sgd" (decay on every parameter, as official SSQL) or "lars" over what is trainable."""
-    kind = {"sgd": SGD, "lars": LARS}[name]
-    trainable = [p for p in model.parameters() if p.requires_grad]
-    return kind(trainable, lr=lr, momentum=momentum, weight_decay=weight_decay)
-
-
-def learning_rate(
-    epoch: int,
-    step: int,
+    name: str,
+    model: nn.Module,
     *,
     lr: float,
-    epochs: int,
-    warmup_epochs: int,
-    steps: int,
-    unit: Unit,
-) -> float:
-    """Return the rate of a step: linear warm-up, then lr/2 (1 + cos(pi t)), t in 0..1.
+    momentum: float,
+    weight_decay: float,
+    nesterov: bool = False,
+    constant: nn.Module | None = None,
+) -> Optimizer:
+    """Build "sgd", "lars" or "adamw" over what is trainable.
+
+    SGD and AdamW decay every parameter (official SSQL, MoCo v3), LARS matrices and kernels.
 
     Args:
-        epoch, step: counted from 0, the step within its epoch.
-        lr: base rate.
-        epochs, warmup_epochs: of the whole run, warm-up included.
-        steps: steps an epoch.
-        unit: "epoch" holds the rate for an epoch (official SSQL), "step" changes it every step.
-
-    Example:
-        >>> [learning_rate(e, 0, lr=1.0, epochs=4, warmup_epochs=2, steps=9, unit="epoch")
-        ...  for e in range(4)]
-        [0.5, 1.0, 1.0, 0.5]
+        name: of the optimizer.
+        model: whose parameters.
+        lr, momentum, weight_decay: momentum is beta1 of AdamW.
+        nesterov: of SGD.
+        constant: a part of `model` whose rate stays `lr`; its group has `scheduled` False.
     """
-    time, tick = (epoch, 1.0) if unit == "epoch" else (epoch + step / steps, 1 / steps)
-    if time < warmup_epochs:
-        return lr * (time + tick) / warmup_epochs
-    progress = (time - warmup_epochs) / (epochs - warmup_epochs)
-    return lr * (1 + math.cos(math.pi * progress)) / 2
+    kept = set(constant.parameters()) if constant is not None else set()
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    groups = [{"params": [p for p in trainable if p not in kept], "scheduled": True}]
+    if kept:
+        groups.append({"params": [p for p in trainable if p in kept], "scheduled": False})
+    if name == "lars":
+        return LARS(groups, lr, momentum=momentum, weight_decay=weight_decay)
+    # Fused: one kernel for all tensors (measured on a CPU: 28 ms against 73 for ResNet-50).
+    options = {"lr": lr, "weight_decay": weight_decay, "fused": True}
+    if name == "adamw":
+        return AdamW(groups, betas=(momentum, BETA2), **options)
+    return SGD(groups, momentum=momentum, nesterov=nesterov, **options)

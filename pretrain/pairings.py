@@ -8,7 +8,9 @@
     cq-quant  x,q1 - x,q2 without image augmentation
 
 v1, v2: augmented views; x: the image itself; q, q1, q2: precisions drawn each step. An arrow is a
-comparison with a stopped target, a dash the framework's own loss of a pair.
+comparison with a stopped target, a dash the framework's own loss of a pair. A target is embedded at
+the precision written beside it, by the momentum encoder in a framework that has one; where only the
+first view predicts (MoCo v2), there is no way back.
 """
 
 import difflib
@@ -90,16 +92,17 @@ def ssql(step: Step) -> Terms:
     """SSQL: L = 1/2 (L_q + L_aux), post-step quantization (official code, `method.png`).
 
     L_q = 1/2 [D(p1q, z2) + D(p2q, z1)]: the quantized branch predicts full-precision targets.
-    L_aux = 1/2 [D(p1, z2) + D(p2, z1)]: the plain framework. Activation ranges come from the two
+    L_aux = 1/2 [D(p1, z2) + D(p2, z1)]: the plain framework. Activation ranges come from the
     full-precision passes of the same step, which come first; q = (b_w, b_a), drawn independently.
     """
     v1, v2 = step.views()
     q = step.draw_independent()
+    z1, z2 = step.embed(v1, FP), step.embed(v2, FP)
     with step.observing():
-        z1, z2 = step.embed(v1, FP), step.embed(v2, FP)
+        auxiliary = step.both_ways(z1, z2)
     z1q, z2q = step.embed(v1, q), step.embed(v2, q)
-    yield "v1,q -> v2,FP and back", (step.compare(z1q, z2) + step.compare(z2q, z1)) / 2
-    yield "v1,FP - v2,FP", step.both_ways(z1, z2)
+    yield "v1,q -> v2,FP and back", step.compare((z1q, z2), (z2q, z1))
+    yield "v1,FP - v2,FP", auxiliary
 
 
 @pairing(policy="cq", reduction="sum")

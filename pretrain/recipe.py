@@ -4,8 +4,10 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from data import image_set
+from data import image_set, locate
 from pretrain.frameworks.base import check_framework
+from pretrain.frameworks.heads import Norm
+from pretrain.frameworks.momentum import EmaSchedule
 from pretrain.pairings import Reduction, get_pairing
 from quant import QuantPolicy, get_policy
 
@@ -17,7 +19,13 @@ Strength = Annotated[float, Field(ge=0)]
 Width = Annotated[int, Field(ge=1)]
 Bit = Annotated[int, Field(ge=1, le=16)]
 
-_TITLES = {"simsiam": "SimSiam", "simclr": "SimCLR"}
+_TITLES = {  # as the papers' tables write them
+    "simsiam": "SimSiam",
+    "simclr": "SimCLR",
+    "byol": "BYOL",
+    "moco_v2": "MoCov2",
+    "moco_v3": "MoCov3",
+}
 _PUBLISHED_WITH = {"ssql": "simsiam", "cq": "simclr"}
 
 
@@ -46,6 +54,10 @@ class Augmentation(_Model):
     jitter_p: Share = Field(0.8, description="probability of the jitter")
     gray_p: Share = Field(0.2, description="probability of turning gray")
     blur_p: Share = Field(0.0, description="probability of a blur, sigma in 0.1..2 pixels")
+    jitter_order: Literal["fixed", "random"] = Field(
+        "fixed", description="of the four: as above for all images, or each image's own"
+    )
+    interpolation: Literal["bilinear", "bicubic"] = Field("bilinear", description="of the crop")
 
     _check_ranges = field_validator("scale", "ratio")(_ordered)
 
@@ -54,11 +66,14 @@ class Recipe(_Model):
     """Everything a pretraining job needs to know; defaults are official SSQL's for CIFAR-10."""
 
     cosmetic: ClassVar[frozenset[str]] = frozenset(
-        {"name", "data_root", "device", "checkpoint_every"}
+        {
+            *("name", "data_root", "device", "num_workers"),
+            *("checkpoint_every", "keep_checkpoints", "knn_every"),
+        }
     )
 
     name: str = Field("pretrain", description="what a log calls the job")
-    framework: str = Field("simsiam", description="simsiam | simclr")
+    framework: str = Field("simsiam", description="simsiam | simclr | byol | moco_v2 | moco_v3")
     pairing: str = Field("plain", description="plain | ssql | cq-a | cq-b | cq-c | cq-quant")
     architecture: str = Field(description="network's name")
     policy: str | dict[str, Any] | None = Field(
@@ -73,16 +88,48 @@ class Recipe(_Model):
 
     epochs: int = Field(400, ge=0, description="epochs; 0: the untrained network of the seed")
     batch_size: int = Field(512, ge=2, description="images a step; what is left over is dropped")
-    optimizer: Literal["sgd", "lars"] = Field("sgd", description="with momentum")
+    accumulate: int = Field(
+        1,
+        ge=1,
+        description="parts a batch is passed in, to save memory; batch norms, observed ranges and "
+        "negatives see a part",
+    )
+    optimizer: Literal["sgd", "lars", "adamw"] = Field("sgd", description="sgd | lars | adamw")
     lr: Positive = Field(0.05, description="base learning rate")
-    momentum: float = Field(0.9, ge=0, lt=1, description="of the optimizer")
-    weight_decay: float = Field(5e-4, ge=0, description="of the optimizer, on all parameters")
+    momentum: float = Field(0.9, ge=0, lt=1, description="of the optimizer; adamw's beta1")
+    nesterov: bool = Field(False, description="sgd's momentum, looked up ahead")
+    weight_decay: float = Field(
+        5e-4, ge=0, description="on all parameters; lars: not on biases and norms"
+    )
     schedule: Literal["epoch", "step"] = Field("epoch", description="when the cosine moves on")
     warmup_epochs: int = Field(0, ge=0, description="epochs of linear warm-up")
+    predictor_lr: Literal["scheduled", "fixed"] = Field(
+        "scheduled", description="fixed: the predictor's rate stays at lr (SimSiam)"
+    )
+    sync_bn: bool = Field(False, description="batch norms see the batch of all processes")
+    amp: Literal["off", "bf16", "fp16"] = Field(
+        "off", description="number format of the networks' passes; off: single precision"
+    )
+    channels_last: bool = Field(False, description="memory layout of images and features")
 
     dim: Width | None = Field(None, description="projection's width; null: as published")
     hidden_dim: Width | None = Field(None, description="hidden width; null: as published")
-    temperature: Positive = Field(0.5, description="of simclr's NT-Xent")
+    projector_layers: Width | None = Field(
+        None, description="linear layers of the projector, not simsiam's; null: as published"
+    )
+    projector_norm: Norm | None = Field(
+        None, description="its batch norms, not simsiam's: none | hidden | all; null: as published"
+    )
+    temperature: Positive | None = Field(
+        None, description="of simclr's and moco's softmax; null: simclr 0.5, moco 0.2"
+    )
+    ema: Share | None = Field(
+        None, description="momentum of byol's and moco's target; null: moco_v2 0.999, others 0.99"
+    )
+    ema_schedule: EmaSchedule | None = Field(
+        None, description="constant | cosine, to 1; null: moco_v3 cosine, others constant"
+    )
+    queue_size: Width | None = Field(None, description="moco_v2's keys; null: 4096")
     weight_bits: tuple[Bit, Bit] = Field((2, 8), description="ssql: b_w is drawn from, inclusive")
     activation_bits: tuple[Bit, Bit] = Field((4, 8), description="ssql: b_a is drawn from")
     precision_set: tuple[Bit, Bit] = Field((6, 16), description="cq: q is drawn from, inclusive")
@@ -92,7 +139,10 @@ class Recipe(_Model):
 
     seed: int = Field(0, ge=0, description="of initialization, order, views and bits")
     device: str = Field("auto", description="auto: cuda where there is one, else cpu")
+    num_workers: int = Field(0, ge=0, description="processes that read images; 0: this one")
     checkpoint_every: int = Field(10, ge=1, description="epochs between resumable states")
+    keep_checkpoints: int = Field(2, ge=1, description="newest states kept")
+    knn_every: int = Field(0, ge=0, description="epochs between kNN accuracies on val; 0: never")
 
     _check_ranges = field_validator("weight_bits", "activation_bits", "precision_set")(_ordered)
 
@@ -147,6 +197,16 @@ class Recipe(_Model):
                 f"warmup_epochs {self.warmup_epochs} leave nothing of {self.epochs} epochs; nothing "
                 "was trained. Lower warmup_epochs or raise epochs"
             )
+        if self.framework == "simsiam" and (self.projector_layers or self.projector_norm):
+            raise ValueError(
+                "simsiam's projector is always the published one; nothing was trained. Remove "
+                "projector_layers and projector_norm, or choose another framework"
+            )
+        if self.nesterov and (self.optimizer != "sgd" or not self.momentum):
+            raise ValueError(
+                f"nesterov is sgd's with momentum, not {self.optimizer}'s with {self.momentum:g}; "
+                "nothing was trained. Remove nesterov, or choose sgd and a momentum"
+            )
         pairing = get_pairing(self.pairing)
         if pairing.policy is None and self.policy is not None:
             raise ValueError(
@@ -175,7 +235,7 @@ def identity(recipe: Recipe) -> dict[str, Any]:
         "task": "pretrain",
         "engine": "torch",
         "dataset": recipe.dataset,
-        "split_sha256": image_set(recipe.dataset).split_sha256,
+        "split_sha256": locate(recipe.dataset, root=recipe.data_root).split_sha256,
         "protocol": f"{recipe.framework}/{recipe.pairing}",  # losses of others mean other things
         "image_size": recipe.image_size,
         "policy": policy.name if policy else "-",

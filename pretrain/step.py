@@ -1,11 +1,11 @@
 """One training step as a pairing sees it: views, precisions, and embeddings made once each."""
 
-from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 import torch
 from torch import Generator, Tensor
 
+from data.sources import Batch
 from pretrain.frameworks import Embedding, Framework
 from quant import Precision, observe
 
@@ -46,27 +46,17 @@ class Step:
 
     Args:
         framework: embeds and compares.
-        images: uint8 (N, 3, H, W).
-        augment: makes a random view of the images.
-        prepare: makes the view without augmentation.
+        batch: makes views of the images.
         bits: draws precisions.
 
     Attributes:
         drawn: the precisions drawn, in order.
-        embeddings: what was embedded, in order.
+        embeddings: what was asked for, in order.
     """
 
-    def __init__(
-        self,
-        framework: Framework,
-        images: Tensor,
-        *,
-        augment: Callable[[Tensor], Tensor],
-        prepare: Callable[[Tensor], Tensor],
-        bits: Bits,
-    ) -> None:
+    def __init__(self, framework: Framework, batch: Batch, *, bits: Bits) -> None:
         self.framework = framework
-        self._images, self._augment, self._prepare, self._bits = images, augment, prepare, bits
+        self._batch, self._bits = batch, bits
         self.drawn: list[Precision] = []
         self._embedded: dict[tuple[int, Precision], Embedding] = {}
         self._views: list[Tensor] = []  # kept alive: their ids are keys
@@ -77,12 +67,12 @@ class Step:
 
     def views(self) -> tuple[Tensor, Tensor]:
         """Draw the two views v1, v2 of every image."""
-        self._views += [self._augment(self._images), self._augment(self._images)]
+        self._views += [self._batch.view(), self._batch.view()]
         return self._views[-2], self._views[-1]
 
     def image(self) -> Tensor:
         """Return x, the images only resized and normalized."""
-        self._views.append(self._prepare(self._images))
+        self._views.append(self._batch.image())
         return self._views[-1]
 
     def draw_independent(self) -> Precision:
@@ -100,15 +90,19 @@ class Step:
         return observe(self.framework.encoder, reset=True)
 
     def embed(self, view: Tensor, precision: Precision) -> Embedding:
-        """Embed a view at a precision; asked again in this step, return the same embedding."""
+        """Return the embedding of a view at a precision, one a step; comparing it computes it."""
         key = (id(view), precision)
         if key not in self._embedded:
             self._embedded[key] = self.framework.embed(view, precision)
         return self._embedded[key]
 
-    def compare(self, online: Embedding, target: Embedding) -> Tensor:
-        """Return the loss of online -> target; no gradient reaches the target."""
-        return self.framework.compare(online, target.stopped())
+    def compare(self, *ways: tuple[Embedding, Embedding]) -> Tensor:
+        """Return the loss of online -> target, a mean over the ways; no gradient reaches a target.
+
+        A framework whose second view never predicts (MoCo v2) goes the first way alone.
+        """
+        ways = ways if self.framework.symmetric else ways[:1]
+        return torch.stack([self.framework.compare(*way) for way in ways]).mean()
 
     def both_ways(self, a: Embedding, b: Embedding) -> Tensor:
         """Return the framework's own loss of a pair, a - b."""

@@ -2,73 +2,24 @@
 
 import hashlib
 import math
-from collections import Counter
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any
 
 import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from backbones import create_backbone
-from data import Augment, Split, normalization
-from pretrain.frameworks import create_framework
-from pretrain.optimizers import create_optimizer, learning_rate
+from data.sources import Batch, ViewSource
+from pretrain import distributed
+from pretrain.arithmetic import Arithmetic
+from pretrain.building import build_framework, build_optimizer
 from pretrain.pairings import get_pairing, total
-from pretrain.recipe import Augmentation, Recipe
+from pretrain.recipe import Recipe
+from pretrain.record import Record
+from pretrain.schedules import learning_rate
 from pretrain.step import Bits, Step
-from quant import Precision, quantize, reuse_weights, scales
-
-_NO_AUGMENTATION = Augmentation(
-    scale=(1.0, 1.0), ratio=(1.0, 1.0), flip=0.0, jitter_p=0.0, gray_p=0.0
-)
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """What one epoch saw, on the host.
-
-    Attributes:
-        names: of the pairing's terms.
-        terms: their values, (steps, T).
-        losses: what was minimized, (steps,).
-        drawn: precisions drawn in each step.
-        lr: learning rate of the last step.
-        feature_std: standard deviation of the last step's normalized projections times sqrt(dim),
-            averaged over dimensions; about 1 when they spread evenly, 0 when they collapsed.
-        finite: whether the parameters are finite after the last step.
-    """
-
-    names: tuple[str, ...]
-    terms: Tensor
-    losses: Tensor
-    drawn: tuple[tuple[Precision, ...], ...]
-    lr: float
-    feature_std: float
-    finite: bool
-
-    def metrics(self) -> dict[str, Any]:
-        """Return means and counts as plain data."""
-        bits = Counter(str(precision) for step in self.drawn for precision in step)
-        means = self.terms.double().mean(0).tolist()
-        return {
-            "loss": float(self.losses.double().mean()),
-            "terms": dict(zip(self.names, means, strict=True)),
-            "lr": self.lr,
-            "feature_std": self.feature_std,
-            "bits": dict(sorted(bits.items())),
-        }
-
-    def divergence(self) -> str | None:
-        """Say at which step, counted from 1, finite numbers ended, and at what bits; None: nowhere."""
-        bad = (~self.losses.isfinite()).nonzero().flatten().tolist()
-        if not bad and self.finite:
-            return None
-        step = bad[0] if bad else len(self.losses) - 1
-        what = f"the loss became {self.losses[step]:g}" if bad else "weights became infinite or NaN"
-        bits = ", ".join(map(str, self.drawn[step])) or "none"
-        return f"{what} at step {step + 1} of {len(self.losses)} (bits drawn: {bits})"
+from quant import reuse_weights
 
 
 class Trainer:
@@ -78,93 +29,124 @@ class Trainer:
     views and bits are independent: two recipes that differ in the pairing start from the same
     network and see the same views.
 
+    With several processes the batch, its order and the bits are those of one; each process trains on
+    its share of every batch and draws its own views. A batch norm, a min-max range and the negatives
+    of a contrastive loss see what one process has at once: with `accumulate` a part of that share.
+    (Batch norms see all processes' with `sync_bn`; observed ranges and negatives always do.)
+
     Args:
         recipe: what to train.
-        split: the images.
+        source: makes this process' views.
         device: where.
+        watch: called with each step once its gradients are computed, or with each part of an
+            accumulated batch; it must change nothing and wait for no device.
+
+    Attributes:
+        epoch: epochs done.
+        position: steps done of the epoch under way.
+        record: what that epoch has seen so far.
     """
 
-    def __init__(self, recipe: Recipe, split: Split, *, device: torch.device) -> None:
-        self.recipe, self.device = recipe, device
+    def __init__(
+        self,
+        recipe: Recipe,
+        source: ViewSource,
+        *,
+        device: torch.device,
+        watch: Callable[[Step], None] | None = None,
+    ) -> None:
+        self.recipe, self.device, self.watch = recipe, device, watch
         self.pairing = get_pairing(recipe.pairing)
-        self.framework = create_framework(create_backbone(recipe.architecture), recipe)
-        if recipe.quant_policy is not None:
-            quantize(self.framework.encoder, recipe.quant_policy)
-            _refuse_learned_scales(recipe, self.framework.encoder)
-        self.framework.to(device).train()
-        self.optimizer = create_optimizer(
-            recipe.optimizer,
-            self.framework,
-            lr=recipe.lr,
-            momentum=recipe.momentum,
-            weight_decay=recipe.weight_decay,
-        )
-        self.streams = {
-            "order": _stream(recipe.seed, "order"),
-            "views": _stream(recipe.seed, "views", device),
-            "bits": _stream(recipe.seed, "bits"),
-        }
+        self.arithmetic = Arithmetic(device, amp=recipe.amp, channels_last=recipe.channels_last)
+        self.framework = build_framework(recipe, self.arithmetic)
+        self.optimizer = build_optimizer(recipe, self.framework)
+        self._parameters = [p for g in self.optimizer.param_groups for p in g["params"]]
+        self.streams = {name: _stream(recipe.seed, name) for name in ("order", "bits")}
         self._bits = Bits(
             self.streams["bits"],
             weight=recipe.weight_bits,
             activation=recipe.activation_bits,
             shared=recipe.precision_set,
         )
-        mean, std = normalization(recipe.dataset)
-        augment, prepare = (
-            Augment(recipe.image_size, mean=mean, std=std, **options.model_dump())
-            for options in (recipe.augmentation, _NO_AUGMENTATION)
-        )
-        self._augment = partial(augment, generator=self.streams["views"])
-        self._prepare = partial(prepare, generator=self.streams["views"])
-        self._images = split.images.to(device)
-        self.steps = len(split) // recipe.batch_size
-        if recipe.epochs and not self.steps:
-            raise ValueError(
-                f"a batch of {recipe.batch_size} is larger than the {len(split)} images of "
-                f"{split.name} {split.split}; nothing was trained. Lower batch_size."
-            )
+        self.source = source
+        self.steps = len(source) // recipe.batch_size
+        self.epoch = self.position = 0
+        self.record = Record(recipe.reduction, self.steps)
+        self._order_state: Tensor | None = None  # of the stream, where the epoch under way began
+        self._z: Tensor | None = None
+        _check_batch(recipe, source, self.steps)
+        if distributed.rank():  # the network's own dropout differs between processes
+            torch.manual_seed(_seed(recipe.seed, f"global/{distributed.rank()}"))
 
-    def train_epoch(self, epoch: int) -> Epoch:
-        """Train one epoch, counted from 0; what is left over of the images is dropped."""
-        size = self.recipe.batch_size
-        order = torch.randperm(len(self._images), generator=self.streams["order"])
-        batches = order[: self.steps * size].view(self.steps, size).to(self.device)
-        rows, drawn = [], []
-        for index, batch in enumerate(batches):
-            lr = self._set_learning_rate(epoch, index)
-            step = Step(
-                self.framework,
-                self._images[batch],
-                augment=self._augment,
-                prepare=self._prepare,
-                bits=self._bits,
-            )
-            self.optimizer.zero_grad(set_to_none=True)
-            with reuse_weights(self.framework.encoder):
+    def train_epoch(self) -> Iterator[None]:
+        """Train what is left of the epoch, yielding after each step.
+
+        What is left over of the images is dropped.
+        """
+        rows = self._positions()[self.position :]
+        batches = self.source.epoch(rows.flatten(0, 1), self.epoch)
+        for _ in rows:
+            self._step(islice(batches, self.recipe.accumulate))
+            self.position += 1
+            yield
+
+    def end_epoch(self) -> dict[str, Any]:
+        """Return the metrics of the epoch that was trained, and go on to the next."""
+        metrics = {
+            **self.record.metrics(),
+            "lr": self._learning_rate(self.steps - 1),
+            "feature_std": feature_std(self._z),
+        }
+        if self.arithmetic.scaler.is_enabled():
+            metrics |= {"skipped": self.arithmetic.skipped}
+        self.epoch, self.position = self.epoch + 1, 0
+        self.record, self._order_state = Record(self.recipe.reduction, self.steps), None
+        return metrics
+
+    def _positions(self) -> Tensor:
+        """Return this process' images of the epoch, (steps, accumulate, N)."""
+        if self._order_state is None:
+            self._order_state = self.streams["order"].get_state()
+        size, ranks = self.recipe.batch_size, distributed.size()
+        order = torch.randperm(len(self.source), generator=self.streams["order"])
+        batches = order[: self.steps * size].view(self.steps, self.recipe.accumulate, ranks, -1)
+        return batches[:, :, distributed.rank()]
+
+    def _step(self, micro_batches: Iterator[Batch]) -> None:
+        """Take one optimizer step on what this process has of a batch."""
+        lr = self._learning_rate(self.position)
+        for group in self.optimizer.param_groups:
+            if group["scheduled"]:
+                group["lr"] = lr
+        done = self.epoch * self.steps + self.position
+        self.framework.begin_step(done / (self.recipe.epochs * self.steps))
+        self.optimizer.zero_grad(set_to_none=True)
+        parts = self.recipe.accumulate
+        bits = self.streams["bits"].get_state() if parts > 1 else None
+        rows = []
+        for index, batch in enumerate(micro_batches):
+            if index:
+                self.streams["bits"].set_state(bits)  # one draw a step
+            step = Step(self.framework, batch, bits=self._bits)
+            with reuse_weights(self.framework):
                 terms = dict(self.pairing.terms(step))
                 row = torch.stack(list(terms.values()))
-                total(row, self.recipe.reduction).backward()
-            self.optimizer.step()
+                loss = total(row, self.recipe.reduction) / parts
+                self.arithmetic.backward(loss)
             rows.append(row.detach())
-            drawn.append(tuple(step.drawn))
-        # The device is waited for here, once an epoch, and nowhere in a step.
-        table = torch.stack(rows).cpu()  # (steps, T)
-        finite = torch.stack([p.detach().isfinite().all() for p in self.framework.parameters()])
-        return Epoch(
-            names=tuple(terms),
-            terms=table,
-            losses=total(table, self.recipe.reduction),
-            drawn=tuple(drawn),
-            lr=lr,
-            feature_std=feature_std(step.embeddings[0].z),
-            finite=bool(finite.all()),
-        )
+            if self.watch is not None:
+                self.watch(step)
+        distributed.average_gradients(self._parameters)
+        self.arithmetic.step(self.optimizer)
+        self.framework.end_step()
+        row = rows[0] if parts == 1 else torch.stack(rows).mean(0)
+        self.record.add(tuple(terms), row, tuple(step.drawn))
+        self._z = step.embeddings[0].z.detach()
 
-    def _set_learning_rate(self, epoch: int, step: int) -> float:
+    def _learning_rate(self, step: int) -> float:
         recipe = self.recipe
-        lr = learning_rate(
-            epoch,
+        return learning_rate(
+            self.epoch,
             step,
             lr=recipe.lr,
             epochs=recipe.epochs,
@@ -172,26 +154,68 @@ class Trainer:
             steps=self.steps,
             unit=recipe.schedule,
         )
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        return lr
+
+    def divergence(self, *, weights: bool = True) -> str | None:
+        """Say where the epoch under way left the finite numbers; None: nowhere.
+
+        Args:
+            weights: whether to look at the weights too. The device is waited for here, and nowhere
+                in a step.
+        """
+        finite = True
+        if weights:
+            every = [p.detach().isfinite().all() for p in self.framework.parameters()]
+            finite = bool(torch.stack(every).all())
+        return self.record.divergence(finite=finite)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all that the next epoch depends on."""
+        """Return all that the next step depends on; every process must ask."""
+        own = {
+            "source": self.source.state_dict(),
+            # A network's own dropout draws from these.
+            "global_rng": torch.get_rng_state(),
+            "device_rng": torch.cuda.get_rng_state(self.device)
+            if self.device.type == "cuda"
+            else torch.empty(0),
+        }
+        order = self.streams["order"].get_state() if not self.position else self._order_state
         return {
+            "epoch": self.epoch,
+            "position": self.position,
+            "record": self.record.state_dict(),
             "framework": self.framework.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "streams": {name: stream.get_state() for name, stream in self.streams.items()},
-            "global_rng": torch.get_rng_state(),  # a network's own dropout draws from it
+            "scaler": self.arithmetic.scaler.state_dict(),
+            "skipped": self.arithmetic.skipped,
+            "streams": {"order": order, "bits": self.streams["bits"].get_state()},
+            "processes": distributed.gather(own),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go back to what `state_dict` returned."""
+        """Go back to what `state_dict` returned.
+
+        Raises:
+            ValueError: other processes made it: their views cannot be gone on with.
+        """
+        if len(state["processes"]) != distributed.size():
+            raise ValueError(
+                f"{len(state['processes'])} processes trained this run until now, and "
+                f"{distributed.size()} would go on; nothing was trained. Start as many as before "
+                f"(--num-gpus {len(state['processes'])}), or choose another output folder."
+            )
+        self.epoch, self.position = state["epoch"], state["position"]
+        self.record.load_state_dict(state["record"])
         self.framework.load_state_dict(state["framework"])
         self.optimizer.load_state_dict(state["optimizer"])
-        for name, stream in self.streams.items():
-            stream.set_state(state["streams"][name])
-        torch.set_rng_state(state["global_rng"])
+        self.arithmetic.scaler.load_state_dict(state["scaler"])
+        self.arithmetic.skipped = state["skipped"]
+        own = state["processes"][distributed.rank()]
+        for name, stream in state["streams"].items():
+            self.streams[name].set_state(stream)
+        self.source.load_state_dict(own["source"])
+        torch.set_rng_state(own["global_rng"])
+        if self.device.type == "cuda":
+            torch.cuda.set_rng_state(own["device_rng"], self.device)
 
 
 @torch.no_grad()
@@ -204,14 +228,25 @@ def feature_std(z: Tensor) -> float:
 
 
 def _stream(seed: int, name: str, device: torch.device | str = "cpu") -> Generator:
+    return Generator(device).manual_seed(_seed(seed, name))
+
+
+def _seed(seed: int, name: str) -> int:
     digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
-    return Generator(device).manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+    return int.from_bytes(digest[:8], "big") >> 1
 
 
-def _refuse_learned_scales(recipe: Recipe, encoder: torch.nn.Module) -> None:
-    if scales(encoder):
+def _check_batch(recipe: Recipe, source: ViewSource, steps: int) -> None:
+    """Refuse a batch that the images do not fill or the processes cannot share."""
+    if recipe.epochs and not steps:
         raise ValueError(
-            f"policy {recipe.quant_policy.name!r} learns its scales, and pairing "
-            f"{recipe.pairing!r} draws other bits in each step; nothing was trained. Use a policy "
-            "whose scales come from ranges: ssql or cq."
+            f"a batch of {recipe.batch_size} is larger than the {len(source)} images of "
+            f"{source.name} {source.split}; nothing was trained. Lower batch_size."
+        )
+    parts = recipe.accumulate * distributed.size()
+    if recipe.batch_size % parts or recipe.batch_size < 2 * parts:
+        raise ValueError(
+            f"a batch of {recipe.batch_size} cannot be shared by {distributed.size()} processes in "
+            f"{recipe.accumulate} parts each, at least two images a part; nothing was trained. Make "
+            f"batch_size a multiple of {parts}."
         )

@@ -1,9 +1,6 @@
 #!/usr/bin/env python
 """Score a backbone on classification at every precision of a recipe, and print the table."""
 
-import argparse
-import json
-import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,35 +32,17 @@ EXAMPLES = """examples:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one job; return 0 when it is done and 1 when recipe, files or training are at fault."""
-    args = _parser().parse_args(argv)
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S"
-    )
-    # Imported here so that --help does not wait for torch.
-    import torch
+    from benchmark.cli import job_parser, run_job
 
-    from benchmark.files import write_text
-    from benchmark.recipe import load_yaml, validate
-    from quant import keep_freed_memory
-    from transfer import run
+    args = job_parser(__doc__, EXAMPLES).parse_args(argv)
+    return run_job("transfer", args, leaves=("last.pth",), report=_report)
 
-    torch.set_num_threads(args.threads)
-    keep_freed_memory()
-    try:
-        fields = load_yaml(args.config_file, args.opts)
-        recipe = validate("transfer", fields, source=args.config_file)
-        folder = args.output_dir or Path("output") / recipe.name
-        _check_folder(folder, resume=args.resume)
-        folder.mkdir(parents=True, exist_ok=True)
-        result = run(recipe, folder)
-    except (ValueError, FileNotFoundError, FloatingPointError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    outcome = {"recipe": recipe.model_dump(mode="json"), **result}
-    write_text(folder / "measurements.json", json.dumps(outcome, indent=2) + "\n")
+
+def _report(result: dict[str, Any], folder: Path) -> None:
+    from benchmark.cli import MEASUREMENTS
+
     print(table(result["measurements"]))
-    print(f"\nAll of it: {folder / 'measurements.json'}")
-    return 0
+    print(f"\nAll of it: {folder / MEASUREMENTS}")
 
 
 def table(measurements: Sequence[dict[str, Any]]) -> str:
@@ -81,36 +60,6 @@ def table(measurements: Sequence[dict[str, Any]]) -> str:
         ]
         lines.append(f"{precision:<9}  " + "  ".join(values))
     return "\n".join(lines)
-
-
-def _check_folder(folder: Path, *, resume: bool) -> None:
-    """Refuse to go on with an earlier training unless told to."""
-    if not resume and (folder / "last.pth").exists():
-        raise ValueError(
-            f"{folder} holds an earlier run; nothing was trained. Add --resume to go on with it, or "
-            "name another --output-dir."
-        )
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--config-file", type=Path, required=True, help="recipe (YAML)")
-    parser.add_argument(
-        "--output-dir", type=Path, help="folder of the run; default output/<the recipe's name>"
-    )
-    parser.add_argument(
-        "--resume", action="store_true", help="go on with the training the folder holds, if any"
-    )
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads of torch; default 1")
-    parser.add_argument(
-        "opts",
-        nargs=argparse.REMAINDER,
-        metavar="KEY VALUE",
-        help="override keys of the recipe, at least `checkpoint FILE`",
-    )
-    return parser
 
 
 if __name__ == "__main__":

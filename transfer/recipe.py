@@ -4,7 +4,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from data import image_set
+from data import image_set, locate
 from quant import Precision, get_policy
 from transfer.protocols import get_protocol, options_of_others
 from transfer.schedule import default_milestones, learning_rate
@@ -195,7 +195,7 @@ def identity(recipe: Recipe) -> dict[str, Any]:
         "task": "classification",
         "engine": "torch",
         "dataset": recipe.dataset,
-        "split_sha256": image_set(recipe.dataset).split_sha256,
+        "split_sha256": locate(recipe.dataset, root=recipe.data_root).split_sha256,
         "protocol": recipe.protocol_label,
         "image_size": recipe.image_size,
         "policy": policy.name,

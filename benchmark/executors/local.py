@@ -119,11 +119,16 @@ class _Runner:
             result = read_result(running.folder)
             if result is None:
                 code = running.process.exitcode
-                if code in (-signal.SIGTERM, -signal.SIGINT, SERVER_LOST):
+                if code in (-signal.SIGTERM, -signal.SIGINT, SERVER_LOST, os.EX_TEMPFAIL):
                     # A batch system signals every process; ours may just come last.
                     connection.wait([stop.pipe], _POLL)
                     if stop.signum:
                         raise StoppedError(stop.signum)
+                if code == os.EX_TEMPFAIL:
+                    _logger.info("Job %s was stopped and goes on from its state.", running.job.id)
+                    self._close(running)
+                    self._schedule.leave(running.job)
+                    continue
                 reason = describe_death(code)
                 result = outcome.failed(
                     running.job, reason, inputs=running.inputs, folder=running.folder

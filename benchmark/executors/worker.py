@@ -79,6 +79,9 @@ def main(task: Task, lifeline: Connection) -> None:
         )
         write_result(task.folder, result)
     except BaseException as error:
+        if isinstance(error, SystemExit) and error.code == os.EX_TEMPFAIL:
+            _logger.info("%s", error)
+            raise  # it saved its state and goes on later; there is no result yet
         _logger.exception("The job failed.")
         reason = f"{type(error).__name__}: {error}"
         usage = _usage(started)

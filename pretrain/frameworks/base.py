@@ -1,12 +1,13 @@
 """What every framework is: it embeds a view at a precision and compares two embeddings."""
 
 import difflib
-from typing import TYPE_CHECKING, NamedTuple
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 from fvcore.common.registry import Registry
 from torch import Tensor, nn
 
-from quant import Precision, set_precision
+from quant import Precision, QuantPolicy, quantize, set_precision
 
 if TYPE_CHECKING:
     from pretrain.recipe import Recipe
@@ -19,19 +20,32 @@ where None asks for the published ones.
 """
 
 
-class Embedding(NamedTuple):
-    """One view at one precision, (N, dim) each.
+class Embedding:
+    """One view at one precision. What is asked for is computed then, and once.
 
-    z: the projection, which others predict.
-    p: the prediction made from z; z itself in a framework without a predictor.
+    Args:
+        framework: whose networks embed it.
+        view: (N, 3, H, W).
+        precision: of the network that embeds it.
     """
 
-    z: Tensor
-    p: Tensor
+    def __init__(self, framework: "Framework", view: Tensor, precision: Precision) -> None:
+        self.framework, self.view, self.precision = framework, view, precision
 
-    def stopped(self) -> "Embedding":
-        """Return the same values as a target, which no gradient reaches: sg(.)."""
-        return Embedding(self.z.detach(), self.p.detach())
+    @cached_property
+    def z(self) -> Tensor:
+        """The encoder's projection, (N, dim)."""
+        return self.framework.project(self.view, self.precision)
+
+    @cached_property
+    def p(self) -> Tensor:
+        """The prediction made from z, (N, dim); z itself in a framework without a predictor."""
+        return self.framework.predict(self.z)
+
+    @cached_property
+    def k(self) -> Tensor:
+        """What others predict, (N, dim), which no gradient reaches: a key, or sg(z)."""
+        return self.framework.key(self)
 
 
 class Encoder(nn.Module):
@@ -49,34 +63,60 @@ class Encoder(nn.Module):
 class Framework(nn.Module):
     """Base of the frameworks. The encoder owns the weights; its precision is set at each embedding.
 
-    A subclass gives `compare`, and `predict` if it has a predictor: a module outside the encoder, so
-    that no policy can quantize it.
+    Args:
+        backbone: (N, 3, H, W) -> (N, num_features).
+        projector: (N, num_features) -> (N, dim).
+        predictor: (N, dim) -> (N, dim), outside the encoder, so that no policy can quantize it.
     """
 
-    def __init__(self, backbone: nn.Module, projector: nn.Module) -> None:
+    symmetric = True  # whether both views predict; False: the first alone does
+
+    def __init__(
+        self, backbone: nn.Module, projector: nn.Module, predictor: nn.Module | None = None
+    ) -> None:
         super().__init__()
         self.encoder = Encoder(backbone, projector)
+        self.predictor = predictor
 
     @property
     def backbone(self) -> nn.Module:
         return self.encoder.backbone
 
+    def quantize(self, policy: QuantPolicy) -> None:
+        """Quantize the layers of the encoder that a policy names, in place."""
+        quantize(self.encoder, policy)
+
+    def begin_step(self, progress: float) -> None:
+        """Prepare an optimizer step, before the first embedding; `progress` of training is in 0..1."""
+
+    def end_step(self) -> None:
+        """Finish an optimizer step, after the weights moved."""
+
     def embed(self, view: Tensor, precision: Precision) -> Embedding:
-        """Embed a view (N, 3, H, W) with the encoder at `precision`."""
+        """Return the embedding of a view (N, 3, H, W) at `precision`; nothing is computed yet."""
+        return Embedding(self, view, precision)
+
+    def project(self, view: Tensor, precision: Precision) -> Tensor:
+        """Return z = f(view) with the encoder at `precision`."""
         set_precision(self.encoder, precision)
-        z = self.encoder(view)
-        return Embedding(z, self.predict(z))
+        return self.encoder(view)
 
     def predict(self, z: Tensor) -> Tensor:
         """Return p = h(z)."""
-        return z
+        return z if self.predictor is None else self.predictor(z)
+
+    def key(self, embedding: Embedding) -> Tensor:
+        """Return what others predict of an embedding: sg(z)."""
+        return embedding.z.detach()
 
     def compare(self, online: Embedding, target: Embedding) -> Tensor:
         """Return the loss of `online` -> `target`, averaged over the batch."""
         raise NotImplementedError
 
     def both_ways(self, a: Embedding, b: Embedding) -> Tensor:
-        """Return the loss of a - b: the mean of a -> b and b -> a."""
+        """Return the framework's own loss of a - b: the mean of a -> b and b -> a, if it has both."""
+        if not self.symmetric:
+            return self.compare(a, b)
         return (self.compare(a, b) + self.compare(b, a)) / 2
 
 

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pretrain.frameworks.base import FRAMEWORKS, Embedding, Framework
+from pretrain.frameworks.heads import mlp
 
 if TYPE_CHECKING:
     from pretrain.recipe import Recipe
@@ -16,33 +17,17 @@ _DIM = 2048  # SimSiam and SSQL, for the projection and the predictor's hidden l
 @FRAMEWORKS.register()
 def simsiam(backbone: nn.Module, recipe: "Recipe") -> "SimSiam":
     """Build SimSiam; both widths are 2048 by default (SSQL has hidden_dim 512 for ResNet-50)."""
-    return SimSiam(backbone, dim=recipe.dim or _DIM, hidden_dim=recipe.hidden_dim or _DIM)
+    dim = recipe.dim or _DIM
+    predictor = (dim, recipe.hidden_dim or _DIM, dim)
+    return SimSiam(backbone, _projector(backbone.num_features, dim), mlp(predictor, norm="hidden"))
 
 
 class SimSiam(Framework):
-    """Compare a prediction with a stopped projection: D(p, z) = -mean_i cos(p_i, sg(z_i)).
-
-    Args:
-        backbone: (N, 3, H, W) -> (N, num_features).
-        dim: width of z and p.
-        hidden_dim: width of the predictor's hidden layer.
-    """
-
-    def __init__(self, backbone: nn.Module, *, dim: int, hidden_dim: int) -> None:
-        super().__init__(backbone, _projector(backbone.num_features, dim))
-        self.predictor = nn.Sequential(
-            nn.Linear(dim, hidden_dim, bias=False),
-            nn.BatchNorm1d(hidden_dim),
-            nn.ReLU(inplace=True),
-            nn.Linear(hidden_dim, dim),
-        )
-
-    def predict(self, z: Tensor) -> Tensor:
-        return self.predictor(z)
+    """Compare a prediction with a stopped projection: D(p, z) = -mean_i cos(p_i, sg(z_i))."""
 
     def compare(self, online: Embedding, target: Embedding) -> Tensor:
         """Return D(p, sg(z)), in -1..1; -1 when every prediction points at its target."""
-        return -F.cosine_similarity(online.p, target.z.detach(), dim=1).mean()
+        return -F.cosine_similarity(online.p, target.k, dim=1).mean()
 
 
 def _projector(num_features: int, dim: int) -> nn.Sequential:

@@ -6,6 +6,7 @@ Each run appends `begin` and `end` lines to `journal`, which is how tests count 
 import logging
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 from typing import ClassVar
@@ -61,6 +62,8 @@ def run(recipe, folder):
     time.sleep(recipe.sleep)
     for _ in range(25 if recipe.behave == "raise" else 0):
         _logger.info("one more line")
+    if recipe.behave == "preempted" and state.read_text() == "+":  # the first time only
+        sys.exit(os.EX_TEMPFAIL)
     _misbehave(recipe.behave)
     value = float("nan") if recipe.behave == "nan" else _value(recipe)
     (folder / "checkpoint.pth").write_text(f"made with seed {recipe.seed} at {recipe.lr}")

@@ -211,6 +211,18 @@ def test_a_signal_ends_jobs_and_gives_claims_back(bench, caplog, signum, code):
     assert "1 of 3 jobs finished. Run the same command to go on." in caplog.text
 
 
+def test_a_preempted_job_goes_on_from_its_state(bench):
+    planned = bench.plan(
+        transfer=[{"recipe": "transfer.yaml", "overrides": {"behave": "preempted"}}]
+    )
+    bench.run(planned)
+    transfer = list(planned.jobs.values())[-1]
+    assert bench.result(transfer).status == "completed"
+    assert bench.result(transfer).details["attempts"] == 2
+    assert bench.events("begin").count(transfer.id) == 2
+    assert locks(bench) == []
+
+
 def test_a_job_that_lost_its_claim_is_ended_and_left_to_the_new_holder(bench, monkeypatch):
     planned = bench.plan(transfer=[{"recipe": "transfer.yaml", "overrides": {"sleep": 60}}])
     transfer = list(planned.jobs.values())[-1]

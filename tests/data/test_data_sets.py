@@ -172,4 +172,4 @@ def test_unknown_names_are_answered_with_the_known_ones():
         data.load("cifar-100", "train")
     with pytest.raises(ValueError, match="has no split 'valid'"):
         data.load("digits", "valid")
-    assert data.list_datasets() == ["cifar10", "cifar100", "digits"]
+    assert data.list_datasets() == ["cifar10", "cifar100", "digits", "imagenet"]

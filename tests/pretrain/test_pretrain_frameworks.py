@@ -1,15 +1,16 @@
 """SimSiam's D and SimCLR's NT-Xent against their closed forms, and the published heads."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
 from pretrain import Recipe
-from pretrain.frameworks import Embedding, create_framework
-from pretrain.frameworks.simclr import nt_xent
-from quant import FP, Precision, quantize, quantized_layers
+from pretrain.frameworks import create_framework
+from pretrain.frameworks.losses import nt_xent
+from quant import FP, Precision, get_policy, quantize, quantized_layers, set_precision
 
 
 class _Features(nn.Module):
@@ -85,7 +86,9 @@ def test_negative_similarities_still_count():
 def test_simsiams_loss_is_the_negative_cosine_and_stops_at_the_target():
     framework = _framework("simsiam", dim=8, hidden_dim=4)
     p, z = torch.randn(5, 8, requires_grad=True), torch.randn(5, 8, requires_grad=True)
-    loss = framework.compare(Embedding(z=torch.randn(5, 8), p=p), Embedding(z=z, p=z))
+    online, target = SimpleNamespace(p=p), framework.embed(torch.empty(0), FP)
+    target.z = z
+    loss = framework.compare(online, target)
     expected = -sum((x @ y) / (x.norm() * y.norm()) for x, y in zip(p, z, strict=True)) / 5
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
     loss.backward()
@@ -124,6 +127,44 @@ def test_simclrs_head_is_three_layers_with_norms_and_relu_between():
     assert head[-1].num_features == 5
 
 
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"framework": "simclr", "projector_layers": 2, "projector_norm": "none"}, "L R L"),
+        ({"framework": "simclr", "projector_layers": 2, "projector_norm": "hidden"}, "L B R L"),
+        ({"framework": "byol"}, "L B R L B R L"),
+        ({"framework": "byol", "projector_norm": "all"}, "L B R L B R L B"),
+        ({"framework": "moco_v2"}, "L R L"),
+        ({"framework": "moco_v3"}, "L B R L B"),
+    ],
+)
+def test_projectors_normalize_where_they_are_published_to(fields, expected):
+    head = _framework(fields.pop("framework"), dim=5, hidden_dim=7, **fields).encoder.projector
+    assert " ".join(type(m).__name__[0] for m in head) == expected
+    linears = [m for m in head if isinstance(m, nn.Linear)]
+    assert [m.out_features for m in linears] == [7] * (len(linears) - 1) + [5]
+    for linear, after in zip(head, [*head[1:], None], strict=True):
+        if isinstance(linear, nn.Linear):  # a bias where no batch norm follows
+            assert (linear.bias is None) == isinstance(after, nn.BatchNorm1d)
+
+
+@pytest.mark.parametrize(
+    ("name", "dim", "hidden"),
+    [("byol", 512, 2048), ("moco_v2", 256, 2048), ("moco_v3", 256, 4096)],
+)
+def test_widths_of_the_momentum_frameworks_are_the_published_ones(name, dim, hidden):
+    framework = _framework(name)
+    assert framework.encoder.projector[0].out_features == hidden
+    last = [m for m in framework.encoder.projector if isinstance(m, nn.Linear)][-1]
+    assert last.out_features == dim
+    if name == "moco_v2":
+        assert framework.predictor is None and framework.queue.shape == (4096, dim)
+    else:
+        first, *_ = framework.predictor
+        assert (first.in_features, first.out_features) == (dim, hidden)
+        assert framework.predictor[3].out_features == dim and len(framework.predictor) == 4
+
+
 @pytest.mark.parametrize("policy", ["ssql", "cq", {"base": "ssql", "rules": {}}])
 def test_no_policy_quantizes_the_predictor(policy):
     framework = _framework("simsiam", dim=8, hidden_dim=4)
@@ -149,6 +190,30 @@ def test_ssqls_projector_has_8_bit_weights_and_no_quantized_activation():
         "projector.6": 8,
     }
     assert not any(hasattr(m, "a_quant") and m.a_quant for m in framework.encoder.projector)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("byol", {"0", "3", "6"}), ("moco_v2", {"0", "2"}), ("moco_v3", {"0", "3"})],
+)
+def test_ssqls_heads_have_8_bit_weights_in_both_networks_of_a_framework(name, expected):
+    framework = _framework(name, dim=8, hidden_dim=4)
+    framework.quantize(get_policy("ssql"))
+    for network in (framework.encoder, framework.momentum_encoder):
+        set_precision(network, Precision(3, 4))
+        layers = quantized_layers(network.projector)
+        assert {place: layer.w_quant.bits for place, layer in layers.items()} == dict.fromkeys(
+            expected, 8
+        )
+    assert framework.predictor is None or not quantized_layers(framework.predictor)
+
+
+@pytest.mark.parametrize("name", ["byol", "moco_v2", "moco_v3"])
+def test_contrastive_quant_leaves_heads_in_full_precision(name):
+    framework = _framework(name, dim=8, hidden_dim=4)
+    framework.quantize(get_policy("cq"))
+    for network in (framework.encoder, framework.momentum_encoder):
+        assert list(quantized_layers(network)) == ["backbone.conv2"]
 
 
 def test_embedding_at_full_precision_is_the_unquantized_networks():

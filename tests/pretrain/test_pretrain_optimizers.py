@@ -1,37 +1,10 @@
-"""LARS against its formula, and the learning rate against the published schedules."""
-
-import math
+"""Optimizers against their formulas and torch's own, and what of a network they are given."""
 
 import pytest
 import torch
 from torch import nn
 
-from pretrain.optimizers import LARS, create_optimizer, learning_rate
-
-COSINE = {"lr": 0.5, "epochs": 10, "warmup_epochs": 0, "steps": 4}
-
-
-def test_the_cosine_per_epoch_is_official_ssqls():
-    for epoch in range(10):
-        expected = 0.5 * (1 + math.cos(math.pi * epoch / 10)) / 2
-        rates = [learning_rate(epoch, step, **COSINE, unit="epoch") for step in range(4)]
-        assert rates == pytest.approx([expected] * 4)
-
-
-def test_the_cosine_per_step_falls_within_an_epoch_and_passes_through_the_epochs():
-    rates = [learning_rate(e, s, **COSINE, unit="step") for e in range(10) for s in range(4)]
-    assert rates == sorted(rates, reverse=True) and len(set(rates)) == 40
-    assert rates[20] == learning_rate(5, 0, **COSINE, unit="epoch") == pytest.approx(0.25)
-
-
-@pytest.mark.parametrize(("unit", "ticks"), [("epoch", 2), ("step", 8)])
-def test_warm_up_is_linear_from_the_first_tick_and_ends_at_the_base_rate(unit, ticks):
-    options = {**COSINE, "warmup_epochs": 2, "unit": unit}
-    rates = [learning_rate(e, s, **options) for e in range(2) for s in range(4)]
-    rates = rates if unit == "step" else rates[::4]
-    assert rates == pytest.approx([0.5 * (i + 1) / ticks for i in range(ticks)])
-    assert learning_rate(2, 0, **options) == pytest.approx(0.5)
-    assert learning_rate(6, 0, **options) == pytest.approx(0.25)  # half of the eight left
+from pretrain.optimizers import LARS, create_optimizer
 
 
 def _reference_lars(w, gradients, *, lr, momentum, weight_decay, eta):
@@ -79,3 +52,50 @@ def test_frozen_parameters_are_left_out_and_everything_else_decays():
     (group,) = optimizer.param_groups
     assert len(group["params"]) == 3 and group["weight_decay"] == 0.3
     assert model[0].bias not in set(group["params"])
+
+
+def _steps(optimizer, layer, gradients):
+    for g in gradients:
+        layer.weight.grad = g.clone()
+        optimizer.step()
+    return layer.weight.detach()
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_sgd_and_adamw_are_torchs_own(name):
+    layers = [nn.Linear(4, 3, bias=False) for _ in range(2)]
+    layers[1].load_state_dict(layers[0].state_dict())
+    gradients = [torch.randn(3, 4) for _ in range(3)]
+    options = {"lr": 0.1, "weight_decay": 0.05}
+    if name == "sgd":
+        ours = create_optimizer(name, layers[0], momentum=0.8, nesterov=True, **options)
+        theirs = torch.optim.SGD(layers[1].parameters(), momentum=0.8, nesterov=True, **options)
+    else:
+        ours = create_optimizer(name, layers[0], momentum=0.8, **options)
+        theirs = torch.optim.AdamW(layers[1].parameters(), betas=(0.8, 0.999), **options)
+    first, second = (
+        _steps(optimizer, layer, gradients)
+        for optimizer, layer in zip((ours, theirs), layers, strict=True)
+    )
+    torch.testing.assert_close(first, second)
+
+
+def test_a_constant_part_has_a_group_of_its_own():
+    model = nn.ModuleDict({"encoder": nn.Linear(2, 2), "predictor": nn.Linear(2, 2)})
+    optimizer = create_optimizer(
+        "lars", model, lr=0.1, momentum=0.9, weight_decay=0.0, constant=model["predictor"]
+    )
+    scheduled, constant = optimizer.param_groups
+    assert (scheduled["scheduled"], constant["scheduled"]) == (True, False)
+    assert scheduled["params"] == list(model["encoder"].parameters())
+    assert constant["params"] == list(model["predictor"].parameters())
+
+
+def test_lars_skips_what_has_no_gradient_and_keeps_its_buffers_apart():
+    layers = nn.ModuleList([nn.Linear(3, 3), nn.Linear(3, 3)])
+    optimizer = LARS(layers.parameters(), 0.1)
+    before = [p.detach().clone() for p in layers[1].parameters()]
+    layers[0](torch.ones(2, 3)).sum().backward()
+    optimizer.step()
+    assert all(torch.equal(p, b) for p, b in zip(layers[1].parameters(), before, strict=True))
+    assert len(optimizer.state) == 2

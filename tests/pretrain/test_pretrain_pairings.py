@@ -1,20 +1,22 @@
 """The pairings against the papers' equations, written out a second time with frozen precisions."""
 
+from unittest.mock import Mock
+
 import pytest
 import torch
 from torch import nn
 
 from backbones import create_backbone
 from pretrain import Recipe
-from pretrain.frameworks import create_framework
-from pretrain.frameworks.simclr import nt_xent
+from pretrain.frameworks import FRAMEWORKS, create_framework
+from pretrain.frameworks.losses import nt_xent
 from pretrain.pairings import PAIRINGS, get_pairing, total
 from pretrain.step import Bits, Step
 from quant import (
     FP,
+    MinMax,
     Precision,
     observe,
-    quantize,
     quantized_layers,
     reuse_weights,
     set_precision,
@@ -45,10 +47,11 @@ def _framework(name, pairing="plain", *, policy=None, double=False):
         dataset="digits",
         dim=16,
         hidden_dim=8,
+        queue_size=24,
     )
     framework = create_framework(create_backbone("resnet10_slim"), recipe)
     if recipe.quant_policy is not None:
-        quantize(framework.encoder, recipe.quant_policy)
+        framework.quantize(recipe.quant_policy)
     return (framework.double() if double else framework).train()
 
 
@@ -57,29 +60,27 @@ def _views(dtype=torch.float32):
     return torch.rand(3, 8, 3, 32, 32, generator=generator).to(dtype).unbind(0)
 
 
-def _step(framework, *precisions, dtype=torch.float32, kind=Step):
+def _step(framework, *precisions, dtype=torch.float32):
     """A step whose views are v1 and v2, and whose image is x, whatever the images."""
     v1, v2, x = _views(dtype)
-    queue = [v1, v2]
-    return kind(
-        framework,
-        torch.empty(0),
-        augment=lambda images: queue.pop(0),
-        prepare=lambda images: x,
-        bits=_Fixed(*precisions),
-    )
+    batch = Mock(view=Mock(side_effect=[v1, v2]), image=Mock(return_value=x))
+    return Step(framework, batch, bits=_Fixed(*precisions))
 
 
-class _Recording(Step):
-    """Note every embedding that is asked for, and every one that is made."""
+def _passes(network):
+    """Note every pass of a network: the view and the precision it was set to, in order."""
+    made = []
 
-    def embed(self, view, precision):
-        made = len(self.embeddings)
-        embedding = super().embed(view, precision)
-        name = ["v1", "v2", "x"][next(i for i, v in enumerate(_views()) if torch.equal(v, view))]
-        if len(self.embeddings) > made:
-            self.made = [*getattr(self, "made", []), (name, str(precision))]
-        return embedding
+    def note(module, args):
+        view = ["v1", "v2", "x"][
+            next(i for i, v in enumerate(_views()) if v.equal(args[0].float()))
+        ]
+        layers = quantized_layers(module)
+        conv = layers.get("backbone.layer1.0.conv1")
+        made.append(f"{view} {conv.w_quant.bits if conv and conv.w_quant.active else 'FP'}")
+
+    network.register_forward_pre_hook(note)
+    return made
 
 
 def _loss(framework, pairing, *precisions, dtype=torch.float32, reduction=None):
@@ -132,14 +133,18 @@ def test_ssql_is_the_mean_of_both_losses_with_ranges_of_the_same_step(reduction)
     assert (quantized - auxiliary).abs() > 1e-6  # the two differ, or nothing was quantized
 
 
-def test_ssql_equals_simsiam_where_quantization_is_the_identity():
-    """Value and gradient, with full precision in place of the drawn bits."""
-    framework = _framework("simsiam", "ssql", double=True)
+@pytest.mark.parametrize("name", ["simsiam", "byol", "moco_v2", "moco_v3"])
+def test_ssql_equals_the_plain_framework_where_quantization_is_the_identity(name, monkeypatch):
+    """Value and gradient, with quantizers that return what they are given."""
+    monkeypatch.setattr(MinMax, "_quantize", lambda self, x: x)
+    framework = _framework(name, "ssql", double=True)
     weight = framework.encoder.backbone.conv1.weight
+    passes = _passes(framework.encoder)
     losses = [
-        _loss(framework, "ssql", FP, dtype=torch.float64),
+        _loss(framework, "ssql", Q, dtype=torch.float64),
         _loss(framework, "plain", dtype=torch.float64),
     ]
+    assert "v1 3" in passes  # the quantized branch was there
     torch.testing.assert_close(losses[0], losses[1])
     gradients = [torch.autograd.grad(loss, weight)[0] for loss in losses]
     torch.testing.assert_close(gradients[0], gradients[1])
@@ -224,23 +229,49 @@ def test_the_loss_approaches_simclrs_as_bits_grow():
     assert errors[2] < 1e-3 and errors[2] < errors[1] < errors[0]
 
 
+@pytest.mark.parametrize("name", ["simsiam", "simclr"])
 @pytest.mark.parametrize(
     ("pairing", "precisions", "expected"),
     [
         ("plain", (), ["v1 FP", "v2 FP"]),
-        ("ssql", (Q,), ["v1 FP", "v2 FP", "v1 3w5a", "v2 3w5a"]),
-        ("cq-a", (Q1, Q2), ["v1 4w4a", "v2 7w7a"]),
-        ("cq-b", (Q1, Q2), ["v1 4w4a", "v2 4w4a", "v1 7w7a", "v2 7w7a"]),
-        ("cq-c", (Q1, Q2), ["v1 4w4a", "v2 4w4a", "v1 7w7a", "v2 7w7a"]),
-        ("cq-c", (Q1, Q1), ["v1 4w4a", "v2 4w4a"]),
-        ("cq-quant", (Q1, Q2), ["x 4w4a", "x 7w7a"]),
+        ("ssql", (Q,), ["v1 FP", "v2 FP", "v1 3", "v2 3"]),
+        ("cq-a", (Q1, Q2), ["v1 4", "v2 7"]),
+        ("cq-b", (Q1, Q2), ["v1 4", "v2 4", "v1 7", "v2 7"]),
+        ("cq-c", (Q1, Q2), ["v1 4", "v2 4", "v1 7", "v2 7"]),
+        ("cq-c", (Q1, Q1), ["v1 4", "v2 4"]),
+        ("cq-quant", (Q1, Q2), ["x 4", "x 7"]),
     ],
 )
-def test_each_view_and_precision_is_embedded_once_in_order(pairing, precisions, expected):
-    framework = _framework("simclr", pairing)
-    step = _step(framework, *precisions, kind=_Recording)
-    dict(get_pairing(pairing).terms(step))
-    assert [" ".join(made) for made in step.made] == expected
+def test_each_view_and_precision_is_embedded_once_in_order(name, pairing, precisions, expected):
+    framework = _framework(name, pairing)
+    passes = _passes(framework.encoder)
+    dict(get_pairing(pairing).terms(_step(framework, *precisions)))
+    assert passes == expected
+
+
+# What the online and the momentum encoder compute; a target at the precision it is compared at.
+ONLINE_AND_KEYS = {
+    ("byol", "plain"): ("v1 FP, v2 FP", "v2 FP, v1 FP"),
+    ("byol", "ssql"): ("v1 FP, v2 FP, v1 3, v2 3", "v2 FP, v1 FP"),
+    ("byol", "cq-a"): ("v1 3, v2 4", "v2 4, v1 3"),
+    ("byol", "cq-c"): ("v1 3, v2 3, v1 4, v2 4", "v2 3, v1 3, v2 4, v1 4"),
+    ("byol", "cq-quant"): ("x 3, x 4", "x 4, x 3"),
+    ("moco_v3", "ssql"): ("v1 FP, v2 FP, v1 3, v2 3", "v2 FP, v1 FP"),
+    ("moco_v2", "plain"): ("v1 FP", "v2 FP"),
+    ("moco_v2", "ssql"): ("v1 FP, v1 3", "v2 FP"),
+    ("moco_v2", "cq-a"): ("v1 3", "v2 4"),
+    ("moco_v2", "cq-b"): ("v1 3, v1 4", "v2 3, v2 4"),
+    ("moco_v2", "cq-c"): ("v1 3, v1 4, v2 3", "v2 3, v2 4, v1 4"),
+    ("moco_v2", "cq-quant"): ("x 3", "x 4"),
+}
+
+
+@pytest.mark.parametrize(("name", "pairing"), list(ONLINE_AND_KEYS))
+def test_momentum_frameworks_compute_what_they_compare_and_nothing_else(name, pairing):
+    framework = _framework(name, pairing)
+    passes = [_passes(network) for network in (framework.encoder, framework.momentum_encoder)]
+    dict(get_pairing(pairing).terms(_step(framework, Q, Q1)))
+    assert tuple(", ".join(made) for made in passes) == ONLINE_AND_KEYS[name, pairing]
 
 
 @pytest.mark.parametrize(("pairing", "calls"), [("ssql", 1), ("cq-a", 2), ("cq-c", 2)])
@@ -282,15 +313,18 @@ def test_batch_norms_see_fp1_fp2_q1_q2_in_this_order():
     torch.testing.assert_close(batch_means[2], batch_means[0], atol=0.02, rtol=0.1)
 
 
-@pytest.mark.parametrize("name", ["simsiam", "simclr"])
+@pytest.mark.parametrize("name", [name for name, _ in FRAMEWORKS])
 @pytest.mark.parametrize("pairing", list(PAIRINGS))
 def test_every_pairing_trains_every_framework(name, pairing):
     framework = _framework(name, pairing)
+    framework.begin_step(0.5)
     loss = _loss(framework, pairing, Q1, Q2)
     assert loss.isfinite()
     loss.backward()
-    missing = [n for n, p in framework.named_parameters() if p.requires_grad and p.grad is None]
-    assert not missing
+    framework.end_step()
+    trained = {n: p.grad for n, p in framework.named_parameters() if p.requires_grad}
+    assert not [n for n, gradient in trained.items() if gradient is None]
+    assert all(gradient.isfinite().all() for gradient in trained.values())
 
 
 def _bits(seed=0, **ranges):

@@ -73,7 +73,8 @@ def test_identity_is_plain_and_complete():
 
 
 def test_cosmetic_fields_are_not_among_the_results():
-    recipe = Recipe(**BASE, name="n", data_root="r", device="cpu", checkpoint_every=3)
+    watching = {"checkpoint_every": 3, "keep_checkpoints": 5, "knn_every": 1}
+    recipe = Recipe(**BASE, name="n", data_root="r", device="cpu", num_workers=2, **watching)
     assert recipe.results() == Recipe(**BASE).results()
     assert Recipe(**BASE, lr=0.1).results() != Recipe(**BASE).results()
 
@@ -90,6 +91,9 @@ def test_cosmetic_fields_are_not_among_the_results():
         ({"epochs": 5, "warmup_epochs": 5}, "leave nothing of 5 epochs"),
         ({"policy": "ssql"}, "pairing 'plain' quantizes nothing"),
         ({"pairing": "cq-a", "policy": "ssql"}, "has none; nothing was trained. Use policy cq"),
+        ({"optimizer": "lars", "nesterov": True}, "nesterov is sgd's with momentum, not lars's"),
+        ({"nesterov": True, "momentum": 0}, "choose sgd and a momentum"),
+        ({"amp": "fp8"}, "'off', 'bf16' or 'fp16'"),
         ({"augmentation": {"flips": 0}}, "Extra inputs are not permitted"),
         ({"augmentation": {"scale": [1.0, 0.2]}}, "ends below its start"),
         ({"momentun": 0.9}, "Extra inputs are not permitted"),

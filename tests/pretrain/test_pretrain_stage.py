@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from backbones import create_backbone, load_backbone
-from data import load
-from pretrain import Recipe, run, stage
+from data.sources import view_source
+from pretrain import Recipe, run, state
 from pretrain.trainer import Trainer, feature_std
 
 SMALL = {
@@ -27,7 +27,11 @@ def _recipe(**fields):
 
 
 def _lines(folder):
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    """The metrics of each epoch, without what a clock and a machine add."""
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    for line in lines:
+        assert line.pop("images_per_s") > 0 and line.pop("peak_memory_mb") > 0
+    return lines
 
 
 class _Killed(BaseException):
@@ -38,11 +42,12 @@ def _kill_after(monkeypatch, epochs):
     """Let the job die in the middle of an epoch, after `epochs` whole ones."""
     train_epoch = Trainer.train_epoch
 
-    def dying(self, epoch):
-        if epoch == epochs:
-            self.streams["order"].seed()
-            raise _Killed
-        return train_epoch(self, epoch)
+    def dying(self):
+        for _ in train_epoch(self):
+            if (self.epoch, self.position) == (epochs, 2):
+                self.streams["order"].seed()
+                raise _Killed
+            yield
 
     monkeypatch.setattr(Trainer, "train_epoch", dying)
 
@@ -57,11 +62,11 @@ def test_a_job_leaves_a_backbone_of_its_own_weights(tmp_path):
     assert result["checkpoint"]["method"] == report.meta["method"] == "SSQL"
     assert report.meta["data"] == "digits" and report.meta["seed"] == 4
     assert report.meta["config"]["pairing"] == "ssql"
-    state = torch.load(tmp_path / "last.pth", weights_only=True)["trainer"]["framework"]
+    saved = torch.load(tmp_path / "last.pth", weights_only=True)["trainer"]["framework"]
     weights = backbone.state_dict()
     assert not [name for name in weights if "quant" in name]
     for name, tensor in weights.items():
-        assert torch.equal(tensor, state[f"encoder.backbone.{name}"])
+        assert torch.equal(tensor, saved[f"encoder.backbone.{name}"])
     found = {m["metric"]: m for m in result["measurements"]}
     assert set(found) == {"loss", "feature_std"}
     assert found["loss"]["value"] == _lines(tmp_path)[-1]["loss"]
@@ -96,18 +101,17 @@ def test_the_untrained_network_is_the_seeds_initialization(tmp_path):
 
 
 def test_methods_of_one_seed_start_alike_and_see_the_same_views():
-    split = load("digits", "train")
     trainers = []
     for pairing in ("plain", "ssql"):
         torch.manual_seed(0)
-        trainers.append(Trainer(_recipe(pairing=pairing), split, device=CPU))
+        source = view_source("digits", "train", size=16, augmentation={})
+        trainers.append(Trainer(_recipe(pairing=pairing), source, device=CPU))
     plain, ssql = (trainer.framework.state_dict() for trainer in trainers)
     assert all(torch.equal(tensor, ssql[name]) for name, tensor in plain.items())
     for trainer in trainers:
-        trainer.train_epoch(0)
-    for name in ("order", "views"):
-        states = [trainer.streams[name].get_state() for trainer in trainers]
-        assert torch.equal(*states)
+        assert len(list(trainer.train_epoch())) == 4
+    assert torch.equal(*(trainer.streams["order"].get_state() for trainer in trainers))
+    assert torch.equal(*(trainer.source.state_dict()["views"] for trainer in trainers))
 
 
 @pytest.mark.parametrize(
@@ -126,13 +130,13 @@ def test_a_run_killed_between_checkpoints_ends_in_the_same_bytes(tmp_path, monke
     with monkeypatch.context() as patch, pytest.raises(_Killed):
         _kill_after(patch, 3)  # one epoch after the state of epoch 2
         run(recipe, cut)
-    assert len(_lines(cut)) == 3
+    assert len(_lines(cut)) == 3 and (cut / "last.pth").is_file()
     with (cut / "metrics.jsonl").open("a") as file:
         file.write('{"epoch": 4, "lo')  # a line cut short
     resumed = run(recipe, cut)
     assert resumed == expected
     assert (cut / "checkpoint.pth").read_bytes() == (whole / "checkpoint.pth").read_bytes()
-    assert (cut / "metrics.jsonl").read_text() == (whole / "metrics.jsonl").read_text()
+    assert _lines(cut) == _lines(whole)
 
 
 def test_a_run_killed_before_its_first_state_starts_over(tmp_path, monkeypatch):
@@ -148,7 +152,7 @@ def test_a_run_killed_before_its_first_state_starts_over(tmp_path, monkeypatch):
 
 def test_a_finished_run_is_not_run_again(tmp_path, monkeypatch):
     expected = run(_recipe(), tmp_path)
-    monkeypatch.setattr(Trainer, "train_epoch", lambda self, epoch: pytest.fail("trained again"))
+    monkeypatch.setattr(Trainer, "train_epoch", lambda self: pytest.fail("trained again"))
     assert run(_recipe(checkpoint_every=7), tmp_path) == expected
 
 
@@ -163,11 +167,12 @@ def test_a_state_half_written_leaves_the_one_before(tmp_path, monkeypatch):
             raise _Killed
         return save(content, file)
 
-    monkeypatch.setattr(stage.torch, "save", dying)
+    monkeypatch.setattr(state.torch, "save", dying)
     with pytest.raises(_Killed):
         run(_recipe(checkpoint_every=1), tmp_path)
-    assert torch.load(tmp_path / "last.pth", weights_only=True)["epoch"] == 1
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["last.pth", "metrics.jsonl"]
+    assert torch.load(tmp_path / "last.pth", weights_only=True)["trainer"]["epoch"] == 1
+    left = sorted(p.name for p in tmp_path.iterdir())
+    assert left == ["last.pth", "metrics.jsonl", "tensorboard"]
 
 
 def test_the_folder_of_another_recipe_is_refused(tmp_path):
@@ -182,8 +187,8 @@ def test_a_lost_loss_stops_the_run_and_names_the_step(tmp_path, monkeypatch, epo
     train_epoch = Trainer.train_epoch
     reached = []
 
-    def poisoned(self, index):
-        if index == epoch:
+    def poisoned(self):
+        if self.epoch == epoch:
             calls = []
 
             def breaking(encoder, args):
@@ -192,8 +197,8 @@ def test_a_lost_loss_stops_the_run_and_names_the_step(tmp_path, monkeypatch, epo
                     args[0].fill_(float("nan"))
 
             self.framework.encoder.register_forward_pre_hook(breaking)
-        reached.append(index)
-        return train_epoch(self, index)
+        reached.append(self.epoch)
+        yield from train_epoch(self)
 
     monkeypatch.setattr(Trainer, "train_epoch", poisoned)
     with pytest.raises(FloatingPointError) as caught:
@@ -205,17 +210,17 @@ def test_a_lost_loss_stops_the_run_and_names_the_step(tmp_path, monkeypatch, epo
     assert reached == list(range(epoch + 1)) and len(_lines(tmp_path)) == epoch
     assert not (tmp_path / "checkpoint.pth").exists()
     if epoch == 2:
-        state = torch.load(tmp_path / "last.pth", weights_only=True)
-        assert state["epoch"] == 2
-        weights = state["trainer"]["framework"].values()
+        saved = torch.load(tmp_path / "last.pth", weights_only=True)["trainer"]
+        assert saved["epoch"] == 2
+        weights = saved["framework"].values()
         assert all(w.isfinite().all() for w in weights)
 
 
 def test_weights_lost_in_the_last_step_of_an_epoch_are_not_saved(tmp_path, monkeypatch):
     train_epoch = Trainer.train_epoch
 
-    def overflowing(self, index):
-        if index == 1:
+    def overflowing(self):
+        if self.epoch == 1:
             step = self.optimizer.step
             calls = []
 
@@ -227,7 +232,7 @@ def test_weights_lost_in_the_last_step_of_an_epoch_are_not_saved(tmp_path, monke
                         next(self.framework.parameters()).view(-1)[0] = float("inf")
 
             self.optimizer.step = last
-        return train_epoch(self, index)
+        yield from train_epoch(self)
 
     monkeypatch.setattr(Trainer, "train_epoch", overflowing)
     with pytest.raises(FloatingPointError, match="weights became infinite or NaN at step 4 of 4"):

@@ -2,6 +2,10 @@
 
 import importlib.util
 import json
+import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -65,6 +69,40 @@ def test_a_wrong_key_is_answered_with_the_right_one(pretrain_main, words, tmp_pa
 def test_a_missing_image_set_is_an_error_not_a_traceback(pretrain_main, words, tmp_path, capsys):
     assert pretrain_main([*words, "dataset", "cifar10", "data_root", str(tmp_path)]) == 1
     assert "CIFAR10 is not complete" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_two_processes_stop_with_exit_code_75_and_go_on(words, tmp_path):
+    """The real command: a signal to the one that launched the others, then --resume."""
+    command = [sys.executable, ROOT / "tools" / "pretrain.py", *words, "--num-gpus", "2"]
+    options = {
+        "env": {**os.environ, "OMP_NUM_THREADS": "1"},
+        "stderr": subprocess.PIPE,
+        "text": True,
+    }
+    overrides = ["epochs", "300", "checkpoint_every", "300"]
+    process = subprocess.Popen([*command, *overrides], **options)
+    metrics = tmp_path / "out" / "metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while not metrics.is_file() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.terminate()
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 75, said
+    assert "stopped by signal" in said and "with --resume" in said
+    done = len(metrics.read_text().splitlines())
+    resumed = subprocess.Popen([*command, "--resume", *overrides], **options)
+    while len(metrics.read_text().splitlines()) <= done and resumed.poll() is None:
+        time.sleep(0.05)
+    resumed.terminate()
+    _, said = resumed.communicate(timeout=60)
+    assert resumed.returncode == 75 and f"resumed from {tmp_path}" in said, said
+
+
+def test_a_wrong_recipe_starts_no_processes(pretrain_main, words, monkeypatch, capsys):
+    monkeypatch.setattr("benchmark.launch.launch", lambda *a, **k: pytest.fail("launched"))
+    assert pretrain_main([*words[:4], "--num-gpus", "2", "pairring", "ssql"]) == 1
+    assert "Did you mean 'pairing'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs" / "pretrain").glob("*.yaml")))

@@ -1,0 +1,69 @@
+"""From a recipe to a network that can be trained, and the optimizer over it."""
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from backbones import create_backbone
+from pretrain import distributed
+from pretrain.arithmetic import Arithmetic
+from pretrain.frameworks import Framework, create_framework
+from pretrain.optimizers import create_optimizer
+from pretrain.recipe import Recipe
+from quant import scales
+
+
+def build_framework(recipe: Recipe, arithmetic: Arithmetic) -> Framework:
+    """Return the framework of a recipe, quantized, on its device, alike in every process."""
+    framework = create_framework(create_backbone(recipe.architecture), recipe)
+    if recipe.sync_bn and distributed.size() > 1:
+        framework = _synchronized(framework, arithmetic.device)
+    if recipe.quant_policy is not None:
+        framework.quantize(recipe.quant_policy)
+        _refuse_learned_scales(recipe, framework)
+    arithmetic.place(framework)
+    distributed.broadcast(framework)
+    return framework.train()
+
+
+def build_optimizer(recipe: Recipe, framework: Framework) -> Optimizer:
+    """Return the optimizer of a recipe over what a framework trains."""
+    return create_optimizer(
+        recipe.optimizer,
+        framework,
+        lr=recipe.lr,
+        momentum=recipe.momentum,
+        weight_decay=recipe.weight_decay,
+        nesterov=recipe.nesterov,
+        constant=_predictor(framework, recipe),
+    )
+
+
+def _predictor(framework: Framework, recipe: Recipe) -> nn.Module | None:
+    """Return the part whose learning rate stays as it is (SimSiam's option)."""
+    if recipe.predictor_lr == "scheduled":
+        return None
+    if framework.predictor is None:
+        raise ValueError(
+            f"predictor_lr is 'fixed', and {recipe.framework} has no predictor; nothing was trained. "
+            "Remove predictor_lr."
+        )
+    return framework.predictor
+
+
+def _synchronized(framework: Framework, device: torch.device) -> Framework:
+    if device.type != "cuda":
+        raise ValueError(
+            f"sync_bn needs GPUs: torch cannot synchronize batch norms on {device}; nothing was "
+            "trained. Set sync_bn to false, or train with one process."
+        )
+    return nn.SyncBatchNorm.convert_sync_batchnorm(framework)
+
+
+def _refuse_learned_scales(recipe: Recipe, framework: Framework) -> None:
+    if scales(framework):
+        raise ValueError(
+            f"policy {recipe.quant_policy.name!r} learns its scales, and pairing "
+            f"{recipe.pairing!r} draws other bits in each step; nothing was trained. Use a policy "
+            "whose scales come from ranges: ssql or cq."
+        )

@@ -1,0 +1,144 @@
+"""Several processes that train one network, each on its share of every batch.
+
+Gradients are averaged by one collective over one flat tensor a step, after all of its backward
+passes. DistributedDataParallel would count them wrongly here: an encoder runs two to four times a
+step, and weights quantized once meet several passes in one backward. What is lost is the overlap of
+communication with the backward pass; what is won is that any pairing and any framework is right.
+"""
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+TIMEOUT = timedelta(minutes=30)  # of a collective: rank 0 may be saving, or reading images
+
+
+def size() -> int:
+    """Return how many processes train together."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """Return which of them this is; 0 alone writes files."""
+    return dist.get_rank() if size() > 1 else 0
+
+
+def launched() -> bool:
+    """Whether a launcher (torchrun) started this process as one of several."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+@contextmanager
+def process_group() -> Iterator[None]:
+    """Join the group that the launcher's variables describe; alone, do nothing.
+
+    Tensors on a CPU go by gloo and those on a GPU by NCCL.
+    """
+    if not launched():
+        yield
+        return
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    if local < torch.cuda.device_count():
+        torch.cuda.set_device(local)
+    dist.init_process_group(
+        "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=TIMEOUT
+    )
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def local_device(device: torch.device) -> torch.device:
+    """Return this process' own device of that kind."""
+    if size() == 1 and not launched():
+        return device
+    if device.type != "cuda" or device.index is not None:
+        return device
+    index, count = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if index >= count:
+        raise ValueError(
+            f"process {index} of this machine has no GPU: there are {count}; nothing was trained. "
+            "Start one process a GPU, or set device to cpu."
+        )
+    return torch.device("cuda", index)
+
+
+def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Replace every gradient by its mean over the processes, in one collective."""
+    if size() == 1:
+        return
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    flat = torch.cat([g.reshape(-1) for g in gradients])
+    dist.all_reduce(flat)
+    flat.div_(size())
+    parts = flat.split([g.numel() for g in gradients])
+    torch._foreach_copy_(
+        gradients, [part.view(g.shape) for part, g in zip(parts, gradients, strict=True)]
+    )
+
+
+def mean(value: Tensor) -> Tensor:
+    """Return the mean over the processes."""
+    if size() == 1:
+        return value
+    value = value.clone()
+    dist.all_reduce(value)
+    return value.div_(size())
+
+
+def broadcast(module: nn.Module) -> None:
+    """Give every process the parameters and buffers of rank 0."""
+    if size() > 1:
+        for tensor in module.state_dict().values():
+            if isinstance(tensor, Tensor):
+                dist.broadcast(tensor, 0)
+
+
+def gather(value: Any) -> list[Any]:
+    """Return the value of every process, in the order of ranks."""
+    values = [value] * size()
+    if size() > 1:
+        dist.all_gather_object(values, value)
+    return values
+
+
+def barrier() -> None:
+    """Wait for all processes."""
+    if size() > 1:
+        gather(None)
+
+
+class Agreement:
+    """Let processes agree in each step on whether any of them was told to stop.
+
+    The exchange of one step runs beside it on the host and is read at its end, so that no process
+    waits for a device and all of them stop after the same step.
+
+    Args:
+        told: true once this process was told to stop.
+    """
+
+    def __init__(self, told: object) -> None:
+        self._told = told
+        self._flag: Tensor | None = None
+        self._work: dist.Work | None = None
+
+    def offer(self) -> None:
+        """Say at the beginning of a step whether this process was told to stop."""
+        if size() > 1:
+            self._flag = torch.tensor([int(bool(self._told))])
+            self._work = dist.all_reduce(self._flag, async_op=True)
+
+    def reached(self) -> bool:
+        """Return at the end of the step whether any process was."""
+        if self._work is None:
+            return bool(self._told)
+        self._work.wait()
+        return bool(self._flag)

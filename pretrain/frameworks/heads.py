@@ -1,0 +1,54 @@
+"""Projectors and predictors: small perceptrons that differ in widths and in where they normalize."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING, Literal
+
+from torch import nn
+
+if TYPE_CHECKING:
+    from pretrain.recipe import Recipe
+
+Norm = Literal["none", "hidden", "all"]
+
+
+def mlp(widths: Sequence[int], *, norm: Norm, affine: bool = True) -> nn.Sequential:
+    """Return linear layers with a ReLU between each two.
+
+    A layer has a bias where no normalization follows it.
+
+    Args:
+        widths: of the input, the hidden layers and the output.
+        norm: which layers a batch norm follows.
+        affine: whether the batch norm at the end has weights.
+
+    Example:
+        >>> [type(layer).__name__ for layer in mlp((8, 4, 2), norm="hidden")]
+        ['Linear', 'BatchNorm1d', 'ReLU', 'Linear']
+    """
+    layers: list[nn.Module] = []
+    for index, (fan_in, fan_out) in enumerate(pairwise(widths)):
+        last = index == len(widths) - 2
+        normalized = norm == "all" or (norm == "hidden" and not last)
+        layers.append(nn.Linear(fan_in, fan_out, bias=not normalized))
+        if normalized:
+            layers.append(nn.BatchNorm1d(fan_out, affine=affine or not last))
+        if not last:
+            layers.append(nn.ReLU(inplace=True))
+    return nn.Sequential(*layers)
+
+
+def projector(
+    num_features: int,
+    recipe: "Recipe",
+    *,
+    dim: int,
+    hidden_dim: int,
+    layers: int,
+    norm: Norm,
+    affine: bool = True,
+) -> nn.Sequential:
+    """Return the projector a recipe asks for; the other arguments are the published one."""
+    hidden = [recipe.hidden_dim or hidden_dim] * ((recipe.projector_layers or layers) - 1)
+    widths = (num_features, *hidden, recipe.dim or dim)
+    return mlp(widths, norm=recipe.projector_norm or norm, affine=affine)

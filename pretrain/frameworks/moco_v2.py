@@ -1,0 +1,93 @@
+"""MoCo v2 (He et al. 2020, Chen et al. 2020): queries against a queue of earlier batches' keys."""
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from pretrain.frameworks.base import FRAMEWORKS, Embedding
+from pretrain.frameworks.heads import projector
+from pretrain.frameworks.losses import info_nce_queue, unit
+from pretrain.frameworks.momentum import EmaSchedule, MomentumFramework
+from pretrain.frameworks.ranks import gather_rows, shuffled
+from quant import set_precision
+
+if TYPE_CHECKING:
+    from pretrain.recipe import Recipe
+
+_DIM, _HIDDEN = 256, 2048  # official SSQL code
+
+
+@FRAMEWORKS.register()
+def moco_v2(backbone: nn.Module, recipe: "Recipe") -> "MoCoV2":
+    """Build MoCo v2: two layers without norms, dim 256, hidden_dim 2048, queue_size 4096, m 0.999."""
+    return MoCoV2(
+        backbone,
+        projector(
+            backbone.num_features, recipe, dim=_DIM, hidden_dim=_HIDDEN, layers=2, norm="none"
+        ),
+        dim=recipe.dim or _DIM,
+        queue_size=recipe.queue_size or 4096,
+        temperature=recipe.temperature or 0.2,
+        ema=0.999 if recipe.ema is None else recipe.ema,
+        ema_schedule=recipe.ema_schedule or "constant",
+    )
+
+
+class MoCoV2(MomentumFramework):
+    """Tell each query's key from the keys in a queue; the first view asks, the second answers.
+
+    The momentum encoder's batch norms see images in an order shuffled over ranks. Keys enter the
+    queue at the end of a step, those of all ranks and of all micro-batches, and push the oldest out;
+    a pairing that compares with several precisions of a view enters its keys at each of them.
+
+    Args:
+        backbone, projector: as in `Framework`.
+        dim: width of the projection.
+        queue_size: K, keys kept.
+        temperature: tau.
+        ema, ema_schedule: as in `MomentumFramework`.
+    """
+
+    symmetric = False
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        projector: nn.Module,
+        *,
+        dim: int,
+        queue_size: int,
+        temperature: float,
+        ema: float,
+        ema_schedule: EmaSchedule,
+    ) -> None:
+        super().__init__(backbone, projector, ema=ema, ema_schedule=ema_schedule)
+        self.temperature = temperature
+        self.register_buffer("queue", unit(torch.randn(queue_size, dim)))  # (K, dim)
+        self.register_buffer("queue_ptr", torch.zeros(1, dtype=torch.long))  # where the oldest is
+        self._keys: list[Tensor] = []  # of the step under way
+
+    def begin_step(self, progress: float) -> None:
+        super().begin_step(progress)
+        self._keys.clear()
+
+    @torch.no_grad()
+    def key(self, embedding: Embedding) -> Tensor:
+        """Return k, of length 1, and keep it for the queue."""
+        set_precision(self.momentum_encoder, embedding.precision)
+        k = unit(shuffled(self.momentum_encoder, embedding.view))
+        self._keys.append(k)
+        return k
+
+    def compare(self, online: Embedding, target: Embedding) -> Tensor:
+        return info_nce_queue(online.z, target.k, self.queue, temperature=self.temperature)
+
+    @torch.no_grad()
+    def end_step(self) -> None:
+        """Let the step's keys take the places of the oldest; of more than K, the last K stay."""
+        keys = gather_rows(torch.cat(self._keys))[-len(self.queue) :]
+        self._keys.clear()
+        places = (self.queue_ptr + torch.arange(len(keys), device=keys.device)) % len(self.queue)
+        self.queue.index_copy_(0, places, keys)
+        self.queue_ptr.add_(len(keys)).remainder_(len(self.queue))

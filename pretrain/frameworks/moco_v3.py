@@ -1,0 +1,79 @@
+"""MoCo v3 (Chen, Xie and He 2021): vision transformers, and networks with convolutions too."""
+
+from typing import TYPE_CHECKING
+
+from torch import Tensor, nn
+
+from pretrain.frameworks.base import FRAMEWORKS, Embedding
+from pretrain.frameworks.heads import mlp, projector
+from pretrain.frameworks.losses import info_nce
+from pretrain.frameworks.momentum import EmaSchedule, MomentumFramework
+
+if TYPE_CHECKING:
+    from pretrain.recipe import Recipe
+
+_DIM, _HIDDEN = 256, 4096
+
+
+@FRAMEWORKS.register()
+def moco_v3(backbone: nn.Module, recipe: "Recipe") -> "MoCoV3":
+    """Build MoCo v3: dim 256, hidden_dim 4096, m on a cosine from 0.99 to 1, temperature 0.2.
+
+    The projector has three layers on a transformer and two on another network, with a norm after
+    each and no weights in the last; the predictor has two, the last normalized on a transformer only.
+    """
+    transformer = hasattr(backbone, "patch_embed")
+    if transformer:
+        freeze_patch_embedding(backbone.patch_embed)
+    dim = recipe.dim or _DIM
+    return MoCoV3(
+        backbone,
+        projector(
+            backbone.num_features,
+            recipe,
+            dim=_DIM,
+            hidden_dim=_HIDDEN,
+            layers=3 if transformer else 2,
+            norm="all",
+            affine=False,
+        ),
+        mlp(
+            (dim, recipe.hidden_dim or _HIDDEN, dim),
+            norm="all" if transformer else "hidden",
+            affine=False,
+        ),
+        temperature=recipe.temperature or 0.2,
+        ema=0.99 if recipe.ema is None else recipe.ema,
+        ema_schedule=recipe.ema_schedule or "cosine",
+    )
+
+
+class MoCoV3(MomentumFramework):
+    """Tell each prediction's key from the batch's other keys: 2 tau InfoNCE(p, k), both ways."""
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        projector: nn.Module,
+        predictor: nn.Module,
+        *,
+        temperature: float,
+        ema: float,
+        ema_schedule: EmaSchedule,
+    ) -> None:
+        super().__init__(backbone, projector, predictor, ema=ema, ema_schedule=ema_schedule)
+        self.temperature = temperature
+
+    def compare(self, online: Embedding, target: Embedding) -> Tensor:
+        loss = info_nce(online.p, target.k, temperature=self.temperature)
+        return 2 * self.temperature * loss  # Algorithm 1
+
+
+def freeze_patch_embedding(patch_embed: nn.Module) -> None:
+    """Keep the patch projection random, which steadies training (Sec. 4.2)."""
+    for conv in patch_embed.modules():
+        if isinstance(conv, nn.Conv2d):
+            nn.init.xavier_uniform_(conv.weight.flatten(1))  # as a linear layer of a patch
+            if conv.bias is not None:
+                nn.init.zeros_(conv.bias)
+    patch_embed.requires_grad_(False)

@@ -1,0 +1,161 @@
+"""Watching a run: a progress bar on a terminal, lines in a log, metrics.jsonl and TensorBoard."""
+
+import json
+import logging
+import resource
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from pretrain import distributed
+from pretrain.recipe import Recipe
+from pretrain.state import atomic
+
+METRICS = "metrics.jsonl"
+TENSORBOARD = "tensorboard"
+_QUIET = 60.0  # s between the lines of a long epoch
+
+_logger = logging.getLogger(__name__)
+
+
+class Monitor:
+    """Say how a run goes, in every place where someone may look. Rank 0 alone does.
+
+    Args:
+        recipe: of the run.
+        folder: of the run; metrics of earlier steps are kept, those of later ones forgotten.
+        steps: steps an epoch.
+        start: steps done before.
+        device: whose memory counts.
+    """
+
+    def __init__(
+        self, recipe: Recipe, folder: Path, *, steps: int, start: int, device: torch.device
+    ) -> None:
+        self.recipe, self.steps, self.device = recipe, steps, device
+        self._path = folder / METRICS
+        self._since, self._images = time.perf_counter(), 0
+        self._spoke = self._since
+        _truncate(self._path, start // steps if steps else 0)
+        self._writer = SummaryWriter(str(folder / TENSORBOARD), purge_step=start + 1)
+        self._bar = tqdm(
+            total=recipe.epochs * steps * recipe.batch_size,
+            initial=start * recipe.batch_size,
+            unit="img",
+            unit_scale=True,
+            disable=None,  # where there is no terminal
+        )
+
+    def step(self) -> None:
+        """Count a step."""
+        self._images += self.recipe.batch_size
+        self._bar.update(self.recipe.batch_size)
+
+    def glance(self, done: int, loss: float) -> None:
+        """Note the loss of a step some steps ago, `done` steps being done."""
+        self._writer.add_scalar("step/loss", loss, done)
+        self._bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
+        now = time.perf_counter()
+        if now - self._spoke > _QUIET:
+            self._spoke = now
+            _logger.info(
+                "step %d/%d  loss %.4f  %.0f images/s",
+                done,
+                self.recipe.epochs * self.steps,
+                loss,
+                self.speed(),
+            )
+
+    def end_epoch(self, metrics: dict[str, Any], *, speed: float, knn: dict[str, float]) -> None:
+        """Write down an epoch."""
+        machine = {"images_per_s": round(speed, 1), "peak_memory_mb": self._peak_memory()}
+        line = {**metrics, **({"knn": knn} if knn else {}), **machine}
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        for name, value in _scalars(line):
+            self._writer.add_scalar(name, value, metrics["step"])
+        self._writer.flush()
+        accuracies = "".join(f"  kNN {name} {value:.1f} %" for name, value in knn.items())
+        _logger.info(
+            "epoch %d/%d  loss %.4f  feature std %.3f  lr %.4g%s  %.0f images/s",
+            metrics["epoch"],
+            self.recipe.epochs,
+            metrics["loss"],
+            metrics["feature_std"],
+            metrics["lr"],
+            accuracies,
+            speed,
+        )
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Start the clock of an epoch, counted from 0."""
+        self._since, self._images = time.perf_counter(), 0
+        self._bar.set_description(f"epoch {epoch + 1}/{self.recipe.epochs}")
+
+    def speed(self) -> float:
+        """Return the images a second of this epoch until now."""
+        return self._images / (time.perf_counter() - self._since)
+
+    def close(self) -> None:
+        """Close what is open."""
+        self._bar.close()
+        self._writer.close()
+
+    def _peak_memory(self) -> float:
+        """Return the most memory used so far, of the device or, on a CPU, of the process."""
+        if self.device.type == "cuda":
+            return round(torch.cuda.max_memory_allocated(self.device) / 2**20, 1)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)
+
+
+class _Silence:
+    """What the other processes say."""
+
+    def step(self) -> None: ...
+    def glance(self, done: int, loss: float) -> None: ...
+    def begin_epoch(self, epoch: int) -> None: ...
+    def end_epoch(self, metrics: dict[str, Any], **also: Any) -> None: ...
+    def speed(self) -> None: ...
+    def close(self) -> None: ...
+
+
+@contextmanager
+def watching(
+    recipe: Recipe, folder: Path, *, steps: int, start: int, device: torch.device
+) -> Iterator[Monitor | _Silence]:
+    """Open the monitor of a run, with log lines above its progress bar."""
+    if distributed.rank():
+        yield _Silence()
+        return
+    monitor = Monitor(recipe, folder, steps=steps, start=start, device=device)
+    try:
+        with logging_redirect_tqdm():
+            yield monitor
+    finally:
+        monitor.close()
+
+
+def _scalars(line: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+    """Flatten nested numbers to TensorBoard's names."""
+    for name, value in line.items():
+        if isinstance(value, dict):
+            yield from _scalars(value, f"{prefix}{name}/")
+        elif name not in ("epoch", "step"):
+            yield f"{prefix}{name}", value
+
+
+def _truncate(path: Path, epochs: int) -> None:
+    """Keep the lines of the first `epochs` epochs: what a killed run wrote after its last state."""
+    if path.is_file():
+        kept = path.read_bytes().splitlines(keepends=True)[:epochs]
+        with atomic(path) as file:
+            file.writelines(kept)

@@ -1,0 +1,101 @@
+"""What an epoch has seen so far: losses and bits, brought to the host without waiting for them."""
+
+from collections import Counter
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pretrain import distributed
+from pretrain.pairings import Reduction, total
+from quant import Precision
+
+
+class Record:
+    """Collect the terms of the loss and the precisions drawn in each step of an epoch.
+
+    A step leaves its terms on the device. `fold` sets them moving to the host, `values` waits.
+
+    Args:
+        reduction: of terms to the loss.
+        steps: of the whole epoch.
+    """
+
+    def __init__(self, reduction: Reduction, steps: int) -> None:
+        self.reduction, self.steps = reduction, steps
+        self.names: tuple[str, ...] = ()
+        self.drawn: list[tuple[Precision, ...]] = []
+        self._rows: list[Tensor] = []  # (T,) each, on the device
+        self._folded: list[Tensor] = []  # (n, T) each, on the host once `_arrived`
+        self._arrived: torch.cuda.Event | None = None
+
+    def __len__(self) -> int:
+        return len(self.drawn)
+
+    def add(self, names: tuple[str, ...], row: Tensor, drawn: tuple[Precision, ...]) -> None:
+        """Take one step in: its terms (T,) and what was drawn."""
+        self.names = names
+        self._rows.append(row)
+        self.drawn.append(drawn)
+
+    def fold(self) -> None:
+        """Average what is new over the processes and start moving it to the host."""
+        if not self._rows:
+            return
+        rows = distributed.mean(torch.stack(self._rows))
+        self._rows.clear()
+        self._folded.append(rows.to("cpu", non_blocking=True))
+        if rows.is_cuda:
+            self._arrived = torch.cuda.Event()
+            self._arrived.record()
+
+    def values(self) -> Tensor:
+        """Return the terms (steps, T) that were folded, waiting for them."""
+        if self._arrived is not None:
+            self._arrived.synchronize()
+        return torch.cat(self._folded) if self._folded else torch.empty(0, len(self.names))
+
+    def losses(self) -> Tensor:
+        """Return what was minimized in the steps that were folded."""
+        return total(self.values(), self.reduction)
+
+    def metrics(self) -> dict[str, Any]:
+        """Return means and counts of the epoch as plain data."""
+        self.fold()
+        bits = Counter(str(precision) for step in self.drawn for precision in step)
+        means = self.values().double().mean(0).tolist()
+        return {
+            "loss": float(self.losses().double().mean()),
+            "terms": dict(zip(self.names, means, strict=True)),
+            "bits": dict(sorted(bits.items())),
+        }
+
+    def divergence(self, *, finite: bool = True) -> str | None:
+        """Say at which step, counted from 1, numbers ended, and at what bits; None: nowhere.
+
+        Args:
+            finite: whether the weights are finite after the last step.
+        """
+        losses = self.losses()
+        bad = (~losses.isfinite()).nonzero().flatten().tolist()
+        if not bad and finite:
+            return None
+        step = bad[0] if bad else len(self) - 1
+        what = f"the loss became {losses[step]:g}" if bad else "weights became infinite or NaN"
+        bits = ", ".join(map(str, self.drawn[step])) or "none"
+        return f"{what} at step {step + 1} of {self.steps} (bits drawn: {bits})"
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the part of an epoch that was seen."""
+        self.fold()
+        return {
+            "names": list(self.names),
+            "terms": self.values(),
+            "drawn": [[str(precision) for precision in step] for step in self.drawn],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go back to what `state_dict` returned."""
+        self.names = tuple(state["names"])
+        self.drawn = [tuple(map(Precision.parse, step)) for step in state["drawn"]]
+        self._rows, self._folded = [], [state["terms"]] if self.drawn else []
