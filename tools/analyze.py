@@ -1,0 +1,237 @@
+#!/usr/bin/env python
+"""Draw what the papers show beside accuracy, and write the numbers behind each picture."""
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+# A script's own folder comes first on its path, where pretrain.py would hide the package `pretrain`.
+sys.path.insert(0, str(ROOT))
+
+EXAMPLES = """examples:
+  # are SSQL's quantization and contrastive errors correlated? a minute on one CPU core
+  python tools/analyze.py correlation --config-file configs/pretrain/digits_ssql.yaml
+
+  # the same for fewer epochs and with another seed, in its own folder
+  python tools/analyze.py correlation --config-file configs/pretrain/digits_ssql.yaml \\
+      --output-dir output/correlation_1 epochs 5 seed 1
+
+  # how are the weights of that backbone distributed, against an untrained one's?
+  python tools/pretrain.py --config-file configs/pretrain/digits_untrained.yaml
+  python tools/analyze.py weights output/digits_untrained/checkpoint.pth \\
+      output/correlation_digits_ssql/checkpoint.pth
+
+  # where does it put the test images of each class, in full precision and at two others?
+  python tools/analyze.py tsne output/correlation_digits_ssql/checkpoint.pth \\
+      --dataset digits --precision 4w4a 2w2a
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one analysis; return 0 when it is done and 1 when a recipe, a file or training is at fault."""
+    args = _parser().parse_args(argv)
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S"
+    )
+    logging.getLogger("matplotlib").setLevel(logging.WARNING)  # it tells about its fonts
+    # Imported here so that --help does not wait for torch.
+    import torch
+
+    from backbones.preemption import Preempted
+    from quant import keep_freed_memory
+
+    torch.set_num_threads(args.threads)
+    keep_freed_memory()
+    try:
+        args.verb(args)
+    except (ValueError, FileNotFoundError, FloatingPointError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except Preempted:
+        print(
+            "error: training was stopped and the steps watched until then are lost; nothing was "
+            "drawn. Run the command again with another --output-dir.",
+            file=sys.stderr,
+        )
+        return 1
+    return 0
+
+
+def correlation(args: argparse.Namespace) -> None:
+    """Pretrain by an SSQL recipe and watch how its quantization and contrastive errors correlate."""
+    from benchmark.recipe import load_yaml, validate
+    from pretrain.analyses.correlation import correlate, draw, summary
+
+    fields = load_yaml(args.config_file, args.opts)
+    recipe = validate("pretrain", fields, source=args.config_file)
+    folder = args.output_dir or Path("output") / f"correlation_{recipe.name}"
+    frame = correlate(recipe, folder)
+    found = summary(frame)
+    title = f"{recipe.method}, {recipe.architecture} on {recipe.dataset}"
+    _save(folder, args.format, pictures={"correlation": draw(frame, title)})
+    _write(folder, tables={"correlation": frame}, summaries={"correlation": found})
+    print(
+        f"mean rho {found['mean_rho']:.4f}, mean |rho| {found['mean_abs_rho']:.4f}, largest |rho| "
+        f"{found['max_abs_rho']:.4f}; {100 * found['share_within_bound']:.1f} % of "
+        f"{found['steps']} steps within ±{found['bound']:g} (the paper: all)"
+    )
+
+
+def weights(args: argparse.Namespace) -> None:
+    """Draw how the weights of checkpoints of one network are distributed, layer by layer."""
+    from pretrain.analyses.weights import (
+        draw_histograms,
+        draw_layers,
+        histograms,
+        measure,
+        weight_layers,
+    )
+
+    layers = weight_layers(_load(args))
+    frame, counts = measure(layers), histograms(layers)
+    folder = args.output_dir or Path("output") / "weights"
+    folder.mkdir(parents=True, exist_ok=True)
+    pictures = {"weights_histograms": draw_histograms(counts), "weights_layers": draw_layers(frame)}
+    _save(folder, args.format, pictures=pictures)
+    _write(folder, tables={"weights_histograms": counts, "weights_layers": frame}, summaries={})
+    columns = ["range", "sd", "kurtosis", "outside_3", "outside_6"]
+    columns += [name for name in frame if name.startswith("error_")]
+    means = frame.groupby("checkpoint", sort=False)[columns].mean()
+    print("mean over layers\n" + means.to_string(float_format="{:.4g}".format))
+
+
+def tsne(args: argparse.Namespace) -> None:
+    """Draw t-SNE of backbone features on test images, in full precision and at others, by class."""
+    import pandas as pd
+
+    from backbones.runtime import resolve_device
+    from data import load
+    from pretrain.analyses.tsne import NEIGHBOURS, draw, embed, features, neighbour_accuracy, pick
+    from quant import FP, Precision
+
+    device = resolve_device(args.device)
+    precisions = list(dict.fromkeys([FP, *map(Precision.parse, args.precision)]))
+    train, test = (load(args.dataset, split, root=args.data_root) for split in ("train", "test"))
+    images, labels = pick(test, images=args.images, seed=args.seed)
+    frames, accuracy = [], {}
+    for label, backbone in _load(args).items():
+        found = features(
+            backbone.to(device),
+            images,
+            train=train,
+            precisions=precisions,
+            policy=args.policy,
+            size=args.image_size or images.shape[-1],
+        )
+        for precision, z in found.items():
+            accuracy[label, str(precision)] = neighbour_accuracy(z, labels)
+            logging.info("%s at %s: t-SNE of %d images", label, precision, len(images))
+            x, y = embed(z, seed=args.seed).T
+            place = {"checkpoint": label, "precision": str(precision)}
+            frames.append(pd.DataFrame({**place, "label": labels, "x": x, "y": y}))
+    points = pd.concat(frames, ignore_index=True)
+    folder = args.output_dir or Path("output") / f"tsne_{args.dataset}"
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = [
+        {"checkpoint": c, "precision": p, f"knn{NEIGHBOURS}_percent": value, "n": len(images)}
+        for (c, p), value in accuracy.items()
+    ]
+    _save(folder, args.format, pictures={"tsne": draw(points, accuracy, test.classes)})
+    _write(folder, tables={"tsne": points}, summaries={"tsne": rows})
+    print(pd.DataFrame(rows).to_string(index=False, float_format="{:.2f}".format))
+
+
+def _load(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the backbones of the checkpoints by method, and by file where that is no name for one."""
+    from backbones import load_backbone
+
+    if len(set(args.checkpoints)) < len(args.checkpoints):
+        raise ValueError("a checkpoint is named twice; nothing was drawn. Name each once.")
+    loaded = []
+    for path in args.checkpoints:
+        backbone, report = load_backbone(path, args.architecture)
+        logging.info("%s", report)
+        loaded.append((report.meta.get("method"), path, backbone))
+    methods = [method for method, _, _ in loaded]
+    return {
+        method if method and methods.count(method) == 1 else path: backbone
+        for method, path, backbone in loaded
+    }
+
+
+def _save(folder: Path, suffix: str, *, pictures: dict[str, Any]) -> None:
+    for name, figure in pictures.items():
+        path = folder / f"{name}.{suffix}"
+        figure.savefig(path, dpi=150)
+        print(f"picture: {path}")
+
+
+def _write(folder: Path, *, tables: dict[str, Any], summaries: dict[str, Any]) -> None:
+    from benchmark.files import write_text
+
+    for name, frame in tables.items():
+        write_text(folder / f"{name}.csv", frame.to_csv(index=False, float_format="%.8g"))
+        print(f"numbers: {folder / name}.csv")
+    for name, found in summaries.items():
+        write_text(folder / f"{name}.json", json.dumps(found, indent=2) + "\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, epilog=EXAMPLES, formatter_class=raw)
+    verbs = parser.add_subparsers(required=True, metavar="correlation|weights|tsne")
+    made = {}
+    for function in (correlation, weights, tsne):
+        verb = verbs.add_parser(
+            function.__name__,
+            help=function.__doc__,
+            description=function.__doc__,
+            epilog=EXAMPLES,
+            formatter_class=raw,
+        )
+        verb.set_defaults(verb=function)
+        verb.add_argument("--output-dir", type=Path, help="folder of the pictures and numbers")
+        verb.add_argument(
+            "--format", choices=("png", "svg", "pdf"), default="png", help="of pictures"
+        )
+        verb.add_argument("--threads", type=int, default=1, help="CPU threads of torch; default 1")
+        made[function.__name__] = verb
+    made["correlation"].add_argument(
+        "--config-file", type=Path, required=True, help="pretraining recipe (YAML), pairing ssql"
+    )
+    made["correlation"].add_argument(
+        "opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="override keys of the recipe"
+    )
+    for name in ("weights", "tsne"):
+        made[name].add_argument(
+            "checkpoints", nargs="+", metavar="CHECKPOINT", help="files that load_backbone knows"
+        )
+        made[name].add_argument(
+            "--architecture", help="network's name; default: what the files themselves say"
+        )
+    _add_tsne(made["tsne"])
+    return parser
+
+
+def _add_tsne(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--dataset", required=True, help="image set")
+    verb.add_argument(
+        "--precision", nargs="+", default=[], help="beside full precision, such as 4w4a 2w2a"
+    )
+    verb.add_argument("--policy", default="ssql", help="quantization policy; default ssql")
+    verb.add_argument("--images", type=int, default=5000, help="test images; default up to 5000")
+    verb.add_argument(
+        "--image-size", type=int, help="side of a view, pixels; default the images' own"
+    )
+    verb.add_argument("--data-root", type=Path, help="folder of the sets; default $LOWBIT_DATA")
+    verb.add_argument("--device", default="auto", help="auto (cuda where there is one), cpu, cuda")
+    verb.add_argument("--seed", type=int, default=0, help="of the draw of images and of t-SNE")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
