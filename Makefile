@@ -15,7 +15,7 @@ demo: setup
 	$(BIN)/python tools/run_all.py configs/suites/demo.yaml --runs-dir $(RUNS)
 
 test: setup
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
 setup: $(STAMP)
 

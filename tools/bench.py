@@ -3,6 +3,7 @@
 
 import argparse
 import dataclasses
+import importlib
 import json
 import os
 import sys
@@ -15,6 +16,10 @@ EXAMPLES = """examples:
   # operators, memory, transition steps and whole networks, about five minutes
   python tools/bench.py quant
 
+  # pretraining steps over their ideal; augmented views a second
+  python tools/bench.py pretrain
+  python tools/bench.py data
+
   # a rough look in one minute, and the rows for a script
   python tools/bench.py quant --quick --json quant.json
 """
@@ -25,16 +30,16 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=("quant",), help="what to measure")
+    parser.add_argument("what", choices=("quant", "pretrain", "data"), help="what to measure")
     parser.add_argument("--quick", action="store_true", help="few repetitions, small cases")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows here")
     args = parser.parse_args(argv)
 
     import torch
-    from bench_quant import cases
 
     from quant import keep_freed_memory
 
+    cases = importlib.import_module(f"bench_{args.what}").cases
     keep_freed_memory()
     torch.set_num_threads(1)
     rows = []

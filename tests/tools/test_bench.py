@@ -26,6 +26,21 @@ def test_ratios_are_medians_over_rounds(monkeypatch):
     assert row.ratio == 7 / 3
 
 
+def test_the_hand_written_loop_takes_the_trainers_steps(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+    import torch
+    from bench_pretrain import hand_written, steps_of
+
+    from pretrain.recipe import Recipe
+
+    settings = {"architecture": "resnet10_slim", "dataset": "digits", "device": "cpu"}
+    recipe = Recipe(**settings, image_size=16, batch_size=16, epochs=9, dim=32, hidden_dim=8)
+    torch.manual_seed(0)
+    for take in (hand_written(recipe), steps_of(recipe)):
+        take()
+        take()
+
+
 def test_help_ends_in_examples():
     done = subprocess.run(
         [sys.executable, str(ROOT / "tools/bench.py"), "--help"], capture_output=True, text=True
