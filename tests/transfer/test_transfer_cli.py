@@ -55,7 +55,8 @@ def checkpoint(tmp_path_factory):
 def test_every_recipe_file_is_valid_and_says_what_it_is(path):
     recipe = validate("transfer", load_yaml(path, ["checkpoint", "b.pth"]), source=path)
     assert recipe.name == path.stem
-    assert identity(recipe)["dataset"] in list_datasets()
+    if not recipe.dataset.startswith("folder:"):  # whose identity is that of the files
+        assert identity(recipe)["dataset"] in list_datasets()
     header = path.read_text().split("\n\n")[0]
     for word in ("Paper", "Command", "Published", "Cost", f"configs/transfer/{path.name}"):
         assert word in header
