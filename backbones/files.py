@@ -3,9 +3,7 @@
 import hashlib
 import io
 import json
-import os
 import pickle
-import tempfile
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
@@ -17,6 +15,8 @@ import numpy as np
 import torch
 from safetensors import safe_open
 from torch import Tensor
+
+from backbones.atomic import atomic
 
 META_KEY = "lowbit_bench"  # where our own files describe themselves
 
@@ -96,16 +96,8 @@ def read(path: str | Path) -> Contents:
 
 def write(path: Path, content: bytes) -> str:
     """Put a file in place, complete or not at all; return its SHA-256."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with atomic(path) as file:
+        file.write(content)
     return hashlib.sha256(content).hexdigest()
 
 

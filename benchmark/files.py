@@ -4,25 +4,15 @@ import hashlib
 import os
 from pathlib import Path
 
+from backbones.atomic import atomic
+
 _hashes: dict[tuple[str, int, int], str] = {}
 
 
 def write_text(path: Path, text: str) -> None:
     """Replace a file so that a reader, now or after a crash, sees the old text or the new."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)  # the rename itself
-    finally:
-        os.close(folder)
+    with atomic(path) as file:
+        file.write(text.encode())
 
 
 def file_sha256(path: Path | str) -> str:

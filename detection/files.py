@@ -6,12 +6,13 @@ written to a temporary name, synced and renamed, so that a reader never sees hal
 
 import hashlib
 import io
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+
+from backbones.atomic import atomic
 
 FORMAT = "lowbit-detector-1"
 
@@ -22,12 +23,8 @@ def write_atomically(path: str | Path, payload: Any) -> str:
     buffer = io.BytesIO()
     torch.save(payload, buffer)
     content = buffer.getbuffer()
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
+    with atomic(path) as file:
         file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
     return hashlib.sha256(content).hexdigest()
 
 

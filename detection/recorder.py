@@ -3,11 +3,12 @@
 import json
 import logging
 import math
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from backbones.atomic import atomic
 
 _logger = logging.getLogger(__name__)
 
@@ -64,9 +65,8 @@ class Recorder:
                 continue  # the line that a kill cut short
             if json.loads(text).get("iteration", 0) <= start:
                 kept.append(text)
-        temporary = self.path.with_name(f".{self.path.name}.tmp")
-        temporary.write_text("".join(kept))
-        os.replace(temporary, self.path)
+        with atomic(self.path) as file:
+            file.write("".join(kept).encode())
 
 
 def check_finite(losses: dict[str, float], iteration: int) -> None:

@@ -3,13 +3,13 @@
 import hashlib
 import json
 import logging
-import os
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from backbones import create_backbone
+from backbones.atomic import atomic
 from backbones.runtime import resolve_device
 from detection.datasets import DetectionSet, load_detection, scenes_sha256
 from detection.engines import Engine, get_engine, resolve_engine
@@ -214,9 +214,8 @@ def _claim(folder: Path, key: dict[str, Any]) -> None:
                 "or delete this one to begin anew."
             )
         return
-    temporary = folder / f".{_JOB}.tmp"
-    temporary.write_text(json.dumps(key, indent=1, sort_keys=True))
-    os.replace(temporary, path)
+    with atomic(path) as file:
+        file.write(json.dumps(key, indent=1, sort_keys=True).encode())
 
 
 def _file_sha256(path: str | Path) -> str:

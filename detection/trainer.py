@@ -22,6 +22,7 @@ from detectron2.solver.build import maybe_add_gradient_clipping
 from detectron2.utils import comm
 from torch import nn
 
+from backbones.atomic import atomic
 from detection.assembly import build_detector, calibration_batches, start_from
 from detection.catalog import Mapper, SceneEvaluator
 from detection.config import quantization, solver
@@ -48,9 +49,8 @@ class StrictCheckpointer(DetectionCheckpointer):
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         """Name the newest state; a kill leaves the old name or the new one, never half of one."""
-        temporary = Path(self.save_dir) / ".last_checkpoint.tmp"
-        temporary.write_text(last_filename_basename)
-        os.replace(temporary, Path(self.save_dir) / "last_checkpoint")
+        with atomic(Path(self.save_dir) / "last_checkpoint") as file:
+            file.write(last_filename_basename.encode())
 
     def _log_incompatible_keys(self, incompatible) -> None:
         wrong = [*incompatible.missing_keys, *incompatible.unexpected_keys]

@@ -1,15 +1,13 @@
 """The files a run goes on from: written whole or not at all, the newest ones kept, damage survived."""
 
 import logging
-import os
-import tempfile
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
+
+from backbones.atomic import atomic
 
 STATE = "last.pth"
 
@@ -76,24 +74,3 @@ def _age(folder: Path, keep: int) -> None:
     for age in reversed(range(keep - 1)):
         if path_of(folder, age).is_file():
             path_of(folder, age).replace(path_of(folder, age + 1))
-
-
-@contextmanager
-def atomic(path: Path, before=lambda: None) -> Iterator[BinaryIO]:
-    """Open a temporary file that becomes `path` when the block ends well, and else vanishes.
-
-    Args:
-        path: the file.
-        before: called when the new content is safe and `path` still has the old.
-    """
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        before()
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
