@@ -2,6 +2,7 @@
 
 import data.catalog  # noqa: F401  (registers the image sets)
 from data.augment import Augment, normalize
+from data.images import Center, Crop, Images, open_images
 from data.sets import (
     IMAGE_SETS,
     ImageSet,
@@ -18,7 +19,10 @@ __all__ = [
     "IMAGE_SETS",
     "Augment",
     "Batch",
+    "Center",
+    "Crop",
     "ImageSet",
+    "Images",
     "Split",
     "ViewSource",
     "image_set",
@@ -27,5 +31,6 @@ __all__ = [
     "locate",
     "normalization",
     "normalize",
+    "open_images",
     "view_source",
 ]

@@ -22,14 +22,10 @@ from torch import Tensor
 from data import cache
 from data.decoding import kept, problems
 from data.manifest import Manifest, Names, read_manifest
-from data.sets import FOLDER, SPLITS, ImageSet, choose
+from data.sets import FOLDER, IMAGENET_MEAN, IMAGENET_STD, SPLITS, ImageSet, check_splits, choose
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff")
 VAL_SHARE = 0.1  # of a class of train/, where val is carved
-
-# ImageNet's constants, the field's choice for photographs.
-_MEAN = (0.485, 0.456, 0.406)
-_STD = (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
@@ -141,6 +137,16 @@ class Folder:
         """What the folder holds; kept beside it, and made anew when it changed."""
         return read_manifest(self)
 
+    @property
+    def size(self) -> int | None:
+        """Side of the images, pixels; None where they are too large, or of too many sizes."""
+        return self.manifest.size
+
+    @property
+    def split_sha256(self) -> str:
+        """The identity of the splits."""
+        return self.manifest.sha256
+
     def counts(self) -> dict[str, int]:
         """Count the images of each split."""
         counts = {split: sum(classes) for split, classes in self.manifest.counts.items()}
@@ -217,15 +223,15 @@ def unlocated(
         num_classes=num_classes,
         counts=counts,
         size=None,
-        mean=_MEAN,
-        std=_STD,
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
         split_sha256=None,
         folder=lambda root: Folder(name, root / folder, val_per_class=val_per_class),
     )
 
 
 def located(spec: ImageSet, root: Path) -> ImageSet:
-    """Return the specification of a folder's set as it is under `root`."""
+    """Return the specification of a set of files as it is under `root`."""
     folder = spec.folder(root)
     counts = folder.counts()
     if spec.counts not in (None, counts) or spec.num_classes not in (None, len(folder.classes)):
@@ -234,12 +240,14 @@ def located(spec: ImageSet, root: Path) -> ImageSet:
             f"classes where {spec.counts} of {spec.num_classes} are published; nothing was loaded. "
             "Restore the missing files from the archives and remove what does not belong there."
         )
+    if spec.pin != "files":
+        check_splits(spec, folder.ids(), folder.labels)
     return replace(
         spec,
         num_classes=len(folder.classes),
         counts=counts,
-        size=folder.manifest.size,
-        split_sha256=folder.manifest.sha256,
+        size=folder.size,
+        split_sha256=folder.split_sha256,
         folder=lambda _: folder,
     )
 

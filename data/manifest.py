@@ -63,7 +63,7 @@ def read_manifest(folder: "Folder", *, trust: bool = True) -> Manifest:
     current = kept is not None and kept.folders == folders
     if trust and current and sum(map(sum, kept.counts.values())) > _LOOK_AT_ALL:
         return kept
-    sha256, newest_ns = _look(folder)
+    sha256, newest_ns = look(folder)
     if current and (kept.sha256, kept.newest_ns) == (sha256, newest_ns):
         return kept
     manifest = Manifest(
@@ -92,7 +92,7 @@ def _folders(folder: "Folder") -> dict[str, int]:
     return {path: (folder.path / path).stat().st_mtime_ns for path in paths}
 
 
-def _look(folder: "Folder") -> tuple[str, int]:
+def look(folder: "Folder") -> tuple[str, int]:
     """Return the identity of the files and when the last of them was modified."""
     digest, newest_ns, root = hashlib.sha256(f"folder {_VERSION}\n".encode()), 0, str(folder.path)
     for path in sorted(folder.paths):

@@ -15,7 +15,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from fvcore.common.registry import Registry
@@ -23,20 +23,27 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from data.folder import Folder
+    from data.published import Published
 
 SPLITS = ("train", "val", "test")
 SPLITS_DIR = Path(__file__).parent / "splits"
 ROOT_VARIABLE = "LOWBIT_DATA"
 FOLDER = "folder:"
 
+Pin = Literal["ids", "official", "drawn", "files"]
 Triple = tuple[float, float, float]
+
+# The field's choice for photographs.
+IMAGENET_MEAN: Triple = (0.485, 0.456, 0.406)
+IMAGENET_STD: Triple = (0.229, 0.224, 0.225)
 
 IMAGE_SETS = Registry("IMAGE_SETS")
 IMAGE_SETS.__doc__ = """
 Registry of image sets. Register a function without arguments that returns an `ImageSet`; the
 function's name is the data set's name in recipes. Put its pinned splits in
 `data/splits/<name>.json`: `{"version": 1, "classes": [names], ...}` with either the ids themselves,
-`"train": [ids], "val": [ids], "test": [ids]`, or a `"rule"` as `_ids_by_rule` reads it.
+`"train": [ids], "val": [ids], "test": [ids]`, or a `"rule"` as `_ids_by_rule` reads it; of a set
+that stays in its files, as `data.published` reads it, without the classes.
 """
 
 
@@ -46,11 +53,18 @@ class ImageSet:
 
     `read(root)` returns every image as uint8 (N, 3, H, W) and every label as int64 (N,); an image's
     id is its place in them. `counts` are the images per split that a load must find. `mean` and
-    `std` are per channel, in units of 0..1. `size` is the side of the images, in pixels.
+    `std` are per channel, in units of 0..1. `size` is the side of the images, in pixels. `metrics`
+    are what its papers report. `pin` says what `split_sha256` is of:
 
-    A set that is a folder of image files has `folder(root)` in place of `read`. What only its files
-    can tell (of `num_classes`, `counts`, `size` and `split_sha256`) is None until `locate` fills it
-    in; a `size` of None after that means images too large, or of too many sizes, to hold in memory.
+        ids: the split file, which has the ids themselves.
+        official: the split file, which names the publisher's parts; their lists are in archives
+            whose MD5s torchvision knows, and a salted hash draws val out of train.
+        drawn: the split file, with a salt that orders the files of a class by their names' hashes.
+        files: the paths and sizes of the files found; there is no split file.
+
+    A set of image files has `folder(root)` in place of `read`. What only a user's files can tell (of
+    `num_classes`, `counts`, `size` and `split_sha256`) is None until `locate` fills it in; a `size`
+    of None after that means images too large, or of too many sizes, to hold in memory.
     """
 
     name: str
@@ -60,8 +74,10 @@ class ImageSet:
     mean: Triple
     std: Triple
     split_sha256: str | None
+    pin: Pin = "files"
+    metrics: tuple[str, ...] = ("top1",)
     read: Callable[[Path], tuple[Tensor, Tensor]] | None = None
-    folder: Callable[[Path], "Folder"] | None = None
+    folder: Callable[[Path], "Folder | Published"] | None = None
 
 
 @dataclass(frozen=True)
@@ -186,10 +202,10 @@ _Contents = tuple[Tensor, Tensor, dict[str, Tensor], tuple[str, ...]]
 
 
 def _from_pinned(spec: ImageSet, root: str | os.PathLike | None) -> _Contents:
-    pinned = _read_pinned(spec)
+    pinned = read_pinned(spec)
     images, labels = spec.read(resolve_root(root))
     ids = _split_ids(pinned, labels)
-    _check_splits(spec, ids, labels)
+    check_splits(spec, ids, labels)
     return images, labels, ids, tuple(pinned["classes"])
 
 
@@ -204,7 +220,8 @@ def _from_folder(spec: ImageSet) -> _Contents:
     return folder.images(), folder.labels, folder.ids(), folder.classes
 
 
-def _read_pinned(spec: ImageSet) -> dict:
+def read_pinned(spec: ImageSet) -> dict:
+    """Return a set's split file, refused when it is not the pinned one."""
     path = SPLITS_DIR / f"{spec.name}.json"
     content = path.read_bytes()
     found = hashlib.sha256(content).hexdigest()
@@ -243,7 +260,8 @@ def _ids_by_rule(rule: dict, labels: Tensor) -> dict[str, Tensor]:
     }
 
 
-def _check_splits(spec: ImageSet, ids: dict[str, Tensor], labels: Tensor) -> None:
+def check_splits(spec: ImageSet, ids: dict[str, Tensor], labels: Tensor) -> None:
+    """Refuse splits that overlap, lack a class, or have other counts than the specification."""
     counts = {split: len(ids[split]) for split in SPLITS}
     every = torch.cat(list(ids.values()))
     problem = None

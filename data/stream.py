@@ -5,9 +5,9 @@ position of the image, number of the view). So the number of workers, the share 
 batch, and a restart in mid-epoch change no pixel, and there is no state to save.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from data.crops import CROP_ATTEMPTS, boxes, central_box
 from data.decoding import decode
 from data.folder import Files
 
-_BOX_DRAWS = 4 * CROP_ATTEMPTS
+BOX_DRAWS = 4 * CROP_ATTEMPTS  # uniforms that decide a crop's box
 
 
 @dataclass(frozen=True)
@@ -97,35 +97,45 @@ class Workshop:
                 image = decode(self._files[position])
             except ValueError as error:  # told as it is, not as a worker's traceback
                 return Crops(problem=str(error))
-            height, width = image.shape[1:]
             for view in request.views:
                 u = self._draw(request.epoch, position, view)
-                crops.uniform[view][row] = u[_BOX_DRAWS:]
-                crops.views[view][row] = self._resize(image, self._box(u, height, width), u)
+                crops.uniform[view][row] = u[BOX_DRAWS:]
+                crops.views[view][row] = cut(image, u, self._augment)
             if request.image:
-                box = central_box(height, width, (1.0, 1.0))
-                crops.image[row] = self._resize(image, box)
+                box = central_box(*image.shape[1:], (1.0, 1.0))
+                crops.image[row] = _resized(image, box, self._augment)
         return crops
 
     def _draw(self, epoch: int, position: int, view: int) -> Tensor:
         bits = np.random.Philox(key=self._seed, counter=[0, view, position, epoch])
-        count = _BOX_DRAWS + self._augment.draws
+        count = BOX_DRAWS + self._augment.draws
         return torch.from_numpy(np.random.Generator(bits).random(count, dtype=np.float32))
 
-    def _box(self, u: Tensor, height: int, width: int) -> tuple[int, ...]:
-        u = u[:_BOX_DRAWS].view(4, 1, CROP_ATTEMPTS)
-        options = {"scale": self._augment.scale, "ratio": self._augment.ratio}
-        return tuple(boxes(u, height, width, **options)[0].tolist())
 
-    def _resize(self, image: Tensor, box: tuple[int, ...], u: Tensor | None = None) -> Tensor:
-        from torchvision.transforms.v2 import InterpolationMode
-        from torchvision.transforms.v2 import functional as vision
+class HasCrop(Protocol):
+    """What says how to crop: an `Augment`, or a `Crop`."""
 
-        size = [self._augment.size] * 2
-        mode = InterpolationMode(self._augment.interpolation)
-        crop = vision.resized_crop(image, *box, size, interpolation=mode, antialias=True)
-        flipped = u is not None and float(u[_BOX_DRAWS]) < self._augment.flip
-        return crop.flip(-1) if flipped else crop
+    size: int
+    scale: tuple[float, float]
+    ratio: tuple[float, float]
+    flip: float
+    interpolation: str
+
+
+def cut(image: Tensor, u: Tensor, view: HasCrop) -> Tensor:
+    """Crop, resize and flip bytes (3, H, W) to (3, size, size), by BOX_DRAWS + 1 or more uniforms."""
+    tries = u[:BOX_DRAWS].view(4, 1, CROP_ATTEMPTS)
+    box = boxes(tries, *image.shape[1:], scale=view.scale, ratio=view.ratio)[0].tolist()
+    crop = _resized(image, box, view)
+    return crop.flip(-1) if float(u[BOX_DRAWS]) < view.flip else crop
+
+
+def _resized(image: Tensor, box: Sequence[int], view: HasCrop) -> Tensor:
+    from torchvision.transforms.v2 import InterpolationMode
+    from torchvision.transforms.v2 import functional as vision
+
+    mode = InterpolationMode(view.interpolation)
+    return vision.resized_crop(image, *box, [view.size] * 2, interpolation=mode, antialias=True)
 
 
 class Streamed:

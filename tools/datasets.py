@@ -1,10 +1,15 @@
 #!/usr/bin/env python
-"""List the image sets, say how to get one, or verify that what is on disk is what it should be."""
+"""List the image sets, get and unpack one, or verify that what is on disk is what it should be."""
 
 import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from data.folder import Folder
+    from data.published import Published
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -12,7 +17,10 @@ sys.path.insert(0, str(ROOT))
 EXAMPLES = """examples:
   python tools/datasets.py list
   python tools/datasets.py verify digits
-  python tools/datasets.py prepare cifar10 --root ./datasets
+  python tools/datasets.py prepare flowers102 dtd --download --root ./datasets
+
+  # without a network: says which archive goes where, and unpacks it once it is there
+  python tools/datasets.py prepare pets --root ./datasets
 
   # a folder of your own, ./datasets/birds/{train,test}/CLASS/*.jpg: decode every file
   python tools/datasets.py verify folder:birds --root ./datasets --full
@@ -36,12 +44,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def show(names: Sequence[str], args: argparse.Namespace) -> int:
-    """Print each set's size and the hash of its splits; reads no image."""
+    """Print each set's size, the hash of its splits and what pins them; reads no image."""
     from data import image_set, locate
 
     wide = max(map(len, names))
     print(
-        f"{'name':<{wide}} {'classes':>7} {'pixels':>6} {'train':>9} {'val':>7} {'test':>7}  splits"
+        f"{'name':<{wide}} {'classes':>7} {'pixels':>6} {'train':>9} {'val':>7} {'test':>7}  {'splits':<12} pin"
     )
     for name in names:
         try:
@@ -53,39 +61,62 @@ def show(names: Sequence[str], args: argparse.Namespace) -> int:
         digest = spec.split_sha256[:12] if spec.split_sha256 else "not ready"
         print(
             f"{name:<{wide}} {spec.num_classes or '?':>7} {pixels:>6} {counts['train']:>9} "
-            f"{counts['val']:>7} {counts['test']:>7}  {digest}"
+            f"{counts['val']:>7} {counts['test']:>7}  {digest:<12} {spec.pin}"
         )
     return 0
 
 
 def verify(names: Sequence[str], args: argparse.Namespace) -> int:
-    """Check hashes, counts, classes and disjointness of each set; --full decodes every file."""
+    """Check hashes, counts, classes, files and archives of each set; --full decodes every file."""
     return max(_verify(name, args) for name in names)
 
 
 def prepare(names: Sequence[str], args: argparse.Namespace) -> int:
-    """Say for each set whether it is there, and if not, where its files go and how to get them."""
+    """Unpack each set's archives where they are there, or --download them; else say what to get."""
     missing = 0
     for name in names:
+        _unpack(name, args)
         if _verify(name, args):
             missing = 1
-            print(_advice(name))
+            print(_advice(name, args))
     return missing
+
+
+def _unpack(name: str, args: argparse.Namespace) -> None:
+    from data import locate
+    from data.archives import archives, unpack
+    from data.sets import resolve_root
+
+    root = resolve_root(args.root)
+    needed = archives(name, root)
+    try:
+        there = not needed or locate(name, root=args.root).read is None
+    except (FileNotFoundError, ValueError):  # `verify` says why
+        there = False
+    if there or (not args.download and any(archive.problem() for archive in needed)):
+        return
+    try:
+        unpack(name, root)
+    except (RuntimeError, OSError) as error:  # no network, or not the publisher's archive
+        print(f"{name}: NOT UNPACKED: {error}")
 
 
 def _verify(name: str, args: argparse.Namespace) -> int:
     from data import image_set
 
-    check = _verify_pinned if image_set(name).folder is None else _verify_folder
+    spec = image_set(name)
+    check = _verify_folder if spec.pin == "files" else _verify_published
     try:
-        counts, sha256, problems = check(name, args)
+        counts, sha256, problems = (check if spec.folder else _verify_pinned)(name, args)
     except (FileNotFoundError, ValueError) as error:
         print(f"{name}: NOT READY: {error}")
+        for problem in _damaged_archives(name, args):
+            print(f"{name}: DAMAGED: {problem}")
         return 1
     for problem in problems:
         print(f"{name}: DAMAGED: {problem}")
     found = ", ".join(f"{counts[split]} {split}" for split in SPLITS)
-    outcome = f"{len(problems)} damaged files" if problems else "ok"
+    outcome = f"{len(problems)} problems" if problems else "ok"
     print(f"{name}: {outcome}, {found}, splits {sha256[:12]}")
     return int(bool(problems))
 
@@ -101,8 +132,6 @@ def _verify_pinned(name: str, args: argparse.Namespace) -> tuple[dict, str, list
 
 def _verify_folder(name: str, args: argparse.Namespace) -> tuple[dict, str, list[str]]:
     """Look at every file's size whatever was kept, and decode it where told to."""
-    from tqdm import tqdm
-
     from data import locate
     from data.manifest import read_manifest
     from data.sets import resolve_root
@@ -110,15 +139,40 @@ def _verify_folder(name: str, args: argparse.Namespace) -> tuple[dict, str, list
     spec = locate(name, root=args.root)
     folder = spec.folder(resolve_root(args.root))
     manifest = read_manifest(folder, trust=False)
-    problems = []
+    return spec.counts, manifest.sha256, _undecodable(name, folder) if args.full else []
+
+
+def _verify_published(name: str, args: argparse.Namespace) -> tuple[dict, str, list[str]]:
+    """Check lists and files, the archives that are still there, and what was recorded at first."""
+    from data import locate
+
+    spec = locate(name, root=args.root)
+    folder = spec.folder(None)
+    problems = _damaged_archives(name, args)
     if args.full:
-        looked = tqdm(folder.damaged(), name, total=len(folder.paths), disable=None, unit="file")
-        problems = [problem for problem in looked if problem]
-    return spec.counts, manifest.sha256, problems
+        problems += _undecodable(name, folder)
+    if not problems and (changed := folder.changed()):
+        problems = [changed]
+    return spec.counts, spec.split_sha256, problems
 
 
-def _advice(name: str) -> str:
-    from data.sets import FOLDER
+def _damaged_archives(name: str, args: argparse.Namespace) -> list[str]:
+    from data.archives import damaged
+    from data.sets import resolve_root
+
+    return list(damaged(name, resolve_root(args.root)))
+
+
+def _undecodable(name: str, folder: "Folder | Published") -> list[str]:
+    from tqdm import tqdm
+
+    looked = tqdm(folder.damaged(), name, total=len(folder.paths), disable=None, unit="file")
+    return [problem for problem in looked if problem]
+
+
+def _advice(name: str, args: argparse.Namespace) -> str:
+    from data.archives import archives
+    from data.sets import FOLDER, resolve_root
 
     if name.startswith(FOLDER):
         return (
@@ -134,9 +188,13 @@ def _advice(name: str) -> str:
             "[ImageNet('FOLDER', split=s) for s in ('train', 'val')]\"`. The official val images are "
             "our test; val is carved from train."
         )
+    files = "".join(
+        f"\n  {archive.path}\n      from {archive.url}\n      MD5 {archive.md5}"
+        for archive in archives(name, resolve_root(args.root))
+    )
     return (
-        "\nWithout a network: put the archive, under the name its publisher gave it, into the "
-        "folder named above and run that command all the same; it unpacks what is there."
+        "\nTo get it: the same command with --download. Without a network: put each archive where "
+        f"it belongs, then run the same command, which unpacks them.{files}"
     )
 
 
@@ -166,7 +224,11 @@ def _parser() -> argparse.ArgumentParser:
             "--root", type=Path, help="folder of the sets; default $LOWBIT_DATA, else ./datasets"
         )
         verb.set_defaults(verb=function, full=False)
-    verb.add_argument("--full", action="store_true", help="decode every file of a folder")
+        if function is prepare:
+            verb.add_argument(
+                "--download", action="store_true", help="get archives that are absent"
+            )
+    verb.add_argument("--full", action="store_true", help="decode every file of a set")
     return parser
 
 

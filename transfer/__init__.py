@@ -4,7 +4,8 @@ A recipe names a checkpoint, an image set, a protocol and the precisions; `run` 
 a precision. What is quantized, and when, is the protocol's (`transfer.protocols`).
 """
 
+from transfer.availability import missing_data
 from transfer.recipe import VERSION, Recipe, identity
 from transfer.stage import run
 
-__all__ = ["VERSION", "Recipe", "identity", "run"]
+__all__ = ["VERSION", "Recipe", "identity", "missing_data", "run"]

@@ -1,16 +1,15 @@
 """Activation ranges of a quantized backbone, from training images in a pinned order."""
 
 import hashlib
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from data import Split
+from data import Images
 from quant import calibrate
 from transfer.seeding import stream
-from transfer.views import Views
+from transfer.views import center, crop
 
 if TYPE_CHECKING:
     from transfer.recipe import Recipe
@@ -19,7 +18,7 @@ _PINNED_SEED = 0  # clean images are the same in every job of a data set, whatev
 
 
 def calibrate_on(
-    model: nn.Module, train: Split, views: Views, *, recipe: "Recipe", device: torch.device
+    model: nn.Module, train: Images, *, recipe: "Recipe", device: torch.device
 ) -> dict[str, Any]:
     """Set the activation ranges of `model` and return which images they come from.
 
@@ -30,7 +29,15 @@ def calibrate_on(
     places = calibration_order(
         len(train), mode=recipe.calibration, seed=recipe.seed, count=_images_wanted(recipe)
     )
-    calibrate(model, _batches(train, places, views, recipe, device))
+    batches = train.batches(
+        center(recipe) if recipe.calibration == "clean" else crop(recipe, k=0),
+        batch_size=recipe.calibration_batch_size,
+        device=device,
+        places=places,
+        workers=recipe.num_workers,
+        generator=stream(recipe.seed, "calibration views"),
+    )
+    calibrate(model, batches)
     return {
         "mode": recipe.calibration,
         "images": len(places),
@@ -53,15 +60,3 @@ def calibration_order(n: int, *, mode: str, seed: int, count: int) -> Tensor:
 
 def _images_wanted(recipe: "Recipe") -> int:
     return recipe.calibration_batches * recipe.calibration_batch_size
-
-
-def _batches(
-    train: Split, places: Tensor, views: Views, recipe: "Recipe", device: torch.device
-) -> Iterator[Tensor]:
-    generator = stream(recipe.seed, "calibration views")
-    for batch in places.split(recipe.calibration_batch_size):
-        images = train.images[batch].to(device)
-        if recipe.calibration == "clean":
-            yield views.center(images)
-        else:
-            yield views.augmented(images, generator)

@@ -1,15 +1,16 @@
-"""Linear classifiers of several precisions, trained and applied as one batched problem."""
+"""Linear classifiers of several precisions and learning rates, trained and applied as one batched problem."""
 
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from quant import Precision, set_precision
+from data import Images
 from transfer.divergence import check_finite
-from transfer.features import extract
 from transfer.seeding import minibatches
+
+_ROWS = 2**16  # images classified at a time
 
 
 def initial_classifier(
@@ -21,14 +22,14 @@ def initial_classifier(
 
 
 class LinearFit:
-    """Train P classifiers on P sets of features of the same images by SGD.
+    """Train L classifiers on each of P sets of features of the same images by SGD.
 
     Every classifier sees the same minibatches in the same order; what `nn.Linear`,
     `F.cross_entropy` and `torch.optim.SGD` would do for each of them is done for all of them with
     one batched product forward and one backward. The gradient of the mean cross-entropy is known,
     (softmax(x W' + b) - onehot(y)) / B, so no graph is built.
 
-    The object owns weight (P, C, D), bias (P, C) and their momentum.
+    The object owns weight (P, L, C, D), bias (P, L, C) and their momentum.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor, *, momentum: float, weight_decay: float):
@@ -37,96 +38,127 @@ class LinearFit:
         self._weight_velocity = torch.zeros_like(weight)
         self._bias_velocity = torch.zeros_like(bias)
 
-    def step(self, x: Tensor, y: Tensor, *, lr: float) -> Tensor:
-        """Take one step on features x (P, B, D) and labels y (B,); return the losses (P,)."""
-        index = y.expand(len(x), -1).unsqueeze(-1)  # (P, B, 1)
-        logits = torch.baddbmm(self.bias.unsqueeze(1), x, self.weight.mT)  # (P, B, C)
+    def step(self, x: Tensor, y: Tensor, *, lrs: Sequence[float]) -> Tensor:
+        """Take one step on features x (P, B, D) and labels y (B,); return the losses (P, L)."""
+        P, L, C, D = self.weight.shape
+        index = y[:, None, None].expand(P, -1, L, 1)
+        weight, velocity = (t.view(P, L * C, D) for t in (self.weight, self._weight_velocity))
+        logits = torch.baddbmm(self.bias.view(P, 1, L * C), x, weight.mT).view(P, -1, L, C)
         log_p = F.log_softmax(logits, dim=-1)
-        loss = log_p.gather(-1, index).mean(dim=(1, 2)).neg_()
+        loss = log_p.gather(-1, index).mean(dim=(1, 3)).neg_()
         residual = log_p.exp_()
         residual.scatter_add_(-1, index, residual.new_tensor(-1.0).expand_as(index))
-        residual.div_(len(y))  # d loss / d logits
+        residual = residual.div_(len(y)).view(P, -1, L * C)  # d loss / d logits
         # torch.optim.SGD: v <- m v + (g + wd w), w <- w - lr v
-        self._weight_velocity.baddbmm_(residual.mT, x, beta=self.momentum)
-        self._bias_velocity.mul_(self.momentum).add_(residual.sum(dim=1))
+        velocity.baddbmm_(residual.mT, x, beta=self.momentum)
+        self._bias_velocity.mul_(self.momentum).add_(residual.sum(dim=1).view(P, L, C))
         if self.weight_decay:
             self._weight_velocity.add_(self.weight, alpha=self.weight_decay)
             self._bias_velocity.add_(self.bias, alpha=self.weight_decay)
-        self.weight.add_(self._weight_velocity, alpha=-lr)
-        self.bias.add_(self._bias_velocity, alpha=-lr)
+        for rate, lr in enumerate(lrs):
+            self.weight[:, rate].add_(self._weight_velocity[:, rate], alpha=-lr)
+            self.bias[:, rate].add_(self._bias_velocity[:, rate], alpha=-lr)
         return loss
 
 
 @torch.no_grad()
 def fit_linear(
-    features: Sequence[Tensor],
+    features: Sequence[Sequence[Tensor]],
     labels: Tensor,
     initial: tuple[Tensor, Tensor],
     *,
     epochs: int,
     batch_size: int,
-    learning_rate: Callable[[int], float],
+    learning_rates: Callable[[int], Sequence[float]],
     momentum: float,
     weight_decay: float,
     generator: torch.Generator,
-    on_epoch: Callable[[int, float, Tensor], None] = lambda epoch, lr, loss: None,
+    device: torch.device | str = "cpu",
+    on_epoch: Callable[[int, Sequence[float], Tensor], None] = lambda epoch, lrs, losses: None,
 ) -> tuple[Tensor, Tensor]:
-    """Fit one classifier a precision and return weight (P, C, D) and bias (P, C).
+    """Fit a classifier for each precision and rate; return weight (P, L, C, D) and bias (P, L, C).
 
     Args:
-        features: cached views, each (P, N, D); epoch e trains on view e mod K.
+        features: views, each P times (N, D), wherever they are; epoch e trains on view e mod K.
         labels: (N,).
         initial: weight (C, D) and bias (C,) from which every classifier starts.
-        learning_rate: rate of an epoch, counted from 0.
+        learning_rates: the L rates of an epoch, counted from 0.
         generator: draws the order of the images, on the CPU.
-        on_epoch: called with the epoch, its rate and the mean losses (P,).
+        device: where it is computed.
+        on_epoch: called with the epoch, its rates and the mean losses (P, L).
 
     Raises:
-        FloatingPointError: a loss is not finite.
+        FloatingPointError: of a precision, no rate is left whose loss is finite.
     """
-    count, device = len(features[0]), features[0].device
-    weight, bias = (t.to(device).repeat(count, *[1] * t.dim()) for t in initial)
+    P, L = len(features[0]), len(learning_rates(0))
+    weight, bias = (t.to(device).repeat(P, L, *[1] * t.dim()) for t in initial)
     fit = LinearFit(weight, bias, momentum=momentum, weight_decay=weight_decay)
+    features = _within_reach(features, torch.device(device))
     labels = labels.to(device)
     step = 0
     for epoch in range(epochs):
-        x, lr = features[epoch % len(features)], learning_rate(epoch)
-        batches = minibatches(len(labels), batch_size, generator, device=device)
+        view, lrs = features[epoch % len(features)], learning_rates(epoch)
+        batches = minibatches(len(labels), batch_size, generator, device=view[0].device)
         losses = torch.stack(
-            [fit.step(x.index_select(1, batch), labels[batch], lr=lr) for batch in batches]
-        )  # (steps, P)
-        check_finite(losses.sum(dim=1), first_step=step, lr=lr, what="linear classifier")
+            [
+                fit.step(_rows(view, batch).to(device), labels[batch.to(device)], lrs=lrs)
+                for batch in batches
+            ]
+        )  # (steps, P, L)
+        # A rate that is too high ends the job only where no other is left to choose.
+        finite = losses.isfinite()
+        others = finite.any(dim=2, keepdim=True) & ~finite
+        told = losses.masked_fill(others, 0.0).sum(dim=(1, 2))
+        check_finite(told, first_step=step, lr=min(lrs), what="linear classifier")
         step += len(batches)
-        on_epoch(epoch, lr, losses.mean(dim=0))
+        on_epoch(epoch, lrs, losses.mean(dim=0))
     return fit.weight, fit.bias
 
 
+def _within_reach(
+    features: Sequence[Sequence[Tensor]], device: torch.device
+) -> Sequence[Sequence[Tensor]]:
+    """Move features to a GPU that has room for all of them; else they come batch by batch."""
+    if device.type != "cuda":
+        return features
+    size = sum(x.nbytes for view in features for x in view)
+    if size > torch.cuda.mem_get_info(device)[0] // 2:
+        return features
+    return [torch.stack([x.to(device) for x in view]) for view in features]
+
+
+def _rows(view: Sequence[Tensor], batch: Tensor) -> Tensor:
+    """Return the images of a batch at every precision, (P, B, D)."""
+    if isinstance(view, Tensor):
+        return view.index_select(1, batch)
+    return torch.stack([x.index_select(0, batch) for x in view])
+
+
 class Classifier:
-    """Predict classes at any of its precisions: a quantized backbone and a linear head for each.
+    """Predict classes at any of its precisions, by a linear head for each.
 
     Args:
-        backbone: quantized, calibrated, in eval mode.
+        features: from images and a precision to features (N, D).
         heads: precision -> weight (C, D) and bias (C,), never quantized.
-        view: uint8 images to the network's input.
     """
 
     def __init__(
         self,
-        backbone: nn.Module,
+        features: Callable[[Images, str], Tensor],
         heads: dict[str, tuple[Tensor, Tensor]],
-        view: Callable[[Tensor], Tensor],
-        *,
-        batch_size: int,
     ) -> None:
-        self.backbone, self.heads, self.view = backbone, heads, view
-        self.batch_size = batch_size
+        self.features, self.heads = features, heads
 
     @torch.no_grad()
-    def __call__(self, images: Tensor) -> dict[str, Tensor]:
-        """Return the predicted classes (N,) of uint8 images at every precision, on the CPU."""
-        predictions = {}
-        for precision, (weight, bias) in self.heads.items():
-            set_precision(self.backbone, Precision.parse(precision))
-            x = extract(self.backbone, images, self.view, batch_size=self.batch_size)
-            predictions[precision] = F.linear(x, weight, bias).argmax(dim=1).cpu()
-        return predictions
+    def __call__(self, images: Images) -> dict[str, Tensor]:
+        """Return the predicted classes (N,) of images at every precision, on the CPU."""
+        return {
+            precision: classify(self.features(images, precision), *head)
+            for precision, head in self.heads.items()
+        }
+
+
+def classify(features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Return the classes (N,), on the CPU, that a linear head finds for features (N, D)."""
+    parts = features.split(_ROWS)
+    return torch.cat([F.linear(x.to(weight.device), weight, bias).argmax(1).cpu() for x in parts])

@@ -1,52 +1,156 @@
 """Features of a frozen backbone, one set a precision."""
 
-from collections.abc import Callable, Iterable
+import hashlib
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
+import torchvision
 from torch import Tensor, nn
 
-from quant import Precision, reuse_weights, set_precision
+from data import Center, Crop, Images
+from quant import Precision, get_policy, quantize, reuse_weights, set_precision
+from transfer.cache import FeatureCache, state_sha256
+from transfer.calibration import calibrate_on
+from transfer.views import center, crop
+
+if TYPE_CHECKING:
+    from transfer.recipe import Recipe
+    from transfer.workspace import Workspace
+
+CACHE = "features"  # in the job's folder, unless a recipe says where
 
 
 @torch.no_grad()
-def extract(
+def feature_batches(
     backbone: nn.Module,
-    images: Tensor,
-    view: Callable[[Tensor], Tensor],
+    images: Images,
+    view: Center | Crop,
     *,
     batch_size: int,
-) -> Tensor:
-    """Return the features (N, D) of uint8 images (N, 3, H, W), on the backbone's device.
+    workers: int | None = None,
+) -> Iterator[Tensor]:
+    """Yield the features (B, D) of images seen by `view`, on the backbone's device.
 
     The backbone must be frozen, which means eval(): a training-mode batch norm would update the
     buffers of a network that is only looked at.
     """
     assert not backbone.training, "a frozen backbone is in eval mode"
     device = next(backbone.parameters()).device
-    features = None
     with reuse_weights(backbone):
-        for start in range(0, len(images), batch_size):
-            batch = backbone(view(images[start : start + batch_size].to(device)))  # (B, D)
-            if features is None:
-                features = batch.new_empty(len(images), batch.shape[1])
-            features[start : start + batch_size] = batch
-    return features
+        for x in images.batches(view, batch_size=batch_size, device=device, workers=workers):
+            yield backbone(x)
 
 
-def extract_at(
+def extract(
     backbone: nn.Module,
-    images: Tensor,
+    images: Images,
+    precision: str,
     *,
-    make_view: Callable[[], Callable[[Tensor], Tensor]],
-    precisions: Iterable[str],
-    batch_size: int,
+    view: Center | Crop,
+    recipe: "Recipe",
 ) -> Tensor:
-    """Return the features at every precision, (P, N, D).
+    """Return the features (N, D) of all images at a precision, on the backbone's device."""
+    set_precision(backbone, Precision.parse(precision))
+    batches = feature_batches(
+        backbone, images, view, batch_size=recipe.eval_batch_size, workers=recipe.num_workers
+    )
+    return torch.cat(list(batches))
 
-    `make_view` makes the view anew for each precision, so that random views are the same for all.
+
+class Features:
+    """The features of a quantized, calibrated and frozen backbone, each set computed once.
+
+    They are kept in files (`transfer.cache`) under everything they depend on, so that jobs that
+    share a `cache_dir` share them; memory is needed for a batch alone.
+
+    Args:
+        backbone: in eval mode, at any precision.
+        calibration: the facts of its calibration.
+        recipe: says where the files are, and how large a batch is.
+        workspace: the job's; its folder holds the files where the recipe names no other.
     """
-    features = []
-    for precision in precisions:
-        set_precision(backbone, Precision.parse(precision))
-        features.append(extract(backbone, images, make_view(), batch_size=batch_size))
-    return torch.stack(features)
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        calibration: dict[str, Any],
+        *,
+        recipe: "Recipe",
+        workspace: "Workspace",
+    ) -> None:
+        self.backbone, self.calibration, self.recipe = backbone, calibration, recipe
+        self.device = next(backbone.parameters()).device
+        facts = {
+            "architecture": getattr(backbone, "architecture", type(backbone).__name__),
+            "state_sha256": state_sha256(backbone),
+            "policy_fingerprint": get_policy(recipe.policy).fingerprint,
+            "calibration": calibration,
+            "batch_size": recipe.eval_batch_size,  # rounding may depend on it
+            "dtype": "float32",
+            "torch": torch.__version__,
+            "torchvision": torchvision.__version__,  # decodes and resizes
+            "device": _device_name(self.device),
+        }
+        self._cache = FeatureCache(Path(recipe.cache_dir or workspace.folder / CACHE), facts)
+
+    def __call__(self, images: Images, precision: str, view: Center | Crop | None = None) -> Tensor:
+        """Return the features (N, D) of images at a precision, on the CPU, mapped from a file.
+
+        `view` is the recipe's central one unless it is given.
+        """
+        view = view or center(self.recipe)
+        facts = {
+            "precision": precision,
+            "view": {"kind": type(view).__name__, **asdict(view)},
+            "dataset": images.name,
+            "split": images.split,
+            "split_sha256": images.split_sha256,
+            "count": len(images),
+            "ids_sha256": hashlib.sha256(images.ids.numpy().tobytes()).hexdigest(),
+        }
+
+        def compute() -> Iterator[Tensor]:
+            set_precision(self.backbone, Precision.parse(precision))
+            return feature_batches(
+                self.backbone,
+                images,
+                view,
+                batch_size=self.recipe.eval_batch_size,
+                workers=self.recipe.num_workers,
+            )
+
+        return self._cache.get(facts, compute)
+
+    def of_training(self, train: Images) -> list[list[Tensor]]:
+        """Return what a classifier is trained on: views, each at every precision.
+
+        The view is the central one, or the `augment_views` augmented ones, the same at every
+        precision.
+        """
+        views = [crop(self.recipe, k) for k in range(self.recipe.augment_views)] or [None]
+        return [[self(train, p, view) for p in self.recipe.precisions] for view in views]
+
+
+def frozen_features(
+    backbone: nn.Module,
+    train: Images,
+    *,
+    recipe: "Recipe",
+    workspace: "Workspace",
+    device: torch.device,
+) -> Features:
+    """Freeze, quantize and calibrate a backbone, in this order, and return its features.
+
+    Frozen is eval mode, no gradient, no statistic touched.
+    """
+    backbone.to(device).eval().requires_grad_(False)
+    quantize(backbone, get_policy(recipe.policy))
+    calibration = calibrate_on(backbone, train, recipe=recipe, device=device)
+    return Features(backbone, calibration, recipe=recipe, workspace=workspace)
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

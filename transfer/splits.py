@@ -4,7 +4,7 @@ import os
 
 import torch
 
-from data import Split, load
+from data import Images, open_images
 
 
 class GuardedSplits:
@@ -12,19 +12,27 @@ class GuardedSplits:
 
     The object owns the count of test reads that a result reports. Nothing that fits or chooses
     gets hold of it: protocols are handed the training split alone.
+
+    Args:
+        dataset: an image set.
+        train_on: "train", or "trainval", which leaves no val.
+        root: folder of the sets.
     """
 
-    def __init__(self, dataset: str, *, root: str | os.PathLike | None = None) -> None:
+    def __init__(
+        self, dataset: str, *, train_on: str = "train", root: str | os.PathLike | None = None
+    ) -> None:
         self._dataset, self._root = dataset, root
-        self.train = load(dataset, "train", root=root)
-        self.val = load(dataset, "val", root=root)
+        self.train = open_images(dataset, train_on, root=root)
+        self.val = open_images(dataset, "val", root=root) if train_on == "train" else None
         self.test_reads = 0
 
-    def open_test(self) -> Split:
+    def open_test(self) -> Images:
         """Return the test split; a second call is a bug in the caller."""
         assert self.test_reads == 0, "the test split of a job is read once"
         self.test_reads += 1
-        test = load(self._dataset, "test", root=self._root)
-        seen = torch.cat([self.train.ids, self.val.ids])
-        assert not torch.isin(test.ids, seen).any(), "a test image was trained or validated on"
+        test = open_images(self._dataset, "test", root=self._root)
+        for seen in filter(None, (self.train, self.val)):
+            found = torch.isin(test.ids, seen.ids).any()
+            assert not found, "a test image was trained or validated on"
         return test

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -11,8 +12,11 @@ from torch import Tensor
 
 from backbones import LoadReport, load_backbone
 from backbones.runtime import resolve_device, seeded
-from data import Split
+from data import Images
+from transfer.features import CACHE
 from transfer.metrics import Accuracy, accuracy
+from transfer.predictions import FILE as PREDICTIONS
+from transfer.predictions import Predictions, write_predictions
 from transfer.protocols import get_protocol
 from transfer.recipe import VERSION, Recipe
 from transfer.splits import GuardedSplits
@@ -25,7 +29,8 @@ def run(recipe: Recipe, folder: Path) -> dict[str, Any]:
     """Score a checkpoint by the recipe's protocol; resume from what is in `folder`.
 
     Nothing sees a test label before everything is trained: the protocol is handed the training
-    split alone, validation accuracy is reported beside, and test is read once, last.
+    split, and validation images where the recipe has it choose; validation accuracy is reported
+    beside, and test is read once, last.
 
     Returns:
         measurements, artifacts, checkpoint and details, in plain JSON types.
@@ -36,24 +41,39 @@ def run(recipe: Recipe, folder: Path) -> dict[str, Any]:
         FloatingPointError: training diverged.
     """
     device = resolve_device(recipe.device)
-    splits = GuardedSplits(recipe.dataset, root=recipe.data_root)
+    splits = GuardedSplits(recipe.dataset, train_on=recipe.train_on, root=recipe.data_root)
     with seeded(recipe.seed, device):
         backbone, report = load_backbone(
             recipe.checkpoint, recipe.architecture, allow_partial=recipe.allow_partial
         )
         _logger.info("%s", report)
         workspace = Workspace(Path(folder), key=_job_key(recipe, report.sha256))
+        choice = {"val": splits.val} if recipe.chooses else {}
         fitted = get_protocol(recipe.protocol).fit(
-            backbone, splits.train, recipe=recipe, workspace=workspace, device=device
+            backbone, splits.train, recipe=recipe, workspace=workspace, device=device, **choice
         )
-    val = _score(fitted.predict, splits.val)
-    test = _score(fitted.predict, splits.open_test())
-    scores = {"test": test, "val": val}
+    val = [_predictions(fitted.predict, splits.val)] if splits.val else []
+    predictions = [_predictions(fitted.predict, splits.open_test()), *val]
+    if recipe.cache_dir is None:
+        shutil.rmtree(workspace.folder / CACHE, ignore_errors=True)
+    class_names = splits.train.classes
+    scores = {part.split: _score(part, len(class_names)) for part in predictions}
+    artifacts = dict(fitted.artifacts)
+    if recipe.save_predictions:
+        artifacts["predictions"] = PREDICTIONS
+        write_predictions(
+            Path(folder) / PREDICTIONS,
+            predictions,
+            dataset=recipe.dataset,
+            split_sha256=splits.train.split_sha256,
+            class_names=class_names,
+        )
     return {
         "measurements": [
             {
                 "metric": metric,
                 "value": getattr(score, metric),
+                "stderr": score.stderr(metric),
                 "unit": "%",
                 "n": score.n,
                 "precision": precision,
@@ -63,7 +83,7 @@ def run(recipe: Recipe, folder: Path) -> dict[str, Any]:
             for precision, score in by_precision.items()
             for metric in recipe.metrics
         ],
-        "artifacts": fitted.artifacts,
+        "artifacts": artifacts,
         "checkpoint": {
             "method": report.meta.get("method", "-"),
             "architecture": report.architecture,
@@ -73,7 +93,7 @@ def run(recipe: Recipe, folder: Path) -> dict[str, Any]:
             "load_report": _load_report(report),
             "test_reads": splits.test_reads,
             "trained_on": splits.train.split,
-            "images": {s.split: len(s) for s in (splits.train, splits.val)},
+            "images": {s.split: len(s) for s in filter(None, (splits.train, splits.val))},
             "accuracies": {
                 split: {precision: _plain(score) for precision, score in by_precision.items()}
                 for split, by_precision in scores.items()
@@ -83,13 +103,17 @@ def run(recipe: Recipe, folder: Path) -> dict[str, Any]:
     }
 
 
-def _score(predict: Callable[[Tensor], dict[str, Tensor]], split: Split) -> dict[str, Accuracy]:
+def _predictions(predict: Callable[[Images], dict[str, Tensor]], images: Images) -> Predictions:
+    return Predictions(images.split, images.ids, images.labels, predict(images))
+
+
+def _score(found: Predictions, num_classes: int) -> dict[str, Accuracy]:
     scores = {
-        precision: accuracy(predictions, split.labels, len(split.classes))
-        for precision, predictions in predict(split.images).items()
+        precision: accuracy(classes, found.labels, num_classes)
+        for precision, classes in found.classes.items()
     }
-    found = ", ".join(f"{precision} {score.top1:.2f}" for precision, score in scores.items())
-    _logger.info("top-1 on %s (n=%d): %s %%", split.split, len(split), found)
+    text = ", ".join(f"{precision} {score.top1:.2f}" for precision, score in scores.items())
+    _logger.info("top-1 on %s (n=%d): %s %%", found.split, len(found.labels), text)
     return scores
 
 

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from data import Split
+from data import Images
 from transfer.divergence import check_finite
 from transfer.seeding import minibatches, stream
-from transfer.views import Views
+from transfer.views import crop
 from transfer.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -40,25 +40,27 @@ class Training:
     Args:
         network: on `device`; it is put in train mode.
         train: the images and labels.
-        views: draws the augmented views.
-        recipe: optimizer, schedule, epochs and seed.
+        recipe: optimizer, schedule, epochs, views and seed.
+        places: of the images to train on, in `train`; default all.
     """
 
     def __init__(
         self,
         network: nn.Module,
-        train: Split,
+        train: Images,
         *,
-        views: Views,
         recipe: "Recipe",
         device: torch.device,
+        places: Tensor | None = None,
     ) -> None:
-        self.network, self.views, self.recipe, self.device = network, views, recipe, device
-        self.images, self.labels = train.images.to(device), train.labels.to(device)
+        self.places = (torch.arange(len(train)) if places is None else places).to(device)
+        self.network, self.recipe, self.device = network, recipe, device
+        self.train, self.labels = train, train.labels.to(device)
         self.optimizer = torch.optim.SGD(
             network.parameters(),
             lr=recipe.lr,
             momentum=recipe.momentum,
+            nesterov=recipe.nesterov,
             weight_decay=recipe.weight_decay,
         )
         self.order = stream(recipe.seed, "order")
@@ -89,17 +91,27 @@ class Training:
         lr = self.recipe.learning_rate(epoch)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        batches = minibatches(
-            len(self.labels), self.recipe.batch_size, self.order, device=self.device
+        drawn = minibatches(
+            len(self.places), self.recipe.batch_size, self.order, device=self.device
         )
-        losses = torch.stack([self._step(batch) for batch in batches])
+        batches = [self.places[batch] for batch in drawn]
+        views = self.train.batches(
+            crop(self.recipe, k=epoch),
+            batch_size=self.recipe.batch_size,
+            device=self.device,
+            places=batches,
+            workers=self.recipe.num_workers,
+            generator=self.draws,
+        )
+        losses = torch.stack(
+            [self._step(x, self.labels[batch]) for x, batch in zip(views, batches, strict=True)]
+        )
         first_step = epoch * len(batches)
         check_finite(losses, first_step=first_step, lr=lr, what="fine-tuned network")
         return losses.mean().item()
 
-    def _step(self, batch: Tensor) -> Tensor:
-        logits = self.network(self.views.augmented(self.images[batch], self.draws))  # (B, C)
-        loss = F.cross_entropy(logits, self.labels[batch])
+    def _step(self, x: Tensor, y: Tensor) -> Tensor:
+        loss = F.cross_entropy(self.network(x), y)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()

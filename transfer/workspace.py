@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+PARTS = "parts"  # folder of the trainings of a job that has several
+
 _logger = logging.getLogger(__name__)
 
 
@@ -24,9 +26,17 @@ class Workspace:
     """
 
     def __init__(self, folder: Path, *, key: dict[str, Any]) -> None:
+        self.folder = folder
         self.state_path = folder / "last.pth"
         self.curve_path = folder / "metrics.jsonl"
+        self._facts = key
         self._key = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+
+    def part(self, name: str) -> "Workspace":
+        """Return the workspace of one of a job's several trainings, in a folder of its own."""
+        folder = self.folder / PARTS / name
+        folder.mkdir(parents=True, exist_ok=True)
+        return Workspace(folder, key={**self._facts, "part": name})
 
     def resume(self) -> dict[str, Any] | None:
         """Return the saved state, on the CPU, or None where there is none; mend the curve.

@@ -1,7 +1,10 @@
 """tools/datasets.py on folders: listed, verified to the last file, and told where to go."""
 
+import hashlib
 import importlib.util
+import shutil
 from pathlib import Path
+from urllib.error import URLError
 
 import pytest
 import torch
@@ -35,7 +38,7 @@ def test_folders_under_the_root_are_listed(main, birds, capsys):
     assert main("list", "--root", birds) == 0
     rows = {line.split()[0]: line.split()[1:] for line in capsys.readouterr().out.splitlines()}
     sha256 = locate("folder:birds", root=birds).split_sha256
-    assert rows["folder:birds"] == ["2", "16", "4", "2", "4", sha256[:12]]
+    assert rows["folder:birds"] == ["2", "16", "4", "2", "4", sha256[:12], "files"]
     assert rows["imagenet"][:5] == ["1000", "any", "1271167", "10000", "50000"]
 
 
@@ -48,7 +51,7 @@ def test_a_damaged_file_is_found_where_every_file_is_decoded(main, birds, capsys
     assert main("verify", "folder:birds", "--root", birds, "--full") == 1
     said = capsys.readouterr().out
     assert "DAMAGED: " in said and "owl/1.png cannot be decoded" in said
-    assert "1 damaged files" in said
+    assert "1 problems" in said
 
 
 def test_where_files_go_is_said(main, tmp_path, capsys):
@@ -58,3 +61,59 @@ def test_where_files_go_is_said(main, tmp_path, capsys):
     assert "ILSVRC2012_img_train.tar" in said and f"{tmp_path}/imagenet" in said
     assert main("verify", "folder:a/b") == 1
     assert "does not name a folder" in capsys.readouterr().err
+
+
+def test_archives_that_are_there_are_unpacked_and_those_that_are_not_are_told(
+    main, publish, monkeypatch, capsys
+):
+    from torchvision.datasets import DTD
+
+    root = publish("dtd")
+    made = shutil.make_archive(str(root / "made"), "gztar", root / "dtd", "dtd")
+    shutil.rmtree(root / "dtd")
+    monkeypatch.setattr(DTD, "_MD5", hashlib.md5(Path(made).read_bytes()).hexdigest())
+    archive = root / "dtd" / DTD._URL.rpartition("/")[2]
+
+    assert main("prepare", "dtd", "--root", root) == 1
+    said = capsys.readouterr().out
+    assert f"{archive}\n" in said and DTD._URL in said and DTD._MD5 in said
+    archive.parent.mkdir()
+    archive.write_bytes(Path(made).read_bytes()[:-7])  # a download that was cut off
+    assert main("prepare", "dtd", "--root", root) == 1
+    assert f"DAMAGED: {archive} has MD5" in capsys.readouterr().out
+    shutil.copy(made, archive)
+    assert main("prepare", "dtd", "--root", root) == 0
+    assert "dtd: ok, 9 train, 3 val, 9 test" in capsys.readouterr().out
+
+
+def test_a_download_that_fails_is_said_so(main, tmp_path, monkeypatch, capsys):
+    def offline(*args, **options):
+        raise URLError("no network")
+
+    monkeypatch.setattr("torchvision.datasets.utils.urllib.request.urlopen", offline)
+    assert main("prepare", "food101", "--download", "--root", tmp_path) == 1
+    assert "food101: NOT UNPACKED: <urlopen error no network>" in capsys.readouterr().out
+
+
+def test_a_published_set_is_verified_to_the_last_file(main, publish, capsys):
+    root = publish("flowers102")
+    assert main("verify", "flowers102", "--root", root, "--full") == 0
+    folder = root / "flowers-102"
+    assert (folder / ".lowbit/files.json").is_file()
+
+    image = folder / "jpg/image_00003.jpg"
+    whole = image.read_bytes()
+    image.write_bytes(whole + b"more")
+    assert main("verify", "flowers102", "--root", root) == 1
+    assert "DAMAGED: the sizes of its files" in capsys.readouterr().out
+    image.write_bytes(b"\0" * len(whole))
+    assert main("verify", "flowers102", "--root", root) == 0
+    assert main("verify", "flowers102", "--root", root, "--full") == 1
+    assert "image_00003.jpg cannot be decoded" in capsys.readouterr().out
+    image.unlink()
+    assert main("verify", "flowers102", "--root", root) == 1
+    assert "NOT READY: flowers102" in capsys.readouterr().out
+    image.write_bytes(whole)
+    (folder / "102flowers.tgz").write_bytes(b"other")
+    assert main("verify", "flowers102", "--root", root) == 1
+    assert "102flowers.tgz has MD5" in capsys.readouterr().out

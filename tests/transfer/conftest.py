@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from data import load
+from data import Center, load, normalization
+from data.images import ImagesInMemory
 
 
 class TinyNet(nn.Module):
@@ -47,14 +48,21 @@ def tiny_net():
     return make
 
 
-def first_images(split, n):
-    """Cut a split to its first n images."""
-    return dataclasses.replace(
-        split, images=split.images[:n], labels=split.labels[:n], ids=split.ids[:n]
-    )
+@pytest.fixture(scope="session")
+def see():
+    """Return a function that gives a view of all images, or of some places, as one tensor."""
+
+    def tensor(images, view=None, **options):
+        view = view or Center(size=32, resize=32)
+        return torch.cat(list(images.batches(view, batch_size=64, device="cpu", **options)))
+
+    return tensor
 
 
 @pytest.fixture(scope="session")
 def few_digits():
     """The first 200 training digits."""
-    return first_images(load("digits", "train"), 200)
+    split = load("digits", "train")
+    fields = {"images": split.images[:200], "labels": split.labels[:200], "ids": split.ids[:200]}
+    mean, std = normalization("digits")
+    return ImagesInMemory(dataclasses.replace(split, **fields), mean=mean, std=std)

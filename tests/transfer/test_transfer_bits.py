@@ -12,12 +12,11 @@ import numpy as np
 import pytest
 import torch
 
-from data import load
+from data import open_images
 from quant import quantized_layers, set_precision
 from transfer import Recipe
 from transfer.metrics import accuracy
 from transfer.protocols import get_protocol
-from transfer.views import Views
 from transfer.workspace import Workspace
 
 BITS = (8, 7, 6, 5, 4, 3, 2)
@@ -28,7 +27,7 @@ def _name(bits):
 
 
 @pytest.fixture(scope="module")
-def study(tiny_net, tmp_path_factory):
+def study(tiny_net, see, tmp_path_factory):
     """A small CNN fine-tuned on digits, with its weight and logit errors and accuracy by bits."""
     net = tiny_net()
     recipe = Recipe(
@@ -43,10 +42,14 @@ def study(tiny_net, tmp_path_factory):
     )
     workspace = Workspace(tmp_path_factory.mktemp("bits"), key={})
     fitted = get_protocol("finetune").fit(
-        net, load("digits", "train"), recipe=recipe, workspace=workspace, device=torch.device("cpu")
+        net,
+        open_images("digits", "train"),
+        recipe=recipe,
+        workspace=workspace,
+        device=torch.device("cpu"),
     )
-    val = load("digits", "val")
-    x = Views.of(recipe).center(val.images)
+    val = open_images("digits", "val")
+    x = see(val)
     weight, bias = fitted.predict.heads["FP"]
     logits, errors = {}, {}
     for precision in recipe.precisions:
@@ -59,7 +62,7 @@ def study(tiny_net, tmp_path_factory):
             ]
     top1 = {
         precision: accuracy(predicted, val.labels, 10).top1
-        for precision, predicted in fitted.predict(val.images).items()
+        for precision, predicted in fitted.predict(val).items()
     }
     return logits, errors, top1, val.labels
 

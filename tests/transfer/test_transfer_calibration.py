@@ -6,7 +6,6 @@ import torch
 from quant import get_policy, quantize, quantizers
 from transfer import Recipe
 from transfer.calibration import calibrate_on, calibration_order
-from transfer.views import Views
 
 CPU = torch.device("cpu")
 
@@ -34,28 +33,26 @@ def test_clean_images_are_every_seed_s_official_ones_each_seed_s_own():
 
 
 @pytest.mark.parametrize("mode", ["clean", "official"])
-def test_the_network_sees_those_batches_in_that_order(tiny_net, few_digits, mode):
+def test_the_network_sees_those_batches_in_that_order(tiny_net, few_digits, see, mode):
     recipe = _recipe(calibration=mode, seed=3)
-    views = Views.of(recipe)
     net = quantize(tiny_net(), get_policy("ssql"))
     seen = []
     net.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].clone()))
-    said = calibrate_on(net, few_digits, views, recipe=recipe, device=CPU)
+    said = calibrate_on(net, few_digits, recipe=recipe, device=CPU)
     order = calibration_order(len(few_digits), mode=mode, seed=3, count=48)
-    plain = views.center(few_digits.images[order])
+    plain = see(few_digits, places=order)
     assert [len(batch) for batch in seen] == [16, 16, 16]
     assert torch.cat(seen).equal(plain) == (mode == "clean")
     assert said["images"] == 48 and said["mode"] == mode and len(said["ids_sha256"]) == 64
 
 
-def test_ranges_are_the_minimum_and_maximum_over_all_batches(tiny_net, few_digits):
+def test_ranges_are_the_minimum_and_maximum_over_all_batches(tiny_net, few_digits, see):
     recipe = _recipe()
-    views = Views.of(recipe)
     net = quantize(tiny_net(), get_policy("ssql"))
-    calibrate_on(net, few_digits, views, recipe=recipe, device=CPU)
+    calibrate_on(net, few_digits, recipe=recipe, device=CPU)
     order = calibration_order(len(few_digits), mode="clean", seed=0, count=48)
     outputs = []
-    x = views.center(few_digits.images[order])
+    x = see(few_digits, places=order)
     with torch.no_grad():
         for module in tiny_net().body:  # the same network, never quantized
             x = module(x)
@@ -73,7 +70,6 @@ def test_what_was_calibrated_on_is_in_the_result(tiny_net, few_digits):
     for fields in ({"seed": 0}, {"seed": 1}, {"calibration": "official", "seed": 1}):
         recipe = _recipe(**fields)
         net = quantize(tiny_net(), get_policy("ssql"))
-        views = Views.of(recipe)
-        said.append(calibrate_on(net, few_digits, views, recipe=recipe, device=CPU))
+        said.append(calibrate_on(net, few_digits, recipe=recipe, device=CPU))
     assert said[0] == said[1]
     assert said[2]["ids_sha256"] != said[1]["ids_sha256"]

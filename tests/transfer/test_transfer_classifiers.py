@@ -24,7 +24,11 @@ def _rate(epoch):
     return learning_rate(epoch, 6, lr=0.5, milestones=(3, 5))
 
 
-def _reference_loop(features, labels, initial, *, p, weight_decay):
+def _rates(epoch):
+    return [_rate(epoch)]
+
+
+def _reference_loop(features, labels, initial, *, p, weight_decay, factor=1.0):
     """One plain classifier, as a textbook would train it."""
     fc = nn.Linear(D, C).to(features[0].dtype)
     with torch.no_grad():
@@ -33,7 +37,7 @@ def _reference_loop(features, labels, initial, *, p, weight_decay):
     optimizer = torch.optim.SGD(fc.parameters(), lr=1.0, momentum=0.9, weight_decay=weight_decay)
     order, losses = stream(1, "order"), []
     for epoch in range(6):
-        optimizer.param_groups[0]["lr"] = _rate(epoch)
+        optimizer.param_groups[0]["lr"] = factor * _rate(epoch)
         batch_losses = []
         for batch in minibatches(N, 16, order):
             loss = F.cross_entropy(fc(features[epoch % len(features)][p, batch]), labels[batch])
@@ -59,7 +63,7 @@ def test_batched_training_equals_a_plain_loop_for_each_precision(
         initial,
         epochs=6,
         batch_size=16,
-        learning_rate=_rate,
+        learning_rates=_rates,
         momentum=0.9,
         weight_decay=weight_decay,
         generator=stream(1, "order"),
@@ -67,21 +71,63 @@ def test_batched_training_equals_a_plain_loop_for_each_precision(
     )
     for p in range(P):
         w, b, losses = _reference_loop(features, labels, initial, p=p, weight_decay=weight_decay)
-        assert torch.allclose(weight[p], w, rtol=tolerance, atol=tolerance)
-        assert torch.allclose(bias[p], b, rtol=tolerance, atol=tolerance)
-        assert torch.allclose(torch.stack(curves)[:, p], losses, rtol=tolerance, atol=tolerance)
-    assert (weight[0] - initial[0]).norm() > 0.1  # something was learned
+        assert torch.allclose(weight[p, 0], w, rtol=tolerance, atol=tolerance)
+        assert torch.allclose(bias[p, 0], b, rtol=tolerance, atol=tolerance)
+        assert torch.allclose(torch.stack(curves)[:, p, 0], losses, rtol=tolerance, atol=tolerance)
+    assert (weight[0, 0] - initial[0]).norm() > 0.1  # something was learned
     assert not torch.allclose(weight[0], weight[1], atol=1e-2)  # from each one's own features
+
+
+def test_rates_train_side_by_side_as_each_would_alone():
+    features, labels, initial = _problem(torch.float64, views=2)
+    weight, bias = fit_linear(
+        [list(view) for view in features],  # one tensor a precision, as files are mapped
+        labels,
+        initial,
+        epochs=6,
+        batch_size=16,
+        learning_rates=lambda epoch: [factor * _rate(epoch) for factor in (1.0, 0.1, 4.0)],
+        momentum=0.9,
+        weight_decay=0.01,
+        generator=stream(1, "order"),
+    )
+    assert weight.shape == (P, 3, C, D) and bias.shape == (P, 3, C)
+    for p in range(P):
+        for rate, factor in enumerate((1.0, 0.1, 4.0)):
+            w, b, _ = _reference_loop(
+                features, labels, initial, p=p, weight_decay=0.01, factor=factor
+            )
+            assert torch.allclose(weight[p, rate], w, rtol=1e-10, atol=1e-12)
+            assert torch.allclose(bias[p, rate], b, rtol=1e-10, atol=1e-12)
+
+
+def test_a_rate_that_diverges_ends_the_fit_only_where_none_is_left():
+    features, labels, initial = _problem()
+    settings = {"epochs": 6, "batch_size": 16, "momentum": 0.9, "weight_decay": 0.0}
+
+    def fit(*rates):
+        return fit_linear(
+            features,
+            labels,
+            initial,
+            learning_rates=lambda epoch: rates,
+            generator=stream(1, "order"),
+            **settings,
+        )[0]
+
+    assert torch.allclose(fit(0.5, 1e38)[:, 0], fit(0.5)[:, 0], atol=1e-5)
+    with pytest.raises(FloatingPointError, match="linear classifier's loss"):
+        fit(1e38, 2e38)
 
 
 def test_first_step_by_hand():
     # Zero classifier, two classes, one image x = (1, 2) of class 0: softmax is (1/2, 1/2), so
     # dL/dW = ((-1/2) x, (+1/2) x) and dL/db = (-1/2, 1/2); the loss is log 2.
-    fit = LinearFit(torch.zeros(1, 2, 2), torch.zeros(1, 2), momentum=0.9, weight_decay=0.0)
-    loss = fit.step(torch.tensor([[[1.0, 2.0]]]), torch.tensor([0]), lr=0.1)
+    fit = LinearFit(torch.zeros(1, 1, 2, 2), torch.zeros(1, 1, 2), momentum=0.9, weight_decay=0.0)
+    loss = fit.step(torch.tensor([[[1.0, 2.0]]]), torch.tensor([0]), lrs=[0.1])
     assert loss.item() == pytest.approx(0.693147, abs=1e-6)
-    assert torch.allclose(fit.weight[0], torch.tensor([[0.05, 0.1], [-0.05, -0.1]]))
-    assert torch.allclose(fit.bias[0], torch.tensor([0.05, -0.05]))
+    assert torch.allclose(fit.weight[0, 0], torch.tensor([[0.05, 0.1], [-0.05, -0.1]]))
+    assert torch.allclose(fit.bias[0, 0], torch.tensor([0.05, -0.05]))
 
 
 def test_the_same_call_gives_the_same_bits():
@@ -89,7 +135,7 @@ def test_the_same_call_gives_the_same_bits():
     settings = {
         "epochs": 6,
         "batch_size": 16,
-        "learning_rate": _rate,
+        "learning_rates": _rates,
         "momentum": 0.9,
         "weight_decay": 0.0,
     }
@@ -111,7 +157,7 @@ def test_divergence_names_the_step_the_rate_and_the_remedy():
             initial,
             epochs=6,
             batch_size=16,
-            learning_rate=_rate,
+            learning_rates=_rates,
             momentum=0.9,
             weight_decay=0.0,
             generator=stream(1, "order"),

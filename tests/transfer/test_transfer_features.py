@@ -1,29 +1,34 @@
 """Features of a frozen backbone: nothing moves, nothing depends on the chunks, weights have b bits."""
 
+import copy
+
 import pytest
 import torch
 
+from data import Center, Crop
 from quant import Precision, calibrate, get_policy, quantize, quantized_layers, set_precision
-from transfer.features import extract, extract_at
-from transfer.views import Views
+from transfer import Recipe
+from transfer.features import Features, extract
+from transfer.workspace import Workspace
+
+PLAIN = Center(size=32, resize=32)
+
+
+def _recipe(**fields):
+    return Recipe(checkpoint="b.pth", eval_batch_size=fields.pop("batch_size", 64), **fields)
 
 
 @pytest.fixture
-def quantized(tiny_net, few_digits):
+def quantized(tiny_net, few_digits, see):
     net = quantize(tiny_net(), get_policy("ssql"))
-    calibrate(net, [Views("digits", 32).center(few_digits.images[:64])])
+    calibrate(net, [see(few_digits, places=torch.arange(64))])
     return net
 
 
 def test_nothing_of_a_frozen_backbone_changes(quantized, few_digits):
     before = {k: v.clone() for k, v in quantized.state_dict().items()}
-    extract_at(
-        quantized,
-        few_digits.images,
-        make_view=lambda: Views("digits", 32).center,
-        precisions=("FP", "4w4a"),
-        batch_size=64,
-    )
+    for precision in ("FP", "4w4a"):
+        extract(quantized, few_digits, precision, view=PLAIN, recipe=_recipe())
     after = quantized.state_dict()
     assert before.keys() == after.keys()
     assert all(before[k].equal(after[k]) for k in before)
@@ -31,43 +36,104 @@ def test_nothing_of_a_frozen_backbone_changes(quantized, few_digits):
 
 def test_a_backbone_in_train_mode_is_not_frozen(quantized, few_digits):
     with pytest.raises(AssertionError, match="eval mode"):
-        extract(quantized.train(), few_digits.images, Views("digits", 32).center, batch_size=8)
+        extract(quantized.train(), few_digits, "FP", view=PLAIN, recipe=_recipe())
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 64, 500])
 def test_features_do_not_depend_on_the_chunks_and_each_image_is_seen_once(
-    quantized, few_digits, batch_size
+    quantized, few_digits, see, batch_size
 ):
-    view = Views("digits", 32).center
-    images = few_digits.images[:50]
     seen = []
-
-    def counting(batch):
-        seen.append(len(batch))
-        return view(batch)
-
-    set_precision(quantized, Precision(4, 4))
-    found = extract(quantized, images, counting, batch_size=batch_size)
+    quantized.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
+    recipe = _recipe(batch_size=batch_size)
+    found = extract(quantized, few_digits, "4w4a", view=PLAIN, recipe=recipe)
+    assert sum(seen) == 200 and max(seen) <= batch_size
     with torch.no_grad():
-        wanted = quantized(view(images))
-    assert sum(seen) == 50 and max(seen) <= batch_size
+        wanted = quantized(see(few_digits))
     assert torch.allclose(found, wanted, atol=1e-5)
 
 
 def test_each_precision_gives_its_own_features_from_the_same_views(quantized, few_digits):
-    generators = []
-
-    def make_view():
-        generators.append(torch.Generator().manual_seed(4))
-        return lambda images: Views("digits", 32).augmented(images, generators[-1])
-
-    precisions = ("FP", "3w3a", "FP")
-    features = extract_at(
-        quantized, few_digits.images, make_view=make_view, precisions=precisions, batch_size=64
-    )
-    assert features.shape == (3, 200, 16)
+    view = Crop(size=32, scale=(0.8, 1.0), ratio=(0.75, 1.33), flip=0.5, seed=4, k=0)
+    features = [
+        extract(quantized, few_digits, precision, view=view, recipe=_recipe())
+        for precision in ("FP", "3w3a", "FP")
+    ]
     assert features[0].equal(features[2])
     assert not torch.allclose(features[0], features[1], atol=1e-2)
+
+
+def _cached(net, folder, calibration=None, **fields):
+    recipe = _recipe(cache_dir=str(folder), **fields)
+    workspace = Workspace(folder, key={})
+    return Features(net, calibration or {"images": 64}, recipe=recipe, workspace=workspace)
+
+
+def test_features_from_a_file_are_those_computed_bit_for_bit(quantized, few_digits, tmp_path):
+    view = Crop(size=32, scale=(0.8, 1.0), ratio=(0.75, 1.33), flip=0.5, seed=4, k=0)
+    wanted = extract(quantized, few_digits, "3w3a", view=view, recipe=_recipe())
+    first = _cached(quantized, tmp_path)(few_digits, "3w3a", view)
+    runs = []
+    quantized.register_forward_pre_hook(lambda module, inputs: runs.append(1))
+    again = _cached(quantized, tmp_path)(few_digits, "3w3a", view)  # as another job would
+    assert first.equal(wanted) and again.equal(wanted)
+    assert not runs
+    again.zero_()  # a reader's own business
+    assert _cached(quantized, tmp_path)(few_digits, "3w3a", view).equal(wanted)
+
+
+def test_nothing_is_served_under_another_key(quantized, few_digits, tmp_path, monkeypatch):
+    runs = []
+    quantized.register_forward_pre_hook(lambda module, inputs: runs.append(1))
+    crops = [
+        Crop(size=32, scale=(0.8, 1.0), ratio=(0.75, 1.33), flip=0.5, seed=seed, k=k)
+        for seed, k in ((0, 0), (0, 1), (1, 0))
+    ]
+    other = copy.copy(few_digits)
+    other.split_sha256 = "0" * 64
+    held_out, renamed, reordered = (copy.copy(few_digits) for _ in range(3))
+    held_out.split, renamed.name, reordered.ids = "val", "cifar10", few_digits.ids.flip(0)
+
+    def computes(images=few_digits, precision="4w4a", view=PLAIN, **job):
+        before = len(runs)
+        _cached(quantized, tmp_path, **job)(images, precision, view)
+        return len(runs) > before
+
+    assert computes() and not computes()
+    assert all(computes(view=view) for view in crops)
+    assert computes(view=Center(size=32, resize=36))
+    assert computes(view=Center(size=32, resize=32, interpolation="bilinear"))
+    assert all(computes(images) for images in (other, held_out, renamed, reordered))
+    assert computes(precision="5w5a")
+    assert computes(policy={"base": "ssql", "first": 4})
+    assert computes(calibration={"images": 128})
+    assert computes(batch_size=50)
+    monkeypatch.setattr("transfer.features._device_name", lambda device: "another GPU")
+    assert computes()
+    monkeypatch.undo()
+    monkeypatch.setattr(torch, "__version__", "2.11.0")
+    assert computes()
+    monkeypatch.undo()
+    assert not computes()
+    with torch.no_grad():
+        quantized.body[0].weight[0, 0, 0, 0] += 1e-6
+    assert computes()
+    quantizer = next(m for m in quantized.modules() if hasattr(m, "q_max"))
+    quantizer.q_max += 1e-6  # a calibrated range
+    assert computes()
+
+
+def test_a_file_that_was_not_finished_is_not_there(quantized, few_digits, tmp_path, monkeypatch):
+    def stops(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("transfer.cache.os.replace", stops)
+        with pytest.raises(KeyboardInterrupt):
+            _cached(quantized, tmp_path)(few_digits, "FP")
+    assert not list(tmp_path.iterdir())
+    wanted = extract(quantized, few_digits, "FP", view=PLAIN, recipe=_recipe())
+    assert _cached(quantized, tmp_path)(few_digits, "FP").equal(wanted)
 
 
 @pytest.mark.parametrize("precision", ["8w8a", "5w5a", "4w4a", "3w3a", "2w4a"])

@@ -4,12 +4,13 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from data import Augment, load, normalization
+from data.images import ImagesInMemory
 from quant import set_precision
 from transfer import Recipe
 from transfer.protocols import get_protocol
 from transfer.seeding import minibatches, stream
 from transfer.training import Network
-from transfer.views import Views
 from transfer.workspace import Workspace
 
 CPU = torch.device("cpu")
@@ -42,11 +43,15 @@ def test_training_is_plain_sgd_on_backbone_and_classifier(tiny_net, few_digits, 
     weight = torch.empty(10, 16).normal_(std=0.01, generator=stream(0, "classifier"))
     reference = Network(tiny_net(), weight, torch.zeros(10)).train()
     optimizer = torch.optim.SGD(reference.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-4)
-    order, draws, views = stream(0, "order"), stream(0, "views"), Views.of(recipe)
+    order, draws = stream(0, "order"), stream(0, "views")
+    mean, std = normalization("digits")
+    plain = {"jitter_p": 0, "gray_p": 0}
+    augment = Augment(32, mean=mean, std=std, scale=(0.8, 1.0), **plain)
+    images = load("digits", "train").images[:200]
     for epoch in range(3):
         optimizer.param_groups[0]["lr"] = 0.05 * 0.1**epoch
         for batch in minibatches(200, 64, order):
-            logits = reference(views.augmented(few_digits.images[batch], draws))
+            logits = reference(augment(images[batch], draws))
             optimizer.zero_grad()
             F.cross_entropy(logits, few_digits.labels[batch]).backward()
             optimizer.step()
@@ -66,18 +71,19 @@ def test_a_killed_run_resumes_to_the_same_bits(
     straight_net, resumed_net = tiny_net(), tiny_net()
     straight = _fit(straight_net, few_digits, recipe, tmp_path / "straight")
 
-    calls, original = [], Views.augmented
+    calls, original = [], ImagesInMemory.batches
 
-    def killing(self, images, generator):
-        calls.append(1)
-        if len(calls) == 4 * killed_in_epoch + 2:  # 4 steps an epoch: in the middle of one
-            raise KeyboardInterrupt
-        return original(self, images, generator)
+    def killing(self, *args, **options):
+        for x in original(self, *args, **options):
+            calls.append(1)
+            if len(calls) == 4 * killed_in_epoch + 2:  # 4 steps an epoch: in the middle of one
+                raise KeyboardInterrupt
+            yield x
 
-    monkeypatch.setattr(Views, "augmented", killing)
+    monkeypatch.setattr(ImagesInMemory, "batches", killing)
     with pytest.raises(KeyboardInterrupt):
         _fit(tiny_net(), few_digits, recipe, tmp_path / "killed")
-    monkeypatch.setattr(Views, "augmented", original)
+    monkeypatch.setattr(ImagesInMemory, "batches", original)
     torch.rand(7)  # whatever else the process did meanwhile
     resumed = _fit(resumed_net, few_digits, recipe, tmp_path / "killed")
 
@@ -96,21 +102,21 @@ def test_a_finished_training_is_not_done_again(tiny_net, few_digits, tmp_path, m
     def never(*_):
         raise AssertionError("trained again")
 
-    monkeypatch.setattr(Views, "augmented", never)
+    monkeypatch.setattr("transfer.training.Training._step", never)
     monkeypatch.setattr("transfer.protocols.finetune.fit_linear", never)
     again = _fit(tiny_net(), few_digits, recipe, tmp_path)
-    one, other = (f.predict(few_digits.images) for f in (first, again))
+    one, other = (f.predict(few_digits) for f in (first, again))
     assert all(one[precision].equal(other[precision]) for precision in recipe.precisions)
     assert again.details == first.details
 
 
 def test_quantization_afterwards_changes_no_weight_and_keeps_the_classifier_fp(
-    tiny_net, few_digits, tmp_path
+    tiny_net, few_digits, see, tmp_path
 ):
     net = tiny_net()
     fitted = _fit(net, few_digits, _recipe(precisions=("FP", "8w8a", "2w4a")), tmp_path)
     saved = torch.load(tmp_path / "last.pth", weights_only=True)["network"]
-    predictions = fitted.predict(few_digits.images)
+    predictions = fitted.predict(few_digits)
     after = net.state_dict()
     assert all(
         after[n.removeprefix("backbone.")].equal(t) for n, t in saved.items() if "fc" not in n
@@ -120,10 +126,10 @@ def test_quantization_afterwards_changes_no_weight_and_keeps_the_classifier_fp(
     full = Network(tiny_net(), *heads["FP"])
     full.load_state_dict(saved)
     with torch.no_grad():
-        wanted = full.eval()(Views("digits", 32).center(few_digits.images)).argmax(dim=1)
+        wanted = full.eval()(see(few_digits)).argmax(dim=1)
     assert predictions["FP"].equal(wanted)  # FP is the fine-tuned network itself
     set_precision(net, "2w4a")
-    x = Views("digits", 32).center(few_digits.images)
+    x = see(few_digits)
     assert (net(x) - full.backbone(x)).abs().max() > 0.01  # and 2w4a is not
 
 

@@ -5,7 +5,7 @@ import json
 import pytest
 from pydantic import ValidationError
 
-from data import load
+from data import image_set, load
 from quant import get_policy
 from transfer import VERSION, Recipe, identity
 
@@ -68,6 +68,14 @@ def test_a_validated_recipe_validates_again_to_itself():
         ({"eval_resize": 28}, "smaller than image_size"),
         ({"augmentation": {"scale": [1.0, 0.5]}}, "ends below its start"),
         ({"learning_rate": 1}, "Extra inputs"),
+        ({"lr": [1.0]}, "at least 2 items"),
+        ({"protocol": "finetune", "lr": [1.0, 2.0]}, "trains at one lr, not at 2"),
+        ({"lr": None}, "'linear' needs lr"),
+        ({"protocol": "knn", "epochs": 5}, "trains nothing by SGD and has no epochs"),
+        ({"protocol": "linear-exact", "lr": 1.0}, "trains nothing by SGD and has no lr"),
+        ({"protocol": "linear-exact", "l2_strengths": [0.0]}, "greater than 0"),
+        ({"label_fraction": 0.1}, "label_fraction has no meaning"),
+        ({"knn_k": 200}, "knn_k has no meaning"),
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_runs(fields, message):
@@ -101,6 +109,50 @@ def test_a_fit_on_augmented_views_is_labelled_as_another_protocol():
     assert identity(Recipe(checkpoint="b.pth", augment_views=4))["protocol"] == "linear-views4"
 
 
+@pytest.mark.parametrize(
+    ("fields", "label"),
+    [
+        ({"lr": [0.1, 1.0, 10.0]}, "linear-best-of-3-lr"),
+        ({"protocol": "linear-exact"}, "linear-exact"),
+        ({"protocol": "knn", "knn_k": 200, "knn_temperature": 0.1}, "knn-k200-t0.1"),
+        ({"protocol": "semi", "label_fraction": 0.01}, "semi-1pct"),
+        ({"protocol": "semi", "calibration": "official"}, "semi-10pct-official"),
+    ],
+)
+def test_what_makes_another_protocol_is_in_its_label(fields, label):
+    recipe = Recipe(checkpoint="b.pth", **fields)
+    assert identity(recipe)["protocol"] == label
+    assert Recipe(**json.loads(recipe.model_dump_json())) == recipe
+
+
+def test_published_defaults_of_semi_supervised_fine_tuning():
+    semi = Recipe(checkpoint="b.pth", protocol="semi")  # Contrastive Quant on CIFAR-100, SPEC B.4
+    assert (semi.epochs, semi.lr, semi.schedule, semi.momentum) == (50, 0.1, "cosine", 0.9)
+    assert not semi.nesterov and semi.label_fraction == 0.1
+
+
 def test_cosmetic_fields_exist_and_the_rest_decides_the_result():
     assert Recipe.cosmetic <= set(Recipe.model_fields)
     assert not {"seed", "lr", "precisions", "policy", "checkpoint"} & Recipe.cosmetic
+
+
+def test_what_is_measured_is_what_papers_report_on_the_set_unless_told():
+    both = ("top1", "mean_per_class")
+    for dataset in ("flowers102", "pets", "caltech101"):
+        assert Recipe(checkpoint="b.pth", dataset=dataset).metrics == both
+    assert Recipe(checkpoint="b.pth", dataset="food101").metrics == ("top1",)
+    assert Recipe(checkpoint="b.pth", dataset="pets", metrics=["top1"]).metrics == ("top1",)
+    with pytest.raises(ValidationError, match="Did you mean 'pets'"):
+        Recipe(checkpoint="b.pth", dataset="pet")
+
+
+def test_a_set_with_pinned_splits_is_known_before_it_is_on_disk(tmp_path):
+    recipe = Recipe(checkpoint="b.pth", dataset="dtd", data_root=str(tmp_path))
+    assert identity(recipe)["split_sha256"] == image_set("dtd").split_sha256
+
+
+def test_training_on_everything_is_another_protocol_and_leaves_nothing_to_choose_on():
+    recipe = Recipe(checkpoint="b.pth", train_on="trainval")
+    assert identity(recipe)["protocol"] == "linear-trainval"
+    with pytest.raises(ValidationError, match=r"validation images choose one.*nothing was scored"):
+        Recipe(checkpoint="b.pth", train_on="trainval", lr=[1.0, 10.0])

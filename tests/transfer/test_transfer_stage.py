@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from backbones import create_backbone, save_backbone
-from data import load
+from data import load, open_images
 from transfer import Recipe, identity, run, splits
 from transfer.splits import GuardedSplits
 
@@ -82,9 +82,9 @@ def test_test_is_loaded_once_and_after_everything_is_trained(checkpoint, tmp_pat
             (tmp_path / "metrics.jsonl").read_text().splitlines()
         )
         loaded.append((split, trained))
-        return load(name, split, root=root)
+        return open_images(name, split, root=root)
 
-    monkeypatch.setattr(splits, "load", recording)
+    monkeypatch.setattr(splits, "open_images", recording)
     run(_recipe(checkpoint), tmp_path)
     assert loaded == [("train", False), ("val", False), ("test", 2)]
 
@@ -99,8 +99,8 @@ def test_a_second_read_of_test_is_a_bug():
 def test_a_test_image_among_the_training_images_is_a_bug(monkeypatch):
     monkeypatch.setattr(
         splits,
-        "load",
-        lambda name, split, root=None: load(name, "train" if split == "test" else split),
+        "open_images",
+        lambda name, split, root=None: open_images(name, "train" if split == "test" else split),
     )
     with pytest.raises(AssertionError, match="trained or validated on"):
         GuardedSplits("digits").open_test()
@@ -114,6 +114,13 @@ def test_both_accuracies_are_measured_when_asked_for(checkpoint, tmp_path):
     shares = [c / n for c, n in zip(said["correct"], said["counts"], strict=True)]
     assert test["mean_per_class"] == pytest.approx(100 * sum(shares) / 10)
     assert test["top1"] == pytest.approx(100 * sum(said["correct"]) / 540)
+
+
+def test_training_on_everything_validates_nothing(checkpoint, tmp_path):
+    result = run(_recipe(checkpoint, train_on="trainval"), tmp_path)
+    assert {row["split"] for row in result["measurements"]} == {"test"}
+    assert result["details"]["images"] == {"trainval": 1077 + 180}
+    assert result["details"]["trained_on"] == "trainval"
 
 
 def test_a_missing_checkpoint_and_a_wrong_one_are_refused(tmp_path):

@@ -10,17 +10,21 @@ from typing import Any
 from fvcore.common.registry import Registry
 from torch import Tensor
 
+from data import Images
+
 PROTOCOLS = Registry("PROTOCOLS")
 PROTOCOLS.__doc__ = """
 Registry of transfer protocols. Register with `@protocol(...)` a function
 
-    name(backbone: nn.Module, train: Split, *, recipe: Recipe, workspace: Workspace,
+    name(backbone: nn.Module, train: Images, *, recipe: Recipe, workspace: Workspace,
          device: torch.device) -> Fitted
 
 that learns from the labelled training images and returns how to predict. It is never handed other
-labels: nothing can be chosen on the images it is scored on. It may change `backbone`, calls
+labels: nothing can be chosen on the images it is scored on. One that chooses among several values
+of a recipe's field names that field (`chooses`) and is handed `val: Images` as well, in jobs that
+give several; what it chose stands in its details. It may change `backbone`, calls
 `workspace.resume()` before anything else it trains, and gives the same result bit for bit when
-called again with the same arguments. The function's name is the recipe's `protocol`.
+called again with the same arguments. The function's name, with dashes, is the recipe's `protocol`.
 """
 
 
@@ -28,36 +32,53 @@ called again with the same arguments. The function's name is the recipe's `proto
 class Fitted:
     """What a protocol hands back.
 
-    `predict` takes uint8 images (N, 3, H, W) to the predicted classes (N,) at every precision of
-    the recipe. `details` is any JSON; `artifacts` are files in the job's folder by role.
+    `predict` takes images to the predicted classes (N,) of all of them at every precision of the
+    recipe. `details` is any JSON; `artifacts` are files in the job's folder by role.
     """
 
-    predict: Callable[[Tensor], dict[str, Tensor]]
+    predict: Callable[[Images], dict[str, Tensor]]
     details: dict[str, Any] = field(default_factory=dict)
     artifacts: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """A registered protocol: its fit, its published defaults, and the recipe fields only it has."""
+    """A registered protocol.
+
+    Attributes:
+        fit: learns and returns how to predict.
+        defaults: published values of the recipe's fields.
+        options: the recipe's fields that mean something in few protocols, this one among them.
+        chooses: the recipe's field among whose values it chooses on validation images.
+    """
 
     name: str
     fit: Callable[..., Fitted]
     defaults: dict[str, Any]
     options: frozenset[str]
+    chooses: str | None
+
+    @property
+    def trains(self) -> bool:
+        """Whether it learns by SGD, and so has epochs and a rate."""
+        return "epochs" in self.defaults
 
 
-def protocol(*, options: tuple[str, ...] = (), **defaults: Any) -> Callable:
+def protocol(
+    *, options: tuple[str, ...] = (), chooses: str | None = None, **defaults: Any
+) -> Callable:
     """Register a function as a protocol.
 
     Args:
-        options: fields of the recipe that mean something in this protocol alone.
+        options: fields of the recipe that mean nothing in protocols that do not name them.
+        chooses: field of the recipe that may have several values to choose from.
         defaults: values of the recipe's fields where a recipe leaves them out.
     """
 
     def register(fit: Callable[..., Fitted]) -> Callable[..., Fitted]:
-        name = fit.__name__
-        PROTOCOLS._do_register(name, Protocol(name, fit, defaults, frozenset(options)))
+        name = fit.__name__.replace("_", "-")
+        known = Protocol(name, fit, defaults, frozenset(options), chooses)
+        PROTOCOLS._do_register(name, known)
         return fit
 
     return register

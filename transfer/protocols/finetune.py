@@ -1,11 +1,12 @@
 """Fine-tuning: train the whole network once in full precision, then quantize it afterwards."""
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from data import Split
+from data import Images
 from quant import get_policy, quantize
 from transfer.calibration import calibrate_on
 from transfer.classifiers import Classifier, fit_linear, initial_classifier
@@ -13,17 +14,17 @@ from transfer.features import extract
 from transfer.protocols import Fitted, protocol
 from transfer.seeding import stream
 from transfer.training import Network, Training
-from transfer.views import Views
+from transfer.views import center
 from transfer.workspace import Workspace
 
 if TYPE_CHECKING:
     from transfer.recipe import Recipe
 
 
-@protocol(options=("warmup_fc",), epochs=50, lr=1e-3, weight_decay=1e-4)
+@protocol(options=("warmup_fc", "nesterov"), epochs=50, lr=1e-3, weight_decay=1e-4)
 def finetune(
     backbone: nn.Module,
-    train: Split,
+    train: Images,
     *,
     recipe: "Recipe",
     workspace: Workspace,
@@ -35,26 +36,24 @@ def finetune(
     result is calibrated once and only its bits are changed between precisions; the classifier is
     never quantized.
     """
-    views = Views.of(recipe)
     backbone.to(device)
     state = workspace.resume()
     classifier = initial_classifier(
         backbone.num_features, len(train.classes), generator=stream(recipe.seed, "classifier")
     )
     if recipe.warmup_fc is not None and state is None:
-        classifier = _linear_classifier(backbone, train, classifier, views=views, recipe=recipe)
+        classifier = _linear_classifier(backbone, train, classifier, recipe=recipe)
     network = Network(backbone, *classifier).to(device)
-    training = Training(network, train, views=views, recipe=recipe, device=device)
+    training = Training(network, train, recipe=recipe, device=device)
     loss = training.run(workspace, state)
 
     network.eval().requires_grad_(False)
     quantize(network.backbone, get_policy(recipe.policy))
-    calibration = calibrate_on(network.backbone, train, views, recipe=recipe, device=device)
+    calibration = calibrate_on(network.backbone, train, recipe=recipe, device=device)
     heads = dict.fromkeys(recipe.precisions, (network.fc.weight, network.fc.bias))
+    features = partial(extract, network.backbone, view=center(recipe), recipe=recipe)
     return Fitted(
-        predict=Classifier(
-            network.backbone, heads, views.center, batch_size=recipe.eval_batch_size
-        ),
+        predict=Classifier(features, heads),
         details={"calibration": calibration, "final_loss": loss},
         artifacts={"network": workspace.state_path.name},
     )
@@ -62,24 +61,24 @@ def finetune(
 
 def _linear_classifier(
     backbone: nn.Module,
-    train: Split,
+    train: Images,
     initial: tuple[Tensor, Tensor],
     *,
-    views: Views,
     recipe: "Recipe",
 ) -> tuple[Tensor, Tensor]:
     """Return the linear protocol's full-precision classifier, weight (C, D) and bias (C,)."""
     backbone.eval()
-    features = extract(backbone, train.images, views.center, batch_size=recipe.eval_batch_size)
+    features = extract(backbone, train, "FP", view=center(recipe), recipe=recipe)
     weight, bias = fit_linear(
         [features[None]],
         train.labels,
         initial,
         epochs=recipe.warmup_fc.epochs,
         batch_size=recipe.batch_size,
-        learning_rate=recipe.warmup_fc.learning_rate,
+        learning_rates=lambda epoch: [recipe.warmup_fc.learning_rate(epoch)],
         momentum=recipe.momentum,
         weight_decay=0.0,
         generator=stream(recipe.seed, "warm-up order"),
+        device=features.device,
     )
-    return weight[0], bias[0]
+    return weight[0, 0], bias[0, 0]

@@ -1,91 +1,76 @@
 """Linear evaluation: a classifier on the features of the frozen, already quantized backbone."""
 
-import logging
-from functools import partial
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from data import Split
-from quant import get_policy, quantize
-from transfer.calibration import calibrate_on
+from data import Images
+from transfer.choosing import choose_on
 from transfer.classifiers import Classifier, fit_linear, initial_classifier
-from transfer.features import extract_at
+from transfer.features import frozen_features
 from transfer.protocols import Fitted, protocol
 from transfer.seeding import stream
-from transfer.views import Views
 from transfer.workspace import Workspace
 
 if TYPE_CHECKING:
     from transfer.recipe import Recipe
 
-_logger = logging.getLogger(__name__)
 
-
-@protocol(options=("augment_views",), epochs=100, lr=30.0, weight_decay=0.0)
+@protocol(options=("augment_views",), chooses="lr", epochs=100, lr=30.0, weight_decay=0.0)
 def linear(
     backbone: nn.Module,
-    train: Split,
+    train: Images,
     *,
     recipe: "Recipe",
     workspace: Workspace,
     device: torch.device,
+    val: Images | None = None,
 ) -> Fitted:
     """Quantize and calibrate first, then train one classifier a precision (SSQL, SPEC A.8).
 
     The backbone is frozen: eval mode, no gradient, no statistic touched. Its features are computed
     once a precision, so that all epochs cost one forward pass of the training images; with
     `augment_views` = K, K passes over augmented views, of which epoch e trains on view e mod K.
+    Of several values of `lr`, trained side by side, the best on `val` is kept at each precision.
     """
     workspace.resume()
-    views = Views.of(recipe)
-    backbone.to(device).eval().requires_grad_(False)
-    quantize(backbone, get_policy(recipe.policy))
-    calibration = calibrate_on(backbone, train, views, recipe=recipe, device=device)
-    features = _cached_features(backbone, train, views, recipe)
-    _logger.info("%d x features %s (precisions, N, D)", len(features), tuple(features[0].shape))
+    features = frozen_features(backbone, train, recipe=recipe, workspace=workspace, device=device)
+    views = features.of_training(train)
+    names = [
+        p if len(recipe.rates) == 1 else f"{p} lr {r:g}"
+        for p in recipe.precisions
+        for r in recipe.rates
+    ]
 
-    def on_epoch(epoch: int, lr: float, losses: Tensor) -> None:
-        loss = dict(zip(recipe.precisions, losses.tolist(), strict=True))
-        workspace.log_epoch(epoch, recipe.epochs, lr=lr, loss=loss)
+    def on_epoch(epoch: int, lrs: Sequence[float], losses: Tensor) -> None:
+        loss = dict(zip(names, losses.flatten().tolist(), strict=True))
+        workspace.log_epoch(epoch, recipe.epochs, lr=lrs[0], loss=loss)
 
     weight, bias = fit_linear(
-        features,
+        views,
         train.labels,
         initial_classifier(
-            features[0].shape[-1], len(train.classes), generator=stream(recipe.seed, "classifier")
+            views[0][0].shape[-1], len(train.classes), generator=stream(recipe.seed, "classifier")
         ),
         epochs=recipe.epochs,
         batch_size=recipe.batch_size,
-        learning_rate=recipe.learning_rate,
+        learning_rates=recipe.learning_rates,
         momentum=recipe.momentum,
         weight_decay=recipe.weight_decay,
         generator=stream(recipe.seed, "order"),
+        device=device,
         on_epoch=on_epoch,
     )
-    heads = dict(zip(recipe.precisions, zip(weight, bias, strict=True), strict=True))
-    return Fitted(
-        predict=Classifier(backbone, heads, views.center, batch_size=recipe.eval_batch_size),
-        details={"calibration": calibration, "augment_views": recipe.augment_views},
-    )
-
-
-def _cached_features(
-    backbone: nn.Module, train: Split, views: Views, recipe: "Recipe"
-) -> list[Tensor]:
-    """Return the features (P, N, D) of the plain images, or of each of the augmented views."""
-    at_all_precisions = partial(
-        extract_at,
-        backbone,
-        train.images,
-        precisions=recipe.precisions,
-        batch_size=recipe.eval_batch_size,
-    )
-    if recipe.augment_views == 0:
-        return [at_all_precisions(make_view=lambda: views.center)]
-
-    def view_maker(k: int):  # every precision sees the same k-th view
-        return lambda: partial(views.augmented, generator=stream(recipe.seed, f"view {k}"))
-
-    return [at_all_precisions(make_view=view_maker(k)) for k in range(recipe.augment_views)]
+    details = {
+        "calibration": features.calibration,
+        "augment_views": recipe.augment_views,
+        "feature_bytes": sum(x.nbytes for view in views for x in view),
+    }
+    heads = {
+        precision: list(zip(weight[place], bias[place], strict=True))
+        for place, precision in enumerate(recipe.precisions)
+    }
+    kept, choice = choose_on(val, features, heads, setting="lr", values=recipe.rates)
+    return Fitted(predict=Classifier(features, kept), details={**details, **choice})

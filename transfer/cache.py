@@ -1,0 +1,93 @@
+"""Features kept in files: computed once for everything they depend on, and mapped into memory.
+
+A folder of `<key>.npy`, float32 (N, D), each beside `<key>.json`, the facts whose SHA-256 the key
+is. A file is written under another name, synced and renamed, so that a reader finds all of it or
+none; whoever shares the folder may write the same file at the same time. It can be deleted whenever
+nothing runs.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+_logger = logging.getLogger(__name__)
+
+
+class FeatureCache:
+    """Look features up by the facts they depend on, and compute those that are not there.
+
+    Args:
+        folder: made when something is kept.
+        facts: of all features that go through this object.
+    """
+
+    def __init__(self, folder: Path, facts: Mapping[str, Any]) -> None:
+        self.folder, self.facts = folder, dict(facts)
+
+    def get(self, facts: Mapping[str, Any], compute: Callable[[], Iterator[Tensor]]) -> Tensor:
+        """Return features (N, D) on the CPU, mapped from their file.
+
+        Args:
+            facts: what tells them from others of this object, with `count`, their N.
+            compute: yields them in order, batch by batch; called when there is no file.
+        """
+        known = {**self.facts, **facts}
+        text = json.dumps(known, sort_keys=True, indent=1)
+        path = self.folder / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.npy"
+        if not path.exists():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            _write_whole(path.with_suffix(".json"), lambda file: file.write(text.encode()))
+            _write_whole(path, lambda file: _write_rows(file, compute(), known["count"]))
+            _logger.info("computed %s (%.1f MB)", path, path.stat().st_size / 1e6)
+        # Mapped copy-on-write: torch wants to be allowed to write, and the file must not change.
+        return torch.from_numpy(np.load(path, mmap_mode="c"))
+
+
+def state_sha256(model: nn.Module) -> str:
+    """Return the hash of all parameters and buffers: of a quantized network, also of its ranges.
+
+    Example:
+        >>> a, b = nn.Linear(2, 1), nn.Linear(2, 1)
+        >>> state_sha256(a) == state_sha256(b)
+        False
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _write_rows(file: Any, batches: Iterator[Tensor], count: int) -> None:
+    written = 0
+    for batch in batches:
+        rows = batch.float().cpu().contiguous().numpy()  # (B, D)
+        if not written:
+            header = {"descr": "<f4", "fortran_order": False, "shape": (count, rows.shape[1])}
+            np.lib.format.write_array_header_1_0(file, header)
+        file.write(rows.astype("<f4", copy=False).tobytes())
+        written += len(rows)
+    assert written == count, f"{written} features came for {count} images"
+
+
+def _write_whole(path: Path, write: Callable[[Any], object]) -> None:
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)  # the next to read it may be another user
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,51 @@
+"""k nearest neighbours on the features of the frozen, quantized backbone: nothing is trained."""
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from data import Images
+from transfer.features import frozen_features
+from transfer.neighbours import vote
+from transfer.protocols import Fitted, protocol
+from transfer.workspace import Workspace
+
+if TYPE_CHECKING:
+    from transfer.recipe import Recipe
+
+
+@protocol(options=("knn_k", "knn_temperature"))
+def knn(
+    backbone: nn.Module,
+    train: Images,
+    *,
+    recipe: "Recipe",
+    workspace: Workspace,
+    device: torch.device,
+) -> Fitted:
+    """Quantize and calibrate first, then let the nearest training images vote at each precision.
+
+    Features of the central view, L2-normalized; the `knn_k` training images of the largest cosine
+    similarity s vote for their classes with weight exp(s / `knn_temperature`) (Wu et al. 2018).
+    Training images and those scored are seen at the same precision. k = 20 and T = 0.07 are DINO's;
+    InstDisc has 200 and 0.07, SimSiam's descendants 200 and 0.1.
+    """
+    workspace.resume()
+    features = frozen_features(backbone, train, recipe=recipe, workspace=workspace, device=device)
+
+    def predict(images: Images) -> dict[str, Tensor]:
+        return {
+            precision: vote(
+                features(images, precision),
+                features(train, precision),
+                train.labels,
+                num_classes=len(train.classes),
+                k=recipe.knn_k,
+                temperature=recipe.knn_temperature,
+                device=device,
+            )
+            for precision in recipe.precisions
+        }
+
+    return Fitted(predict=predict, details={"calibration": features.calibration})

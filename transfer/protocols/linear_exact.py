@@ -1,0 +1,73 @@
+"""Linear evaluation at the optimum: logistic regression, which has one, instead of SGD's rate."""
+
+import logging
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from data import Images
+from transfer.choosing import choose_on
+from transfer.classifiers import Classifier
+from transfer.convex import Axes, fit_logistic, tolerance_of
+from transfer.features import frozen_features
+from transfer.protocols import Fitted, protocol
+from transfer.workspace import Workspace
+
+if TYPE_CHECKING:
+    from transfer.recipe import Recipe
+
+_logger = logging.getLogger(__name__)
+
+
+@protocol(options=("l2_strengths",), chooses="l2_strengths")
+def linear_exact(
+    backbone: nn.Module,
+    train: Images,
+    *,
+    recipe: "Recipe",
+    workspace: Workspace,
+    device: torch.device,
+    val: Images | None = None,
+) -> Fitted:
+    """Quantize and calibrate first, then solve for the best classifier a precision.
+
+    It minimizes mean cross-entropy + lambda / 2 ||W||^2 on the central view's features, centred and
+    divided by their root mean square (`transfer.convex`); the lambda with the best top-1 on `val`
+    is kept, the larger of equal ones. There is no learning rate, no order, no seed: a device or a
+    library changes the result by less than the tolerance of the solver.
+    """
+    workspace.resume()
+    features = frozen_features(backbone, train, recipe=recipe, workspace=workspace, device=device)
+    strengths = sorted(recipe.l2_strengths, reverse=True)
+    lambdas = torch.tensor(strengths, dtype=torch.float64)
+    tolerance = tolerance_of(lambdas)
+    heads, solver = {}, {}
+    for precision in recipe.precisions:
+        found = fit_logistic(
+            Axes.of(features(train, precision).to(device)),
+            train.labels,
+            len(train.classes),
+            lambdas,
+        )
+        heads[precision] = list(zip(found.weight.float(), found.bias.float(), strict=True))
+        solver[precision] = {
+            "loss": found.loss.tolist(),
+            "gradient_norm": found.gradient_norm.tolist(),
+            "evaluations": found.evaluations.tolist(),
+        }
+        solver[precision]["converged"] = (found.gradient_norm.cpu() <= tolerance).tolist()
+        say = _logger.info if all(solver[precision]["converged"]) else _logger.warning
+        say(
+            "%s: gradient norms up to %.1e after %d passes over the features",
+            *(precision, found.gradient_norm.max(), found.evaluations.max()),
+        )
+    kept, choice = choose_on(val, features, heads, setting="l2_strengths", values=strengths)
+    return Fitted(
+        predict=Classifier(features, kept),
+        details={
+            "calibration": features.calibration,
+            "solver": {"l2_strengths": strengths, "tolerance": tolerance.tolist(), **solver},
+            **choice,
+        },
+    )

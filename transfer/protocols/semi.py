@@ -1,0 +1,89 @@
+"""Semi-supervised evaluation: fine-tune the whole network on few labels, at each precision."""
+
+import copy
+import hashlib
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from data import Images
+from quant import FP, Precision, get_policy, quantize, set_precision
+from transfer.calibration import calibrate_on
+from transfer.classifiers import Classifier, initial_classifier
+from transfer.features import extract
+from transfer.labels import labelled_places
+from transfer.protocols import Fitted, protocol
+from transfer.seeding import stream
+from transfer.training import Network, Training
+from transfer.views import center
+from transfer.workspace import Workspace
+
+if TYPE_CHECKING:
+    from transfer.recipe import Recipe
+
+
+@protocol(
+    options=("label_fraction", "nesterov"),
+    epochs=50,
+    lr=0.1,
+    weight_decay=0.0,
+    schedule="cosine",
+    label_fraction=0.1,
+)
+def semi(
+    backbone: nn.Module,
+    train: Images,
+    *,
+    recipe: "Recipe",
+    workspace: Workspace,
+    device: torch.device,
+) -> Fitted:
+    """Fine-tune at each precision, from the same backbone, on a share of the labels (SPEC B.4).
+
+    "The whole network is fine-tuned at that fixed precision": FP as usual; a lower precision by
+    quantization-aware training, quantized and calibrated before the first step, evaluated with what
+    it was trained with. Every precision has the same images, order and views; the classifier is
+    never quantized. Ranges come from training images, whose labels are not looked at.
+    """
+    places = labelled_places(train, recipe.label_fraction)
+    classifier = initial_classifier(
+        backbone.num_features, len(train.classes), generator=stream(recipe.seed, "classifier")
+    )
+    networks, losses, details, artifacts = {}, {}, {}, {}
+    for precision in recipe.precisions:
+        part = workspace.part(precision)
+        network = Network(copy.deepcopy(backbone), *classifier).to(device)
+        if Precision.parse(precision) != FP:
+            quantize(network.backbone, get_policy(recipe.policy))
+            details["calibration"] = calibrate_on(
+                network.backbone, train, recipe=recipe, device=device
+            )
+            set_precision(network.backbone, Precision.parse(precision))
+        training = Training(network, train, recipe=recipe, device=device, places=places)
+        losses[precision] = training.run(part, part.resume())
+        networks[precision] = network.eval().requires_grad_(False)
+        artifacts[f"network {precision}"] = str(part.state_path.relative_to(workspace.folder))
+    return Fitted(
+        predict=partial(_predict, networks, recipe),
+        details={
+            **details,
+            "final_loss": losses,
+            "labels": {
+                "fraction": recipe.label_fraction,
+                "images": len(places),
+                "ids_sha256": hashlib.sha256(train.ids[places].numpy().tobytes()).hexdigest(),
+            },
+        },
+        artifacts=artifacts,
+    )
+
+
+def _predict(networks: dict[str, Network], recipe: "Recipe", images: Images) -> dict[str, Tensor]:
+    found: dict[str, Any] = {}
+    for precision, network in networks.items():
+        features = partial(extract, network.backbone, view=center(recipe), recipe=recipe)
+        head = {precision: (network.fc.weight, network.fc.bias)}
+        found |= Classifier(features, head)(images)
+    return found
