@@ -40,6 +40,7 @@ setup(
         "iopath>=0.1.7,<0.1.10",  # what Detectron2 accepts
         "numpy>=1.26",
         "pandas>=2.2",
+        "pyarrow>=17",
         "pycocotools>=2.0.8",
         "pyyaml>=6",
         "pydantic>=2.7",

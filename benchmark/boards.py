@@ -17,6 +17,7 @@ class Cell:
 
     Attributes:
         value, sd, low, high: in the metric's unit; NaN where unknown.
+        stderr: standard error over the test images, in the same unit; NaN where unknown.
         n_seeds: seeds averaged; 0 when there is no number.
         n_jobs: jobs averaged; more than `n_seeds` when two recipes share a label and a seed.
         rank: see `benchmark.statistics.rank_groups`.
@@ -31,6 +32,7 @@ class Cell:
     sd: float = math.nan
     low: float = math.nan
     high: float = math.nan
+    stderr: float = math.nan
     n_seeds: int = 0
     n_jobs: int = 0
     rank: int = 0
@@ -97,7 +99,8 @@ def _board(group: str, rows: pd.DataFrame, missing: pd.DataFrame) -> Board:
 
 
 def _cell(row: dict) -> Cell:
-    names = ("value", "sd", "low", "high", "n_seeds", "n_jobs", "rank", "status", "reason")
+    spread = ("value", "sd", "low", "high", "stderr")
+    names = (*spread, "n_seeds", "n_jobs", "rank", "status", "reason")
     return Cell(**{name: row[name] for name in names})
 
 

@@ -74,6 +74,7 @@ def normalize(frame: pd.DataFrame) -> pd.DataFrame:
         frame[column] = pd.Series([_text(value, absent) for value in values], dtype=object)
     frame["precision"] = [_precision(text) for text in frame["precision"]]
     frame["reason"] = pd.Series([_text(value, "") for value in frame["reason"]], dtype=object)
+    frame["stderr"] = frame["stderr"].astype(float) if "stderr" in frame else np.nan
     frame["board_policy"] = frame["policy_fingerprint"].where(frame["task"] != "detection", "-")
     unusable = (frame["status"] == "completed") & ~np.isfinite(frame["value"].astype(float))
     frame.loc[unusable, ["status", "reason"]] = [

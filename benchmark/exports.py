@@ -12,7 +12,7 @@ from benchmark.wording import NOTE, NOTHING, number, title
 CSV_COLUMNS = (
     *("checkpoint", "method", "architecture", "task", "dataset", "protocol", "training"),
     *("precision", "metric", "value", "sd", "n_seeds", "engine", "policy", "source", "status"),
-    *("ci_low", "ci_high", "unit", "n", "split", "group", "rank", "policy_fingerprint"),
+    *("ci_low", "ci_high", "stderr", "unit", "n", "split", "group", "rank", "policy_fingerprint"),
     *("split_sha256", "protocol_version", "image_size", "reason", "paper", "table", "notes"),
 )
 

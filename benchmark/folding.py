@@ -22,8 +22,8 @@ from benchmark.statistics import Sample, rank_groups, summarize
 PROPORTIONS = ("top1",)  # metrics that count right answers, so that their images are a sample
 
 _KEY = (*SUBJECT, *BOARD, "precision", "metric", "unit", *ORIGIN, "status")
-_FOUND = ("reason", "value", "sd", "low", "high", "n_seeds", "n_jobs", "n", "values")
-_NO_NUMBER = dict.fromkeys(("value", "sd", "low", "high"), math.nan) | {
+_FOUND = ("reason", "value", "sd", "low", "high", "stderr", "n_seeds", "n_jobs", "n", "values")
+_NO_NUMBER = dict.fromkeys(("value", "sd", "low", "high", "stderr"), math.nan) | {
     "n_seeds": 0,
     "n": 0,
     "values": (),
@@ -38,6 +38,8 @@ def fold_seeds(frame: pd.DataFrame) -> pd.DataFrame:
     reason, and
 
     - value, sd, low, high: mean over seeds, standard deviation, 95 % interval of the mean;
+    - stderr: standard error over the test images. Seeds answer the same images, so more of them do
+      not make it smaller: the mean over jobs, which the error of their mean cannot exceed;
     - n_seeds, n_jobs: they differ when several jobs share a seed (two recipes under one label); such
       jobs are averaged first so that no seed counts twice;
     - n: images behind a value;
@@ -75,6 +77,7 @@ def _fold(part: list[_Record]) -> _Record:
     # fsum: the same mean in whatever order the result files were read
     values = tuple(math.fsum(of_seed) / len(of_seed) for _, of_seed in sorted(by_seed.items()))
     seeds = summarize(values)
+    errors = [float(record["stderr"]) for record in part]
     images = {int(record["n"]) for record in part if not pd.isna(record["n"])}
     return {
         "reason": "",
@@ -82,6 +85,7 @@ def _fold(part: list[_Record]) -> _Record:
         "sd": seeds.sd,
         "low": seeds.low,
         "high": seeds.high,
+        "stderr": math.fsum(sorted(errors)) / len(errors),
         "n_seeds": seeds.n,
         "n_jobs": jobs,
         "n": images.pop() if len(images) == 1 else 0,

@@ -75,6 +75,7 @@ class Job:
         identity: the facts that make its rows comparable with others.
         label: what the board calls its checkpoint.
         problem: why it cannot run, when that is known before it starts.
+        missing: the data that is not there and how to get it; the job is skipped, not failed.
     """
 
     stage: str
@@ -85,6 +86,7 @@ class Job:
     identity: Mapping[str, Any]
     label: Label = field(compare=False)
     problem: str | None = field(default=None, compare=False)
+    missing: str | None = field(default=None, compare=False)
 
     @classmethod
     def plan(
@@ -97,11 +99,13 @@ class Job:
             for name, source in inputs.items()
             if isinstance(source, File) and source.sha256 is None
         ]
+        missing = getattr(package, "missing_data", lambda recipe: None)(recipe)
         try:
             identity = package.identity(recipe)
         except (ValueError, OSError, ImportError) as error:
             identity = {}
-            problems.append(f"{type(error).__name__}: {error}")
+            if missing is None:
+                problems.append(f"{type(error).__name__}: {error}")
         return cls(
             stage=stage,
             version=package.VERSION,
@@ -111,6 +115,7 @@ class Job:
             identity=identity,
             label=label,
             problem=" ".join(problems) or None,
+            missing=missing,
         )
 
     @cached_property

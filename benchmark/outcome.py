@@ -74,7 +74,7 @@ def failed(
 
 
 def skipped(job: Job, reason: str) -> Result:
-    """Make the result of a job that did not start because an input of it failed."""
+    """Make the result of a job that did not start: an input of it failed, or its data is missing."""
     return _result(job, {}, status="skipped", reason=reason)
 
 

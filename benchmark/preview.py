@@ -15,7 +15,8 @@ class Preview:
 
     Attributes:
         job: the job.
-        state: finished (its result stays), new (it would run) or blocked (it cannot).
+        state: finished (its result stays), new (it would run), blocked (it cannot) or skipped (its
+            data is not there).
         note: why it is blocked, or that it failed before.
         seconds: how long jobs of its recipe took here, the median; None if none has run.
     """
@@ -51,6 +52,8 @@ def _state(
         return "finished", f"{result.status}: {result.reason}"
     if job.problem is not None:
         return "blocked", job.problem
+    if job.missing is not None:
+        return "skipped", ""
     for need in job.needs:
         if need in found:
             if found[need].state == "blocked" or (found[need].note and overwrite == "never"):

@@ -15,7 +15,9 @@ from benchmark.messages import RecipeError, did_you_mean, explain
 
 STAGES = ("pretrain", "transfer", "detection")
 """The packages that do a job's work, in the order data flows. Each has Recipe, VERSION, identity
-and run; a package that has these four is a stage once its name stands here."""
+and run; a package that has these four is a stage once its name stands here. It may also have
+`missing_data(recipe)`, which says how to get a data set whose files are not there, or None: such a
+job is skipped, for nothing is wrong with it."""
 
 BASE = "_BASE_"
 _ASSIGNMENT = re.compile(r"[A-Za-z_][\w.-]*=")

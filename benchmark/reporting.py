@@ -1,7 +1,7 @@
 """What a run says of its jobs: before it starts, as each ends, and of those that did not complete."""
 
 import textwrap
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 
 from benchmark.job import Job
@@ -41,10 +41,14 @@ def describe_failures(schedule: Schedule) -> str:
     if not rows:
         return ""
     lines = [f"\n{len(rows)} of {len(jobs)} jobs have not completed:"]
+    by_reason = defaultdict(list)
     for job, status, reason in rows:
-        lines += [f"  {job.id}  {status:<8} {job.title}", textwrap.indent(reason, _INDENT)]
-        if (log := schedule.folder(job) / LOG).exists():
-            lines.append(f"{_INDENT}Log: {log}")
+        by_reason[status, reason].append(job)
+    for (status, reason), alike in by_reason.items():
+        lines += [f"  {job.id}  {status:<8} {job.title}" for job in alike]
+        lines.append(textwrap.indent(reason, _INDENT))
+        logs = [schedule.folder(job) / LOG for job in alike]
+        lines += [f"{_INDENT}Log: {log}" for log in logs if log.exists()]
     return "\n".join(lines)
 
 
@@ -59,6 +63,10 @@ def describe_preview(rows: Iterable[Preview], workers: int) -> str:
                 note = f"  ({row.note})" if row.note else ""
                 lines.append(f"  {row.job.id}  {row.state:<8}  {row.job.title}{note}")
     lines.append(f"{len(rows)} jobs: {listed(Counter(row.state for row in rows))}")
+    missing = Counter(row.job.missing for row in rows if row.state == "skipped")
+    for reason, count in missing.items():
+        jobs = "1 job" if count == 1 else f"{count} jobs"
+        lines.append(f"{jobs} without data:\n{textwrap.indent(reason, '    ')}")
     new = [row for row in rows if row.state == "new"]
     if timed := [row.seconds for row in new if row.seconds is not None]:
         lines.append(

@@ -29,7 +29,8 @@ COLUMNS = (
     *("protocol", "precision", "metric", "value", "unit", "n", "split", "seed", "engine"),
     *("policy", "policy_fingerprint", "split_sha256", "protocol_version", "image_size", "source"),
 )
-TRAINING = "training"  # a measured row's own column: how a backbone became a detector, or "-"
+# Columns of measured rows alone: how a backbone became a detector, or "-"; error over test images.
+TRAINING, STDERR = "training", "stderr"
 # Where a job without numbers is shown: its task, and the metric of its cell.
 _TASKS = {"transfer": "classification"}
 _MAIN_METRIC = {
@@ -53,6 +54,9 @@ class Measurement(_Schema):
     value: FiniteFloat = Field(description="The measured number, in `unit`.")
     unit: str = Field(description="Unit of the value, % for accuracies and average precision.")
     n: int = Field(ge=1, description="How many images it was measured on.")
+    stderr: FiniteFloat | None = Field(
+        None, ge=0, description="Standard error over these images, in `unit`; null: not known."
+    )
     precision: str = Field(description="Bit-widths it was measured at, such as 4w4a or FP.")
     split: str = Field(description="Part of the data set it was measured on.")
 
@@ -153,8 +157,10 @@ def load_frame(runs_dir: Path) -> "pd.DataFrame":
     results = [r for r in results if r.status == "completed" or r.question not in answered]
     names = _names(results)
     rows = [row for result in results for row in _rows(result, names[result.job_id])]
-    frame = pd.DataFrame(rows, columns=[*COLUMNS, TRAINING])
-    return frame.astype({"value": float, "n": "Int64", "seed": "Int64", "image_size": "Int64"})
+    frame = pd.DataFrame(rows, columns=[*COLUMNS, TRAINING, STDERR])
+    return frame.astype(
+        {"value": float, STDERR: float, "n": "Int64", "seed": "Int64", "image_size": "Int64"}
+    )
 
 
 def _rows(result: Result, name: str) -> Iterator[dict[str, Any]]:

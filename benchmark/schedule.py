@@ -97,14 +97,14 @@ class Schedule:
         return result
 
     def refusal(self, job: Job) -> Result | None:
-        """Return the result of a job that cannot run: its problem, or that of an input."""
+        """Return the result of a job that cannot run: its problem, an input's, or missing data."""
         for need in job.needs:
             source = self.done[need]
             if source.status != "completed":
                 return outcome.skipped(job, _why_skipped(source))
         problem = job.problem or self._changed_file(job)
         if problem is None:
-            return None
+            return outcome.skipped(job, job.missing) if job.missing else None
         return outcome.failed(job, problem, inputs={}, folder=self.folder(job))
 
     def inputs(self, job: Job) -> dict[str, Path]:

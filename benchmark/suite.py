@@ -89,7 +89,9 @@ class Suite(BaseModel):
     name: str = Field(min_length=1, description="what a log calls the suite")
     seeds: Seeds = Field((0,), description="one job a seed")
     precisions: Names | None = Field(None, description="of transfer; null: each recipe's")
-    checkpoints: tuple[Checkpoint, ...] = Field(min_length=1, description="what is scored")
+    checkpoints: tuple[Checkpoint, ...] = Field(
+        min_length=1, description="what is scored; checkpoint=FILE on the command line adds one"
+    )
     transfer: tuple[Transfer, ...] = Field((), description="classification recipes")
     detection: tuple[Detection, ...] = Field((), description="detection recipes")
     reported: tuple[dict[str, Any], ...] = Field((), description="published numbers to show")

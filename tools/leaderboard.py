@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Build the leaderboard of a runs folder, print it in another format, or compare two checkpoints."""
+"""Build the leaderboard of a runs folder, print or rescore it, or compare two checkpoints."""
 
 import argparse
 import dataclasses
@@ -17,6 +17,7 @@ sys.path.insert(0, str(ROOT))
 
 if TYPE_CHECKING:
     from benchmark.comparison import Difference
+    from benchmark.rescore import Rescored
 
 EXAMPLES = """examples:
   # results to look at: the demo suite (minutes), which also builds its board
@@ -36,19 +37,21 @@ EXAMPLES = """examples:
 
   # is one way to train a detector better than another?
   python tools/leaderboard.py compare sgdt lsq --by training --runs-dir runs/demo
+
+  # do the numbers follow from the predictions? of every job, or of one by its folder
+  python tools/leaderboard.py rescore runs/demo
 """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Do one of the three; return 0, or 1 when a folder, a name or a selection is at fault."""
+    """Do one verb; return 0, or 1 when a folder, a name, a selection or a number is at fault."""
     args = _parser().parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
     try:
-        args.command(args)
+        return args.command(args) or 0
     except (ValueError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    return 0
 
 
 def _build(args: argparse.Namespace) -> None:
@@ -73,6 +76,28 @@ def _compare(args: argparse.Namespace) -> None:
         print(json.dumps(_without_nan(rows), indent=2))
     else:
         print(table(lines, args.a, args.b))
+
+
+def _rescore(args: argparse.Namespace) -> int:
+    from benchmark.rescore import find_jobs, rescore
+
+    wrong = 0
+    for folder, result in find_jobs(args.run):
+        found = rescore(result, folder, data_root=args.data_root)
+        differing = [line for line in found if line.problem]
+        wrong += len(differing)
+        count = f"{len(found) - len(differing)} of {len(found)} numbers follow from the predictions"
+        print(f"{result.job_id}  {result.checkpoint.name}: {count}")
+        for line in differing:
+            print(f"    {_measurement(line)}")
+    return 1 if wrong else 0
+
+
+def _measurement(line: "Rescored") -> str:
+    said = line.measurement
+    again = "nothing" if line.value is None else f"{line.value:.4f}"
+    what = f"{said.metric} at {said.precision} on {said.split}"
+    return f"{what}: the result says {said.value:.4f}, the predictions {again} ({line.problem})"
 
 
 def table(lines: Sequence["Difference"], a: str, b: str) -> str:
@@ -156,6 +181,14 @@ def _parser() -> argparse.ArgumentParser:
             metavar="COLUMN=VALUE,...",
             help="show these published numbers instead of the suites' own; may be given several times",
         )
+    rescore = verbs.add_parser("rescore", help="compute accuracies again from saved predictions")
+    rescore.set_defaults(command=_rescore)
+    rescore.add_argument(
+        "run", metavar="RUN", type=Path, help="a job's folder, or a folder of jobs"
+    )
+    rescore.add_argument(
+        "--data-root", type=Path, metavar="DIR", help="image sets, to compare the labels with too"
+    )
     compare = verbs.add_parser("compare", help="paired differences of two checkpoints")
     compare.set_defaults(command=_compare)
     compare.add_argument("a", metavar="A")

@@ -7,6 +7,7 @@ Killed at any instant, the same command goes on where it stopped. Finished jobs 
 import argparse
 import contextlib
 import logging
+import runpy
 import signal
 import sys
 from collections import Counter
@@ -31,6 +32,9 @@ from benchmark.sweep import Plan, plan
 ALL_DONE, USAGE, SOME_FAILED = 0, 1, 2
 EXAMPLES = """\
 examples:
+  # will this checkpoint go through? everything once, in small, in under two minutes
+  python tools/run_all.py check backbone.pth
+
   # what would run, without running it
   python tools/run_all.py configs/suites/demo.yaml --dry-run
 
@@ -39,6 +43,9 @@ examples:
 
   # put your own checkpoint on the board, beside the suite's
   python tools/run_all.py configs/suites/demo.yaml checkpoint=backbone.pth name=my-ssl
+
+  # seven data sets, linear and fine-tuned, five bit-widths, three seeds; those not there are skipped
+  python tools/run_all.py configs/suites/transfer.yaml checkpoint=backbone.pth name=my-ssl
 
   # other seeds and bit-widths; keys of the suite are dotted
   python tools/run_all.py configs/suites/demo.yaml seeds [0,1,2] precisions "[FP, 4w4a]"
@@ -115,6 +122,9 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code."""
+    words = sys.argv[1:] if arguments is None else arguments
+    if words[:1] == ["check"]:
+        return runpy.run_path(str(Path(__file__).with_name("check.py")))["main"](words[1:])
     args = parse_arguments(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     try:

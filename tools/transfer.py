@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from benchmark.cli import job_parser, run_job
 
     args = job_parser(__doc__, EXAMPLES).parse_args(argv)
-    return run_job("transfer", args, leaves=("last.pth",), report=_report)
+    return run_job("transfer", args, leaves=("last.pth", "parts"), report=_report)
 
 
 def _report(result: dict[str, Any], folder: Path) -> None:

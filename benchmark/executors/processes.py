@@ -19,6 +19,8 @@ _PRELOAD = [
     "benchmark.executors.worker",
 ]
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+# scikit-learn imports pandas, and that pyarrow, whose allocator would start a thread of its own.
+_NO_THREAD = {"JE_ARROW_MALLOC_CONF": "background_thread:false"}
 SERVER_LOST = 255  # the exit code of a process whose fork server has died
 
 
@@ -28,7 +30,7 @@ def start_server(threads: int) -> ForkServerContext:
     context.set_forkserver_preload(_PRELOAD)
     # Hack: until Python 3.13 the server ignores sys.path, so that it would not find our packages
     # outside the repository's folder; it reads the environment.
-    settings = dict.fromkeys(_THREAD_VARIABLES, str(threads))
+    settings = dict.fromkeys(_THREAD_VARIABLES, str(threads)) | _NO_THREAD
     settings["PYTHONPATH"] = os.pathsep.join(p for p in sys.path if p)
     before = {name: os.environ.get(name) for name in settings}
     os.environ.update(settings)

@@ -20,6 +20,7 @@ from benchmark.job import Job
 from benchmark.recipe import get_stage, validate
 from benchmark.results import write_result
 
+SHARED = "features"  # beside the jobs' folders; may be deleted while nothing runs
 _CHECK = 5.0  # s between looks at whether the claim is still the runner's
 
 _logger = logging.getLogger(__name__)
@@ -67,7 +68,11 @@ def main(task: Task, lifeline: Connection) -> None:
         _logger.info("%s (job %s, process %d)", task.job.title, task.job.id, os.getpid())
         recipe = validate(
             task.job.stage,
-            {**task.job.recipe, **{name: str(path) for name, path in task.inputs.items()}},
+            {
+                **task.job.recipe,
+                **_shared(task),
+                **{name: str(path) for name, path in task.inputs.items()},
+            },
         )
         returned = get_stage(task.job.stage).run(recipe, task.folder)
         result = outcome.completed(
@@ -90,6 +95,13 @@ def main(task: Task, lifeline: Connection) -> None:
             outcome.failed(task.job, reason, inputs=task.inputs, folder=task.folder, usage=usage),
         )
         sys.exit(1)
+
+
+def _shared(task: Task) -> dict[str, str]:
+    """Return where the jobs of a run folder keep what they share, for a recipe that asks for it."""
+    if task.job.recipe.get("cache_dir", "") is None:
+        return {"cache_dir": str(task.folder.parent / SHARED)}
+    return {}
 
 
 def _watch(task: Task, lifeline: Connection) -> None:

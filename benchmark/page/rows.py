@@ -129,6 +129,8 @@ def _title(cell: Cell, board: Board) -> str:
         parts.append(f"95 % interval of the mean {cell.low:.2f} to {cell.high:.2f}")
     if len(board.images) == 1:
         parts.append(f"{board.images[0]:,} test images")
+    if not math.isnan(cell.stderr):
+        parts.append(f"standard error over test images {cell.stderr:.2f}")
     if cell.n_jobs > cell.n_seeds:
         parts.append(f"{cell.n_jobs} jobs share these seeds and were averaged first")
     if cell.missing:

@@ -37,6 +37,12 @@ class Recipe(BaseModel):
     device: str = "cpu"
 
 
+def missing_data(recipe):
+    if recipe.behave == "data missing":
+        return "There are no fakes here. Get them: python get_fakes.py"
+    return None
+
+
 def identity(recipe):
     if recipe.behave == "no data":
         raise FileNotFoundError("There is no data; nothing was run. Get it.")

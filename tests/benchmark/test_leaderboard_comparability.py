@@ -119,6 +119,15 @@ def test_seeds_are_folded():
     assert found["low"] < 92.0 < found["high"]
 
 
+def test_more_seeds_do_not_make_the_error_over_test_images_smaller():
+    rows = seeds([90.0, 92.0, 94.0])
+    for found, error in zip(rows, (1.5, 1.2, 0.9), strict=True):
+        found["stderr"] = error
+    assert _fold(rows)["stderr"].tolist() == pytest.approx([1.2])
+    del rows[1]["stderr"]  # an older result: then nobody knows
+    assert _fold(rows)["stderr"].isna().all()
+
+
 def test_two_jobs_of_one_seed_do_not_count_as_two_seeds():
     rows = [
         row(value=90.0, seed=0, job_id="a"),

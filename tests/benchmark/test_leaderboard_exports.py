@@ -39,8 +39,9 @@ def test_csv_has_the_promised_columns_first_to_last():
 
 
 def test_csv_numbers_have_one_format_and_blanks_where_unknown():
-    _, folded = _both([*seeds([90.0, 91.0]), row(checkpoint="one", value=50.0)])
+    _, folded = _both([*seeds([90.0, 91.0], stderr=1.25), row(checkpoint="one", value=50.0)])
     several, one = sorted(_records(folded), key=lambda r: -float(r["value"]))
+    assert (several["stderr"], one["stderr"]) == ("1.2500", "")
     assert (several["value"], several["sd"], several["n_seeds"]) == ("90.5000", "0.7071", "2")
     assert (one["value"], one["sd"], one["n_seeds"]) == ("50.0000", "", "1")
     assert several["ci_low"] == "84.1469"  # 90.5 - 12.7062 * .7071 / sqrt 2

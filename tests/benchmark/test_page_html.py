@@ -66,6 +66,14 @@ def test_a_cell_says_mean_spread_rank_and_drop(tmp_path):
     assert "best" not in built.cells["board"][2][cell]["class"].split()
 
 
+def test_a_cell_says_how_far_other_test_images_would_move_it(tmp_path):
+    rows = seeds([91.0, 92.0], stderr=1.2)
+    built = Page(build_page(tmp_path, pd.DataFrame(rows)))
+    cell = built.tables["board"][0].index("4w4a")
+    title = built.cells["board"][1][cell]["title"]
+    assert title.endswith("540 test images; standard error over test images 1.20")
+
+
 def test_single_seeds_and_shared_seeds_are_marked(tmp_path):
     rows = [row(value=90.0), row(value=80.0, precision="FP"), row(value=82.0, precision="FP")]
     rows[2]["job_id"] = "another"

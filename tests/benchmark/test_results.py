@@ -16,6 +16,7 @@ from benchmark.outcome import completed, failed, skipped
 from benchmark.results import (
     COLUMNS,
     RESULT,
+    STDERR,
     TRAINING,
     Result,
     find_results,
@@ -32,6 +33,7 @@ RETURNED = {
             "value": 93.5,
             "unit": "%",
             "n": 540,
+            "stderr": 1.0625,
             "precision": precision,
             "split": "test",
         }
@@ -115,6 +117,17 @@ def test_a_truncated_file_is_never_a_result(jobs, store):
         assert read_result(folder) is None
 
 
+def test_a_file_without_standard_errors_is_read(jobs, store, bench):
+    folder = store(jobs[1])
+    mapping = json.loads((folder / RESULT).read_text())
+    for measurement in mapping["measurements"]:
+        del measurement["stderr"]
+    (folder / RESULT).write_text(json.dumps(mapping))
+    assert [m.stderr for m in read_result(folder).measurements] == [None, None]
+    frame = load_frame(bench.runs)
+    assert frame["stderr"].isna().all() and frame["stderr"].dtype == float
+
+
 def test_files_of_another_version_or_job_are_not_read(jobs, store, bench, caplog):
     folder = store(jobs[1])
     mapping = json.loads((folder / RESULT).read_text())
@@ -171,7 +184,7 @@ def test_a_reader_never_sees_half_a_file_of_a_writer_that_is_killed(tmp_path):
 def test_the_frame_has_a_row_a_measurement(jobs, store, bench):
     store(jobs[1])
     frame = load_frame(bench.runs)
-    assert tuple(frame.columns) == (*COLUMNS, TRAINING)
+    assert tuple(frame.columns) == (*COLUMNS, TRAINING, STDERR)
     row = frame.iloc[1]
     expected = {
         "job_id": jobs[1].id,
@@ -188,6 +201,7 @@ def test_the_frame_has_a_row_a_measurement(jobs, store, bench):
         "value": 93.5,
         "unit": "%",
         "n": 540,
+        "stderr": 1.0625,
         "split": "test",
         "seed": 0,
         "engine": "torch",
@@ -217,7 +231,7 @@ def test_a_job_without_numbers_has_a_row_for_each_precision_planned(jobs, store,
 
 def test_an_empty_folder_gives_an_empty_frame(tmp_path):
     frame = load_frame(tmp_path / "nothing")
-    assert tuple(frame.columns) == (*COLUMNS, TRAINING)
+    assert tuple(frame.columns) == (*COLUMNS, TRAINING, STDERR)
     assert frame.empty
 
 

@@ -1,9 +1,12 @@
 """Whose turn it is, and which results stand."""
 
 import json
+import sys
 
 import pytest
 
+from benchmark.preview import preview
+from benchmark.reporting import describe_preview
 from benchmark.results import RESULT, read_result
 from benchmark.schedule import Schedule
 
@@ -164,3 +167,35 @@ def test_a_schedule_that_is_only_looked_at_writes_nothing(bench):
     schedule = Schedule(bench.plan(), bench.runs)
     assert len(schedule.ready()) == 1
     assert not bench.runs.exists()
+
+
+def test_a_job_without_its_data_is_skipped_and_the_rest_runs(bench):
+    lacking = {"recipe": "transfer.yaml", "overrides": {"behave": "data missing"}, "seeds": [0, 1]}
+    planned = bench.plan(transfer=[{"recipe": "transfer.yaml"}, lacking])
+    bench.run(planned)
+    found = [bench.result(job) for job in planned.jobs.values()]
+    assert [r.status for r in found] == ["completed", "completed", "skipped", "skipped"]
+    assert {r.reason for r in found[2:]} == {
+        "There are no fakes here. Get them: python get_fakes.py"
+    }
+    assert bench.events("begin") == [job.id for job in list(planned.jobs.values())[:2]]
+
+
+def test_a_job_whose_data_has_come_runs_and_keeps_its_id(bench, monkeypatch):
+    lacking = [{"recipe": "transfer.yaml", "overrides": {"behave": "data missing"}}]
+    before = bench.plan(transfer=lacking)
+    bench.run(before)
+    monkeypatch.setattr(sys.modules["transfer"], "missing_data", lambda recipe: None)
+    after = bench.plan(transfer=lacking)
+    assert list(after.jobs) == list(before.jobs)
+    bench.run(after)
+    assert bench.result(list(after.jobs.values())[1]).status == "completed"
+
+
+def test_a_preview_names_what_is_missing_once(bench):
+    lacking = {"recipe": "transfer.yaml", "overrides": {"behave": "data missing"}, "seeds": [0, 1]}
+    schedule = Schedule(bench.plan(transfer=[lacking]), bench.runs)
+    text = describe_preview(preview(schedule, overwrite="failed"), 1)
+    assert "transfer: 2 skipped" in text
+    assert text.count("python get_fakes.py") == 1
+    assert "2 jobs without data:" in text

@@ -256,7 +256,8 @@ def test_every_example_of_the_help_is_a_command_that_is_understood(tool, capsys)
         tool.parse_arguments(["--help"])
     assert stop.value.code == 0
     examples = re.findall(r"^  python tools/run_all\.py (.*)$", capsys.readouterr().out, re.M)
-    assert len(examples) == 4
+    assert len(examples) == 6
+    assert shlex.split(examples.pop(0)) == ["check", "backbone.pth"]
     for example in examples:
         args = tool.parse_arguments(shlex.split(example))
         assert (ROOT / args.suite).is_file()

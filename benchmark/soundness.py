@@ -1,0 +1,137 @@
+"""How a network behaves at a precision: what it computes, what it learns from, what it still tells.
+
+Small numbers of images on purpose: these are signs of health, not scores.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+from backbones import pyramid_info
+from data import Center, open_images
+from quant import Precision, quantized_layers, reuse_weights, set_precision
+
+CALIBRATION_IMAGES = 32
+_LEARNING_IMAGES = (2, 16)  # fewest and most in the pass with gradients
+_LEARNING_BUDGET = 1e12  # operations over all precisions: half a minute of a slow core
+_PROBE_IMAGES = (100, 400)  # half of them to learn from
+_PROBE_BUDGET = 2e12
+_BATCH = 50
+
+
+@dataclass(frozen=True)
+class Response:
+    """What one precision did to a batch of images.
+
+    Attributes:
+        finite: whether features and gradients are.
+        cosine: of the features with those in full precision, the mean over images.
+        reached: weights whose gradient is not zero throughout.
+        weights: quantized weights there are.
+    """
+
+    finite: bool
+    cosine: float
+    reached: int
+    weights: int
+
+
+class Subject:
+    """A quantized network with the digits it is tried on, as many as its cost allows.
+
+    Args:
+        network: quantized, in eval mode.
+        precisions: how many the budgets are shared by.
+    """
+
+    def __init__(self, network: nn.Module, *, precisions: int) -> None:
+        self.network = network
+        self.size = input_size(network)
+        self._view = Center(self.size, self.size)
+        self._train, self._test = (open_images("digits", split) for split in ("train", "test"))
+        self.flops = _flops(network, self.images(1))
+        share = self.flops * precisions
+        fewest, most = _LEARNING_IMAGES
+        self._learning = int(min(max(_LEARNING_BUDGET / 3 / share, fewest), most))
+        self.probe_images = min(int(_PROBE_BUDGET / share), _PROBE_IMAGES[1])
+        self._full: Tensor | None = None
+
+    def images(self, count: int, *, split: str = "train") -> Tensor:
+        """Return the split's first digits, (count, 3, size, size), normalized; classes take turns."""
+        source = self._train if split == "train" else self._test
+        return next(
+            source.batches(
+                self._view, batch_size=count, device="cpu", places=torch.arange(count), workers=0
+            )
+        )
+
+    @property
+    def can_probe(self) -> bool:
+        """Whether enough digits fit in the budget for a probe to tell anything."""
+        return self.probe_images >= _PROBE_IMAGES[0]
+
+    def respond(self, precision: str) -> Response:
+        """Run one pass forward and one back."""
+        images = self.images(self._learning)
+        if self._full is None:
+            set_precision(self.network, Precision.parse("FP"))
+            with torch.no_grad():
+                self._full = self.network(images)
+        set_precision(self.network, Precision.parse(precision))
+        weights = [layer.weight for layer in quantized_layers(self.network).values()]
+        features = self.network(images)  # (N, D)
+        gradients = torch.autograd.grad(features.square().mean(), weights, allow_unused=True)
+        found = [g for g in gradients if g is not None]
+        return Response(
+            finite=all(bool(t.isfinite().all()) for t in (features, *found)),
+            cosine=F.cosine_similarity(features.detach(), self._full, dim=1).mean().item(),
+            reached=sum(bool(g.any()) for g in found),
+            weights=len(weights),
+        )
+
+    def probe(self, precision: str) -> float:
+        """Return the accuracy, in %, of a ridge classifier on features of digits it has not seen."""
+        from sklearn.linear_model import RidgeClassifier
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import StandardScaler
+
+        set_precision(self.network, Precision.parse(precision))
+        half = self.probe_images // 2
+        train, test = (self._features(half, split) for split in ("train", "test"))
+        classifier = make_pipeline(StandardScaler(), RidgeClassifier(alpha=10.0))
+        classifier.fit(train, self._train.labels[:half].numpy())
+        return 100 * float(classifier.score(test, self._test.labels[:half].numpy()))
+
+    def chance(self) -> float:
+        """Return what a probe that knows nothing stays under, in %: 4 deviations above 10 %."""
+        half = self.probe_images // 2
+        return 10 + 400 * math.sqrt(0.1 * 0.9 / half)
+
+    @torch.no_grad()
+    def _features(self, count: int, split: str) -> np.ndarray:
+        with reuse_weights(self.network):
+            batches = self.images(count, split=split).split(_BATCH)
+            return torch.cat([self.network(batch) for batch in batches]).numpy()
+
+
+def input_size(network: nn.Module) -> int:
+    """Return the side a network is tried at: what it insists on, else twice its last stride."""
+    config = getattr(network, "default_cfg", None) or {}
+    if config.get("fixed_input_size"):
+        return config["input_size"][-1]
+    try:
+        return max(32, 2 * pyramid_info(network)[-1].stride)
+    except ValueError:  # no pyramid to tell
+        return 64
+
+
+@torch.no_grad()
+def _flops(network: nn.Module, images: Tensor) -> int:
+    with FlopCounterMode(display=False) as counter:
+        network(images)
+    return counter.get_total_flops() or 1

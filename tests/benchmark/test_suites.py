@@ -1,0 +1,62 @@
+"""The suites in configs/suites: what they say is what they plan."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from benchmark.messages import RecipeError
+from benchmark.reference import reported_rows
+from benchmark.sweep import plan
+
+SUITES = Path(__file__).resolve().parents[2] / "configs" / "suites"
+SETS = ("cifar10", "cifar100", "flowers102", "food101", "pets", "dtd", "caltech101")
+
+
+@pytest.fixture
+def no_data(tmp_path, monkeypatch):
+    """No image set is there, and the checkpoint is a file of that name."""
+    monkeypatch.setenv("LOWBIT_DATA", str(tmp_path / "empty"))
+    (tmp_path / "my.pth").write_bytes(b"weights")
+    return [f"checkpoint={tmp_path / 'my.pth'}", "name=my-ssl", "architecture=resnet18"]
+
+
+@pytest.mark.parametrize("suite", sorted(SUITES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_suite_plans_with_a_checkpoint_of_the_users(suite, no_data):
+    found = plan(suite, no_data)
+    mine = [job for job in found.jobs.values() if job.label.checkpoint == "my-ssl"]
+    assert mine and all(job.problem is None for job in mine), [job.problem for job in mine]
+    assert found.name == suite.stem
+
+
+def test_transfer_is_seven_sets_two_protocols_five_precisions_three_seeds(no_data):
+    found = plan(SUITES / "transfer.yaml", no_data)
+    jobs = Counter(
+        (job.recipe["dataset"], job.recipe["protocol"], job.recipe["seed"], job.precisions)
+        for job in found.jobs.values()
+    )
+    assert jobs == Counter(
+        (name, protocol, seed, ("FP", "8w8a", "5w5a", "4w4a", "3w3a"))
+        for name in SETS
+        for protocol in ("linear", "finetune")
+        for seed in (0, 1, 2)
+    )
+    for job in found.jobs.values():
+        assert job.recipe["image_size"] == 224
+        assert f"prepare {job.recipe['dataset']} " in job.missing
+    shown = reported_rows(found.reported)
+    assert set(shown[shown["paper"] == "SSQL"]["table"]) == {"Table 11"}
+    assert set(shown[shown["paper"] == "CQ"]["table"]) == {f"Table {i}" for i in range(1, 10)}
+
+
+def test_transfer_without_a_checkpoint_says_what_to_add():
+    with pytest.raises(RecipeError, match="checkpoint=FILE on the command line adds one"):
+        plan(SUITES / "transfer.yaml")
+
+
+def test_quick_needs_no_data(no_data):
+    found = plan(SUITES / "quick.yaml", no_data)
+    assert all(job.missing is None and job.problem is None for job in found.jobs.values())
+    assert {job.recipe["dataset"] for job in found.jobs.values()} == {"digits"}
+    protocols = {job.recipe["protocol"] for job in found.jobs.values() if job.stage == "transfer"}
+    assert {"linear", "finetune"} <= protocols

@@ -1,0 +1,56 @@
+"""tools/check.py and `run_all.py check` as a user runs them."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from backbones import create_backbone, save_backbone
+from benchmark import check as checking
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def _tool(name):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def checkpoint(tmp_path, monkeypatch):
+    fewer = {**checking.check.__kwdefaults__, "precisions": ("FP", "4w4a")}
+    monkeypatch.setattr(checking.check, "__kwdefaults__", fewer)
+    torch.manual_seed(0)
+    save_backbone(tmp_path / "net.pth", create_backbone("resnet10_slim"), {"method": "-"})
+    return tmp_path / "net.pth"
+
+
+def test_a_sound_file_exits_0_with_a_line_a_finding_and_a_record(checkpoint, tmp_path, capsys):
+    code = _tool("check").main([str(checkpoint), "--json", str(tmp_path / "found.json")])
+    output = capsys.readouterr().out
+    assert code == 0, output
+    lines = [line for line in output.splitlines() if line[:1].strip()]
+    assert [line.split("  ")[0] for line in lines[:-1]] == [
+        *("load", "quantize (ssql)", "FP", "4w4a", "detection")
+    ]
+    assert lines[-1].startswith("Nothing failed")
+    record = json.loads((tmp_path / "found.json").read_text())
+    assert record["passed"] is True and len(record["findings"]) == 5
+    assert record["findings"][3]["numbers"]["weights"] == 12
+
+
+def test_run_all_check_does_the_same_and_exits_1_on_a_failure(tmp_path, capsys):
+    torch.save({"a": torch.zeros(1)}, tmp_path / "wrong.pth")
+    assert _tool("run_all").main(["check", str(tmp_path / "wrong.pth")]) == 1
+    output = capsys.readouterr().out
+    assert "load             FAILED" in output
+    assert output.rstrip().splitlines()[-1].startswith("Failed: load.")
+
+
+def test_a_wrong_policy_is_one_line(checkpoint, capsys):
+    assert _tool("check").main([str(checkpoint), "--policy", "sqsl"]) == 1
+    assert capsys.readouterr().err.startswith("error: ")
