@@ -16,9 +16,10 @@ EXAMPLES = """examples:
   # operators, memory, transition steps and whole networks, about five minutes
   python tools/bench.py quant
 
-  # pretraining steps over their ideal; augmented views a second
+  # pretraining steps over their ideal; augmented views a second; probes on features computed once
   python tools/bench.py pretrain
   python tools/bench.py data
+  python tools/bench.py transfer
 
   # a rough look in one minute, and the rows for a script
   python tools/bench.py quant --quick --json quant.json
@@ -30,7 +31,9 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=("quant", "pretrain", "data"), help="what to measure")
+    parser.add_argument(
+        "what", choices=("quant", "pretrain", "data", "transfer"), help="what to measure"
+    )
     parser.add_argument("--quick", action="store_true", help="few repetitions, small cases")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows here")
     args = parser.parse_args(argv)

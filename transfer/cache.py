@@ -9,8 +9,6 @@ nothing runs.
 import hashlib
 import json
 import logging
-import os
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+from backbones.atomic import atomic
 
 _logger = logging.getLogger(__name__)
 
@@ -45,8 +45,10 @@ class FeatureCache:
         path = self.folder / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.npy"
         if not path.exists():
             self.folder.mkdir(parents=True, exist_ok=True)
-            _write_whole(path.with_suffix(".json"), lambda file: file.write(text.encode()))
-            _write_whole(path, lambda file: _write_rows(file, compute(), known["count"]))
+            with atomic(path.with_suffix(".json")) as file:
+                file.write(text.encode())
+            with atomic(path) as file:
+                _write_rows(file, compute(), known["count"])
             _logger.info("computed %s (%.1f MB)", path, path.stat().st_size / 1e6)
         # Mapped copy-on-write: torch wants to be allowed to write, and the file must not change.
         return torch.from_numpy(np.load(path, mmap_mode="c"))
@@ -77,17 +79,3 @@ def _write_rows(file: Any, batches: Iterator[Tensor], count: int) -> None:
         file.write(rows.astype("<f4", copy=False).tobytes())
         written += len(rows)
     assert written == count, f"{written} features came for {count} images"
-
-
-def _write_whole(path: Path, write: Callable[[Any], object]) -> None:
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)  # the next to read it may be another user
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

@@ -6,7 +6,6 @@ splits and the names of the classes.
 """
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from torch import Tensor
+
+from backbones.atomic import atomic
 
 FILE = "predictions.parquet"
 _FACTS = b"lowbit-bench"
@@ -53,9 +54,8 @@ def write_predictions(
         for part in splits
     ]
     table = pa.concat_tables(tables).replace_schema_metadata({_FACTS: json.dumps(facts)})
-    temporary = path.with_name(f".{path.name}.tmp")
-    pq.write_table(table, temporary, compression="zstd")
-    os.replace(temporary, path)
+    with atomic(path) as file:
+        pq.write_table(table, file, compression="zstd")
 
 
 def read_predictions(path: Path) -> tuple[list[Predictions], dict]:

@@ -3,11 +3,12 @@
 import hashlib
 import json
 import logging
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from backbones.atomic import atomic
 
 PARTS = "parts"  # folder of the trainings of a job that has several
 
@@ -62,12 +63,8 @@ class Workspace:
 
     def save(self, epoch: int, **state: Any) -> None:
         """Write the state after `epoch` epochs: beside the old one, synced, then renamed."""
-        temporary = self.state_path.with_suffix(".tmp")
-        with temporary.open("wb") as file:
+        with atomic(self.state_path) as file:
             torch.save({"job": self._key, "epoch": epoch, **state}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, self.state_path)
 
     def log_epoch(self, epoch: int, epochs: int, *, lr: float, loss: dict[str, float]) -> None:
         """Append an epoch, counted from 0, to the curve; about ten of them also go to the log."""
