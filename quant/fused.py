@@ -131,6 +131,12 @@ def _sum(x: Tensor) -> Tensor:
 
 
 @kernel
+def chunk_peaks(chunks: Tensor) -> Tensor:
+    """Largest magnitude over the last dimension."""
+    return chunks.abs().amax(-1)
+
+
+@kernel
 def lsq_forward(v: Tensor, s: Tensor, b: Tensor) -> Tensor:
     """v̂ = s round(clip(v/s, -Q_N, Q_P))."""
     return (_clip(v.float() * (1 / s), b).round() * s).to(v.dtype)

@@ -12,8 +12,6 @@ that broadcasts against the input.
 Legend: v input, s scale (step size), z zero-point, q code, g incoming gradient.
 """
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
@@ -47,20 +45,27 @@ def weighted_sum(q: Tensor, g: Tensor, shape: torch.Size) -> Tensor:
 _CHUNK = 64
 
 
-def place(rows: Tensor, extreme: Callable[..., Tensor]) -> Tensor:
-    """Return the first index of each row's extreme, `torch.amax` or `torch.amin`: (C, K) -> (C, 1).
+def peaks(rows: Tensor) -> Tensor:
+    """Return the largest magnitudes of each row's chunks, (C, K) -> (C, chunks), in one pass.
 
-    `argmax` over a dimension is not vectorized on a CPU and takes ten times as long as `amax`; so find
-    the chunk with `amax` and look only into that.
+    Their own maximum is the row's, and they say where it lies: `argmax` over a dimension is not
+    vectorized on a CPU and takes ten times as long.
     """
-    find = torch.argmax if extreme is torch.amax else torch.argmin
     channels, width = rows.shape
-    if width % _CHUNK:
-        return find(rows, 1, keepdim=True)
-    chunks = rows.reshape(channels, -1, _CHUNK)
-    chunk = find(extreme(chunks, 2), 1, keepdim=True)  # (C, 1)
-    inside = chunks.gather(1, chunk[:, :, None].expand(-1, 1, _CHUNK)).squeeze(1)
-    return chunk * _CHUNK + find(inside, 1, keepdim=True)
+    chunks = rows.reshape(-1, width if width % _CHUNK else _CHUNK)
+    if _is_fused(rows):
+        found = fused.chunk_peaks(chunks)
+    else:
+        found = torch.maximum(chunks.amax(1), chunks.amin(1).neg_())
+    return found.reshape(channels, -1)
+
+
+def place_of_peak(rows: Tensor, peaks: Tensor) -> Tensor:
+    """Return the first index of each row's largest magnitude, (C, 1), from `peaks(rows)`."""
+    chunks = rows.unflatten(1, (peaks.shape[1], -1))  # (C, chunks, width)
+    chunk = peaks.argmax(1, keepdim=True)  # (C, 1)
+    inside = chunks.gather(1, chunk[:, :, None].expand(-1, 1, chunks.shape[2])).squeeze(1)
+    return chunk * chunks.shape[2] + inside.abs().argmax(1, keepdim=True)
 
 
 def _is_fused(*tensors: Tensor) -> bool:
@@ -98,27 +103,28 @@ class _Symmetric(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, v: Tensor, s: Tensor, lo: int, hi: int, n: float) -> Tensor:
-        ctx.save_for_backward(v, s)
+    def forward(ctx, v: Tensor, s: Tensor, peak: Tensor, lo: int, hi: int, n: float) -> Tensor:
+        ctx.save_for_backward(v, s, peak)
         ctx.lo, ctx.hi, ctx.n = lo, hi, n
         return _affine_forward(v, s, None, lo, hi)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, g: Tensor):
-        v, s = ctx.saved_tensors
+        v, s, peak = ctx.saved_tensors
         dv, ds = _affine_backward(v, g, s, None, ctx.lo, ctx.hi, True)
         alike = fused.fits(v, dv)
-        rows = fused.rows(v, s.numel()) if alike else v.reshape(s.numel(), -1)
+        rows = fused.rows(v, s.numel())
         flat = fused.rows(dv, s.numel()) if alike else dv.reshape(s.numel(), -1)
-        top, bottom = place(rows, torch.amax), place(rows, torch.amin)  # (C, 1)
-        high, low = rows.gather(1, top), rows.gather(1, bottom)
-        top = torch.where(high >= -low, top, bottom)
+        if not alike:
+            rows = v.reshape(s.numel(), -1)
+            peak = peaks(rows)  # of chunks in the order of `flat`
+        top = place_of_peak(rows, peak)  # (C, 1)
         # A channel of zeros has the stand-in scale 1 and sign(0) = 0: nothing flows.
-        share = torch.where(high >= -low, high, low).sign() * (ds.reshape(-1, 1) / ctx.n)
+        share = rows.gather(1, top).sign() * (ds.reshape(-1, 1) / ctx.n)
         flat.scatter_add_(1, top, share.to(dv.dtype))
         dv = dv if alike else flat.reshape(dv.shape)
-        return dv, None, None, None, None
+        return dv, None, None, None, None, None
 
 
 def _affine_forward(v: Tensor, s: Tensor, z: Tensor | None, lo: int, hi: int) -> Tensor:
@@ -212,7 +218,7 @@ def fake_quantize_anchored(
     return _Anchored.apply(v, s, anchor, floor)
 
 
-def fake_quantize_symmetric(v: Tensor, s: Tensor, bits: int) -> Tensor:
+def fake_quantize_symmetric(v: Tensor, s: Tensor, peak: Tensor, bits: int) -> Tensor:
     """Quantize to -2^(b-1)..2^(b-1)-1 with s = max|v|/((2^b-1)/2), gradient through the maximum.
 
     As official SSQL computes its weight scale, which it does not detach (SPEC A.4): the largest weight
@@ -221,10 +227,11 @@ def fake_quantize_symmetric(v: Tensor, s: Tensor, bits: int) -> Tensor:
     Args:
         v: weights; dimension 0 is the channel where `s` has more than one element.
         s: the scale of `v`, detached, 1 for a channel of zeros.
+        peak: `peaks` of the rows of `v`, detached.
         bits: b.
     """
     half = 2 ** (bits - 1)
-    return _Symmetric.apply(v, s, -half, half - 1, (2**bits - 1) / 2)
+    return _Symmetric.apply(v, s, peak, -half, half - 1, (2**bits - 1) / 2)
 
 
 class _Lsq(torch.autograd.Function):

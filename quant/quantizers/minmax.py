@@ -13,6 +13,7 @@ from quant.primitives import (
     fake_quantize,
     fake_quantize_anchored,
     fake_quantize_symmetric,
+    peaks,
 )
 from quant.quantizers.base import Quantizer, one_of, register
 from quant.quantizers.observers import Observer
@@ -67,6 +68,11 @@ class MinMax(Quantizer):
             raise ValueError(
                 f"rounding 'floor' has no meaning for scheme {scheme!r}; no quantizer was made. Use "
                 "scheme 'zero_anchored' or 'min_anchored'."
+            )
+        if scale_gradient and (scheme, range) != ("symmetric", "call"):
+            raise ValueError(
+                f"scale_gradient has no meaning for scheme {scheme!r} with range {range!r}; no "
+                "quantizer was made. Use scheme 'symmetric' and range 'call', or leave it out."
             )
         self.scheme, self.range, self.rounding = scheme, range, rounding
         self.scale_gradient, self.momentum = scale_gradient, momentum
@@ -186,14 +192,20 @@ class MinMax(Quantizer):
         return s, self._zero_point(s, low)
 
     def _quantize(self, x: Tensor) -> Tensor:
-        if self.scale_gradient and self.scheme == "symmetric" and torch.is_grad_enabled():
-            return fake_quantize_symmetric(x, self._scale_of(*self._ranges(x)), self._bits)
+        if self.scale_gradient and torch.is_grad_enabled():
+            return self._quantize_attached(x)
         low, high = self._ranges(x)
         s = self._scale_of(low, high)
         if self.scheme in ("symmetric", "affine"):
             return fake_quantize(x, s, self._zero_point(s, low), *self.levels())
         anchor = low if self.scheme == "min_anchored" else None
         return fake_quantize_anchored(x, s, anchor, floor=self.rounding == "floor")
+
+    def _quantize_attached(self, x: Tensor) -> Tensor:
+        """Quantize by the largest magnitudes of `x`, and let the scale's gradient reach them."""
+        peak = peaks(fused.rows(x.detach(), self.channels or 1))
+        high = peak.amax(1).reshape(self.scale_shape)
+        return fake_quantize_symmetric(x, self._scale_of(-high, high), peak, self._bits)
 
     @torch.no_grad()
     def codes(self, x: Tensor) -> Tensor:

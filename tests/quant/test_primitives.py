@@ -5,7 +5,14 @@ import math
 import pytest
 import torch
 
-from quant.primitives import fake_quantize, fake_quantize_anchored, interval, lsq, place
+from quant.primitives import (
+    fake_quantize,
+    fake_quantize_anchored,
+    interval,
+    lsq,
+    peaks,
+    place_of_peak,
+)
 
 BITS = [1, 2, 3, 4, 5, 8, 12, 16]
 
@@ -209,7 +216,8 @@ def test_keeps_only_the_input_for_the_backward_pass(function):
 
 
 @pytest.mark.parametrize("width", [5, 27, 64, 128, 576])
-def test_place_is_the_first_index_of_an_extreme(width):
+def test_peaks_and_their_place_are_those_of_the_magnitudes(width):
     rows = torch.randint(-20, 20, (9, width)).float()  # with ties
-    assert torch.equal(place(rows, torch.amax).squeeze(1), rows.argmax(1))
-    assert torch.equal(place(rows, torch.amin).squeeze(1), rows.argmin(1))
+    peak = peaks(rows)
+    assert torch.equal(peak.amax(1), rows.abs().amax(1))
+    assert torch.equal(place_of_peak(rows, peak).squeeze(1), rows.abs().argmax(1))
