@@ -24,6 +24,12 @@ ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.GELU, nn.SiLU, nn.Hardswish, nn.PReLU, nn.L
 _NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)
 _PASSING = (nn.Identity, nn.Dropout)
 
+# What `quantize` gives a module.
+_ADDED = (
+    *("w_quant", "a_quant", "out_scale"),
+    *("rule", "policy_fingerprint", "quantizes_output", "_reused"),
+)
+
 # Last component of the names under which networks keep their classifier or predictors.
 LAST_NAMES = frozenset(
     {
@@ -40,7 +46,8 @@ def quantize(
     """Quantize the layers of `model` that `policy` names, in place, and return it.
 
     Each convolution and linear layer's class is changed; weights keep their state-dict names. Load
-    weights before this call: learned weight scales are set from the weights that are there.
+    weights before this call: learned weight scales are set from the weights that are there. Called again
+    with the same policy, it only sets the precision.
 
     Args:
         model: any network.
@@ -48,13 +55,17 @@ def quantize(
         precision: bits to start at; FP leaves every output bit-equal.
 
     Raises:
-        ValueError: the model is already quantized, or the policy finds nothing to quantize.
+        ValueError: another policy has quantized the model, or this one finds nothing to quantize.
     """
     policy = get_policy(policy)
-    if any(isinstance(module, Quantized) for module in model.modules()):
+    before = {m.policy_fingerprint for m in model.modules() if isinstance(m, Quantized)}
+    if before == {policy.fingerprint}:
+        set_precision(model, precision)
+        return model
+    if before:
         raise ValueError(
-            "this model is already quantized; nothing was changed. Call dequantize(model) first, or "
-            "set_precision(model, ...) to change its bits."
+            f"this model is already quantized, by another policy than {policy.name!r}; nothing was "
+            "changed. Call dequantize(model) first."
         )
     outputs = policy.activation_side == "output"
     bare = _bare_layers(model) if outputs else set()
@@ -122,7 +133,7 @@ def _quantize_module(
     if rule == Rule(FULL, FULL):
         return False
     module.__class__ = quantized_class(mixin, type(module))
-    module.rule = rule
+    module.rule, module.policy_fingerprint = rule, policy.fingerprint
     module.w_quant = module.a_quant = module.out_scale = None
     if rule.weight != FULL:
         weight = module.weight
@@ -169,7 +180,7 @@ def dequantize(model: nn.Module) -> nn.Module:
     for module in list(model.modules()):
         if isinstance(module, Quantized):
             base = module.base
-            for name in ("w_quant", "a_quant", "out_scale", "rule", "quantizes_output", "_reused"):
+            for name in _ADDED:
                 module._modules.pop(name, None)
                 module.__dict__.pop(name, None)
             module.__class__ = base

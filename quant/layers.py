@@ -19,10 +19,11 @@ from quant.quantizers import Quantizer
 
 
 class Quantized:
-    """What every quantized module has: its rule, its quantizers, and the class it had before."""
+    """What every quantized module has: rule, policy, quantizers, and the class it had before."""
 
     base: type[nn.Module]
     rule: Rule
+    policy_fingerprint: str
     w_quant: Quantizer | None
     a_quant: Quantizer | None
 

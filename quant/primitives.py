@@ -114,17 +114,16 @@ class _Symmetric(torch.autograd.Function):
         v, s, peak = ctx.saved_tensors
         dv, ds = _affine_backward(v, g, s, None, ctx.lo, ctx.hi, True)
         alike = fused.fits(v, dv)
-        rows = fused.rows(v, s.numel())
-        flat = fused.rows(dv, s.numel()) if alike else dv.reshape(s.numel(), -1)
-        if not alike:
-            rows = v.reshape(s.numel(), -1)
-            peak = peaks(rows)  # of chunks in the order of `flat`
+        if alike:
+            rows, flat = fused.rows(v, s.numel()), fused.rows(dv, s.numel())
+        else:  # their elements may lie in different orders: those of the shape
+            rows, flat = v.reshape(s.numel(), -1), dv.reshape(s.numel(), -1)
+            peak = peaks(rows)
         top = place_of_peak(rows, peak)  # (C, 1)
         # A channel of zeros has the stand-in scale 1 and sign(0) = 0: nothing flows.
         share = rows.gather(1, top).sign() * (ds.reshape(-1, 1) / ctx.n)
         flat.scatter_add_(1, top, share.to(dv.dtype))
-        dv = dv if alike else flat.reshape(dv.shape)
-        return dv, None, None, None, None, None
+        return dv if alike else flat.reshape(dv.shape), None, None, None, None, None
 
 
 def _affine_forward(v: Tensor, s: Tensor, z: Tensor | None, lo: int, hi: int) -> Tensor:

@@ -261,10 +261,21 @@ def test_a_quantized_checkpoint_resumes():
     assert torch.equal(other(IMAGES), net(IMAGES))
 
 
-def test_quantizing_twice_is_refused():
+def test_quantizing_twice_by_one_policy_is_quantizing_once():
+    net = quantize(network(), "ssql", Precision(4, 4))
+    calibrate(net, [IMAGES])
+    out, modules, state = net(IMAGES), dict(net.named_modules()), net.state_dict()
+    assert quantize(net, "ssql", Precision(4, 4)) is net
+    assert dict(net.named_modules()) == modules and net.state_dict().keys() == state.keys()
+    assert torch.equal(net(IMAGES), out)
+    quantize(net, "ssql")  # at full precision now
+    assert torch.equal(net(IMAGES), dequantize(net)(IMAGES))
+
+
+def test_quantizing_by_a_second_policy_is_refused():
     net = quantize(network(), "ssql")
-    with pytest.raises(ValueError, match="already quantized"):
-        quantize(net, "ssql")
+    with pytest.raises(ValueError, match="already quantized, by another policy"):
+        quantize(net, "lsq")
 
 
 def test_a_policy_that_finds_nothing_is_refused():
