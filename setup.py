@@ -17,6 +17,7 @@ setup(
         include=[
             f"{name}{suffix}"
             for name in (
+                "runtime",
                 "quant",
                 "data",
                 "backbones",

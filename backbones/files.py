@@ -16,7 +16,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from backbones.atomic import atomic
+from runtime.atomic import atomic
 
 META_KEY = "lowbit_bench"  # where our own files describe themselves
 

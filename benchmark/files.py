@@ -4,7 +4,7 @@ import hashlib
 import os
 from pathlib import Path
 
-from backbones.atomic import atomic
+from runtime.atomic import atomic
 
 _hashes: dict[tuple[str, int, int], str] = {}
 

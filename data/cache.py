@@ -1,11 +1,11 @@
 """Small files kept beside a user's images: written whole or not at all, never a reason to fail."""
 
 import logging
-import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
+
+from runtime.atomic import atomic
 
 FOLDER = ".lowbit"  # beside train/
 
@@ -22,14 +22,7 @@ def keep(file: Path, write: Callable[[BinaryIO], object], *, otherwise: str) -> 
     """
     try:
         file.parent.mkdir(exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
-        try:
-            with os.fdopen(handle, "wb") as out:
-                write(out)
-            os.chmod(temporary, 0o644)  # the next to read it may be another user
-            os.replace(temporary, file)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        with atomic(file) as out:
+            write(out)
     except OSError as error:  # a read-only folder, a full disk
         _logger.warning("%s could not be kept (%s): the next start %s.", file, error, otherwise)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from backbones.atomic import atomic
+from runtime.atomic import atomic
 
 FORMAT = "lowbit-detector-1"
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from backbones.atomic import atomic
+from runtime.atomic import atomic
 
 _logger = logging.getLogger(__name__)
 

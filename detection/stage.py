@@ -9,7 +9,6 @@ from typing import Any
 from torch import nn
 
 from backbones import create_backbone
-from backbones.atomic import atomic
 from backbones.runtime import resolve_device
 from detection.datasets import DetectionSet, load_detection, scenes_sha256
 from detection.engines import Engine, get_engine, resolve_engine
@@ -18,6 +17,7 @@ from detection.files import read_detector, restore_detector, save_detector
 from detection.preparation import Start, bottom_up, start_from_backbone, start_from_detector
 from detection.recipe import Recipe
 from quant import quantize
+from runtime.atomic import atomic
 
 VERSION = 1  # of the protocol; raised when the same recipe comes to mean other numbers
 

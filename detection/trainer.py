@@ -22,7 +22,6 @@ from detectron2.solver.build import maybe_add_gradient_clipping
 from detectron2.utils import comm
 from torch import nn
 
-from backbones.atomic import atomic
 from detection.assembly import build_detector, calibration_batches, start_from
 from detection.catalog import Mapper, SceneEvaluator
 from detection.config import quantization, solver
@@ -32,6 +31,7 @@ from detection.preparation import initialize, quantize_detector
 from detection.recorder import diverged
 from detection.sampler import ResumableSampler
 from detection.solver import build_optimizer
+from runtime.atomic import atomic
 
 
 class StrictCheckpointer(DetectionCheckpointer):

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from backbones.atomic import atomic
+from runtime.atomic import atomic
 
 STATE = "last.pth"
 

@@ -9,13 +9,14 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 ALLOWED = {
+    "runtime": set(),
     "quant": set(),
-    "data": set(),
-    "backbones": {"quant"},
-    "pretrain": {"quant", "backbones", "data"},
-    "transfer": {"quant", "backbones", "data"},
-    "detection": {"quant", "backbones", "data"},
-    "benchmark": {"quant", "backbones", "data", "pretrain", "transfer", "detection"},
+    "data": {"runtime"},
+    "backbones": {"runtime", "quant"},
+    "pretrain": {"runtime", "quant", "backbones", "data"},
+    "transfer": {"runtime", "quant", "backbones", "data"},
+    "detection": {"runtime", "quant", "backbones", "data"},
+    "benchmark": {"runtime", "quant", "backbones", "data", "pretrain", "transfer", "detection"},
 }
 
 
@@ -37,6 +38,18 @@ def test_package_imports_only_what_stands_to_its_left(package):
     forbidden = (set(ALLOWED) | {"tools"}) - ALLOWED[package] - {package}
     wrong = {str(f.relative_to(ROOT)): imported(f) & forbidden for f in files}
     assert {f: names for f, names in wrong.items() if names} == {}
+
+
+@pytest.mark.parametrize("tool", ["run_all", "pretrain", "transfer", "leaderboard", "check"])
+def test_help_does_not_wait_for_torch(tool):
+    code = (
+        "import runpy, sys; sys.argv[1:] = ['--help']\n"
+        f"try: runpy.run_path({str(ROOT / 'tools' / f'{tool}.py')!r}, run_name='__main__')\n"
+        "except SystemExit: pass\n"
+        "assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
 
 
 def test_detectron2_and_ray_stay_in_their_rooms():

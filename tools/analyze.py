@@ -42,8 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Imported here so that --help does not wait for torch.
     import torch
 
-    from backbones.preemption import Preempted
     from quant import keep_freed_memory
+    from runtime.preemption import Preempted
 
     torch.set_num_threads(args.threads)
     keep_freed_memory()

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from backbones.atomic import atomic
+from runtime.atomic import atomic
 
 _logger = logging.getLogger(__name__)
 

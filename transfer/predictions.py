@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from backbones.atomic import atomic
+from runtime.atomic import atomic
 
 FILE = "predictions.parquet"
 _FACTS = b"lowbit-bench"

@@ -12,10 +12,10 @@ import torch.multiprocessing as mp
 from torch import nn
 
 from backbones import create_backbone
-from backbones.preemption import Preempted
 from data.sources import view_source
 from pretrain import Recipe, building, distributed, run, trainer
 from pretrain.frameworks import create_framework
+from runtime.preemption import Preempted
 
 STILL = {"scale": (1, 1), "ratio": (1, 1), "flip": 0, "jitter_p": 0, "gray_p": 0}
 CPU = torch.device("cpu")

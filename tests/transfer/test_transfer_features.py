@@ -128,7 +128,7 @@ def test_a_file_that_was_not_finished_is_not_there(quantized, few_digits, tmp_pa
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("backbones.atomic.os.replace", stops)
+        patch.setattr("runtime.atomic.os.replace", stops)
         with pytest.raises(KeyboardInterrupt):
             _cached(quantized, tmp_path)(few_digits, "FP")
     assert not list(tmp_path.iterdir())

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from backbones.preemption import SIGNALS, Preempted, stop_requests
+from runtime.preemption import SIGNALS, Preempted, stop_requests
 
 
 @pytest.mark.parametrize("signum", SIGNALS)
