@@ -2,13 +2,15 @@
 
 A folder of `<key>.npy`, float32 (N, D), each beside `<key>.json`, the facts whose SHA-256 the key
 is. A file is written under another name, synced and renamed, so that a reader finds all of it or
-none; whoever shares the folder may write the same file at the same time. It can be deleted whenever
-nothing runs.
+none; whoever shares the folder may write the same file at the same time. Files that were not read for
+longest give way once the folder is larger than LOWBIT_CACHE_GB (64 unless it is set); whoever has one
+mapped keeps it. The folder can be deleted at any time.
 """
 
 import hashlib
 import json
 import logging
+import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -28,10 +30,13 @@ class FeatureCache:
     Args:
         folder: made when something is kept.
         facts: of all features that go through this object.
+
+    Raises:
+        ValueError: LOWBIT_CACHE_GB is no number.
     """
 
     def __init__(self, folder: Path, facts: Mapping[str, Any]) -> None:
-        self.folder, self.facts = folder, dict(facts)
+        self.folder, self.facts, self.limit = folder, dict(facts), _limit()
 
     def get(self, facts: Mapping[str, Any], compute: Callable[[], Iterator[Tensor]]) -> Tensor:
         """Return features (N, D) on the CPU, mapped from their file.
@@ -43,15 +48,51 @@ class FeatureCache:
         known = {**self.facts, **facts}
         text = json.dumps(known, sort_keys=True, indent=1)
         path = self.folder / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.npy"
-        if not path.exists():
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with atomic(path.with_suffix(".json")) as file:
-                file.write(text.encode())
-            with atomic(path) as file:
-                _write_rows(file, compute(), known["count"])
-            _logger.info("computed %s (%.1f MB)", path, path.stat().st_size / 1e6)
-        # Mapped copy-on-write: torch wants to be allowed to write, and the file must not change.
+        found = _mapped(path)
+        if found is not None:
+            return found
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with atomic(path.with_suffix(".json")) as file:
+            file.write(text.encode())
+        with atomic(path) as file:
+            _write_rows(file, compute(), known["count"])
+        found = _mapped(path)
+        _logger.info("computed %s (%.1f MB)", path, found.nbytes / 1e6)
+        _give_way(self.folder, limit=self.limit)
+        return found
+
+
+def _mapped(path: Path) -> Tensor | None:
+    """Return a file's features, or None where there is no file; it counts as read now."""
+    try:
+        os.utime(path)
+        # Copy-on-write: torch wants to be allowed to write, and the file must not change.
         return torch.from_numpy(np.load(path, mmap_mode="c"))
+    except FileNotFoundError:
+        return None
+
+
+def _give_way(folder: Path, *, limit: float) -> None:
+    """Delete the files not read for longest until `folder` holds no more than `limit` bytes."""
+    kept = 0
+    with os.scandir(folder) as entries:
+        files = [(e.stat(), Path(e)) for e in entries if e.name.endswith(".npy")]
+    for stat, file in sorted(files, key=lambda found: -found[0].st_mtime):
+        kept += stat.st_size
+        if kept > limit:
+            file.unlink(missing_ok=True)
+            file.with_suffix(".json").unlink(missing_ok=True)
+
+
+def _limit() -> float:
+    text = os.environ.get("LOWBIT_CACHE_GB", "64")
+    try:
+        return float(text) * 1e9
+    except ValueError:
+        raise ValueError(
+            f"LOWBIT_CACHE_GB is {text!r}, which is no number; no feature was computed. "
+            "Set it to the gigabytes that cached features may take."
+        ) from None
 
 
 def state_sha256(model: nn.Module) -> str:

@@ -1,6 +1,7 @@
 """Features of a frozen backbone: nothing moves, nothing depends on the chunks, weights have b bits."""
 
 import copy
+import os
 
 import pytest
 import torch
@@ -151,3 +152,29 @@ def test_a_weight_channel_has_at_most_2_to_the_b_values(quantized, precision):
     assert all(count <= 2**bits for count in counts[1:])
     if bits <= 4:  # few enough levels for 72 and 108 weights a channel to need most of them
         assert all(count > 2 ** (bits - 1) for count in counts[1:])
+
+
+def test_the_features_not_read_for_longest_give_way_and_a_mapped_set_stays(
+    quantized, few_digits, tmp_path, monkeypatch
+):
+    size = 200 * quantized.num_features * 4  # bytes
+    monkeypatch.setenv("LOWBIT_CACHE_GB", str(2.5 * size / 1e9))  # room for two
+    features = _cached(quantized, tmp_path)
+    first = features(few_digits, "FP")
+    kept = first.clone()
+    for age, file in enumerate(sorted(tmp_path.glob("*.npy"))):
+        os.utime(file, (age, age))
+    features(few_digits, "5w5a")
+    features(few_digits, "4w4a")
+    files = {file.suffix for file in tmp_path.iterdir()}
+    assert files == {".npy", ".json"} and len(list(tmp_path.iterdir())) == 4
+    assert first.equal(kept)  # its file is gone, what is mapped is not
+    assert features(few_digits, "FP").equal(kept)  # and it is computed anew
+
+
+def test_a_bound_that_is_no_number_is_refused_before_anything_is_computed(
+    quantized, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("LOWBIT_CACHE_GB", "lots")
+    with pytest.raises(ValueError, match="no feature was computed"):
+        _cached(quantized, tmp_path)
