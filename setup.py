@@ -30,6 +30,7 @@ setup(
         ]
     ),
     package_data={
+        "quant": ["kernels.c"],
         "data": ["splits/*.json"],
         "benchmark": ["page/*", "page/**/*", "reference/*.csv"],
     },

@@ -2,10 +2,11 @@
 
 `primitives` computes with a handful of eager operations, each a pass over memory and, on a GPU, a
 kernel launch. Here the same formulas are one kernel forward and one backward. They are used for CUDA
-tensors as a matter of course, and on a CPU when asked for, because compiling takes some ten seconds in
-a new process and gains a few percent there: `use_fused_kernels(True)`, or LOWBIT_FUSED=1.
-`use_fused_kernels(False)` and LOWBIT_FUSED=0 turn them off everywhere. Without a compiler the eager
-route stays, with a warning.
+tensors as a matter of course. On a CPU the C kernels of `native` take float32 tensors at once, where
+torch spends three to twelve seconds of a new process on compiling; what those do not take (half types,
+transition-rate steps) is compiled there when asked for, by `use_fused_kernels(True)` or LOWBIT_FUSED=1.
+`use_fused_kernels(False)` and LOWBIT_FUSED=0 turn all of them off. Without a compiler the eager route
+stays, with a warning.
 
 One compilation serves every shape and bit-width: kernels see a dense tensor as one dimension (or as
 (C, K) where there is a scale a channel), detached, and bit-widths as numbers in a tensor. Compiled on
@@ -32,19 +33,27 @@ _setting = os.environ.get("LOWBIT_FUSED", "").lower()
 if _setting not in _SETTINGS:
     raise ValueError(
         f"LOWBIT_FUSED is {_setting!r}; nothing was started. Set it to 1 (fused kernels everywhere), 0 "
-        "(nowhere) or auto (on CUDA)."
+        "(nowhere) or auto (wherever they need no warming up, and on CUDA)."
     )
 _wanted: bool | None = _SETTINGS[_setting]
 
 
 def use_fused_kernels(wanted: bool | None) -> None:
-    """Use the fused kernels in this process: everywhere, nowhere, or (None) on CUDA only."""
+    """Use fused kernels in this process: everywhere, nowhere, or (None) wherever they pay at once.
+
+    None means those compiled by torch on CUDA, and on a CPU those of `native`.
+    """
     global _wanted
     _wanted = wanted
 
 
+def wanted() -> bool:
+    """Whether kernels that need no warming up are used: unless all were turned off."""
+    return _wanted is not False
+
+
 def fused_kernels(device: torch.device | str = "cpu") -> bool:
-    """Whether quantizers use fused kernels for tensors on `device`."""
+    """Whether kernels compiled by torch are used for tensors on `device`."""
     kind = torch.device(device).type
     return (kind == "cuda" if _wanted is None else _wanted) and _can_compile(kind)
 

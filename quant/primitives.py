@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from quant import fused
+from quant import fused, native
 
 
 def wide(x: Tensor) -> Tensor:
@@ -52,6 +52,8 @@ def peaks(rows: Tensor) -> Tensor:
     vectorized on a CPU and takes ten times as long.
     """
     channels, width = rows.shape
+    if native.takes(rows):
+        return native.largest_magnitudes(rows)
     chunks = rows.reshape(-1, width if width % _CHUNK else _CHUNK)
     if _is_fused(rows):
         found = fused.chunk_peaks(chunks)
@@ -113,6 +115,9 @@ class _Symmetric(torch.autograd.Function):
     def backward(ctx, g: Tensor):
         v, s, peak = ctx.saved_tensors
         dv, ds = _affine_backward(v, g, s, None, ctx.lo, ctx.hi, True)
+        if peak.numel() == s.numel() and native.takes(v, dv, scales=(s,)):
+            native.add_at_peak(v, dv, ds, peak, ctx.n)
+            return dv, None, None, None, None, None
         alike = fused.fits(v, dv)
         if alike:
             rows, flat = fused.rows(v, s.numel()), fused.rows(dv, s.numel())
@@ -127,6 +132,8 @@ class _Symmetric(torch.autograd.Function):
 
 
 def _affine_forward(v: Tensor, s: Tensor, z: Tensor | None, lo: int, hi: int) -> Tensor:
+    if native.takes(v, scales=(s, z)):
+        return native.affine_forward(v, s, z, lo, hi)
     if _is_fused(v):
         tensors = fused.column(s), _zero_column(z, s), fused.bounds(lo, hi, v.device)
         return fused.unflat(fused.affine_forward(fused.flat(v, s), *tensors), v)
@@ -142,6 +149,10 @@ def _affine_backward(
     v: Tensor, g: Tensor, s: Tensor, z: Tensor | None, lo: int, hi: int, scale: bool
 ) -> tuple[Tensor, Tensor | None]:
     """Return the gradients of v and, if `scale`, of s."""
+    if native.takes(v, g, scales=(s, z)):
+        if scale:
+            return native.affine_backward_scale(v, g, s, z, lo, hi)
+        return native.affine_backward(v, g, s, z, lo, hi), None
     if _is_fused(v, g):
         tensors = fused.column(s), _zero_column(z, s), fused.bounds(lo, hi, v.device)
         flat = fused.flat(v, s), fused.flat(g, s)
@@ -240,6 +251,8 @@ class _Lsq(torch.autograd.Function):
     def forward(ctx, v: Tensor, s: Tensor, q_n: int, q_p: int, grad_scale: float) -> Tensor:
         ctx.save_for_backward(v, s)
         ctx.q_n, ctx.q_p, ctx.grad_scale = q_n, q_p, grad_scale
+        if native.takes(v, scales=(s,)):
+            return native.lsq_forward(v, s, -q_n, q_p)
         if _is_fused(v):
             bounds = fused.bounds(-q_n, q_p, v.device)
             out = fused.lsq_forward(fused.flat(v, s), fused.column(s), bounds)
@@ -250,6 +263,9 @@ class _Lsq(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, g: Tensor):
         v, s = ctx.saved_tensors
+        if all(ctx.needs_input_grad[:2]) and native.takes(v, g, scales=(s,)):
+            dv, ds = native.lsq_backward(v, g, s, -ctx.q_n, ctx.q_p)
+            return dv, ds.mul_(ctx.grad_scale), None, None, None
         if all(ctx.needs_input_grad[:2]) and _is_fused(v, g):
             bounds = fused.bounds(-ctx.q_n, ctx.q_p, v.device)
             flat = fused.flat(v, s), fused.flat(g, s)
@@ -298,6 +314,8 @@ class _Interval(torch.autograd.Function):
     def forward(ctx, x: Tensor, s: Tensor, alpha: int, beta: int, gamma: int) -> Tensor:
         ctx.save_for_backward(x, s)
         ctx.alpha, ctx.beta, ctx.gamma = alpha, beta, gamma
+        if native.takes(x, scales=(s,)):
+            return native.interval_forward(x, s, alpha, beta, gamma)
         if _is_fused(x):
             numbers = fused.bounds(alpha, beta, x.device), fused.bounds(gamma, 0, x.device)
             out = fused.interval_forward(fused.flat(x, s), fused.column(s), *numbers)
@@ -309,6 +327,9 @@ class _Interval(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, g: Tensor):
         x, s = ctx.saved_tensors
+        if all(ctx.needs_input_grad[:2]) and native.takes(x, g, scales=(s,)):
+            low, high = (beyond(b, o, x.dtype) for b, o in ((ctx.alpha, -1), (ctx.beta, 1)))
+            return *native.interval_backward(x, g, s, low, high, ctx.gamma), None, None, None
         if all(ctx.needs_input_grad[:2]) and _is_fused(x, g):
             bounds = fused.bounds(ctx.alpha, ctx.beta, x.device)
             gamma = fused.bounds(ctx.gamma, 0, x.device)

@@ -1,0 +1,207 @@
+"""The C kernels compute what the eager route computes, bit for bit where nothing is summed."""
+
+import math
+import subprocess
+
+import pytest
+import torch
+
+from backbones import create_backbone
+from quant import Precision, calibrate, fused, native, quantize, use_fused_kernels
+from quant.primitives import fake_quantize, fake_quantize_symmetric, interval, lsq, peaks
+
+OPERATORS = {
+    "lsq": lambda v, s, b: lsq(v, s, 2 ** (b - 1), 2 ** (b - 1) - 1, 0.1),
+    "affine": lambda v, s, b: fake_quantize(v, s, None, -(2 ** (b - 1)), 2 ** (b - 1) - 1),
+    "affine with a zero-point": lambda v, s, b: fake_quantize(
+        v, s, torch.full_like(s, 3.0), 0, 2**b - 1
+    ),
+    "interval": lambda v, s, b: interval(v, s, -(2 ** (b - 1)), 2 ** (b - 1) - 1, 2 ** (b - 1)),
+}
+TENSORS = {
+    "dense": (lambda: torch.randn(6, 4, 5, 5), (1,)),
+    "several spans": (lambda: torch.randn(3, 5001), (1,)),
+    "channels_last": (
+        lambda: torch.randn(6, 4, 5, 5).to(memory_format=torch.channels_last),
+        (1, 1, 1, 1),
+    ),
+    "a scale a channel": (lambda: torch.randn(6, 4, 3, 3), (6, 1, 1, 1)),
+    "a scale a long channel": (lambda: torch.randn(3, 4097), (3, 1)),
+    "one element": (lambda: torch.randn(1), (1,)),
+}
+
+
+@pytest.fixture
+def switch():
+    before = fused._wanted
+    use_fused_kernels(None)
+    if not native.takes(torch.ones(2)):
+        use_fused_kernels(before)
+        pytest.skip("there is no C compiler: quantizers run eagerly")
+    yield use_fused_kernels
+    use_fused_kernels(before)
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """Names of the kernels that were called."""
+    names = []
+    for name in native._ARGUMENTS:
+        plain = getattr(native, name)
+        monkeypatch.setattr(
+            native, name, lambda *a, name=name, plain=plain: names.append(name) or plain(*a)
+        )
+    return names
+
+
+def run(operator, v, s, bits, upstream):
+    v = v.detach().clone(memory_format=torch.preserve_format).requires_grad_()
+    s = s.detach().clone().requires_grad_()
+    y = OPERATORS[operator](v, s, bits)
+    return y.detach(), *torch.autograd.grad(y, (v, s), upstream)
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize("name", TENSORS)
+def test_equals_eager_bit_for_bit_but_for_sums(operator, name, switch, calls):
+    torch.manual_seed(0)
+    make, shape = TENSORS[name]
+    v, s = make(), torch.randint(1, 4, shape) / 4
+    v.copy_(torch.where(torch.rand(v.shape) < 0.5, (v * 8).round() / 8, v))  # ties and bounds
+    upstream = torch.randn_like(v)
+    for bits in (1, 2, 4, 8):
+        switch(None)
+        ours = run(operator, v, s, bits, upstream)
+        used = len(calls)
+        switch(False)
+        eager = run(operator, v, s, bits, upstream)
+        assert used == len(calls) > 0  # those and only those
+        for a, b in zip(ours[:2], eager[:2], strict=True):
+            assert torch.equal(a, b) and a.stride() == b.stride()
+        torch.testing.assert_close(ours[2], eager[2], rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_nan_and_infinity_take_the_way_they_take_eagerly(operator, switch):
+    v = torch.tensor([math.nan, math.inf, -math.inf, 0.3])
+    results = []
+    for wanted in (None, False):
+        switch(wanted)
+        results.append(run(operator, v, torch.tensor([0.5]), 4, torch.ones(4))[:2])
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=0, equal_nan=True)
+    switch(None)
+    largest = peaks(torch.stack([v, v.nan_to_num(nan=-math.inf), -v[3].expand(4)]))
+    torch.testing.assert_close(
+        largest.squeeze(1), torch.tensor([math.nan, math.inf, 0.3]), equal_nan=True
+    )
+
+
+@pytest.mark.parametrize("width", [1, 27, 64, 200, 4608])
+def test_the_largest_weight_receives_the_gradient_of_its_scale(width, switch, calls):
+    torch.manual_seed(0)
+    rows = torch.randint(-20, 20, (5, width)).float()  # with ties
+    rows[1] = 0
+    upstream, results = torch.randn(5, width), []
+    for wanted in (None, False):
+        switch(wanted)
+        v = rows.clone().requires_grad_()
+        peak = peaks(rows)
+        largest = peak.amax(1, keepdim=True)
+        s = torch.where(largest > 0, largest / 7.5, 1.0)
+        y = fake_quantize_symmetric(v, s, peak, 4)
+        results.append((y.detach(), *torch.autograd.grad(y, v, upstream)))
+    assert calls == [
+        "largest_magnitudes",
+        "affine_forward",
+        "affine_backward_scale",
+        "add_at_peak",
+    ]
+    assert torch.equal(results[0][0], results[1][0])
+    torch.testing.assert_close(results[0][1], results[1][1], rtol=1e-5, atol=1e-5)
+
+
+def test_sums_do_not_depend_on_the_number_of_threads(switch):
+    torch.manual_seed(0)
+    v, s, upstream = torch.randn(8, 9, 1000), torch.tensor([0.3]), torch.randn(8, 9, 1000)
+    before, results = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            results.append(run("lsq", v, s, 4, upstream))
+    finally:
+        torch.set_num_threads(before)
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+
+def test_leaves_to_other_routes_what_it_cannot_take(switch, calls):
+    one = torch.ones(1)
+    for v in (
+        torch.randn(4, 6).double(),
+        torch.randn(4, 6).bfloat16(),
+        torch.randn(4, 6)[:, ::2],
+        torch.randn(0, 6),
+    ):
+        assert lsq(v, one, 4, 3).shape == v.shape
+    lsq(torch.randn(4, 6), torch.ones(1, 6), 4, 3)  # a scale for each of the wrong axis
+    lsq(torch.randn(4, 6), one.double(), 4, 3)
+    assert not calls
+    torch.compile(lambda v: lsq(v, one, 4, 3), backend="eager", fullgraph=True)(torch.randn(8))
+    assert not calls
+    lsq(torch.randn(4, 6), one, 4, 3)
+    assert calls == ["lsq_forward"]
+
+
+def test_a_gradient_laid_out_otherwise_goes_the_eager_way(switch, calls):
+    v = torch.randn(4, 6, requires_grad=True)
+    s = torch.ones(1, requires_grad=True)
+    lsq(v, s, 4, 3).sum().backward()  # an expanded number
+    assert calls == ["lsq_forward"] and v.grad is not None and s.grad is not None
+
+
+def test_without_a_compiler_or_with_a_failing_one_quantizers_run_eagerly(
+    switch, monkeypatch, tmp_path, caplog
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    broken = tmp_path / "cc"
+    broken.write_text("#!/bin/sh\necho no such option >&2; exit 1\n")
+    broken.chmod(0o755)
+    for compiler, said in ((str(broken), "no such option"), (str(tmp_path / "none"), "")):
+        monkeypatch.setenv("CC", compiler)
+        native._library.cache_clear()
+        try:
+            assert not native.takes(torch.ones(2))
+            assert lsq(torch.ones(2), torch.ones(1), 4, 3).tolist() == [1, 1]
+        finally:
+            native._library.cache_clear()
+        assert said in caplog.text
+    assert not list((tmp_path / "lowbit-bench").glob("*"))
+
+
+def test_is_compiled_once_for_a_machine(switch, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    made, plain = [], subprocess.run
+    monkeypatch.setattr(subprocess, "run", lambda *a, **k: made.append(a) or plain(*a, **k))
+    try:
+        for _ in range(2):
+            native._library.cache_clear()
+            assert native.takes(torch.ones(2))
+    finally:
+        native._library.cache_clear()
+    assert len(made) == 1
+    assert [f.suffix for f in (tmp_path / "lowbit-bench").iterdir()] == [".so"]
+
+
+@pytest.mark.parametrize("policy", ["lsq", "tr", "ssql"])
+def test_a_network_trains_alike(policy, switch, calls):
+    images, grads = torch.randn(4, 3, 32, 32), []
+    for wanted in (None, False):
+        switch(wanted)
+        torch.manual_seed(0)
+        net = quantize(create_backbone("resnet10_slim").eval(), policy, Precision(4, 4))
+        calibrate(net, [images])
+        net(images).square().sum().backward()
+        grads.append(net.layer4[0].conv2.weight.grad)
+    torch.testing.assert_close(*grads, rtol=1e-3, atol=1e-5 * grads[1].abs().max().item())
+    assert calls
