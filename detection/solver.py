@@ -1,7 +1,7 @@
 """The optimizer of a quantized detector, the same for every engine: groups, SGD or SGDT, cosine.
 
-Parameters fall into four roles: `latent` (weights behind a quantizer), `scale` (learned quantizer
-scales: a tenth of the learning rate, no decay; TR supplement), `norm` and `other`.
+Parameters have one of the four roles of `quant.roles`; learned quantizer scales get a tenth of the
+learning rate and no decay (TR supplement).
 """
 
 import math
@@ -12,10 +12,7 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from quant import quantized_layers, target_rate, transition
-
-ROLES = ("other", "norm", "scale", "latent")
-_NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.LocalResponseNorm)
+from quant import parameters_by_role, target_rate, transition
 
 
 @dataclass(frozen=True)
@@ -53,35 +50,17 @@ def parameter_groups(model: nn.Module, solver: Solver) -> list[dict[str, Any]]:
     Each group carries its `role`, which keeps groups with equal numbers apart and is saved with the
     optimizer's state.
     """
-    latent = {id(layer.weight) for layer in quantized_layers(model).values()}
-    norms = {
-        id(parameter)
-        for module in model.modules()
-        if isinstance(module, _NORMS)
-        for parameter in module.parameters(recurse=False)
-    }
-    members: dict[str, list[nn.Parameter]] = {role: [] for role in ROLES}
-    for name, parameter in model.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        if name.rpartition(".")[2] == "q_scale":
-            role = "scale"
-        elif id(parameter) in latent:
-            role = "latent"
-        else:
-            role = "norm" if id(parameter) in norms else "other"
-        members[role].append(parameter)
     lr = {"scale": solver.lr * solver.scale_lr_factor}
     decay = {"scale": 0.0, "norm": solver.weight_decay_norm}
     return [
         {
-            "params": members[role],
+            "params": members,
             "role": role,
             "lr": lr.get(role, solver.lr),
             "weight_decay": decay.get(role, solver.weight_decay),
         }
-        for role in ROLES
-        if members[role]
+        for role, members in parameters_by_role(model).items()
+        if members
     ]
 
 

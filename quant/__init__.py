@@ -28,14 +28,18 @@ from quant.convert import (
     scales,
     set_precision,
 )
+from quant.counting import TransitionCounter
 from quant.fused import fused_kernels, use_fused_kernels
+from quant.latent import latent_statistics
 from quant.layers import reuse_weights
 from quant.memory import keep_freed_memory
 from quant.policy import QuantizerSpec, QuantPolicy, Rule, get_policy, list_policies
 from quant.precision import FP, Precision
 from quant.quantizers import LSQ, QUANTIZERS, Interval, MinMax, Quantizer, register
 from quant.report import bitops, explain, size_bytes
-from quant.transition import target_rate, transition
+from quant.roles import parameters_by_role
+from quant.targets import target_rate
+from quant.transition import transition
 
 __all__ = [
     "FP",
@@ -48,6 +52,7 @@ __all__ = [
     "Quantizer",
     "QuantizerSpec",
     "Rule",
+    "TransitionCounter",
     "bitops",
     "calibrate",
     "dequantize",
@@ -55,8 +60,10 @@ __all__ = [
     "fused_kernels",
     "get_policy",
     "keep_freed_memory",
+    "latent_statistics",
     "list_policies",
     "observe",
+    "parameters_by_role",
     "quantize",
     "quantized_layers",
     "quantizers",

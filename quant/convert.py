@@ -11,6 +11,7 @@ from quant.layers import (
     ActivationQuantized,
     OutputScale,
     Quantized,
+    Switchable,
     WeightQuantized,
     quantized_class,
 )
@@ -218,7 +219,7 @@ def set_precision(model: nn.Module, precision: Precision | str) -> None:
     """Set the bits of every quantizer in `model`; FP turns all of them off exactly."""
     precision = Precision.parse(precision)
     for module in model.modules():
-        if isinstance(module, Quantized):
+        if isinstance(module, Switchable):
             module.set_precision(precision)
 
 

@@ -3,8 +3,8 @@
 `primitives` computes with a handful of eager operations, each a pass over memory and, on a GPU, a
 kernel launch. Here the same formulas are one kernel forward and one backward. They are used for CUDA
 tensors as a matter of course. On a CPU the C kernels of `native` take float32 tensors at once, where
-torch spends three to twelve seconds of a new process on compiling; what those do not take (half types,
-transition-rate steps) is compiled there when asked for, by `use_fused_kernels(True)` or LOWBIT_FUSED=1.
+torch spends three to twelve seconds of a new process on compiling; what those do not take (half types)
+is compiled there when asked for, by `use_fused_kernels(True)` or LOWBIT_FUSED=1.
 `use_fused_kernels(False)` and LOWBIT_FUSED=0 turn all of them off. Without a compiler the eager route
 stays, with a warning.
 
@@ -203,27 +203,54 @@ def interval_backward(
 
 
 @kernel
-def sgd_transition_step(
+def _sgd_transition_step(
     w: Tensor,
     g: Tensor,
     momentum: Tensor,
-    code: Tensor,
+    old: Tensor,
+    new: Tensor,
     u: Tensor,
-    s: Tensor,
+    inverse: Tensor,
     hyper: Tensor,
     b: Tensor,
-    gamma: Tensor,
 ) -> Tensor:
     """Step one layer's latent weights by SGD at rate U; return how many codes changed.
 
     d = g + λ_wd w;  v = μ v + d;  w = w - U v;  then the new codes against the old, all in one pass.
-    `w`, `momentum` and `code` are changed in place; hyper is (λ_wd, μ).
+    `w`, `momentum` and `new` are overwritten; `inverse` is γ/s, hyper is (λ_wd, μ). The new codes have
+    a buffer of their own: written over the old ones, they would take a second pass.
     """
     v = momentum * hyper[1] + (g + hyper[0] * w)
     stepped = w - u * v
-    now = _clip(stepped * (gamma[0] / s), b).round()
-    changed = torch.where(now == code.float(), 0.0, 1.0).sum()  # integer sums are not vectorized
+    now = _clip(stepped * inverse, b).round()
+    changed = torch.where(now == old.float(), 0.0, 1.0).sum()  # integer sums are not vectorized
     momentum.copy_(v)
     w.copy_(stepped)
-    code.copy_(now.to(code.dtype))
+    new.copy_(now.to(new.dtype))
     return changed
+
+
+def sgd_transition_step(
+    *tensors: Tensor, decay: float, momentum: float, levels: tuple[int, int]
+) -> Tensor:
+    """`_sgd_transition_step` with numbers for hyper and b."""
+    device = tensors[0].device
+    return _sgd_transition_step(*tensors, bounds(decay, momentum, device), bounds(*levels, device))
+
+
+@kernel
+def _blend_transition_step(
+    w: Tensor, start: Tensor, old: Tensor, new: Tensor, share: Tensor, inverse: Tensor, b: Tensor
+) -> Tensor:
+    """Keep `share` of a step that led from `start` to `w`; return how many codes changed."""
+    stepped = torch.lerp(start, w, share)
+    now = _clip(stepped * inverse, b).round()
+    changed = torch.where(now == old.float(), 0.0, 1.0).sum()
+    w.copy_(stepped)
+    new.copy_(now.to(new.dtype))
+    return changed
+
+
+def blend_transition_step(*tensors: Tensor, levels: tuple[int, int]) -> Tensor:
+    """`_blend_transition_step` with numbers for b."""
+    return _blend_transition_step(*tensors, bounds(*levels, tensors[0].device))

@@ -12,6 +12,8 @@
 
 #define SPAN 4096
 #define ACROSS _Pragma("omp parallel for num_threads(threads) if (threads > 1)")
+#define COUNTING \
+    _Pragma("omp parallel for num_threads(threads) if (threads > 1) reduction(+ : changed)")
 #define LANES _Pragma("omp simd")
 #define LANES_SUM _Pragma("omp simd reduction(+ : sum)")
 
@@ -190,4 +192,69 @@ void add_at_peak(const float *v, float *dv, const float *ds, const float *peak, 
         if (i == width || top == 0) continue;
         dv[row * width + i] += copysignf(1, weights[i]) * (ds[row] / levels);
     }
+}
+
+/* Latent weights under transition-rate scheduling: their step, then their codes and how many changed.
+   `inverse` is γ/s and `u` the layer's rate, both read once; old and new are the codes before and
+   after. */
+static inline float code(float w, float inverse, float lo, float hi) {
+    return rintf(clip(w * inverse, lo, hi));
+}
+
+/* a + b x, rounded once where torch rounds it once. */
+static inline float plus(float a, float b, float x) {
+#ifdef __FMA__
+    return __builtin_fmaf(b, x, a);
+#else
+    return a + b * x;
+#endif
+}
+
+/* d = g + decay w; v = mu v + d; w = w - u v. */
+int64_t sgd_transition_step(float *w, const float *g, float *v, const int8_t *old, int8_t *new,
+                            const float *u, const float *inverse, int64_t n, int threads, float decay,
+                            float mu, float lo, float hi) {
+    const float rate = *u, factor = *inverse;
+    int64_t changed = 0;
+    COUNTING
+    for (int64_t k = 0; k < spans(n); k++) {
+        const span p = nth_span(k, n);
+        int sum = 0;
+        LANES_SUM
+        for (int64_t i = p.begin; i < p.end; i++) {
+            const float momentum = v[i] * mu + plus(g[i], w[i], decay);
+            const float weight = plus(w[i], momentum, -rate);
+            const int now = (int)code(weight, factor, lo, hi);
+            sum += now != old[i];
+            v[i] = momentum;
+            w[i] = weight;
+            new[i] = (int8_t)now;
+        }
+        changed += sum;
+    }
+    return changed;
+}
+
+/* Of a step that led from `start` to w, keep `share`. */
+int64_t blend_transition_step(float *w, const float *start, const int8_t *old, int8_t *new,
+                              const float *share, const float *inverse, int64_t n, int threads,
+                              float lo, float hi) {
+    const float part = *share, rest = 1 - part, factor = *inverse;
+    int64_t changed = 0;
+    COUNTING
+    for (int64_t k = 0; k < spans(n); k++) {
+        const span p = nth_span(k, n);
+        int sum = 0;
+        LANES_SUM
+        for (int64_t i = p.begin; i < p.end; i++) {
+            const float way = w[i] - start[i];  /* as torch.lerp goes it */
+            const float weight = part < 0.5f ? start[i] + part * way : w[i] - rest * way;
+            const int now = (int)code(weight, factor, lo, hi);
+            sum += now != old[i];
+            w[i] = weight;
+            new[i] = (int8_t)now;
+        }
+        changed += sum;
+    }
+    return changed;
 }

@@ -18,7 +18,15 @@ from quant.precision import Precision
 from quant.quantizers import Quantizer
 
 
-class Quantized:
+class Switchable:
+    """What follows the precision that is set, whether it quantizes or not."""
+
+    def set_precision(self, precision: Precision) -> None:
+        """Stand at `precision`."""
+        raise NotImplementedError
+
+
+class Quantized(Switchable):
     """What every quantized module has: rule, policy, quantizers, and the class it had before."""
 
     base: type[nn.Module]

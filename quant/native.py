@@ -34,8 +34,8 @@ _FLAGS = (
     *("-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fno-strict-aliasing"),
 )
 _VECTORS = {  # by what torch found; not -march=native: a cluster's machines may share the folder
-    "AVX2": ("-mavx2",),
-    "AVX512": ("-mavx512f", "-mavx512vl", "-mavx512dq", "-mprefer-vector-width=512"),
+    "AVX2": ("-mavx2", "-mfma"),
+    "AVX512": ("-mfma", "-mavx512f", "-mavx512vl", "-mavx512dq", "-mprefer-vector-width=512"),
 }
 _SERIAL = 32768  # elements below which torch's own operations use one thread
 
@@ -51,7 +51,10 @@ _ARGUMENTS = {
     "interval_backward": (*[_POINTER] * 6, *_SIZE, *[_NUMBER] * 3),
     "largest_magnitudes": (*[_POINTER] * 3, *_SIZE),
     "add_at_peak": (*[_POINTER] * 4, _LENGTH, _LENGTH, _NUMBER),
+    "sgd_transition_step": (*[_POINTER] * 7, _LENGTH, ctypes.c_int, *[_NUMBER] * 4),
+    "blend_transition_step": (*[_POINTER] * 6, _LENGTH, ctypes.c_int, *[_NUMBER] * 2),
 }
+_COUNTING = ("sgd_transition_step", "blend_transition_step")
 
 
 @cache
@@ -82,7 +85,7 @@ def _library() -> ctypes.CDLL | None:
         return None
     for name, arguments in _ARGUMENTS.items():
         getattr(library, name).argtypes = arguments
-        getattr(library, name).restype = None
+        getattr(library, name).restype = _LENGTH if name in _COUNTING else None
     return library
 
 
@@ -105,9 +108,18 @@ def takes(*tensors: Tensor, scales: tuple[Tensor | None, ...] = ()) -> bool:
     return fused.fits(*tensors) and _library() is not None
 
 
+def steps(codes: Tensor) -> bool:
+    """Whether the kernels are wanted for the steps of float32 weights that have such codes."""
+    return codes.is_cpu and codes.dtype == torch.int8 and fused.wanted() and _library() is not None
+
+
 def _size(v: Tensor, s: Tensor) -> tuple[int, int, int]:
     n, channels = v.numel(), s.numel()
-    return channels, n // channels, torch.get_num_threads() if n > _SERIAL else 1
+    return channels, n // channels, _threads(n)
+
+
+def _threads(n: int) -> int:
+    return torch.get_num_threads() if n > _SERIAL else 1
 
 
 def _partial_sums(v: Tensor, s: Tensor) -> Tensor:
@@ -190,3 +202,26 @@ def add_at_peak(v: Tensor, dv: Tensor, ds: Tensor, peak: Tensor, levels: float) 
     width = v.numel() // ds.numel()
     places = _at(v), _at(dv), _at(ds), _at(peak)
     _library().add_at_peak(*places, ds.numel(), width, levels)
+
+
+def sgd_transition_step(
+    *tensors: Tensor, decay: float, momentum: float, levels: tuple[int, int]
+) -> int:
+    """Step one layer by SGD at rate U, see `fused.sgd_transition_step`; return how many codes changed.
+
+    Args:
+        tensors: flat weights, gradients, momenta, last and next codes; U and γ/s, (1,).
+    """
+    n = tensors[0].numel()
+    numbers = decay, momentum, *levels
+    return _library().sgd_transition_step(*map(_at, tensors), n, _threads(n), *numbers)
+
+
+def blend_transition_step(*tensors: Tensor, levels: tuple[int, int]) -> int:
+    """Keep a share of a step, see `fused.blend_transition_step`; return how many codes changed.
+
+    Args:
+        tensors: flat weights, where they started, last and next codes; the share and γ/s, (1,).
+    """
+    n = tensors[0].numel()
+    return _library().blend_transition_step(*map(_at, tensors), n, _threads(n), *levels)

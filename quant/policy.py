@@ -161,12 +161,83 @@ _NAMED = {
         first=Rule(FULL, FULL),
         rules=HEADS_FP,
     ),
+    # LSQ+: learned offsets of activations; first and last layers at 8 bits, as in LSQ's own paper.
+    "lsqplus": QuantPolicy(
+        name="lsqplus",
+        weight=QuantizerSpec("LSQPlus"),
+        activation=QuantizerSpec("LSQPlus"),
+        first=Rule(8, 8),
+        last=Rule(8, 8),
+        rules=HEADS_FP,
+    ),
+    # PACT: clipping levels learned, weights by DoReFa; first and last layers in full precision.
+    "pact": QuantPolicy(
+        name="pact",
+        weight=QuantizerSpec("DoReFa"),
+        activation=QuantizerSpec("PACT"),
+        first=Rule(FULL, FULL),
+        rules=HEADS_FP,
+    ),
+    # DoReFa: weights through tanh, activations clipped to [0, 1]; first and last in full precision.
+    "dorefa": QuantPolicy(
+        name="dorefa",
+        weight=QuantizerSpec("DoReFa"),
+        activation=QuantizerSpec("DoReFa"),
+        first=Rule(FULL, FULL),
+        rules=HEADS_FP,
+    ),
+    # EWGS: learned intervals, rounding with a scaled gradient; first and last in full precision.
+    "ewgs": QuantPolicy(
+        name="ewgs",
+        weight=QuantizerSpec("EWGS"),
+        activation=QuantizerSpec("EWGS"),
+        first=Rule(FULL, FULL),
+        rules=HEADS_FP,
+    ),
     # Transition-rate scheduling, Eq. 13: weight scales frozen, since moving one moves every
     # transition point; first and last layers in full precision.
     "tr": QuantPolicy(
         name="tr",
         weight=QuantizerSpec("Interval", "tensor", {"learn_scale": False}),
         activation=QuantizerSpec("Interval"),
+        first=Rule(FULL, FULL),
+        rules=HEADS_FP,
+    ),
+    # The same with weight scales learned, as plain optimizers have them there. The t-variants freeze
+    # the scales of the weights they schedule themselves, so one policy serves a comparison.
+    "interval": QuantPolicy(
+        name="interval",
+        weight=QuantizerSpec("Interval"),
+        activation=QuantizerSpec("Interval"),
+        first=Rule(FULL, FULL),
+        rules=HEADS_FP,
+    ),
+    # Its binary ResNets: the sign of the weights, activations 0 and 1. One bit is all it has.
+    "interval-binary": QuantPolicy(
+        name="interval-binary",
+        weight=QuantizerSpec("Sign"),
+        activation=QuantizerSpec("Interval"),
+        first=Rule(FULL, FULL),
+        rules=HEADS_FP,
+    ),
+    # ReActNet: signs of weights times a channel's mean magnitude, signs of shifted activations with
+    # Bi-Real Net's polynomial gradient; real-valued shortcuts.
+    "reactnet": QuantPolicy(
+        name="reactnet",
+        weight=QuantizerSpec("Sign", "channel", {"magnitude": "mean", "learn_scale": False}),
+        activation=QuantizerSpec(
+            "Sign",
+            "tensor",
+            {"gradient": "polynomial", "interval": "unit", "learn_scale": False},
+        ),
+        first=Rule(FULL, FULL),
+        rules=(*HEADS_FP, ("*downsample*", Rule(FULL, FULL))),
+    ),
+    # Any-Precision (Yu et al. 2021): DoReFa with weights scaled to their mean magnitude.
+    "any-precision": QuantPolicy(
+        name="any-precision",
+        weight=QuantizerSpec("ScaledDoReFa"),
+        activation=QuantizerSpec("DoReFa"),
         first=Rule(FULL, FULL),
         rules=HEADS_FP,
     ),
@@ -192,8 +263,8 @@ def get_policy(spec: "str | QuantPolicy | Mapping[str, Any]") -> QuantPolicy:
     """Return a policy by name, or a variation of one, or one written out in full.
 
     Args:
-        spec: "ssql", "cq", "lsq", "tr" or "coquant"; {"base": name, field: value, ...} to change fields of one;
-            or the dictionary `to_dict` returns.
+        spec: one of `list_policies`; {"base": name, field: value, ...} to change fields of one; or the
+            dictionary `to_dict` returns.
 
     Raises:
         ValueError: unknown name, field, quantizer or rule.

@@ -10,13 +10,14 @@ Eqs. 5 and 10-12, Algorithm 1):
     U = max(0, U + η (R - K))             adaptive learning rate, U_0 = η
     w = w - U g                           in place of the layer's learning rate
 
-`transition(SGD)` is SGDT, `transition(AdamW)` is AdamWT: the base optimizer with one param group a
-quantized layer, whose `lr` is U for the length of a step. That is exact for every optimizer whose
-step is linear in `lr`, and only for those.
+`transition(SGD)` is SGDT, `transition(AdamW)` is AdamWT. A step that is linear in the learning rate
+leads U/B as far at rate U as at rate B, and leaves the same state. So all layers step together at one
+rate B that no U exceeds, and each keeps the share U/B of its way: one foreach or fused step whatever
+the number of layers, and no rate that the host would have to wait for. Whether an optimizer is linear
+is found by trying (`quant.linearity`). SGD with momentum has a shorter way (`quant.sgd_transition`).
 """
 
-import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
@@ -24,43 +25,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn, optim
 
-from quant import fused
+from quant import sgd_transition
+from quant.codes import Codes, Piece, flat
+from quant.controllers import find_controller
 from quant.convert import quantized_layers
-from quant.quantizers import Interval
+from quant.linearity import why_not_linear
+from quant.targets import TargetSchedule
 
-# Optimizers whose step is linear in lr and that keep no lr in their state (SPEC: checked one by one).
-LINEAR = (
-    optim.SGD,
-    optim.Adam,
-    optim.AdamW,
-    optim.NAdam,
-    optim.Adamax,
-    optim.RMSprop,
-    optim.Adagrad,
-)
-
-
-def target_rate(lambda_: float, weight_bits: int) -> float:
-    """Return the initial target R_0 = λ sqrt(b_w).
-
-    Example:
-        >>> target_rate(1e-3, 4)
-        0.002
-    """
-    return lambda_ * math.sqrt(weight_bits)
-
-
-def target_at(target: float, step: int, total_steps: int, schedule: str) -> float:
-    """Return the target R_t of a schedule that falls from `target` to 0 over `total_steps`."""
-    progress = min(step / total_steps, 1.0)
-    if schedule == "cosine":
-        return target * 0.5 * (1 + math.cos(math.pi * progress))
-    if schedule == "linear":
-        return target * (1 - progress)
-    return target
-
-
-SCHEDULES = ("cosine", "linear", "constant")
+SCOPES = ("layer", "global")
+DECAYS = ("adaptive", "base")
+HIGHEST = 1024  # B is at most this times U_0: far above it, a step would lose digits to its size
 
 
 @cache
@@ -75,32 +49,45 @@ def transition(base: type[optim.Optimizer]) -> type[optim.Optimizer]:
         >>> SGDT.__name__
         'SGDT'
     """
-    if base not in LINEAR:
+    _check_linear(base)
+    attributes = {"__doc__": _Transition.__doc__, "_base": base}
+    return type(f"{base.__name__}T", (_Transition, base), attributes)
+
+
+def _check_linear(base: type[optim.Optimizer], **options: Any) -> None:
+    if (reason := why_not_linear(base, **options)) is not None:
         raise ValueError(
-            f"{base.__name__} has no transition-rate variant; no optimizer was made. Its step is not "
-            f"known to be linear in its learning rate. Use one of "
-            f"{', '.join(cls.__name__ for cls in LINEAR)}."
+            f"{base.__name__} has no transition-rate variant: {reason}; no optimizer was made. The "
+            "step must be linear in its learning rate, as those of SGD, Adam and AdamW are."
         )
-    return type(f"{base.__name__}T", (_Transition, base), {"__doc__": _Transition.__doc__})
 
 
 class _Transition:
     """A torch optimizer whose learning rate of each quantized layer follows a target transition rate.
 
     Parameters that are no quantized layer's weight are stepped by the base optimizer as ever. Frozen
-    stay the scales of the weights it schedules: moving one would move every transition point.
+    stay the scales of the weights it schedules: moving one would move every transition point. The step
+    waits for no device. A scheduler's learning rate acts on the other parameters only.
 
     Args:
         params: as for the base optimizer.
         model: the quantized model the weights belong to.
-        lr: learning rate of everything else, and U_0.
+        lr: learning rate of everything else, and U_0 where a group has none of its own.
         target: initial target rate R_0, see `target_rate`.
-        total_steps: steps over which the target falls to 0.
-        schedule: "cosine", "linear" or "constant".
-        eta: step of the controller η; the initial learning rate if None.
+        total_steps: steps over which the target falls.
+        schedule: "cosine", "linear", "step" or "constant", see `TargetSchedule`.
+        final_target: where the target ends.
+        milestones, factor: steps at which the "step" schedule multiplies the target, and by what.
+        controller: "eq11"; "s1", "s2" or "s3" of the paper's supplement, see `quant.controllers`.
+        scope: "layer", or "global": one k over all layers' weights, and with it one K and U.
+        eta: step of the controller η; `lr` if None.
         momentum_k: m, weight of the past in the running rate.
+        decay: what multiplies decoupled weight decay (AdamW): "adaptive" is U, as the paper's
+            equations have it; "base" the group's learning rate, which can cause transitions at U = 0.
         **kwargs: the base optimizer's.
     """
+
+    _base: type[optim.Optimizer]
 
     def __init__(
         self,
@@ -111,56 +98,52 @@ class _Transition:
         target: float,
         total_steps: int,
         schedule: str = "cosine",
+        final_target: float = 0.0,
+        milestones: Sequence[int] = (),
+        factor: float = 0.2,
+        controller: str = "eq11",
+        scope: str = "layer",
         eta: float | None = None,
         momentum_k: float = 0.99,
+        decay: str = "adaptive",
         **kwargs: Any,
     ) -> None:
-        if schedule not in SCHEDULES:
-            raise ValueError(
-                f"target schedule {schedule!r} is unknown; no optimizer was made. "
-                f"Use one of {', '.join(SCHEDULES)}."
-            )
-        if total_steps < 1:
-            raise ValueError(
-                f"total_steps is {total_steps}; no optimizer was made. The target rate needs at least "
-                "one step to fall over."
-            )
-        layers = {layer.weight: layer for layer in quantized_layers(model).values()}
-        frozen = {scale for layer in layers.values() for scale in layer.w_quant.parameters()}
-        groups, latent = _split(params, layers, frozen)
+        _one_of("scope", scope, SCOPES)
+        _one_of("decay", decay, DECAYS)
+        _check_linear(self._base, **kwargs)
+        self.target = target
+        self.schedule = TargetSchedule(
+            total_steps, schedule, final_target, tuple(milestones), factor
+        )
+        self.controller = find_controller(controller)
+        layers = {layer.weight: (n, layer) for n, layer in quantized_layers(model).items()}
+        frozen = {s for _, layer in layers.values() for s in layer.w_quant.parameters()}
+        groups, latent = _split(params, layers, frozen, lr)
         if not latent:
             raise ValueError(
                 "no parameter given belongs to a quantized layer; no optimizer was made. Call "
                 "quant.quantize(model, ...) first, and pass the model's own parameters."
             )
         super().__init__(groups, lr=lr, **kwargs)
-        self.target, self.total_steps, self.schedule = target, total_steps, schedule
-        self.eta, self.momentum_k = lr if eta is None else eta, momentum_k
-        self._layers = [layers[weight] for weight in latent]
-        self._latent_groups = self.param_groups[-len(latent) :]
-        for layer in self._layers:
+        # Else a gradient scaler would call step() on infinite gradients and leave it to the kernel to
+        # pass over them, which K and U would not know of.
+        self._step_supports_amp_scaling = False
+        self.eta, self.momentum_k = float(lr) if eta is None else eta, momentum_k
+        self.scope, self.decay = scope, decay
+        self._codes = Codes(dict(layers[weight] for weight in latent))
+        for layer in self._codes.layers:
             layer.w_quant.requires_grad_(False)
-        device = latent[0].device
         self._step = 0
-        self._codes: list[Tensor] | None = None
-        self._changed: Tensor | None = None
-        self._numel = torch.tensor([float(w.numel()) for w in latent], device=device)
-        self._running = torch.zeros(len(latent), device=device)  # K
-        self._rate = torch.tensor(  # U
-            [float(group["lr"]) for group in self._latent_groups], device=device
-        )
+        starts = [g["start_rate"] for g in self._latent_groups() for _ in g["params"]]
+        self._rate = torch.tensor(starts, dtype=torch.float64, device=latent[0].device)  # U
+        self._running = torch.zeros_like(self._rate)  # K
+        self._distances: Tensor | None = None  # of one transition, where effective steps count
 
-    def _begin(self) -> list[Tensor]:
-        """Return the codes before the first step; none has changed yet."""
-        self._changed = torch.zeros_like(self._running)
-        return [layer.w_quant.codes(layer.weight) for layer in self._layers]
+    def _latent_groups(self) -> list[dict[str, Any]]:
+        return [group for group in self.param_groups if "start_rate" in group]
 
-    def _schedule(self) -> None:
-        """Move K and U by what the codes did in the last step."""
-        self._running.lerp_(self._changed / self._numel, 1 - self.momentum_k)
-        target = target_at(self.target, self._step, self.total_steps, self.schedule)
-        self._rate.add_(target - self._running, alpha=self.eta).clamp_(min=0)
-        self._step += 1
+    def _target(self, step: int) -> float:
+        return self.schedule.at(step, self.target)
 
     @torch.no_grad()
     def step(self, closure=None):
@@ -173,110 +156,126 @@ class _Transition:
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        if self._codes is None:
-            self._codes = self._begin()
-        self._schedule()
+        if self._codes.stale:
+            self._codes.start()
+            self._distances = self._codes.distances()
+        self._control()
         if self._is_fused():
-            self._fused_step()
+            sgd_transition.fused_step(self, self._codes, self._rate)
+        elif sgd_transition.serves(self, self._codes):
+            sgd_transition.batched_step(self, self._codes, self._rate)
         else:
-            self._plain_step()
+            self._shared_step()
         return loss
 
-    def _plain_step(self) -> None:
-        # The fused optimizers of torch take lr as a tensor on the device; the others want a number.
-        on_device = bool(self.defaults.get("fused"))
-        rates = self._rate.unbind() if on_device else self._rate.tolist()
-        with self._rates_set_to(rates):
-            super().step()
-        codes = [layer.w_quant.codes(layer.weight) for layer in self._layers]
-        changed = [(c != p).sum() for c, p in zip(codes, self._codes, strict=True)]
-        self._changed = torch.stack(changed).to(self._running.dtype)
-        self._codes = codes
+    def _control(self) -> None:
+        """Move K and U by what the codes did in the last step."""
+        codes, r = self._codes, self._target(self._step)
+        target = torch.full_like(self._rate, r)
+        k = codes.changed
+        if self.controller.effective_step:
+            k = codes.effective_steps(self._distances) * codes.numel
+            target *= self._distances
+        if self.scope == "global":
+            k = (k.sum() / codes.numel.sum()).expand_as(k)
+            target = ((target * codes.numel).sum() / codes.numel.sum()).expand_as(target)
+        else:
+            k = k / codes.numel
+        self._running.lerp_(k, 1 - self.momentum_k)
+        self._rate = self.controller.update(
+            self._rate, self._running, target, self.eta, self.momentum_k
+        )
+        for group in self._latent_groups():
+            highest = self.controller.ceiling(group["ceiling"], r, self.eta)
+            group["ceiling"] = min(highest, HIGHEST * group["start_rate"])
+        self._step += 1
+
+    def _is_fused(self) -> bool:
+        """Whether SGD's one-pass kernel serves."""
+        return sgd_transition.serves(self, self._codes, in_one_kernel=True)
+
+    def _shared_step(self) -> None:
+        """Step every layer at its group's rate B; then keep the share U/B of the way."""
+        weights = [layer.weight.detach() for layer in self._codes.layers]
+        with self._ceilings_as_rates():
+            starts = [torch.empty_like(weight) for weight in weights]
+            torch._foreach_copy_(starts, weights)
+            self.base_step()
+        groups = self._latent_groups()
+        rates = self._rate.split([len(group["params"]) for group in groups])
+        share = torch.cat([u / group["ceiling"] for u, group in zip(rates, groups, strict=True)])
+        if self._codes.kernels() is not None:
+            _blend(self._codes, weights, starts, share.float())
+            return
+        back = (1 - share).to(weights[0].dtype).unbind()
+
+        def move(pieces: list[Piece]) -> None:
+            torch._foreach_lerp_(
+                [piece.of(weights) for piece in pieces],
+                [piece.of(starts) for piece in pieces],
+                [back[piece.layer] for piece in pieces],
+            )
+
+        self._codes.advance(move)
+
+    def base_step(self) -> None:
+        """Step as the base optimizer does, without the hooks, which belong to the whole step."""
+        step = self._base.step
+        step = step.__wrapped__ if getattr(step, "hooked", False) else step
+        step(self)
 
     @contextmanager
-    def _rates_set_to(self, rates: Iterable) -> Iterator[None]:
-        """Give each layer's group its own lr; a learning-rate scheduler finds them as it left them."""
-        kept = [group["lr"] for group in self._latent_groups]
-        for group, rate in zip(self._latent_groups, rates, strict=True):
-            group["lr"] = rate
+    def _ceilings_as_rates(self) -> Iterator[None]:
+        """Give latent groups the rate B; a learning-rate scheduler finds them as it left them."""
+        groups = self._latent_groups()
+        kept = [{key: group.get(key) for key in ("lr", "weight_decay")} for group in groups]
+        for group in groups:
+            if self.decay == "base" and group.get("decoupled_weight_decay"):
+                shrink = 1 - float(group["lr"]) * group["weight_decay"]
+                stepped = [weight for weight in group["params"] if weight.grad is not None]
+                if stepped:
+                    torch._foreach_mul_(stepped, shrink)
+                group["weight_decay"] = 0.0
+            group["lr"] = group["ceiling"]
         try:
             yield
         finally:
-            for group, lr in zip(self._latent_groups, kept, strict=True):
-                group["lr"] = lr
-
-    def _is_fused(self) -> bool:
-        """Whether the one-pass kernel serves: plain SGD on interval-quantized float32 weights."""
-        return (
-            isinstance(self, optim.SGD)
-            and fused.fused_kernels(self._rate.device)
-            and not any(
-                g["nesterov"] or g["maximize"] or g["dampening"] for g in self._latent_groups
-            )
-            and all(
-                type(layer.w_quant) is Interval
-                and layer.w_quant.channels is None
-                and layer.weight.grad is not None
-                and layer.weight.dtype == torch.float32
-                and fused.fits(layer.weight, layer.weight.grad)
-                for layer in self._layers
-            )
-        )
-
-    def _fused_step(self) -> None:
-        """Decay, momentum, update, codes and count in one pass over each layer's weights."""
-        changed = []
-        grads = []
-        for index, (layer, group) in enumerate(zip(self._layers, self._latent_groups, strict=True)):
-            weight, quantizer = layer.weight, layer.w_quant
-            state = self.state[weight]
-            if state.get("momentum_buffer") is None:
-                state["momentum_buffer"] = torch.zeros_like(weight)
-            alpha, beta, gamma = quantizer.constants()
-            device, scale = weight.device, quantizer.scale
-            changed.append(
-                fused.sgd_transition_step(
-                    *(fused.flat(t, scale) for t in (weight, weight.grad)),
-                    fused.flat(state["momentum_buffer"], scale),
-                    fused.flat(self._codes[index], scale),
-                    self._rate[index : index + 1],
-                    fused.column(scale),
-                    fused.bounds(group["weight_decay"], group["momentum"], device),
-                    fused.bounds(alpha, beta, device),
-                    fused.bounds(gamma, 0, device),
-                )
-            )
-            grads.append(weight.grad)
-            weight.grad = None  # stepped: the base optimizer passes over it
-        try:
-            super().step()
-        finally:
-            for layer, grad in zip(self._layers, grads, strict=True):
-                layer.weight.grad = grad
-        self._changed = torch.stack(changed).to(self._running.dtype)
+            for group, values in zip(groups, kept, strict=True):
+                group.update({key: value for key, value in values.items() if key in group})
 
     def rates(self) -> dict[str, Any]:
-        """Return the target and, for each quantized layer, the running rate K and the rate U.
+        """Return the target and, for each quantized layer, what the controller sees and sets.
 
         Reads from the device; call it when logging, not in every step.
+
+        Returns:
+            target: R of the last step.
+            names: the layers', in the order of the lists that follow.
+            rate: k, the share of codes that the last step changed.
+            running: K.
+            lr: U.
+            effective_step: mean |w_q^t - w_q^(t-1)| of the last step.
         """
-        step = max(self._step - 1, 0)
+        codes = self._codes
         return {
-            "target": target_at(self.target, step, self.total_steps, self.schedule),
+            "target": self._target(max(self._step - 1, 0)),
+            "names": list(codes.names),
+            "rate": (codes.changed / codes.numel).tolist(),
             "running": self._running.tolist(),
             "lr": self._rate.tolist(),
+            "effective_step": (
+                [0.0] * len(codes.names)
+                if codes.stale
+                else codes.effective_steps(codes.distances()).tolist()
+            ),
         }
 
     def state_dict(self) -> dict[str, Any]:
         """Return the base optimizer's state plus `transition`: step, K, U and the last codes (int8)."""
         state = super().state_dict()
-        state["transition"] = {
-            "step": self._step,
-            "running": self._running,
-            "rate": self._rate,
-            "codes": self._codes,
-            "changed": self._changed,
-        }
+        state["transition"] = {"step": self._step, "running": self._running, "rate": self._rate}
+        if not self._codes.stale:
+            state["transition"] |= self._codes.state_dict()
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -288,20 +287,50 @@ class _Transition:
             )
         super().load_state_dict({k: v for k, v in state_dict.items() if k != "transition"})
         state = state_dict["transition"]
-        self._latent_groups = self.param_groups[-len(self._layers) :]
         self._step = state["step"]
         self._running.copy_(state["running"])
         self._rate.copy_(state["rate"])
-        if state["codes"] is not None:
-            device = self._rate.device
-            self._codes = [codes.to(device, copy=True) for codes in state["codes"]]
-            self._changed = state["changed"].to(device, copy=True)
+        if "codes" in state:
+            self._codes.load_state_dict(state)
+            self._distances = self._codes.distances()
+
+
+def _blend(codes: Codes, weights: list[Tensor], starts: list[Tensor], share: Tensor) -> None:
+    """Keep each layer's share of its step, and count its transitions, in one pass over its weights."""
+    blend, inverses, buffers = (
+        codes.kernels().blend_transition_step,
+        codes.inverses(),
+        codes.buffers(),
+    )
+    codes.settle(
+        [
+            blend(
+                flat(weight),
+                flat(start),
+                *buffers[i],
+                share[i : i + 1],
+                inverses[i],
+                levels=codes.bounds[i],
+            )
+            for i, (weight, start) in enumerate(zip(weights, starts, strict=True))
+        ]
+    )
+
+
+def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(
+            f"{name} {value!r} is unknown; no optimizer was made. Use one of {', '.join(allowed)}."
+        )
 
 
 def _split(
-    params: Iterable, layers: dict, frozen: set
+    params: Iterable, layers: dict, frozen: set, lr: float
 ) -> tuple[list[dict[str, Any]], list[nn.Parameter]]:
-    """Move each quantized layer's weight into a group of its own, behind all others; drop `frozen`."""
+    """Move the quantized layers' weights of each group into a group behind all others; drop `frozen`.
+
+    A latent group carries U_0 (`start_rate`) and B (`ceiling`), which are saved with the state.
+    """
     groups = list(params)
     if groups and not isinstance(groups[0], dict):
         groups = [{"params": groups}]
@@ -312,8 +341,9 @@ def _split(
         others = [p for p in members if p not in layers and p not in frozen]
         if others:
             rest.append({**group, "params": others})
-        for weight in members:
-            if weight in layers:
-                own.append({**group, "params": [weight]})
-                latent.append(weight)
+        weights = [p for p in members if p in layers]
+        if weights:
+            start = float(group.get("lr", lr))
+            own.append({**group, "params": weights, "start_rate": start, "ceiling": start})
+            latent += weights
     return rest + own, latent

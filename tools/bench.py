@@ -21,6 +21,9 @@ EXAMPLES = """examples:
   python tools/bench.py data
   python tools/bench.py transfer
 
+  # steps of transition-rate optimizers, and of training many bit-widths at once
+  python tools/bench.py qat
+
   # a rough look in one minute, and the rows for a script
   python tools/bench.py quant --quick --json quant.json
 """
@@ -32,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "what", choices=("quant", "pretrain", "data", "transfer"), help="what to measure"
+        "what", choices=("quant", "pretrain", "data", "transfer", "qat"), help="what to measure"
     )
     parser.add_argument("--quick", action="store_true", help="few repetitions, small cases")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows here")

@@ -4,14 +4,14 @@ import copy
 from collections.abc import Callable, Iterator
 
 import torch
+from bench_transition import sgd_steps
 from timing import Case, ratio_rows
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from traffic import moved_mib
 
 from backbones import create_backbone
-from quant import Precision, calibrate, quantize, quantized_layers, transition, use_fused_kernels
+from quant import Precision, calibrate, quantize, quantized_layers, use_fused_kernels
 from quant.primitives import fake_quantize, interval, lsq
 
 W4A4 = Precision(4, 4)
@@ -22,7 +22,7 @@ def cases(quick: bool = False) -> Iterator[dict]:
     """Yield the rows of the table, group by group; each group is one interleaved run."""
     yield from operators(repeats=5 if quick else 31)
     yield from saved_activations()
-    yield from transition_steps(repeats=3 if quick else 9)
+    yield from sgd_steps(repeats=3 if quick else 9)
     yield from networks("resnet18_cifar", 32, batch=16, repeats=2 if quick else 7)
     if not quick:
         yield from networks("resnet18_cifar", 32, batch=16, repeats=5, channels_last=True)
@@ -97,29 +97,6 @@ def operators(repeats: int) -> Iterator[dict]:
     yield from ratio_rows(variants, "copy", repeats, targets, note=note, moved_mib=moved)
 
 
-class _Moved(TorchDispatchMode):
-    """Count the bytes that eager operations read and write; a view moves none."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.bytes = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        out = func(*args, **(kwargs or {}))
-        if not func.is_view:
-            tensors = [t for t in tree_leaves((args, kwargs, out)) if isinstance(t, Tensor)]
-            self.bytes += sum(t.nbytes for t in tensors)
-        return out
-
-
-def moved_mib(run: Callable) -> float:
-    """Return MiB read and written by one call, eagerly."""
-    use_fused_kernels(False)
-    with _Moved() as moved:
-        run()
-    return moved.bytes / 2**20
-
-
 # saved activations -------------------------------------------------------------------------------
 
 
@@ -154,38 +131,6 @@ def saved_activations() -> Iterator[dict]:
         yield Case(
             f"saved activations, {name}", None, "the activation", None, kept(quantizer), target
         )
-
-
-# transition-rate steps ----------------------------------------------------------------------------
-
-
-def transition_steps(repeats: int) -> Iterator[dict]:
-    """An SGDT step of ResNet-50 over SGD's foreach step on the same weights."""
-    torch.manual_seed(0)
-    options = {"lr": 0.01, "momentum": 0.9, "weight_decay": 1e-4}
-    plain = create_backbone("resnet50")
-    quantized = quantize(copy.deepcopy(plain), "tr", W4A4)
-    for net in (plain, quantized):
-        for parameter in net.parameters():
-            parameter.grad = 1e-3 * torch.randn_like(parameter)
-    sgd = torch.optim.SGD(plain.parameters(), foreach=True, **options)
-    variants = {"SGD foreach": sgd.step}
-    for fused in (True, False):
-        optimizer = transition(torch.optim.SGD)(
-            [p for p in quantized.parameters() if p.requires_grad],
-            model=quantized,
-            target=1e-3,
-            total_steps=10_000,
-            **options,
-        )
-
-        def step(optimizer=optimizer, fused=fused):
-            use_fused_kernels(fused)
-            optimizer.step()
-
-        variants[f"SGDT step, {'fused' if fused else 'eager'}"] = step
-    targets = {"SGDT step, fused": 1.0}
-    yield from ratio_rows(variants, "SGD foreach", repeats, targets, note="ResNet-50, 4-bit codes")
 
 
 # networks -----------------------------------------------------------------------------------------

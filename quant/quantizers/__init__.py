@@ -14,6 +14,7 @@ from quant.quantizers.learned import LearnedScale
 from quant.quantizers.lsq import LSQ, LSQPlus
 from quant.quantizers.minmax import MinMax
 from quant.quantizers.pact import PACT
+from quant.quantizers.scaled_dorefa import ScaledDoReFa
 from quant.quantizers.sign import Sign
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "LearnedScale",
     "MinMax",
     "Quantizer",
+    "ScaledDoReFa",
     "Sign",
     "find",
     "register",

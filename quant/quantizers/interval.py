@@ -12,7 +12,8 @@ from quant.quantizers.learned import LearnedScale, interval_scale, moments
 class Interval(LearnedScale):
     """Quantizer of transition-rate scheduling (Eq. 13): fixed output interval, learned clip range.
 
-    Signed (α, β, γ) = (-2^(b-1), 2^(b-1)-1, 2^(b-1)); unsigned (0, 2^b-1, 2^b). The scale starts as in
+    Signed (α, β, γ) = (-2^(b-1), 2^(b-1)-1, 2^(b-1)); unsigned (0, 2^b-1, 2^b), but (0, 1, 1) at one
+    bit, whose weights are signs (`Sign`). The scale starts as in
     EWGS: 3 std for signed data, 3 std / sqrt(1 - 2/π) for the half-normal an activation resembles.
     The output lies in [-1, 1) or [0, 1) whatever the scale, so a normalization must follow, or a
     learned output scale.
@@ -32,7 +33,9 @@ class Interval(LearnedScale):
     def constants(self) -> tuple[int, int, int]:
         """(α, β, γ) at the current bits."""
         half = 2 ** (self._bits - 1)
-        return (-half, half - 1, half) if self.signed else (0, 2 * half - 1, 2 * half)
+        if self.signed:
+            return -half, half - 1, half
+        return 0, 2 * half - 1, 1 if self._bits == 1 else 2 * half
 
     def _statistics(self, x: Tensor) -> Tensor:
         return moments(x, self.channels)

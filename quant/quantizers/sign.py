@@ -14,19 +14,29 @@ class Sign(LearnedScale):
 
     With `magnitude: none` the output is ±1 and the gradient 1/s inside |x| <= s: the vanilla binary
     network of transition-rate scheduling, whose scale starts at 3 std. With `magnitude: mean` weights
-    become ±E|w| (ReActNet); then only the sign is a code, as the magnitude moves with the data, and
-    the scale is 1.
+    become ±E|w| (ReActNet); then only the sign is a code, as the magnitude moves with the data. Its
+    scale is 1, and the gradient, 1 inside |w| <= 1, knows no magnitude, as in ReActNet's own code.
 
     Args:
         magnitude: "none" or "mean".
         gradient: "clip" (slope 1) or "polynomial" (slope 2 - 2|x/s|, for activations).
+        interval: what the scale starts at: "data", 3 std, or "unit", 1 (Bi-Real Net, ReActNet).
     """
 
-    def __init__(self, *, magnitude: str = "none", gradient: str = "clip", **place) -> None:
+    def __init__(
+        self,
+        *,
+        magnitude: str = "none",
+        gradient: str = "clip",
+        interval: str = "data",
+        **place,
+    ) -> None:
         super().__init__(**place)
         one_of("magnitude", magnitude, ("none", "mean"))
         one_of("gradient", gradient, ("clip", "polynomial"))
+        one_of("interval", interval, ("data", "unit"))
         self.magnitude, self.gradient = magnitude, gradient
+        self.interval = "unit" if magnitude == "mean" else interval
 
     rescales = True
 
@@ -42,7 +52,7 @@ class Sign(LearnedScale):
         return moments(x, self.channels)
 
     def _initial_scale(self, mean: Tensor) -> Tensor:
-        if self.magnitude == "mean":
+        if self.interval == "unit":
             return torch.ones_like(mean[0])
         return interval_scale(mean, signed=True)
 
@@ -56,7 +66,10 @@ class Sign(LearnedScale):
 
     def _quantize(self, x: Tensor) -> Tensor:
         y = sign(x, self.scale, polynomial=self.gradient == "polynomial")
-        return (y * self._size(x)).to(x.dtype)
+        if self.magnitude == "none":
+            return y
+        # This way around the value is on the grid to the last bit: what is added is exactly 0.
+        return (y.detach() * self._size(x.detach()) + (y - y.detach())).to(x.dtype)
 
     @torch.no_grad()
     def codes(self, x: Tensor) -> Tensor:

@@ -45,7 +45,8 @@ def test_full_precision_is_bit_equal_and_names_stay(policy, name):
     assert torch.equal(net(IMAGES), full)
     added = set(net.state_dict()) - names
     assert names <= set(net.state_dict())
-    assert all(k.rpartition(".")[2] in ("q_scale", "q_state", "q_min", "q_max") for k in added)
+    own = {"q_scale", "q_state", "q_min", "q_max", "q_offset", "q_lower"}
+    assert {k.rpartition(".")[2] for k in added} <= own
     set_precision(net, "4w4a")
     assert not torch.equal(net(IMAGES), full)
     set_precision(net, FP)

@@ -29,6 +29,7 @@ WEIGHTS = {
     "DoReFa": ("DoReFa", {}),
     "DoReFa modified": ("DoReFa", {"scheme": "modified"}),
     "DoReFa centered": ("DoReFa", {"scheme": "centered"}),
+    "ScaledDoReFa": ("ScaledDoReFa", {}),
     "Interval": ("Interval", {}),
     "EWGS": ("EWGS", {}),
     "Sign": ("Sign", {}),

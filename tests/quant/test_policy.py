@@ -6,18 +6,54 @@ from quant import QuantPolicy, Rule, get_policy, list_policies
 
 
 def test_named_policies():
-    assert list_policies() == ["coquant", "cq", "lsq", "ssql", "tr"]
+    assert list_policies() == sorted(
+        [
+            *("any-precision", "coquant", "cq", "dorefa", "ewgs", "interval", "interval-binary"),
+            *("lsq", "lsqplus", "pact", "reactnet", "ssql", "tr"),
+        ]
+    )
     ssql = get_policy("ssql")
     assert ssql.activation_side == "output" and ssql.first == Rule(8, 8)
     assert ssql.rule("projector.0", first=False, last=False) == Rule(8, "fp")
     assert get_policy("tr").weight.options["learn_scale"] is False
 
 
-@pytest.mark.parametrize("name", ["cq", "lsq", "ssql", "tr"])
+@pytest.mark.parametrize("name", list_policies())
 def test_round_trips_through_json(name):
     policy = get_policy(name)
     again = get_policy(json.loads(json.dumps(policy.to_dict())))
     assert again == policy and again.fingerprint == policy.fingerprint
+
+
+def test_tr_freezes_weight_scales_and_interval_learns_them():
+    assert get_policy("tr").weight.options == {"learn_scale": False}
+    learned = {"base": "tr", "weight": {"kind": "Interval"}}
+    assert get_policy(learned).fingerprint == get_policy("interval").fingerprint
+
+
+@pytest.mark.parametrize(
+    ("name", "first", "last"),
+    [
+        *[
+            (name, Rule("fp", "fp"), Rule("fp", "fp"))
+            for name in ("pact", "dorefa", "ewgs", "tr", "interval")
+        ],
+        ("interval-binary", Rule("fp", "fp"), Rule("fp", "fp")),
+        ("reactnet", Rule("fp", "fp"), Rule("fp", "fp")),
+        ("lsqplus", Rule(8, 8), Rule(8, 8)),
+        ("coquant", Rule(8, "fp"), Rule(8, 8)),
+    ],
+)
+def test_first_and_last_layers_are_as_in_the_papers(name, first, last):
+    policy = get_policy(name)
+    assert policy.rule("conv1", first=True, last=False) == first
+    assert policy.rule("fc", first=False, last=True) == last
+    assert policy.rule("layer1.0.conv1", first=False, last=False) == Rule()
+
+
+def test_reactnets_shortcuts_are_never_quantized():
+    policy = get_policy("reactnet")
+    assert policy.rule("layer2.0.downsample.1", first=False, last=False) == Rule("fp", "fp")
 
 
 def test_fingerprint_sees_every_field_but_the_name():

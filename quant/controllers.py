@@ -1,0 +1,81 @@
+"""Controllers: how the adaptive learning rate U answers the running transition rate K.
+
+All of them work on tensors of one number a layer and stay on the device. `ceiling` says, from what the
+host knows, how high U may have risen; the optimizer takes its base step at that rate.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+LARGEST_RATIO = 10.0  # of R/K where it multiplies U: K starts at 0
+
+
+@dataclass(frozen=True)
+class Controller:
+    """One way to move U.
+
+    Attributes:
+        update: (U, K, R, η, m) -> the new U.
+        ceiling: (a bound on U, R, η) -> a bound on the new U.
+        effective_step: whether k is the mean change of the quantized weights instead of the share of
+            codes that changed, and R scales with each layer's level distance.
+    """
+
+    update: Callable[[Tensor, Tensor, Tensor, float, float], Tensor]
+    ceiling: Callable[[float, float, float], float]
+    effective_step: bool = False
+
+
+def _additive(u: Tensor, k: Tensor, r: Tensor, eta: float, m: float) -> Tensor:
+    """U = max(0, U + η (R - K)) (Eq. 11)."""
+    return u.add(r - k, alpha=eta).clamp_(min=0)
+
+
+def _ratio(k: Tensor, r: Tensor) -> Tensor:
+    """R/K, at most `LARGEST_RATIO`; 1 until the first transition, as there is nothing to divide by."""
+    return torch.where(k > 0, (r / k).clamp(max=LARGEST_RATIO), 1.0)
+
+
+def _multiplicative(u: Tensor, k: Tensor, r: Tensor, eta: float, m: float) -> Tensor:
+    """U = U R/K (Eq. S1)."""
+    return u * _ratio(k, r)
+
+
+def _averaged(u: Tensor, k: Tensor, r: Tensor, eta: float, m: float) -> Tensor:
+    """U = m U + (1-m) U R/K (Eq. S2)."""
+    return u.lerp(u * _ratio(k, r), 1 - m)
+
+
+def _added(bound: float, r: float, eta: float) -> float:
+    return bound + max(eta * r, 0.0)
+
+
+def _multiplied(bound: float, r: float, eta: float) -> float:
+    return bound * LARGEST_RATIO
+
+
+CONTROLLERS: dict[str, Controller] = {
+    "eq11": Controller(_additive, _added),
+    "s1": Controller(_multiplicative, _multiplied),
+    "s2": Controller(_averaged, _multiplied),
+    "s3": Controller(_additive, _added, effective_step=True),
+}
+"""Controllers by their number in the paper (Eq. 11) and its supplement (S1-S3). With "s1" and "s2" a U
+that has reached 0 stays there."""
+
+
+def find_controller(name: str) -> Controller:
+    """Return the controller called `name`.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if name not in CONTROLLERS:
+        raise ValueError(
+            f"controller {name!r} is unknown; no optimizer was made. "
+            f"Use one of {', '.join(CONTROLLERS)}."
+        )
+    return CONTROLLERS[name]
