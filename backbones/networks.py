@@ -7,6 +7,8 @@ import torch
 from fvcore.common.registry import Registry
 from torch import nn
 
+from backbones.kuangliu import KuangliuMobileNetV2
+from backbones.reactnet import ReActNet
 from backbones.small_resnet import SmallResNet
 
 BACKBONES = Registry("BACKBONES")
@@ -99,6 +101,24 @@ def mobilenetv2_cifar() -> nn.Module:
     for level in net.feature_info:
         level["reduction"] //= 2 if level["module"] == "blocks.0" else 4
     return net
+
+
+@BACKBONES.register()
+def mobilenetv2_kuangliu() -> nn.Module:
+    """MobileNetV2 for 32x32 images as CoQuant has it: ReLU, and a 1x1 convolution in two shortcuts."""
+    return KuangliuMobileNetV2()
+
+
+@BACKBONES.register()
+def reactnet18() -> nn.Module:
+    """ReActNet-18 for ImageNet (Liu et al. 2020)."""
+    return ReActNet()
+
+
+@BACKBONES.register()
+def reactnet18_cifar() -> nn.Module:
+    """ReActNet-18 for 32x32 images: a 3x3 stride-1 stem without max-pool."""
+    return ReActNet(small_images=True)
 
 
 @BACKBONES.register()

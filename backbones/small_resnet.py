@@ -4,10 +4,11 @@ Blocks are timm's, so each activation is a module of its own and parameters are 
 torchvision's ResNet.
 """
 
-import torch
 from timm.models.resnet import BasicBlock
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from backbones.staged import Staged
 
 
 class PadShortcut(nn.Module):
@@ -23,7 +24,7 @@ class PadShortcut(nn.Module):
         return F.pad(x, (0, 0, 0, 0, *self.padding))  # (N, C, H, W): C is padded
 
 
-class SmallResNet(nn.Module):
+class SmallResNet(Staged):
     """A basic-block ResNet with a 3x3 stem and no pooling; returns pooled features.
 
     Args:
@@ -42,9 +43,9 @@ class SmallResNet(nn.Module):
         self.bn1 = nn.BatchNorm2d(channels)
         self.act1 = nn.ReLU(inplace=True)
         self.feature_info = [{"num_chs": channels, "reduction": stem_stride, "module": "act1"}]
-        self._stages = [f"layer{index}" for index in range(1, len(depths) + 1)]
+        self.stage_names = [f"layer{index}" for index in range(1, len(depths) + 1)]
         reduction = stem_stride
-        for name, depth, width in zip(self._stages, depths, widths, strict=True):
+        for name, depth, width in zip(self.stage_names, depths, widths, strict=True):
             stride = 1 if name == "layer1" else 2
             reduction *= stride
             blocks = []
@@ -56,39 +57,11 @@ class SmallResNet(nn.Module):
                 channels = width
             self.add_module(name, nn.Sequential(*blocks))
             self.feature_info.append({"num_chs": width, "reduction": reduction, "module": name})
-        self.global_pool = nn.AdaptiveAvgPool2d(1)
-        self.num_features = channels
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        self.finish(channels)
+        self.draw_convolutions()
 
-    def forward_intermediates(
-        self,
-        x: Tensor,
-        indices: list[int] | None = None,
-        *,
-        intermediates_only: bool = True,
-        stop_early: bool = True,
-    ) -> list[Tensor]:
-        """Return the feature maps at `indices` of `feature_info`, as timm's networks do."""
-        wanted = list(range(len(self.feature_info))) if indices is None else indices
-        x = self.act1(self.bn1(self.conv1(x)))
-        maps = [x] if 0 in wanted else []
-        for index, name in enumerate(self._stages, start=1):
-            if stop_early and index > max(wanted):
-                break
-            x = getattr(self, name)(x)
-            if index in wanted:
-                maps.append(x)
-        return maps
-
-    def forward_features(self, x: Tensor) -> Tensor:
-        """Return the last feature map, (N, C, H, W)."""
-        return self.forward_intermediates(x, [len(self._stages)])[0]
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return pooled features, (N, C)."""
-        return torch.flatten(self.global_pool(self.forward_features(x)), 1)
+    def stem(self, x: Tensor) -> Tensor:
+        return self.act1(self.bn1(self.conv1(x)))
 
 
 def _shortcut(in_channels: int, out_channels: int, stride: int, kind: str) -> nn.Module:

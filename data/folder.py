@@ -62,6 +62,8 @@ class Folder:
         ValueError: the folders differ in their classes, or there are less than two.
     """
 
+    frames: int | None = None  # of a video; an image has none
+
     def __init__(self, name: str, path: Path, *, val_per_class: int | None = None) -> None:
         self.name, self.path, self._val_per_class = name, path, val_per_class
         there = [part for part in SPLITS if (path / part).is_dir()]
@@ -125,6 +127,11 @@ class Folder:
             for name, images in zip(self.classes, classes, strict=True)
             for image in images
         ]
+
+    @property
+    def contents(self) -> list[str]:
+        """Relative paths of the files that are the set's identity."""
+        return self.paths
 
     @cached_property
     def labels(self) -> Tensor:

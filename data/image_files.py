@@ -1,4 +1,4 @@
-"""Labelled images that stay in their files: worker processes decode and resize, batch by batch."""
+"""Labelled images, or videos, that stay in their files: workers decode and resize, batch by batch."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -14,12 +14,15 @@ from data.folder import Files
 from data.images import Center, Crop, rows
 from data.sets import ImageSet, choose
 from data.stream import BOX_DRAWS, cut
+from data.videos import frames_of, spread
 
 _MOST_WORKERS = 8  # by default
 
 
 class ImagesInFiles:
     """Images of a set that `locate` found: `Images`."""
+
+    frames: int | None = None
 
     def __init__(self, spec: ImageSet, split: str) -> None:
         folder = spec.folder(None)
@@ -32,6 +35,9 @@ class ImagesInFiles:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def _viewer(self, view: Center | Crop) -> "_Viewer":
+        return _Viewer(self._files, self.ids, view)
 
     def batches(
         self,
@@ -48,7 +54,7 @@ class ImagesInFiles:
         if workers is None:
             workers = min(_cores(), _MOST_WORKERS)
         loader = DataLoader(
-            _Viewer(self._files, self.ids, view),
+            self._viewer(view),
             batch_size=None,
             sampler=asked,
             collate_fn=_unchanged,
@@ -62,30 +68,52 @@ class ImagesInFiles:
             yield normalize(batch.to(device, non_blocking=True), self._mean, self._std)
 
 
+class VideosInFiles(ImagesInFiles):
+    """Videos of a set that `locate` found: `Images` whose views are (B, F, 3, size, size)."""
+
+    def __init__(self, spec: ImageSet, split: str) -> None:
+        super().__init__(spec, split)
+        self.frames = spec.frames
+
+    def _viewer(self, view: Center | Crop) -> "_Viewer":
+        return _VideoViewer(self._files, self.ids, view, self.frames)
+
+
 class _Viewer:
     """Make the views of a batch, bytes (B, 3, size, size), in whatever process."""
 
     def __init__(self, files: Files, ids: Tensor, view: Center | Crop) -> None:
         self._files, self._ids, self._view = files, ids, view
+        self._shape = (3, view.size, view.size)
 
     def __getitem__(self, places: list[int]) -> Tensor | str:
-        size = self._view.size
-        views = torch.empty(len(places), 3, size, size, dtype=torch.uint8)
+        views = torch.empty(len(places), *self._shape, dtype=torch.uint8)
         for row, place in enumerate(places):
             try:
-                image = decode(self._files[place])
+                views[row] = self._see(self._files[place], int(self._ids[place]))
             except ValueError as error:  # told as it is, not as a worker's traceback
                 return str(error)
-            views[row] = self._make(image, int(self._ids[place]))
         return views
 
-    def _make(self, image: Tensor, image_id: int) -> Tensor:
-        view = self._view
+    def _see(self, path: str, image_id: int) -> Tensor:
+        image, view = decode(path), self._view
         if isinstance(view, Center):
             return _central(image, view)
         bits = np.random.Philox(key=view.seed, counter=[0, 0, image_id, view.k])
         u = torch.from_numpy(np.random.Generator(bits).random(BOX_DRAWS + 1, dtype=np.float32))
         return cut(image, u, view)
+
+
+class _VideoViewer(_Viewer):
+    """The same of videos, (B, F, 3, size, size): one crop and flip for all frames of a video."""
+
+    def __init__(self, files: Files, ids: Tensor, view: Center | Crop, frames: int) -> None:
+        super().__init__(files, ids, view)
+        self._frames, self._shape = frames, (frames, *self._shape)
+
+    def _see(self, path: str, image_id: int) -> Tensor:
+        seen = spread(frames_of(path), self._frames)
+        return torch.stack([super(_VideoViewer, self)._see(frame, image_id) for frame in seen])
 
 
 def _central(image: Tensor, view: Center) -> Tensor:

@@ -57,8 +57,10 @@ class Images(Protocol):
         classes: the names; a label is a place in them.
         labels: int64 (N,).
         ids: of the images in their set, int64 (N,), rising.
+        frames: of each, where they are videos; None: they are images.
     """
 
+    frames: int | None
     name: str
     split: str
     split_sha256: str
@@ -79,6 +81,8 @@ class Images(Protocol):
         generator: Generator | None = None,
     ) -> Iterator[Tensor]:
         """Yield views, float (B, 3, size, size), normalized, on the device.
+
+        Of F frames each (`data.videos`), they are (B, F, 3, size, size).
 
         Args:
             view: what of each image.
@@ -110,10 +114,12 @@ def open_images(name: str, split: str, *, root: str | os.PathLike | None = None)
         >>> [len(batch) for batch in images.batches(view, batch_size=300, device="cpu")]
         [300, 240]
     """
-    from data.image_files import ImagesInFiles
+    from data.image_files import ImagesInFiles, VideosInFiles
 
     check_split(name, split)
     spec = locate(name, root=root)
+    if spec.frames is not None:
+        return VideosInFiles(spec, split)
     if spec.size is None:
         return ImagesInFiles(spec, split)
     return ImagesInMemory(load(name, split, root=root), mean=spec.mean, std=spec.std)
@@ -121,6 +127,8 @@ def open_images(name: str, split: str, *, root: str | os.PathLike | None = None)
 
 class ImagesInMemory:
     """Images as bytes, on each device that asked for them: `Images`."""
+
+    frames = None
 
     def __init__(self, split: Split, *, mean: Triple, std: Triple) -> None:
         self.name, self.split, self.split_sha256 = split.name, split.split, split.split_sha256

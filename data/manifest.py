@@ -4,7 +4,8 @@ The identity is the SHA-256 over a line "<path> <bytes>" of every file, sorted b
 `<folder>/.lowbit/manifest.json` also has the modification times of the class folders, which change
 when a file comes, goes or is renamed; a manifest that does not match them is made anew. In sets of
 up to 200,000 files the size of every file is looked at as well, each time; in larger ones a file
-that was overwritten in place goes unseen until `tools/datasets.py verify`.
+that was overwritten in place goes unseen until `tools/datasets.py verify`. The files of a set of
+videos (`data.videos`) are its frames.
 """
 
 import hashlib
@@ -61,16 +62,16 @@ def read_manifest(folder: "Folder", *, trust: bool = True) -> Manifest:
     kept = _kept(file)
     folders = _folders(folder)
     current = kept is not None and kept.folders == folders
-    if trust and current and sum(map(sum, kept.counts.values())) > _LOOK_AT_ALL:
+    if trust and current and _files(kept, folder) > _LOOK_AT_ALL:
         return kept
-    sha256, newest_ns = look(folder)
+    sha256, newest_ns = look(folder.path, folder.contents)
     if current and (kept.sha256, kept.newest_ns) == (sha256, newest_ns):
         return kept
     manifest = Manifest(
         version=_VERSION,
         sha256=sha256,
         counts={split: [len(c) for c in classes] for split, classes in folder.names.items()},
-        size=_common_size(folder),
+        size=None if folder.frames else _common_size(folder),
         newest_ns=newest_ns,
         folders=folders,
     )
@@ -87,15 +88,19 @@ def _kept(file: Path) -> Manifest | None:
     return manifest if manifest.version == _VERSION else None
 
 
+def _files(manifest: Manifest, folder: "Folder") -> int:
+    return sum(map(sum, manifest.counts.values())) * (folder.frames or 1)
+
+
 def _folders(folder: "Folder") -> dict[str, int]:
     paths = [f"{part}/{name}" for part in folder.parts.values() for name in folder.classes]
     return {path: (folder.path / path).stat().st_mtime_ns for path in paths}
 
 
-def look(folder: "Folder") -> tuple[str, int]:
-    """Return the identity of the files and when the last of them was modified."""
-    digest, newest_ns, root = hashlib.sha256(f"folder {_VERSION}\n".encode()), 0, str(folder.path)
-    for path in sorted(folder.paths):
+def look(root: Path, paths: list[str]) -> tuple[str, int]:
+    """Return the identity of the files under `root` and when the last of them was modified."""
+    digest, newest_ns = hashlib.sha256(f"folder {_VERSION}\n".encode()), 0
+    for path in sorted(paths):
         status = os.stat(f"{root}/{path}")
         digest.update(os.fsencode(f"{path} {status.st_size}\n"))
         newest_ns = max(newest_ns, status.st_mtime_ns)

@@ -68,6 +68,11 @@ class Published:
         self._parts = [listing.parts[i] for i in order]
         self._check_files()
 
+    @property
+    def contents(self) -> list[str]:
+        """Relative paths of the files, as a `Folder` has them."""
+        return self.paths
+
     def _check_files(self) -> None:
         found = {}
         for folder in {os.path.dirname(path) for path in self.paths}:
@@ -133,7 +138,7 @@ class Published:
 
         The record is the SHA-256 over all paths and sizes, in `<set>/.lowbit/files.json`.
         """
-        sha256, _ = look(self)
+        sha256, _ = look(self.path, self.contents)
         file = self.path / cache.FOLDER / "files.json"
         if not file.exists():
             text = json.dumps({"version": 1, "files": len(self.paths), "sha256": sha256}).encode()

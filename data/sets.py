@@ -4,8 +4,8 @@ An image set is a function registered in `IMAGE_SETS` that returns an `ImageSet`
 pinned by a file in `data/splits/` whose SHA-256 stands in the set's specification: a changed file
 is refused, so two rows of a leaderboard with the same `split_sha256` saw the same images.
 
-A set that is a folder of the user's (`folder:NAME`, `data.folder`) has no such pin: its files are
-its identity, and `locate` finds it out.
+A set that is a folder of the user's (`folder:NAME`, `data.folder`; of videos, `frames:NAME`,
+`data.videos`) has no such pin: its files are its identity, and `locate` finds it out.
 """
 
 import difflib
@@ -29,6 +29,7 @@ SPLITS = ("train", "val", "test")
 SPLITS_DIR = Path(__file__).parent / "splits"
 ROOT_VARIABLE = "LOWBIT_DATA"
 FOLDER = "folder:"
+FRAMES = "frames:"
 
 Pin = Literal["ids", "official", "drawn", "files"]
 Triple = tuple[float, float, float]
@@ -64,7 +65,8 @@ class ImageSet:
 
     A set of image files has `folder(root)` in place of `read`. What only a user's files can tell (of
     `num_classes`, `counts`, `size` and `split_sha256`) is None until `locate` fills it in; a `size`
-    of None after that means images too large, or of too many sizes, to hold in memory.
+    of None after that means images too large, or of too many sizes, to hold in memory. `frames` is how
+    many images of a video are seen; None: the set's samples are images.
     """
 
     name: str
@@ -78,6 +80,7 @@ class ImageSet:
     metrics: tuple[str, ...] = ("top1",)
     read: Callable[[Path], tuple[Tensor, Tensor]] | None = None
     folder: Callable[[Path], "Folder | Published"] | None = None
+    frames: int | None = None
 
 
 @dataclass(frozen=True)
@@ -107,12 +110,17 @@ def image_set(name: str) -> ImageSet:
         from data.folder import folder_set
 
         return folder_set(name)
+    if name.startswith(FRAMES):
+        from data.videos import video_set
+
+        return video_set(name)
     if name not in IMAGE_SETS:
         near = difflib.get_close_matches(name, list_datasets(), n=1)
         hint = f"Did you mean {near[0]!r}? " if near else ""
         raise ValueError(
             f"there is no image set named {name!r}; nothing was loaded. "
-            f"{hint}Known sets: {', '.join(list_datasets())}, and {FOLDER}NAME for images of your own."
+            f"{hint}Known sets: {', '.join(list_datasets())}, and {FOLDER}NAME for images, "
+            f"{FRAMES}NAME for videos of your own."
         )
     return IMAGE_SETS.get(name)()
 

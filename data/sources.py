@@ -104,6 +104,11 @@ def view_source(
     """
     check_split(dataset, split)
     spec = locate(dataset, root=root)
+    if spec.frames is not None:
+        raise ValueError(
+            f"{dataset} is a set of videos, which are classified but not pretrained on; nothing was "
+            "loaded. Put frames into class folders and name them folder:NAME."
+        )
     device = torch.device(device)
     constants = {"mean": spec.mean, "std": spec.std}
     augment = Augment(size, **constants, **augmentation)

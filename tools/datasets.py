@@ -166,14 +166,20 @@ def _damaged_archives(name: str, args: argparse.Namespace) -> list[str]:
 def _undecodable(name: str, folder: "Folder | Published") -> list[str]:
     from tqdm import tqdm
 
-    looked = tqdm(folder.damaged(), name, total=len(folder.paths), disable=None, unit="file")
+    looked = tqdm(folder.damaged(), name, total=len(folder.contents), disable=None, unit="file")
     return [problem for problem in looked if problem]
 
 
 def _advice(name: str, args: argparse.Namespace) -> str:
     from data.archives import archives
-    from data.sets import FOLDER, resolve_root
+    from data.sets import FOLDER, FRAMES, resolve_root
 
+    if name.startswith(FRAMES):
+        return (
+            "\nA video is a folder of its frames, named in their order, in the folder of its class: "
+            "train/CLASS/VIDEO/00001.jpg, the same classes in test/ (or val/). Extract them with, for "
+            "example, `ffmpeg -i VIDEO.mp4 -vf fps=1,scale=-1:256 train/CLASS/VIDEO/%05d.jpg`."
+        )
     if name.startswith(FOLDER):
         return (
             "\nA class is a folder of images, named as the class, the same in train/ and test/ (or "
@@ -199,12 +205,17 @@ def _advice(name: str, args: argparse.Namespace) -> str:
 
 
 def _folders(root: Path | None) -> list[str]:
-    """Name the image folders under the root that no registered set is."""
+    """Name the folders of images, or of videos, under the root that no registered set is."""
     from data import list_datasets
-    from data.sets import FOLDER, resolve_root
+    from data.sets import FOLDER, FRAMES, resolve_root
 
-    found = sorted(path.parent.name for path in resolve_root(root).glob("*/train"))
-    return [FOLDER + name for name in found if name not in list_datasets()]
+    names = []
+    for train in sorted(resolve_root(root).glob("*/train")):
+        sample = next(train.glob("[!.]*/[!.]*"), train)  # of images it is a file
+        kind = FRAMES if sample.is_dir() and sample != train else FOLDER
+        if train.parent.name not in list_datasets():
+            names.append(kind + train.parent.name)
+    return names
 
 
 def _parser() -> argparse.ArgumentParser:

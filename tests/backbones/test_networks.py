@@ -30,7 +30,11 @@ def test_resnet20_has_the_published_size():
 
 
 @pytest.mark.parametrize(
-    "name", ["resnet10_slim", "resnet20", "resnet18_cifar", "resnet50", "mobilenetv2"]
+    "name",
+    [
+        *("resnet10_slim", "resnet20", "resnet18_cifar", "resnet50", "mobilenetv2"),
+        *("reactnet18", "mobilenetv2_kuangliu"),
+    ],
 )
 def test_pyramid_is_the_networks_own_feature_maps(name):
     net = create_backbone(name).eval()
@@ -39,7 +43,7 @@ def test_pyramid_is_the_networks_own_feature_maps(name):
     maps = pyramid(net, images, [level.name for level in levels])
     for level in levels:
         assert maps[level.name].shape == (1, level.channels, 64 // level.stride, 64 // level.stride)
-    if name != "mobilenetv2":  # which has one more convolution behind its last stage
+    if "mobilenetv2" not in name:  # which has one more convolution behind its last stage
         assert torch.equal(maps[levels[-1].name], net.forward_features(images))
 
 
@@ -65,3 +69,36 @@ def test_networks_without_a_pyramid_are_refused():
     net = create_backbone("vit_tiny_patch16_224")
     with pytest.raises(ValueError, match="no feature pyramid"):
         pyramid_info(net)
+
+
+def test_reactnet_has_the_published_size():
+    """TR's supplement (S2.2): 11,235K parameters on CIFAR-100."""
+    net = create_backbone("reactnet18_cifar")
+    assert sum(p.numel() for p in net.parameters()) + 512 * 100 + 100 == 11_235_044
+
+
+def test_reactnet_is_a_bi_real_resnet():
+    net = create_backbone("reactnet18")
+    kernels = [m.kernel_size for m in net.modules() if isinstance(m, torch.nn.Conv2d)]
+    assert sorted(kernels) == [(1, 1)] * 3 + [(3, 3)] * 16 + [(7, 7)]
+    block = create_backbone("reactnet18_cifar").layer2[0].eval()
+    torch.nn.init.normal_(block.shift.bias)
+    for shift in (block.act[0], block.act[2]):
+        torch.nn.init.normal_(shift.bias)
+    x = torch.randn(2, 64, 8, 8)
+    shift, before, after = (
+        s.bias.view(-1, 1, 1) for s in (block.shift, block.act[0], block.act[2])
+    )
+    weights = block.conv.weight, block.downsample[1].weight
+    y = torch.conv2d(x + shift, weights[0], stride=2, padding=1)
+    y = y + torch.conv2d(torch.nn.functional.avg_pool2d(x, 2), weights[1])
+    y = y + before  # norms are the identity as they start
+    y = torch.where(y > 0, y, 0.25 * y) + after
+    torch.testing.assert_close(block(x), y, rtol=1e-4, atol=1e-4)
+
+
+def test_coquants_mobilenet_has_the_size_of_its_source():
+    """2,296,922 parameters on CIFAR-10: github.com/kuangliu/pytorch-cifar."""
+    net = create_backbone("mobilenetv2_kuangliu")
+    assert sum(p.numel() for p in net.parameters()) + 1280 * 10 + 10 == 2_296_922
+    assert net.forward_features(torch.rand(1, 3, 32, 32)).shape == (1, 1280, 4, 4)

@@ -117,3 +117,19 @@ def test_a_published_set_is_verified_to_the_last_file(main, publish, capsys):
     (folder / "102flowers.tgz").write_bytes(b"other")
     assert main("verify", "flowers102", "--root", root) == 1
     assert "102flowers.tgz has MD5" in capsys.readouterr().out
+
+
+def test_folders_of_videos_are_listed_as_such(main, tmp_path, capsys):
+    for split in ("train", "test"):
+        for name in ("jump", "run"):
+            for video in ("a", "b"):
+                folder = tmp_path / "sports" / split / name / video
+                folder.mkdir(parents=True)
+                Image.new("RGB", (8, 6)).save(folder / "1.jpg")
+    assert main("list", "--root", tmp_path) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "sports" in line]
+    assert line.split()[:6] == ["frames:sports", "2", "any", "2", "2", "4"]
+    assert main("verify", "frames:sports", "--full", "--root", tmp_path) == 0
+    (tmp_path / "sports/test/run/b/1.jpg").write_bytes(b"no image")
+    assert main("verify", "frames:sports", "--full", "--root", tmp_path) == 1
+    assert "DAMAGED" in capsys.readouterr().out
