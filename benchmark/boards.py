@@ -25,6 +25,7 @@ class Cell:
         drop: value minus the same line's value in full precision; NaN where there is none.
         status, reason: completed, failed or skipped; why.
         printed: a published number as its paper prints it.
+        zero_shot: the network was trained at other bit-widths only.
         missing: jobs of this cell that gave no number although others did.
     """
 
@@ -41,6 +42,7 @@ class Cell:
     status: str = "completed"
     reason: str = ""
     printed: str = ""
+    zero_shot: bool = False
     missing: int = 0
 
 
@@ -100,7 +102,7 @@ def _board(group: str, rows: pd.DataFrame, missing: pd.DataFrame) -> Board:
 
 def _cell(row: dict) -> Cell:
     spread = ("value", "sd", "low", "high", "stderr")
-    names = (*spread, "n_seeds", "n_jobs", "rank", "status", "reason")
+    names = (*spread, "n_seeds", "n_jobs", "rank", "status", "reason", "zero_shot")
     return Cell(**{name: row[name] for name in names})
 
 
@@ -194,7 +196,10 @@ def make_reported(folded: pd.DataFrame) -> list[Line]:
         subject = tuple(row[column] for column in columns)
         line = lines.setdefault(subject, Line(dict(zip(columns, subject, strict=True))))
         line.cells[row["precision"], row["metric"]] = Cell(
-            value=row["value"], printed=row["printed"], reason=row["notes"]
+            value=row["value"],
+            printed=row["printed"],
+            reason=row["notes"],
+            zero_shot=row["zero_shot"],
         )
     return list(lines.values())
 

@@ -4,10 +4,11 @@ A *board* is a set of rows that answer one question: same task, same pinned spli
 protocol at the same version, same image size, same engine, same quantization policy (by fingerprint).
 Within a board, rows of one precision and one metric are ranked; nothing is ever ranked across boards.
 
-Detection boards leave the policy out. A classification policy belongs to the examination: every
-checkpoint sits it under the same one, and another policy is another examination. A detector is trained
-*with* its policy, and how to train (LSQ against SGDT, each with the quantizer its paper uses) is itself
-what is compared. The policy is still part of a row's own name, so two are never averaged.
+Boards of detection and of quantization-aware training leave the policy out. Elsewhere a policy belongs
+to the examination: every checkpoint sits it under the same one, and another policy is another
+examination. A detector, or a network under `qat`, is trained *with* its policy, and how to train (LSQ
+against SGDT, each with the quantizer its paper uses) is itself what is compared. The policy is still
+part of a row's own name, so two are never averaged.
 
 Validation numbers are kept but not ranked: hyper-parameters may have been chosen on them. Published
 numbers are never ranked: nothing shows that they answer the same question.
@@ -18,7 +19,8 @@ import pandas as pd
 
 from quant import Precision
 
-# Who or what was measured. `method` made the backbone (SSQL); `training` made a detector of it (lsq).
+# Who or what was measured. `method` made the backbone (SSQL); `training` made a detector, or a low-bit
+# network, of it (lsq, sgdt).
 SUBJECT = ("checkpoint", "method", "architecture", "training", "policy", "policy_fingerprint")
 BOARD = (
     "task",
@@ -75,7 +77,10 @@ def normalize(frame: pd.DataFrame) -> pd.DataFrame:
     frame["precision"] = [_precision(text) for text in frame["precision"]]
     frame["reason"] = pd.Series([_text(value, "") for value in frame["reason"]], dtype=object)
     frame["stderr"] = frame["stderr"].astype(float) if "stderr" in frame else np.nan
-    frame["board_policy"] = frame["policy_fingerprint"].where(frame["task"] != "detection", "-")
+    found = frame["zero_shot"] if "zero_shot" in frame else [False] * len(frame)
+    frame["zero_shot"] = [bool(value == 1) for value in found]  # absent: False
+    trained = (frame["task"] == "detection") | frame["protocol"].str.match(r"qat(-|$)")
+    frame["board_policy"] = frame["policy_fingerprint"].mask(trained, "-")
     unusable = (frame["status"] == "completed") & ~np.isfinite(frame["value"].astype(float))
     frame.loc[unusable, ["status", "reason"]] = [
         "failed",

@@ -1,19 +1,21 @@
 """The board as CSV (every number, long), Markdown and LaTeX (what fits in a paper)."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pandas as pd
 
+from benchmark import adaptive
 from benchmark.boards import Board, Cell, Line, make_boards, make_reported, missing_jobs
 from benchmark.comparability import precision_rank
-from benchmark.wording import NOTE, NOTHING, number, title
+from benchmark.wording import NOTE, NOTHING, ZERO_SHOT, metric_name, number, title
 
 CSV_COLUMNS = (
     *("checkpoint", "method", "architecture", "task", "dataset", "protocol", "training"),
     *("precision", "metric", "value", "sd", "n_seeds", "engine", "policy", "source", "status"),
     *("ci_low", "ci_high", "stderr", "unit", "n", "split", "group", "rank", "policy_fingerprint"),
     *("split_sha256", "protocol_version", "image_size", "reason", "paper", "table", "notes"),
+    "zero_shot",
 )
 
 
@@ -25,6 +27,7 @@ class Table:
     header: list[str]
     rows: list[list[str | Cell]]
     labels: int  # leading columns that are text
+    notes: list[str] = field(default_factory=list)  # below it
 
 
 def to_csv(folded: pd.DataFrame) -> str:
@@ -32,6 +35,7 @@ def to_csv(folded: pd.DataFrame) -> str:
     frame = folded.rename(columns={"low": "ci_low", "high": "ci_high"})[list(CSV_COLUMNS)].copy()
     for column in ("n_seeds", "n", "rank"):
         frame[column] = [str(int(value)) if value else "" for value in frame[column]]
+    frame["zero_shot"] = ["yes" if value else "" for value in frame["zero_shot"]]
     return frame.to_csv(index=False, float_format="%.4f", lineterminator="\n")
 
 
@@ -66,6 +70,8 @@ def _tables(folded: pd.DataFrame) -> tuple[list[Table], Table | None]:
             tables.append(_detection(board))
         else:
             tables += [_classification(board, metric) for metric in board.metrics]
+    if rows := adaptive.make_adaptive(folded):
+        tables.append(_adaptive(rows))
     reported = make_reported(folded)
     return tables, _reported(reported) if reported else None
 
@@ -95,6 +101,32 @@ def _detection(board: Board) -> Table:
     return Table(title(board), header, rows, labels=len(labels) + 1)
 
 
+def _adaptive(rows: Sequence[adaptive.AdaptiveRow]) -> Table:
+    labels = ["group", "checkpoint", "architecture", "dataset", "method", "metric"]
+    precisions = adaptive.columns(rows)
+    body = []
+    for row in rows:
+        group = row.board.group if row.board else "reported"
+        texts = [group, *(getattr(row, x) for x in labels[1:-1]), metric_name(row.metric)]
+        cells = [row.cells.get(precision, "–") for precision in precisions]
+        body.append([*texts, *(_printed(cell) for cell in cells), _delta(row.delta)])
+    heading = f"Adaptive bit-widths: accuracy and {adaptive.DELTA} (%)"
+    header = [*labels, *precisions, adaptive.DELTA]
+    notes = [adaptive.NOTE, *adaptive.blanks(rows)]
+    return Table(heading, header, body, labels=len(labels), notes=notes)
+
+
+def _printed(cell: str | Cell) -> str | Cell:
+    """Return a published number as its paper prints it, and all else as it is."""
+    if isinstance(cell, str) or not cell.printed:
+        return cell
+    return cell.printed + (ZERO_SHOT if cell.zero_shot else "")
+
+
+def _delta(cell: Cell) -> str:
+    return cell.printed or number(cell.value)
+
+
 def _reported(lines: Sequence[Line]) -> Table:
     labels = ["checkpoint", "paper", "table", "architecture", "dataset", "protocol", "metric"]
     precisions = sorted({p for line in lines for p, _ in line.cells}, key=precision_rank)
@@ -120,7 +152,8 @@ class _Markup:
         if not cell.n_seeds:
             return self.text(cell.status)
         spread = "†" if cell.n_seeds == 1 else f" ± {number(cell.sd)}"
-        text = self.text(number(cell.value) + spread)
+        zero_shot = ZERO_SHOT if cell.zero_shot else ""
+        text = self.text(number(cell.value) + spread + zero_shot)
         mark = self.rank(cell.rank) if cell.best or cell.rank > 1 else ""
         return (self.bold(text) if cell.best else text) + mark
 
@@ -140,9 +173,8 @@ def _markdown(table: Table) -> str:
     align = ["---"] * table.labels + ["---:"] * (len(table.header) - table.labels)
     rows = [[_MARKDOWN.cell(x) for x in row] for row in (table.header, *table.rows)]
     rows.insert(1, align)
-    return "\n".join(
-        [f"## {_markdown_text(table.title)}", "", *(f"| {' | '.join(r)} |" for r in rows)]
-    )
+    lines = [f"## {_markdown_text(table.title)}", "", *(f"| {' | '.join(r)} |" for r in rows)]
+    return "\n".join([*lines, *(f"\n{_markdown_text(note)}" for note in table.notes)])
 
 
 _LATEX = {
@@ -156,12 +188,16 @@ _LATEX = {
     "−": "$-$",
     "–": "--",
     "†": r"$^\dagger$",
+    "§": r"\S{}",
+    "Δ": r"$\Delta$",
+    "×": r"$\times$",
     **{character: f"\\{character}" for character in "&%$#_{}"},
 }
 
 
 def _latex_text(text: str) -> str:
-    return "".join(_LATEX.get(c, c) for c in text if c.isprintable())
+    escaped = "".join(_LATEX.get(c, c) for c in text if c.isprintable())
+    return escaped.replace(r"$\Delta$\_B", r"$\Delta_{\mathcal{B}}$")
 
 
 _LATEX_MARKUP = _Markup(_latex_text, r"\textbf{{{}}}".format, "$^{{{}}}$".format)
@@ -182,6 +218,7 @@ def _latex(table: Table) -> str:
             *(rf"    {' & '.join(row)} \\" for row in rows),
             r"    \bottomrule",
             r"  \end{tabular}",
+            *(rf"  \par\footnotesize {_latex_text(note)}" for note in table.notes),
             r"\end{table}",
         ]
     )

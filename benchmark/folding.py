@@ -22,7 +22,19 @@ from benchmark.statistics import Sample, rank_groups, summarize
 PROPORTIONS = ("top1",)  # metrics that count right answers, so that their images are a sample
 
 _KEY = (*SUBJECT, *BOARD, "precision", "metric", "unit", *ORIGIN, "status")
-_FOUND = ("reason", "value", "sd", "low", "high", "stderr", "n_seeds", "n_jobs", "n", "values")
+_FOUND = (
+    "reason",
+    "zero_shot",
+    "value",
+    "sd",
+    "low",
+    "high",
+    "stderr",
+    "n_seeds",
+    "n_jobs",
+    "n",
+    "values",
+)
 _NO_NUMBER = dict.fromkeys(("value", "sd", "low", "high", "stderr"), math.nan) | {
     "n_seeds": 0,
     "n": 0,
@@ -42,7 +54,7 @@ def fold_seeds(frame: pd.DataFrame) -> pd.DataFrame:
       not make it smaller: the mean over jobs, which the error of their mean cannot exceed;
     - n_seeds, n_jobs: they differ when several jobs share a seed (two recipes under one label); such
       jobs are averaged first so that no seed counts twice;
-    - n: images behind a value;
+    - n: images behind a value; zero_shot: whether any job was not trained at this precision;
     - group: the board's letter; rank: see `rank_groups`, 0 when the row is not ranked.
 
     Jobs that gave no number are folded too, their reasons joined, with n_seeds 0.
@@ -65,12 +77,14 @@ def _grouped(records: Iterable[_Record], key: Sequence[str]) -> dict[tuple, list
 def _fold(part: list[_Record]) -> _Record:
     """Fold records that agree in the key; what they agree in says how."""
     jobs = len({record["job_id"] for record in part})
+    zero_shot = any(record["zero_shot"] for record in part)
     if part[0]["status"] != "completed":
         reasons = sorted({record["reason"] for record in part} - {""})
-        return _NO_NUMBER | {"reason": "; ".join(reasons), "n_jobs": jobs}
+        return _NO_NUMBER | {"reason": "; ".join(reasons), "zero_shot": False, "n_jobs": jobs}
     if part[0]["source"] != MEASURED:  # whatever a published number averages, it is one number
         assert len(part) == 1, part
-        return _NO_NUMBER | {"reason": "", "n_jobs": 0, "value": float(part[0]["value"])}
+        value = float(part[0]["value"])
+        return _NO_NUMBER | {"reason": "", "zero_shot": zero_shot, "n_jobs": 0, "value": value}
     by_seed = defaultdict(list)
     for record in part:
         by_seed[_seed(record["seed"])].append(float(record["value"]))
@@ -81,6 +95,7 @@ def _fold(part: list[_Record]) -> _Record:
     images = {int(record["n"]) for record in part if not pd.isna(record["n"])}
     return {
         "reason": "",
+        "zero_shot": zero_shot,
         "value": seeds.mean,
         "sd": seeds.sd,
         "low": seeds.low,

@@ -31,6 +31,7 @@ COLUMNS = (
 )
 # Columns of measured rows alone: how a backbone became a detector, or "-"; error over test images.
 TRAINING, STDERR = "training", "stderr"
+ZERO_SHOT = "zero_shot"  # whether the network was trained at other bit-widths only
 # Where a job without numbers is shown: its task, and the metric of its cell.
 _TASKS = {"transfer": "classification"}
 _MAIN_METRIC = {
@@ -157,7 +158,7 @@ def load_frame(runs_dir: Path) -> "pd.DataFrame":
     results = [r for r in results if r.status == "completed" or r.question not in answered]
     names = _names(results)
     rows = [row for result in results for row in _rows(result, names[result.job_id])]
-    frame = pd.DataFrame(rows, columns=[*COLUMNS, TRAINING, STDERR])
+    frame = pd.DataFrame(rows, columns=[*COLUMNS, TRAINING, STDERR, ZERO_SHOT])
     return frame.astype(
         {"value": float, STDERR: float, "n": "Int64", "seed": "Int64", "image_size": "Int64"}
     )
@@ -184,14 +185,21 @@ def _rows(result: Result, name: str) -> Iterator[dict[str, Any]]:
         *("policy", "policy_fingerprint", "split_sha256"),
     ):
         shared[key] = str(facts.get(key) or "-")
+    untrained = _untrained(result)
     for measurement in result.measurements:
-        yield {**shared, **measurement.model_dump()}
+        zero_shot = {ZERO_SHOT: measurement.precision in untrained}
+        yield {**shared, **measurement.model_dump(), **zero_shot}
     if result.status != "completed":
         main, unit = _MAIN_METRIC.get(task, ("-", "-"))
         for metric in result.recipe.get("metrics") or [main]:
             planned = {"metric": metric, "unit": unit, "split": "test"}
             for precision in result.precisions:
                 yield {**shared, **planned, "precision": precision}
+
+
+def _untrained(result: Result) -> set[str]:
+    """Return the zero-shot precisions, which a result's details list."""
+    return set(result.details.get(ZERO_SHOT, ()))
 
 
 def _names(results: list[Result]) -> dict[str, str]:

@@ -8,6 +8,7 @@ NOTE = (
     "Mean over seeds ± standard deviation; a dagger marks a single seed. The small number is the rank: "
     "1 + how many rows are found better (Tukey-Kramer, 5 %); the first group is bold."
 )
+ZERO_SHOT = "§"  # marks a precision that a network was not trained at
 NOTHING = "There is no result to show: no job has finished with a number yet."
 _TASK_TITLES = {"classification": "Classification", "detection": "Detection"}
 _METRICS = {"top1": "top-1", "mean_per_class": "mean per class"}

@@ -1,1 +1,1 @@
-"""What jobs need of the machine, without torch: whole files, and signals that ask to stop."""
+"""What every package needs and none owns, without torch: whole files, stop signals, pictures' looks."""

@@ -29,6 +29,9 @@ EXAMPLES = """examples:
   # where does it put the test images of each class, in full precision and at two others?
   python tools/analyze.py tsne output/correlation_digits_ssql/checkpoint.pth \\
       --dataset digits --precision 4w4a 2w2a
+
+  # how often did quantized weights change while two jobs trained, with and without a schedule for it?
+  python tools/analyze.py transitions runs/1f0c2ab94d3e runs/83b7a6150c2d --output-dir output/sgdt
 """
 
 
@@ -146,6 +149,24 @@ def tsne(args: argparse.Namespace) -> None:
     print(pd.DataFrame(rows).to_string(index=False, float_format="{:.2f}".format))
 
 
+def transitions(args: argparse.Namespace) -> None:
+    """Draw transition rates, learning rates, steps and latent weights of quantization-aware training."""
+    from transfer.analyses.runs import pick_layer, read
+    from transfer.analyses.transitions import draw_curves, draw_latent
+
+    frames = read(args.jobs)
+    shown = pick_layer(frames, args.layer)
+    pictures = {"transitions": draw_curves(shown)}
+    if args.epochs or len(frames["latent"]):
+        pictures["latent"] = draw_latent(shown["latent"], args.epochs)
+    folder = args.output_dir or Path("output") / "transitions"
+    folder.mkdir(parents=True, exist_ok=True)
+    _save(folder, args.format, pictures=pictures)
+    _write(folder, tables=frames, summaries={})
+    last = frames["curves"].groupby(["job", "precision"], sort=False).tail(1)
+    print("last epoch\n" + last.to_string(index=False, float_format="{:.4g}".format))
+
+
 def _load(args: argparse.Namespace) -> dict[str, Any]:
     """Return the backbones of the checkpoints by method, and by file where that is no name for one."""
     from backbones import load_backbone
@@ -184,9 +205,9 @@ def _write(folder: Path, *, tables: dict[str, Any], summaries: dict[str, Any]) -
 def _parser() -> argparse.ArgumentParser:
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, epilog=EXAMPLES, formatter_class=raw)
-    verbs = parser.add_subparsers(required=True, metavar="correlation|weights|tsne")
+    verbs = parser.add_subparsers(required=True, metavar="correlation|weights|tsne|transitions")
     made = {}
-    for function in (correlation, weights, tsne):
+    for function in (correlation, weights, tsne, transitions):
         verb = verbs.add_parser(
             function.__name__,
             help=function.__doc__,
@@ -215,6 +236,7 @@ def _parser() -> argparse.ArgumentParser:
             "--architecture", help="network's name; default: what the files themselves say"
         )
     _add_tsne(made["tsne"])
+    _add_transitions(made["transitions"])
     return parser
 
 
@@ -231,6 +253,20 @@ def _add_tsne(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--data-root", type=Path, help="folder of the sets; default $LOWBIT_DATA")
     verb.add_argument("--device", default="auto", help="auto (cuda where there is one), cpu, cuda")
     verb.add_argument("--seed", type=int, default=0, help="of the draw of images and of t-SNE")
+
+
+def _add_transitions(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "jobs", nargs="+", type=Path, metavar="JOB_FOLDER", help="of qat jobs, finished or not"
+    )
+    verb.add_argument("--layer", help="draw this quantized layer alone; default all and their mean")
+    verb.add_argument(
+        "--epochs",
+        nargs="+",
+        type=int,
+        default=[],
+        help="whose latent weights are drawn, from 0; default four from the first to the last",
+    )
 
 
 if __name__ == "__main__":

@@ -27,6 +27,10 @@ EXAMPLES = """examples:
   python tools/transfer.py --config-file configs/transfer/digits_finetune.yaml \\
       --output-dir output/finetune --resume checkpoint output/ssql/checkpoint.pth \\
       precisions "[FP, 4w4a]" seed 1
+
+  # quantization-aware training by SGD with transition-rate scheduling, from a full-precision start
+  python tools/transfer.py --config-file configs/transfer/digits_qat_sgdt.yaml \\
+      --output-dir output/qat checkpoint output/ssql/checkpoint.pth
 """
 
 

@@ -1,68 +1,40 @@
 """The recipe of a transfer job: every number that decides its result."""
 
-from typing import Annotated, Any, ClassVar, Literal
+import hashlib
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from data import image_set, locate
 from quant import Precision, get_policy
+from transfer.contradictions import check_quantized_training, check_training
+from transfer.naming import protocol_label, training_label
 from transfer.protocols import get_protocol, options_of_others
-from transfer.schedule import default_milestones, learning_rate
+from transfer.schedule import learning_rate
+from transfer.sections import (
+    BASES,
+    Adaptive,
+    Augmentation,
+    BaseOptimizer,
+    Distillation,
+    Epochs,
+    FPStart,
+    Interpolation,
+    Positive,
+    Schedule,
+    Section,
+    TOptimizer,
+    Transition,
+    WarmupFC,
+    published_rate,
+    with_milestones,
+)
 
 VERSION = 1  # of the protocols; raised when the same recipe comes to mean other numbers
 
-Epochs = Annotated[int, Field(ge=1)]
-Interpolation = Literal["bilinear", "bicubic"]
-Positive = Annotated[float, Field(gt=0)]
-Range = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
 
-
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Augmentation(_Model):
-    """The training views: RandomResizedCrop and flip, as SSQL's transfer (SPEC A.8)."""
-
-    scale: Range = Field((0.8, 1.0), description="area of the crop, share of the image")
-    ratio: Range = Field((3 / 4, 4 / 3), description="width over height of the crop")
-    flip: float = Field(0.5, ge=0, le=1, description="probability of a horizontal flip")
-    interpolation: Interpolation = Field("bilinear", description="of the crop")
-
-    @field_validator("scale", "ratio")
-    @classmethod
-    def _ordered(cls, value: Range) -> Range:
-        if value[0] > value[1]:
-            raise ValueError(
-                f"the range {value} ends below its start; no view was drawn. "
-                "Write it as [low, high]."
-            )
-        return value
-
-
-class WarmupFC(_Model):
-    """The linear fit whose full-precision classifier starts a fine-tuning (SSQL's WARMUP_FC)."""
-
-    epochs: Epochs = Field(100, description="epochs")
-    lr: float = Field(30.0, gt=0, description="SGD's learning rate")
-    milestones: tuple[int, ...] = Field(description="epochs of x0.1; default 60 % and 80 %")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _fill(cls, values: Any) -> Any:
-        return _with_milestones(values, {"epochs": 100}) if isinstance(values, dict) else values
-
-    @model_validator(mode="after")
-    def _check(self) -> "WarmupFC":
-        _check_milestones(self.milestones, self.epochs)
-        return self
-
-    def learning_rate(self, epoch: int) -> float:
-        """Return the rate of an epoch, counted from 0."""
-        return learning_rate(epoch, self.epochs, lr=self.lr, milestones=self.milestones)
-
-
-class Recipe(_Model):
+class Recipe(Section):
     """Everything a transfer job needs to know.
 
     `epochs`, `lr`, `weight_decay` and `milestones` default to the protocol's published values
@@ -82,7 +54,9 @@ class Recipe(_Model):
     )
 
     name: str = Field("transfer", description="what a log calls the job")
-    protocol: str = Field("linear", description="linear | linear-exact | knn | finetune | semi")
+    protocol: str = Field(
+        "linear", description="linear | linear-exact | knn | finetune | semi | qat | adaptive"
+    )
     checkpoint: str = Field(description="backbone file")
     architecture: str | None = Field(None, description="network's name; null: as the file says")
     allow_partial: bool = Field(False, description="score a file that fills the network in part")
@@ -110,22 +84,37 @@ class Recipe(_Model):
     calibration_batch_size: int = Field(128, ge=1, description="images a calibration batch")
 
     epochs: Epochs | None = Field(
-        None, description="epochs; default 100 (linear), 50 (finetune, semi)"
+        None, description="epochs; default 100 (linear), 50 (finetune, semi), 400 (qat)"
     )
     batch_size: int = Field(256, ge=2, description="images a step; SSQL: 64 on each of 4 devices")
     lr: Positive | Annotated[tuple[Positive, ...], Field(min_length=2)] | None = Field(
         None,
-        description="SGD's learning rate; default 30, 1e-3, 0.1; linear: of several, val chooses",
+        description="learning rate; default 30, 1e-3, 0.1; linear: of several, val chooses",
     )
-    schedule: Literal["step", "cosine"] = Field("step", description="of the rate, per epoch")
+    optimizer: BaseOptimizer | TOptimizer = Field(
+        "sgd",
+        description=f"{' | '.join(BASES)}; qat: each also with transition-rate scheduling, as sgdt",
+    )
+    schedule: Schedule = Field("step", description="of the rate, per epoch")
     milestones: tuple[int, ...] = Field(
         description="epochs at which `step` decays; default 60 % and 80 % of all"
     )
     gamma: float = Field(0.1, gt=0, le=1, description="factor of each decay")
-    momentum: float = Field(0.9, ge=0, lt=1, description="SGD's momentum")
-    nesterov: bool = Field(False, description="finetune, semi: Nesterov's momentum")
+    momentum: float = Field(0.9, ge=0, lt=1, description="of sgd and rmsprop, and their t-variants")
+    nesterov: bool = Field(False, description="Nesterov's momentum of sgd and sgdt")
     weight_decay: float | None = Field(
-        None, ge=0, description="SGD's weight decay; default 0 (linear, semi), 1e-4 (finetune)"
+        None, ge=0, description="weight decay; default 0 (linear, semi), 1e-4 (finetune, qat)"
+    )
+    scale_lr_factor: float = Field(
+        0.1, ge=0, description="learning rate of quantizer scales over lr (TR supplement)"
+    )
+    scale_lr: Positive | None = Field(None, description="the same, absolute; wins over the factor")
+    scale_weight_decay: float = Field(0.0, ge=0, description="weight decay of quantizer scales")
+    transition: Transition | None = Field(
+        None, description="t-variants: targets and controller; default {}"
+    )
+    amp: Literal["bf16", "fp16"] | None = Field(
+        None, description="number format of training passes; null: float32"
     )
     augment_views: int = Field(
         0,
@@ -143,8 +132,16 @@ class Recipe(_Model):
     )
     warmup_fc: WarmupFC | None = Field(
         None,
-        description="finetune: start from this linear fit's classifier; {} for A.8's; null: off",
+        description="start from this linear fit's classifier; {} for A.8's; null: off",
     )
+    fp_start: FPStart | None = Field(
+        None, description="qat, adaptive: start from this full-precision training; {} for TR's"
+    )
+    checkpoint_head: bool = Field(
+        False, description="qat, adaptive: start from the classifier that the checkpoint holds"
+    )
+    distillation: Distillation | None = Field(None, description="qat: learn from a teacher")
+    adaptive: Adaptive | None = Field(None, description="adaptive: method and bit-widths")
 
     metrics: tuple[Literal["top1", "mean_per_class"], ...] = Field(
         min_length=1, description="measured; default: what papers report on the image set"
@@ -175,19 +172,20 @@ class Recipe(_Model):
         value = getattr(self, field) if field else None
         return isinstance(value, tuple) and len(value) > 1
 
+    def scheduled(self, lr: float, epoch: int) -> float:
+        """Return what the schedule makes of a rate in an epoch, counted from 0."""
+        return learning_rate(
+            epoch,
+            self.epochs,
+            lr=lr,
+            schedule=self.schedule,
+            milestones=self.milestones,
+            gamma=self.gamma,
+        )
+
     def learning_rates(self, epoch: int) -> list[float]:
         """Return the rates of an epoch, counted from 0."""
-        return [
-            learning_rate(
-                epoch,
-                self.epochs,
-                lr=lr,
-                schedule=self.schedule,
-                milestones=self.milestones,
-                gamma=self.gamma,
-            )
-            for lr in self.rates
-        ]
+        return [self.scheduled(lr, epoch) for lr in self.rates]
 
     def learning_rate(self, epoch: int) -> float:
         """Return the rate of an epoch, counted from 0, where there is one."""
@@ -195,30 +193,40 @@ class Recipe(_Model):
         return rate
 
     @property
+    def teacher_sha256(self) -> str | None:
+        """The content of the teacher's file, where there is one; FileNotFoundError: it is not there."""
+        if self.distillation is None:
+            return None
+        path = Path(self.distillation.teacher)
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"there is no teacher {path}; nothing was trained. Correct distillation.teacher."
+            )
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    @property
     def protocol_label(self) -> str:
-        """What the board calls the protocol: what makes it another one is in its name."""
-        parts = [self.protocol]
-        if self.label_fraction is not None:
-            parts.append(f"{100 * self.label_fraction:g}pct")
-        if self.protocol == "knn":
-            parts += [f"k{self.knn_k}", f"t{self.knn_temperature:g}"]
-        if self.augment_views:
-            parts.append(f"views{self.augment_views}")
-        if len(self.rates) > 1:
-            parts.append(f"best-of-{len(self.rates)}-lr")
-        if self.calibration != "clean":
-            parts.append(self.calibration)
-        if self.train_on != "train":
-            parts.append(self.train_on)
-        return "-".join(parts)
+        """What the board calls the protocol."""
+        return protocol_label(self)
 
     @model_validator(mode="before")
     @classmethod
     def _fill(cls, values: Any) -> Any:
         if not isinstance(values, dict):
             return values
-        defaults = get_protocol(values.get("protocol", "linear")).defaults
-        return _with_milestones(values, {"metrics": _metrics_of(values), **defaults})
+        protocol = get_protocol(values.get("protocol", "linear"))
+        defaults = {"metrics": _metrics_of(values), **protocol.defaults}
+        optimizer = str(values.get("optimizer", "sgd"))
+        if "optimizer" in protocol.options and optimizer not in ("sgd", "sgdt"):
+            decay = {"weight_decay": 1e-2} if optimizer in ("adamw", "adamwt") else {}  # SPEC C.5
+            defaults |= {"lr": published_rate(optimizer), **decay}
+        if "transition" in protocol.options and optimizer in get_args(TOptimizer):
+            defaults["transition"] = {}
+        if "adaptive" in protocol.options:
+            section = Adaptive.model_validate(values.get("adaptive") or {})
+            defaults |= {"adaptive": section, "precisions": section.precisions}
+        return with_milestones(values, defaults)
 
     @field_validator("precisions")
     @classmethod
@@ -245,7 +253,8 @@ class Recipe(_Model):
 
     @model_validator(mode="after")
     def _check(self) -> "Recipe":
-        self._check_training()
+        check_training(self)
+        check_quantized_training(self)
         if self.eval_resize is not None and self.eval_resize < self.image_size:
             raise ValueError(
                 f"eval_resize {self.eval_resize} is smaller than image_size {self.image_size}; "
@@ -259,33 +268,11 @@ class Recipe(_Model):
                 )
         return self
 
-    def _check_training(self) -> None:
-        protocol = get_protocol(self.protocol)
-        for name in ("epochs", "lr", "weight_decay"):
-            if (getattr(self, name) is None) == protocol.trains:
-                what = "needs" if protocol.trains else "trains nothing by SGD and has no"
-                raise ValueError(
-                    f"protocol {self.protocol!r} {what} {name}; nothing was scored. "
-                    f"{'Give' if protocol.trains else 'Remove'} {name}."
-                )
-        if protocol.trains:
-            _check_milestones(self.milestones, self.epochs)
-        if self.chooses and self.train_on == "trainval":
-            raise ValueError(
-                f"{protocol.chooses} has several values, of which validation images choose one, and "
-                "with train_on trainval there are none; nothing was scored. Give one value, or "
-                "set train_on to train."
-            )
-        if len(self.rates) > 1 and protocol.chooses != "lr":
-            raise ValueError(
-                f"protocol {self.protocol!r} trains at one lr, not at {len(self.rates)}; nothing "
-                "was scored. Give one, or choose protocol linear."
-            )
-
 
 def identity(recipe: Recipe) -> dict[str, Any]:
     """Return the facts that name a job and say which rows may be compared with it."""
     policy = get_policy(recipe.policy)
+    teacher = {"teacher_sha256": recipe.teacher_sha256} if recipe.distillation else {}
     return {
         "task": "classification",
         "engine": "torch",
@@ -293,10 +280,12 @@ def identity(recipe: Recipe) -> dict[str, Any]:
         "split_sha256": image_set(recipe.dataset).split_sha256
         or locate(recipe.dataset, root=recipe.data_root).split_sha256,
         "protocol": recipe.protocol_label,
+        "training": training_label(recipe),
         "image_size": recipe.image_size,
         "policy": policy.name,
         "policy_fingerprint": policy.fingerprint,
         "method": "-",  # the checkpoint's, known once it is read
+        **teacher,
     }
 
 
@@ -305,24 +294,3 @@ def _metrics_of(values: dict[str, Any]) -> tuple[str, ...]:
         return image_set(values.get("dataset", Recipe.model_fields["dataset"].default)).metrics
     except (ValueError, AttributeError):  # no image set, which its own field will say
         return ("top1",)
-
-
-def _with_milestones(values: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
-    filled = {**defaults, **values}
-    if filled.get("milestones") is None:
-        try:
-            filled["milestones"] = default_milestones(int(filled.get("epochs")))
-        except (TypeError, ValueError):  # epochs is no number, which its own field will say
-            filled["milestones"] = ()
-    return filled
-
-
-def _check_milestones(milestones: tuple[int, ...], epochs: int) -> None:
-    if list(milestones) != sorted(set(milestones)) or any(
-        not 0 < milestone < epochs for milestone in milestones
-    ):
-        raise ValueError(
-            f"milestones {list(milestones)} do not rise within 1..{epochs - 1}; nothing was "
-            f"trained. A decay at or after the last of {epochs} epochs would never happen: change "
-            "milestones, or leave them out for 60 % and 80 % of the epochs."
-        )

@@ -1,4 +1,4 @@
-"""The learning rate of an epoch."""
+"""The learning rate of an epoch, and the milestones at which it decays."""
 
 import math
 from collections.abc import Sequence
@@ -28,6 +28,7 @@ def learning_rate(
 
     `step`: lr * gamma^{#milestones <= epoch} (SSQL's code, SPEC A.8). `cosine`:
     lr * (1 + cos(pi epoch / epochs)) / 2 (Contrastive Quant's CIFAR-100 protocol, SPEC B.4).
+    `linear`: lr * (1 - epoch / epochs) (ReActNet on ImageNet, SPEC C.6).
 
     Example:
         >>> [learning_rate(e, 100, lr=30.0, milestones=(60, 80)) for e in (0, 59, 60)]
@@ -35,4 +36,18 @@ def learning_rate(
     """
     if schedule == "cosine":
         return lr * 0.5 * (1 + math.cos(math.pi * epoch / epochs))
+    if schedule == "linear":
+        return lr * (1 - epoch / epochs)
     return lr * gamma ** sum(milestone <= epoch for milestone in milestones)
+
+
+def check_milestones(milestones: Sequence[int], epochs: int, *, name: str = "milestones") -> None:
+    """Raise ValueError unless decays rise within the epochs."""
+    if list(milestones) != sorted(set(milestones)) or any(
+        not 0 < milestone < epochs for milestone in milestones
+    ):
+        raise ValueError(
+            f"{name} {list(milestones)} do not rise within 1..{epochs - 1}; nothing was "
+            f"trained. A decay at or after the last of {epochs} epochs would never happen: change "
+            f"{name}, or leave them out for the default."
+        )

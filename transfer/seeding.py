@@ -40,3 +40,14 @@ def minibatches(
     if len(batches) > 1 and len(batches[-1]) == 1:
         batches[-2:] = [torch.cat(batches[-2:])]
     return batches
+
+
+def num_minibatches(n: int, batch_size: int) -> int:
+    """Return how many minibatches an epoch has.
+
+    Example:
+        >>> [num_minibatches(n, 4) for n in (1, 4, 5, 6, 9)]
+        [1, 1, 1, 2, 2]
+    """
+    whole, left = divmod(n, batch_size)
+    return max(whole + (left > 1), 1)

@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from backbones import LoadReport, load_backbone
+from backbones.frames import average_frames
 from backbones.runtime import resolve_device, seeded
 from data import Images
 from transfer.features import CACHE
@@ -47,10 +48,13 @@ def run(recipe: Recipe, folder: Path) -> dict[str, Any]:
             recipe.checkpoint, recipe.architecture, allow_partial=recipe.allow_partial
         )
         _logger.info("%s", report)
+        if splits.train.frames is not None:
+            average_frames(backbone, splits.train.frames)
         workspace = Workspace(Path(folder), key=_job_key(recipe, report.sha256))
-        choice = {"val": splits.val} if recipe.chooses else {}
-        fitted = get_protocol(recipe.protocol).fit(
-            backbone, splits.train, recipe=recipe, workspace=workspace, device=device, **choice
+        protocol = get_protocol(recipe.protocol)
+        val = {"val": splits.val} if recipe.chooses or protocol.watches else {}
+        fitted = protocol.fit(
+            backbone, splits.train, recipe=recipe, workspace=workspace, device=device, **val
         )
     val = [_predictions(fitted.predict, splits.val)] if splits.val else []
     predictions = [_predictions(fitted.predict, splits.open_test()), *val]
@@ -135,4 +139,5 @@ def _plain(score: Accuracy) -> dict[str, Any]:
 
 def _job_key(recipe: Recipe, checkpoint_sha256: str) -> dict[str, Any]:
     fields = recipe.model_dump(mode="json", exclude={*recipe.cosmetic, "checkpoint"})
-    return {"version": VERSION, "recipe": fields, "checkpoint": checkpoint_sha256}
+    key = {"version": VERSION, "recipe": fields, "checkpoint": checkpoint_sha256}
+    return {**key, "teacher": recipe.teacher_sha256} if recipe.distillation else key

@@ -66,14 +66,22 @@ class Workspace:
         with atomic(self.state_path) as file:
             torch.save({"job": self._key, "epoch": epoch, **state}, file)
 
-    def log_epoch(self, epoch: int, epochs: int, *, lr: float, loss: dict[str, float]) -> None:
-        """Append an epoch, counted from 0, to the curve; about ten of them also go to the log."""
-        row = {"epoch": epoch, "lr": lr, "loss": loss}
+    def log_epoch(
+        self, epoch: int, epochs: int, *, lr: float, loss: dict[str, float], **seen: Any
+    ) -> None:
+        """Append an epoch, counted from 0, to the curve; about ten of them also go to the log.
+
+        Args:
+            seen: whatever else is known of the epoch, in plain JSON types.
+        """
+        row = {"epoch": epoch, "lr": lr, "loss": loss, **seen}
         with self.curve_path.open("a") as file:
             file.write(json.dumps(row) + "\n")
         if (epoch + 1) % max(1, epochs // 10) == 0:
             losses = ", ".join(f"{name} {value:.4f}" for name, value in loss.items())
-            _logger.info("epoch %d/%d  lr %g  loss %s", epoch + 1, epochs, lr, losses)
+            tops = seen.get("accuracy", {}).items()
+            scored = "".join(f"  {name} {value:.2f} %" for name, value in tops)
+            _logger.info("epoch %d/%d  lr %g  loss %s%s", epoch + 1, epochs, lr, losses, scored)
 
 
 def _parse(line: str) -> dict[str, Any] | None:

@@ -8,6 +8,7 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from benchmark import adaptive
 from benchmark.boards import make_boards, make_reported, missing_jobs
 from benchmark.comparability import MEASURED, precision_rank
 from benchmark.page import rows
@@ -23,6 +24,13 @@ _ROW_FACETS = {
     "metric": "Metric",
     "method": "Method",
     "architecture": "Architecture",
+}
+_ADAPTIVE_FACETS = {
+    "dataset": "Data set",
+    "checkpoint": "Checkpoint",
+    "architecture": "Architecture",
+    "method": "Method",
+    "metric": "Metric",
 }
 _DETECTION_FACETS = {
     "dataset": "Data set",
@@ -66,6 +74,7 @@ def _content(frame: pd.DataFrame, folded: pd.DataFrame) -> dict[str, Any]:
     boards = make_boards(folded)
     tables = {
         "classification": _classification(boards),
+        "adaptive": _adaptive(folded),
         "detection": _detection(boards),
         "reported": _reported(folded),
     }
@@ -85,6 +94,18 @@ def _classification(boards: list) -> dict[str, Any]:
     precisions = sorted({p for board in boards for p in board.precisions}, key=precision_rank)
     found = rows.classification_rows(boards, precisions)
     return {"columns": precisions, "rows": found, "facets": rows.facets(found, _ROW_FACETS)}
+
+
+def _adaptive(folded: pd.DataFrame) -> dict[str, Any]:
+    networks = adaptive.make_adaptive(folded)
+    precisions = adaptive.columns(networks)
+    found = rows.adaptive_rows(networks, precisions)
+    return {
+        "columns": precisions,
+        "rows": found,
+        "facets": rows.facets(found, _ADAPTIVE_FACETS),
+        "blanks": adaptive.blanks(networks),
+    }
 
 
 def _detection(boards: list) -> dict[str, Any]:

@@ -5,9 +5,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from benchmark.adaptive import AdaptiveRow
 from benchmark.boards import Board, Cell, Line
 from benchmark.comparability import precision_rank
-from benchmark.wording import metric_name, number
+from benchmark.wording import ZERO_SHOT, metric_name, number
 
 _NOTHING_PLANNED = Cell(status="absent", reason="not in any suite that ran here")
 
@@ -38,6 +39,30 @@ def classification_rows(boards: Iterable[Board], precisions: Sequence[str]) -> l
                 rows.append(row | {"metric": metric_name(metric)})
             rows[-len(board.lines)]["first"] = True
     return rows
+
+
+def adaptive_rows(found: Iterable[AdaptiveRow], precisions: Sequence[str]) -> list[dict[str, Any]]:
+    """Return one row a network, measured or published, with a cell for each precision and Delta_B."""
+    rows: list[dict[str, Any]] = []
+    for row in found:
+        if row.board is None:
+            cells = [_reported_cell(row.cells.get(precision)) for precision in precisions]
+        else:
+            cells = [_cell(row.cells.get(p, _NOTHING_PLANNED), row.board) for p in precisions]
+        kept = ("checkpoint", "architecture", "dataset", "method")
+        labels = {name: getattr(row, name) for name in kept} | {"metric": metric_name(row.metric)}
+        first = not rows or any(rows[-1][name] != labels[name] for name in kept[:3])
+        group = row.board.group if row.board else ""
+        more = {"cells": cells, "delta": _delta(row.delta), "group": group, "first": first}
+        rows.append(labels | more)
+    return rows
+
+
+def _delta(cell: Cell) -> CellView:
+    if math.isnan(cell.value):
+        return CellView("–", -1, cell.reason, "absent")
+    kind = "reported" if cell.printed else "completed"
+    return CellView(cell.printed or number(cell.value), round(cell.value, 6), cell.reason, kind)
 
 
 def detection_rows(boards: Iterable[Board], metrics: Sequence[str]) -> list[dict[str, Any]]:
@@ -115,13 +140,17 @@ def _cell(cell: Cell, board: Board) -> CellView:
         rank=str(cell.rank) if cell.best or cell.rank > 1 else "",
         best=cell.best,
         drop="" if math.isnan(cell.drop) else number(cell.drop, sign=True),
-        marks=("†" if cell.n_seeds == 1 else "") + ("‡" if cell.n_jobs > cell.n_seeds else ""),
+        marks=("†" if cell.n_seeds == 1 else "")
+        + ("‡" if cell.n_jobs > cell.n_seeds else "")
+        + (ZERO_SHOT if cell.zero_shot else ""),
     )
 
 
 def _title(cell: Cell, board: Board) -> str:
     """Say everything known about a number."""
     parts = [f"{cell.value:.2f} %"]
+    if cell.zero_shot:
+        parts.append("zero-shot: not trained at this precision")
     if cell.n_seeds == 1:
         parts.append("one seed, spread unknown")
     else:
@@ -143,5 +172,9 @@ def _reported_cell(cell: Cell | None) -> CellView:
         return CellView("–", -1, "not in the paper's table", "absent")
     doubtful = cell.reason.startswith("ocr-ambiguous")
     return CellView(
-        cell.printed, cell.value, cell.reason, "reported", marks="?" if doubtful else ""
+        cell.printed,
+        cell.value,
+        cell.reason,
+        "reported",
+        marks=("?" if doubtful else "") + (ZERO_SHOT if cell.zero_shot else ""),
     )

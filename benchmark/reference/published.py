@@ -120,6 +120,7 @@ def _as_results(scores: pd.DataFrame) -> pd.DataFrame:
         "protocol_version": "-",
         "image_size": "-",
         "source": REPORTED,
+        "zero_shot": scores["protocol"].str.startswith("zero_shot"),
         "paper": scores["paper"],
         "table": scores["table"],
         "notes": scores["notes"],

@@ -18,8 +18,8 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from data import Split, normalization, normalize
-from pretrain.analyses.pictures import COLOURS, panels
 from quant import Precision, calibrate, quantize, reuse_weights, set_precision
+from runtime.pictures import COLOURS, panels
 
 NEIGHBOURS = 20
 _CLASSES = len(COLOURS)  # that a picture can tell apart

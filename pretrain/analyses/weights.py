@@ -12,8 +12,8 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from pretrain.analyses.pictures import COLOURS, LINES, legend_above, panels
 from quant import quantize, quantized_layers
+from runtime.pictures import COLOURS, LINES, legend_above, panels
 
 BITS = (2, 4, 8)
 _SHOWN = 6  # layers drawn as histograms

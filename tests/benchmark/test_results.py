@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmark.comparability import normalize
 from benchmark.files import write_text
 from benchmark.outcome import completed, failed, skipped
 from benchmark.results import (
@@ -18,6 +19,7 @@ from benchmark.results import (
     RESULT,
     STDERR,
     TRAINING,
+    ZERO_SHOT,
     Result,
     find_results,
     load_frame,
@@ -184,7 +186,7 @@ def test_a_reader_never_sees_half_a_file_of_a_writer_that_is_killed(tmp_path):
 def test_the_frame_has_a_row_a_measurement(jobs, store, bench):
     store(jobs[1])
     frame = load_frame(bench.runs)
-    assert tuple(frame.columns) == (*COLUMNS, TRAINING, STDERR)
+    assert tuple(frame.columns) == (*COLUMNS, TRAINING, STDERR, ZERO_SHOT)
     row = frame.iloc[1]
     expected = {
         "job_id": jobs[1].id,
@@ -212,9 +214,19 @@ def test_the_frame_has_a_row_a_measurement(jobs, store, bench):
         "protocol_version": 1,
         "image_size": 32,
         "source": "measured",
+        "zero_shot": False,
     }
     assert row.to_dict() == expected
     assert len(frame) == 2
+
+
+def test_details_say_which_precisions_are_zero_shot(jobs, store, bench):
+    store(jobs[1], details={"zero_shot": ["4w4a"]})
+    store(jobs[0], "failed")
+    frame = normalize(load_frame(bench.runs))
+    completed = frame[frame.status == "completed"]
+    assert completed.set_index("precision").zero_shot.to_dict() == {"FP": False, "4w4a": True}
+    assert not frame[frame.status == "failed"].zero_shot.any()
 
 
 @pytest.mark.parametrize("how", ["failed", "skipped"])
@@ -231,7 +243,7 @@ def test_a_job_without_numbers_has_a_row_for_each_precision_planned(jobs, store,
 
 def test_an_empty_folder_gives_an_empty_frame(tmp_path):
     frame = load_frame(tmp_path / "nothing")
-    assert tuple(frame.columns) == (*COLUMNS, TRAINING, STDERR)
+    assert tuple(frame.columns) == (*COLUMNS, TRAINING, STDERR, ZERO_SHOT)
     assert frame.empty
 
 

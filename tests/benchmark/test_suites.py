@@ -60,3 +60,36 @@ def test_quick_needs_no_data(no_data):
     assert {job.recipe["dataset"] for job in found.jobs.values()} == {"digits"}
     protocols = {job.recipe["protocol"] for job in found.jobs.values() if job.stage == "transfer"}
     assert {"linear", "finetune"} <= protocols
+
+
+def _recipes(suite, monkeypatch, tmp_path):
+    monkeypatch.setenv("LOWBIT_DATA", str(tmp_path / "empty"))
+    jobs = plan(SUITES / f"{suite}.yaml").jobs.values()
+    return [job for job in jobs if job.stage == "transfer"]
+
+
+def test_small_transition_rates_compare_four_optimizers_from_one_start(monkeypatch, tmp_path):
+    jobs = _recipes("tr_small", monkeypatch, tmp_path)
+    compared = Counter((job.recipe["optimizer"], job.recipe["seed"]) for job in jobs)
+    assert compared == Counter(
+        (name, seed) for name in ("sgd", "sgdt", "adam", "adamt") for seed in range(3)
+    )
+    starts = {(str(job.recipe["fp_start"]), *map(str, job.inputs.values())) for job in jobs}
+    assert len(starts) == 1
+
+
+def test_small_adaptive_bit_widths_have_their_reference(monkeypatch, tmp_path):
+    jobs = _recipes("coquant_small", monkeypatch, tmp_path)
+    methods = Counter(job.recipe["adaptive"]["method"] for job in jobs)
+    assert methods == dict.fromkeys(("coquant", "adabits", "switchable-bn", "individual"), 1)
+    assert {job.precisions for job in jobs} == {tuple(f"{b}w{b}a" for b in (8, 6, 4, 2, 7, 5, 3))}
+
+
+def test_transition_rates_on_cifar_have_every_optimizer_and_its_t_variant(monkeypatch, tmp_path):
+    jobs = _recipes("tr_cifar", monkeypatch, tmp_path)
+    names = {job.recipe["optimizer"] for job in jobs}
+    plain = {"sgd", "adam", "adamw", "nadam", "adamax", "rmsprop", "adagrad"}  # Table S5
+    assert names == plain | {f"{name}t" for name in plain}
+    assert len(jobs) == 30
+    decays = {job.recipe["weight_decay"] for job in jobs if "adamw" in job.recipe["optimizer"]}
+    assert decays == {1e-2}  # SPEC C.5

@@ -116,9 +116,33 @@ def test_tsne_leaves_points_accuracies_and_a_vector_picture(analyze, checkpoints
     assert all(0 <= row["knn20_percent"] <= 100 for row in found)
 
 
+def test_transitions_leave_pictures_and_the_numbers_of_the_jobs(analyze, tmp_path, capsys):
+    part = tmp_path / "job" / "parts" / "2w2a"
+    part.mkdir(parents=True)
+    rates = {"rate": [0.01, 0.02], "effective_step": [0.1, 0.3], "target": 0.005, "lr": [0.2, 0.4]}
+    latent = {"histogram": [[3, 1], [2, 2]], "edges": [0, 0.25, 0.5], "mean_distance": [0.2, 0.25]}
+    names = {"names": ["conv1", "conv2"]}
+    row = {"epoch": 0, "lr": 0.1, "loss": {"train": 1.25}, "accuracy": {"train": 50.0, "val": 45.5}}
+    row |= {"transitions": names | rates | {"running": [0.003, 0.004]}, "latent": names | latent}
+    (part / "metrics.jsonl").write_text(json.dumps(row) + '\n{"epoch": 1, "lr"')
+    out = tmp_path / "out"
+    words = ["transitions", str(tmp_path / "job"), "--output", str(out)]
+    assert analyze.main(words) == 0
+    assert _is_png(out / "transitions.png") and _is_png(out / "latent.png")
+    found = _rows(out / "transitions.csv")
+    for name in ("rate", "effective_step", "lr"):
+        assert [float(line[name]) for line in found] == rates[name]
+    assert [line["layer"] for line in found] == ["conv1", "conv2"]
+    assert [float(line["count"]) for line in _rows(out / "latent.csv")] == [3, 1, 2, 2]
+    (curve,) = _rows(out / "curves.csv")
+    assert (float(curve["loss_train"]), float(curve["accuracy_val"])) == (1.25, 45.5)
+    assert "45.5" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (["transitions", "none"], "there is no folder none; nothing was drawn"),
         (["weights", "none.pth"], "there is no checkpoint none.pth"),
         (["weights", "none.pth", "none.pth"], "named twice; nothing was drawn"),
         (["tsne", "none.pth", "--dataset", "digitz"], "Did you mean 'digits'"),
@@ -134,7 +158,7 @@ def test_a_mistake_is_an_error_not_a_traceback(words, message, analyze, capsys):
 def test_examples_parse_and_their_recipes_are_valid(analyze):
     joined = analyze.EXAMPLES.replace("\\\n", " ")
     lines = [line.strip() for line in joined.splitlines() if "tools/analyze.py" in line]
-    assert len(lines) == 4
+    assert len(lines) == 5
     for line in lines:
         args = analyze._parser().parse_args(shlex.split(line)[2:])
         if args.verb is analyze.correlation:

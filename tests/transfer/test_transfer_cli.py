@@ -54,7 +54,7 @@ def checkpoint(tmp_path_factory):
 def test_every_recipe_file_is_valid_and_says_what_it_is(path):
     recipe = validate("transfer", load_yaml(path, ["checkpoint", "b.pth"]), source=path)
     assert recipe.name == path.stem
-    assert recipe.dataset in list_datasets() or recipe.dataset.startswith("folder:")
+    assert recipe.dataset in list_datasets() or recipe.dataset.startswith(("folder:", "frames:"))
     header = path.read_text().split("\n\n")[0]
     for word in ("Paper", "Command", "Published", "Cost", f"configs/transfer/{path.name}"):
         assert word in header

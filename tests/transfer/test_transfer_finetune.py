@@ -103,7 +103,7 @@ def test_a_finished_training_is_not_done_again(tiny_net, few_digits, tmp_path, m
         raise AssertionError("trained again")
 
     monkeypatch.setattr("transfer.training.Training._step", never)
-    monkeypatch.setattr("transfer.protocols.finetune.fit_linear", never)
+    monkeypatch.setattr("transfer.start.fit_linear", never)
     again = _fit(tiny_net(), few_digits, recipe, tmp_path)
     one, other = (f.predict(few_digits) for f in (first, again))
     assert all(one[precision].equal(other[precision]) for precision in recipe.precisions)

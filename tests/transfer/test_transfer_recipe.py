@@ -94,6 +94,7 @@ def test_identity_is_what_makes_rows_comparable():
     assert facts == {
         "task": "classification",
         "engine": "torch",
+        "training": "-",
         "dataset": "digits",
         "split_sha256": load("digits", "val").split_sha256,
         "protocol": "linear",

@@ -22,7 +22,8 @@ Registry of transfer protocols. Register with `@protocol(...)` a function
 that learns from the labelled training images and returns how to predict. It is never handed other
 labels: nothing can be chosen on the images it is scored on. One that chooses among several values
 of a recipe's field names that field (`chooses`) and is handed `val: Images` as well, in jobs that
-give several; what it chose stands in its details. It may change `backbone`, calls
+give several; what it chose stands in its details. One that `watches` is handed `val` in every job,
+None where there is none: it logs accuracies on it and chooses nothing. It may change `backbone`, calls
 `workspace.resume()` before anything else it trains, and gives the same result bit for bit when
 called again with the same arguments. The function's name, with dashes, is the recipe's `protocol`.
 """
@@ -50,6 +51,7 @@ class Protocol:
         defaults: published values of the recipe's fields.
         options: the recipe's fields that mean something in few protocols, this one among them.
         chooses: the recipe's field among whose values it chooses on validation images.
+        watches: whether it logs accuracies on validation images while it trains.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Protocol:
     defaults: dict[str, Any]
     options: frozenset[str]
     chooses: str | None
+    watches: bool
 
     @property
     def trains(self) -> bool:
@@ -65,19 +68,24 @@ class Protocol:
 
 
 def protocol(
-    *, options: tuple[str, ...] = (), chooses: str | None = None, **defaults: Any
+    *,
+    options: tuple[str, ...] = (),
+    chooses: str | None = None,
+    watches: bool = False,
+    **defaults: Any,
 ) -> Callable:
     """Register a function as a protocol.
 
     Args:
         options: fields of the recipe that mean nothing in protocols that do not name them.
         chooses: field of the recipe that may have several values to choose from.
+        watches: whether the function is handed `val` to log accuracies on.
         defaults: values of the recipe's fields where a recipe leaves them out.
     """
 
     def register(fit: Callable[..., Fitted]) -> Callable[..., Fitted]:
         name = fit.__name__.replace("_", "-")
-        known = Protocol(name, fit, defaults, frozenset(options), chooses)
+        known = Protocol(name, fit, defaults, frozenset(options), chooses, watches)
         PROTOCOLS._do_register(name, known)
         return fit
 

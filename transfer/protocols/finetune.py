@@ -4,15 +4,16 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from data import Images
 from quant import get_policy, quantize
 from transfer.calibration import calibrate_on
-from transfer.classifiers import Classifier, fit_linear, initial_classifier
+from transfer.classifiers import Classifier, initial_classifier
 from transfer.features import extract
 from transfer.protocols import Fitted, protocol
 from transfer.seeding import stream
+from transfer.start import linear_classifier
 from transfer.training import Network, Training
 from transfer.views import center
 from transfer.workspace import Workspace
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
     from transfer.recipe import Recipe
 
 
-@protocol(options=("warmup_fc", "nesterov"), epochs=50, lr=1e-3, weight_decay=1e-4)
+@protocol(
+    options=("warmup_fc", "nesterov", "optimizer", "amp"), epochs=50, lr=1e-3, weight_decay=1e-4
+)
 def finetune(
     backbone: nn.Module,
     train: Images,
@@ -42,7 +45,7 @@ def finetune(
         backbone.num_features, len(train.classes), generator=stream(recipe.seed, "classifier")
     )
     if recipe.warmup_fc is not None and state is None:
-        classifier = _linear_classifier(backbone, train, classifier, recipe=recipe)
+        classifier = linear_classifier(backbone, train, classifier, recipe=recipe)
     network = Network(backbone, *classifier).to(device)
     training = Training(network, train, recipe=recipe, device=device)
     loss = training.run(workspace, state)
@@ -57,28 +60,3 @@ def finetune(
         details={"calibration": calibration, "final_loss": loss},
         artifacts={"network": workspace.state_path.name},
     )
-
-
-def _linear_classifier(
-    backbone: nn.Module,
-    train: Images,
-    initial: tuple[Tensor, Tensor],
-    *,
-    recipe: "Recipe",
-) -> tuple[Tensor, Tensor]:
-    """Return the linear protocol's full-precision classifier, weight (C, D) and bias (C,)."""
-    backbone.eval()
-    features = extract(backbone, train, "FP", view=center(recipe), recipe=recipe)
-    weight, bias = fit_linear(
-        [features[None]],
-        train.labels,
-        initial,
-        epochs=recipe.warmup_fc.epochs,
-        batch_size=recipe.batch_size,
-        learning_rates=lambda epoch: [recipe.warmup_fc.learning_rate(epoch)],
-        momentum=recipe.momentum,
-        weight_decay=0.0,
-        generator=stream(recipe.seed, "warm-up order"),
-        device=features.device,
-    )
-    return weight[0, 0], bias[0, 0]

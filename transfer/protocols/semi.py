@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 
 
 @protocol(
-    options=("label_fraction", "nesterov"),
+    options=(
+        *("label_fraction", "nesterov", "optimizer", "amp"),
+        *("scale_lr_factor", "scale_lr", "scale_weight_decay"),
+    ),
     epochs=50,
     lr=0.1,
     weight_decay=0.0,

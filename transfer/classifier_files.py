@@ -1,0 +1,40 @@
+"""The classifier that a checkpoint file holds beside its backbone."""
+
+import re
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from backbones import CheckpointError
+from backbones.files import read
+
+_WRAPPERS = re.compile(r"^(module\.|_orig_mod\.)+")
+# torchvision: fc, classifier.N, heads.head; timm: fc, classifier, head, head.fc; ours: fc.
+_CLASSIFIER = re.compile(r"^(\w+\.)?(fc|classifier(\.\d)?|head(\.fc)?)\.weight$")
+
+
+def stored_classifier(
+    path: str | Path, *, num_features: int, num_classes: int
+) -> tuple[Tensor, Tensor]:
+    """Return the weight (C, D) and bias (C,) of the classifier in a file, the online network's first.
+
+    Raises:
+        FileNotFoundError: no such file.
+        CheckpointError: the file has no classifier, or none of that shape.
+    """
+    wanted, others = (num_classes, num_features), []
+    for tensors in read(path).containers.values():
+        for name, weight in tensors.items():
+            if not _CLASSIFIER.match(_WRAPPERS.sub("", name)):
+                continue
+            if tuple(weight.shape) == wanted:
+                bias = tensors.get(name.removesuffix("weight") + "bias")
+                return weight.float(), torch.zeros(num_classes) if bias is None else bias.float()
+            others.append(f"{name} {tuple(weight.shape)}")
+    found = f"has {', '.join(others)}" if others else "has none (fc, classifier or head)"
+    raise CheckpointError(
+        f"{path} {found}, not the classifier {wanted} of {num_classes} classes on {num_features} "
+        "features; nothing was trained. Give a file with that classifier, or start from fp_start "
+        "or warmup_fc instead of checkpoint_head."
+    )

@@ -1,0 +1,83 @@
+"""Learning from a full-precision teacher's predictions."""
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from backbones import load_backbone
+from backbones.frames import average_frames
+from transfer.classifier_files import stored_classifier
+from transfer.objectives import Tally
+from transfer.training import Network
+
+if TYPE_CHECKING:
+    from transfer.sections import Distillation
+
+_logger = logging.getLogger(__name__)
+
+
+class Distilled:
+    """w T^2 KL(teacher || student) + (1 - w) cross-entropy, of softmaxes at temperature T.
+
+    With w = T = 1 it is ReActNet's distributional loss (Liu et al. 2020, Eq. 5) less the teacher's
+    own entropy, which has no gradient; T^2 keeps the gradient's size (Hinton et al. 2015). The
+    teacher sees the same views, in full precision, and learns nothing.
+    """
+
+    def __init__(self, teacher: nn.Module, section: "Distillation") -> None:
+        self.teacher = teacher
+        self.temperature, self.weight = section.temperature, section.weight
+        self.tally = Tally()
+
+    def __call__(
+        self,
+        network: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        *,
+        step: int,
+        total_steps: int,
+        backward: Callable[[Tensor], None],
+    ) -> Tensor:
+        with torch.no_grad():
+            taught = self.teacher(x).float()
+        logits = network(x).float()
+        loss = self.weight * divergence(taught, logits, self.temperature)
+        if self.weight < 1:
+            loss = loss + (1 - self.weight) * F.cross_entropy(logits, y)
+        backward(loss)
+        self.tally.add(logits, y)
+        return loss.detach()
+
+
+def divergence(taught: Tensor, logits: Tensor, temperature: float = 1.0) -> Tensor:
+    """Return T^2 KL(softmax(taught / T) || softmax(logits / T)), mean over a batch (B, C)."""
+    p, q = (F.log_softmax(z / temperature, dim=1) for z in (taught, logits))
+    return temperature**2 * F.kl_div(q, p, log_target=True, reduction="batchmean")
+
+
+def load_teacher(
+    section: "Distillation", *, num_classes: int, frames: int | None, device: torch.device
+) -> tuple[Network, dict[str, Any]]:
+    """Return a frozen teacher with the classifier its file holds, and what it is.
+
+    Args:
+        frames: of a sample, where images are videos; their features are averaged.
+
+    Raises:
+        FileNotFoundError: no such file.
+        CheckpointError: backbone or classifier is not in the file, or of another shape.
+    """
+    backbone, report = load_backbone(section.teacher, section.architecture)
+    _logger.info("teacher: %s", report)
+    classifier = stored_classifier(
+        section.teacher, num_features=backbone.num_features, num_classes=num_classes
+    )
+    if frames:
+        average_frames(backbone, frames)
+    teacher = Network(backbone, *classifier).to(device).eval().requires_grad_(False)
+    return teacher, {"architecture": report.architecture, "sha256": report.sha256}

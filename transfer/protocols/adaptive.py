@@ -1,0 +1,190 @@
+"""Adaptive bit-widths: one set of weights trained at several, and scored at untrained ones too."""
+
+import copy
+from collections.abc import Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from backbones.runtime import seeded
+from data import Images
+from quant import Precision, set_precision
+from quant.adaptive import (
+    METHODS,
+    JointStep,
+    add_width,
+    estimate_norms,
+    make_adaptive,
+    rescale_head,
+)
+from transfer.adaptive_training import Joint, Watch, classes_of, clip_optimizer, start_clips
+from transfer.calibration import calibrate_on
+from transfer.nested_files import STORED, write_nested
+from transfer.protocols import Fitted, protocol
+from transfer.seeding import minibatches, stream
+from transfer.start import starting_network
+from transfer.training import Network, Training, total_steps
+from transfer.views import crop
+from transfer.workspace import Workspace
+
+if TYPE_CHECKING:
+    from transfer.recipe import Recipe
+
+NESTED = "nested.pth"  # one stored model that is every bit-width
+
+
+# Defaults: CoQuant's CIFAR-10, ResNet-18 (Table 2); a section `adaptive` is always there.
+@protocol(
+    options=(
+        *("adaptive", "optimizer", "nesterov", "amp"),
+        *("warmup_fc", "fp_start", "checkpoint_head"),
+    ),
+    watches=True,
+    epochs=350,
+    batch_size=128,
+    lr=0.1,
+    weight_decay=1e-4,
+    policy="coquant",
+)
+def adaptive(
+    backbone: nn.Module,
+    train: Images,
+    *,
+    recipe: "Recipe",
+    workspace: Workspace,
+    device: torch.device,
+    val: Images | None,
+) -> Fitted:
+    """Train one network at every bit-width of B, and score it at those and at zero-shot ones.
+
+    Norms, and in most methods clips, exist once a bit-width. A zero-shot bit-width has the next
+    higher one's, with norm statistics estimated on training images. `individual` trains a network for
+    each bit-width instead, which the others are compared with; its zero-shot bit-widths are those of
+    the next wider network.
+    """
+    section = recipe.adaptive
+    start = starting_network(
+        backbone, train, recipe=recipe, workspace=workspace, device=device, val=val
+    )
+    alone = section.method == "individual"
+    groups = [(b,) for b in section.bits] if alone else [section.bits]
+    details: dict[str, Any] = {
+        "start": start.details,
+        "adaptive": section.model_dump(mode="json"),
+        "final_loss": {},
+    }
+    networks, artifacts = {}, {}
+    for bits in groups:
+        name = _name(bits[0]) if alone else section.method
+        part = workspace.part(name)
+        network = copy.deepcopy(start.network)
+        details |= _prepare(network, train, bits, recipe, device)
+        joint = _joint_step(network, bits, recipe)
+        objective = Joint(joint, seed=recipe.seed)
+        training = Training(
+            network,
+            train,
+            recipe=recipe,
+            device=device,
+            objective=objective,
+            optimizer=clip_optimizer(network, recipe, total_steps=total_steps(recipe, len(train))),
+            watch=Watch(network, objective, val, recipe=recipe),
+            what=f"network at {', '.join(map(_name, bits))}",
+        )
+        with seeded(recipe.seed, device):  # whatever was trained or resumed before
+            details["final_loss"][name] = training.run(part, part.resume())
+        network.eval().requires_grad_(False)
+        networks |= dict.fromkeys(bits, network)
+        artifacts[f"network {name}"] = str(part.state_path.relative_to(workspace.folder))
+    details["swap_blocks"] = len(joint.units)
+    details |= _estimate(networks, train, recipe, device)
+    if not alone:
+        network = networks[section.bits[0]]
+        details["nested"] = write_nested(workspace.folder / NESTED, network, recipe=recipe)
+        if details["nested"] == STORED:
+            artifacts["nested"] = NESTED
+    return Fitted(predict=partial(_predict, networks, recipe), details=details, artifacts=artifacts)
+
+
+def _prepare(
+    network: Network, train: Images, bits: tuple[int, ...], recipe: "Recipe", device: torch.device
+) -> dict[str, Any]:
+    """Quantize, calibrate and make adaptive; return what a result says of it."""
+    network.quantize(recipe.policy)
+    start_clips(network, recipe.adaptive.alpha)
+    calibration = calibrate_on(network, train, recipe=recipe, device=device)
+    make_adaptive(network, bits, shared_clips=METHODS[recipe.adaptive.method].shared_clips)
+    rescaled = rescale_head(network)
+    return {"calibration": calibration, "head_rescaled": rescaled}
+
+
+def _joint_step(network: Network, bits: tuple[int, ...], recipe: "Recipe") -> JointStep:
+    section = recipe.adaptive
+    return JointStep(
+        network,
+        bits,
+        section.method,
+        swap_probability=section.swap_probability,
+        swap_depth=section.swap_depth,
+        teacher_lambda=section.teacher_lambda,
+        confidence=section.confidence,
+        distance=section.distance,
+    )
+
+
+def _estimate(
+    networks: dict[int, Network], train: Images, recipe: "Recipe", device: torch.device
+) -> dict[str, Any]:
+    """Give the zero-shot bit-widths their networks and norms; return what they come from."""
+    section = recipe.adaptive
+    trained = dict(networks)
+    batches = 0
+    for network in dict.fromkeys(trained.values()):
+        own = [b for b in section.zero_shot if trained[_next_wider(b, section.bits)] is network]
+        if not own:
+            continue
+        for b in own:
+            add_width(network, b)
+        batches = estimate_norms(network, _norm_batches(train, recipe, device), own)
+        networks |= dict.fromkeys(own, network)
+    return {
+        "zero_shot": [_name(b) for b in section.zero_shot],
+        "zero_shot_from": {
+            _name(b): _name(_next_wider(b, section.bits)) for b in section.zero_shot
+        },
+        "norm_batches": batches,
+    }
+
+
+def _next_wider(b: int, bits: tuple[int, ...]) -> int:
+    return min((wide for wide in bits if wide > b), default=max(bits))
+
+
+def _name(b: int) -> str:
+    return f"{b}w{b}a"
+
+
+def _norm_batches(train: Images, recipe: "Recipe", device: torch.device) -> Iterator[Tensor]:
+    """Yield at most `norm_batches` training batches, augmented as in training."""
+    order = minibatches(
+        len(train), recipe.batch_size, stream(recipe.seed, "norm order"), device=device
+    )
+    return train.batches(
+        crop(recipe, k=0),
+        batch_size=recipe.batch_size,
+        device=device,
+        places=order[: recipe.adaptive.norm_batches],
+        workers=recipe.num_workers,
+        generator=stream(recipe.seed, "norm views"),
+    )
+
+
+def _predict(networks: dict[int, Network], recipe: "Recipe", images: Images) -> dict[str, Tensor]:
+    classes = {}
+    for precision in map(Precision.parse, recipe.precisions):
+        network = networks[precision.weight_bits]
+        set_precision(network, precision)
+        classes[str(precision)] = classes_of(network, images, recipe=recipe)
+    return classes

@@ -1,0 +1,151 @@
+"""Quantization-aware training: the whole network learns at each precision."""
+
+import copy
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from backbones.runtime import seeded
+from data import Images
+from quant import FP, Precision, set_precision
+from transfer.calibration import calibrate_on
+from transfer.distillation import Distilled, load_teacher
+from transfer.objectives import CrossEntropy
+from transfer.optimizers import build_optimizer
+from transfer.protocols import Fitted, protocol
+from transfer.scoring import predicted_classes
+from transfer.start import starting_network
+from transfer.training import Network, Training, total_steps
+from transfer.views import center
+from transfer.watching import Accuracies, Transitions
+from transfer.workspace import Workspace
+
+if TYPE_CHECKING:
+    from transfer.recipe import Recipe
+
+
+# Defaults: the CIFAR experiments of transition-rate scheduling, ResNet-20 (SPEC C.6).
+@protocol(
+    options=(
+        *("optimizer", "nesterov", "amp", "transition", "distillation"),
+        *("scale_lr_factor", "scale_lr", "scale_weight_decay"),
+        *("warmup_fc", "fp_start", "checkpoint_head"),
+    ),
+    watches=True,
+    epochs=400,
+    lr=0.1,
+    weight_decay=1e-4,
+    schedule="cosine",
+    policy="lsq",
+    precisions=("4w4a", "3w3a", "2w2a"),
+)
+def qat(
+    backbone: nn.Module,
+    train: Images,
+    *,
+    recipe: "Recipe",
+    workspace: Workspace,
+    device: torch.device,
+    val: Images | None,
+) -> Fitted:
+    """Train at each precision from the same full-precision start; FP is that start itself.
+
+    Quantized and calibrated before the first step, so that every learned scale is there when the
+    optimizer is made. The policy's rule for last layers holds for the classifier. Every precision
+    has the same images, order and views; each is a part of the workspace.
+    """
+    start = starting_network(
+        backbone, train, recipe=recipe, workspace=workspace, device=device, val=val
+    )
+    objective: CrossEntropy | Distilled = CrossEntropy()
+    details: dict[str, Any] = {"start": start.details, "final_loss": {}}
+    if recipe.distillation is not None:
+        teacher, details["teacher"] = load_teacher(
+            recipe.distillation,
+            num_classes=len(train.classes),
+            frames=train.frames,
+            device=device,
+        )
+        objective = Distilled(teacher, recipe.distillation)
+    networks, artifacts = {}, {}
+    for precision in map(Precision.parse, recipe.precisions):
+        part, name = workspace.part(str(precision)), str(precision)
+        network = copy.deepcopy(start.network)
+        if precision == FP:
+            if part.resume() is None:
+                part.save(0, network=network.state_dict())
+        else:
+            details["calibration"] = _quantize(network, train, precision, recipe, device)
+            with seeded(recipe.seed, device):  # whatever was trained or resumed before
+                details["final_loss"][name] = _train(
+                    network,
+                    train,
+                    precision,
+                    objective=objective,
+                    recipe=recipe,
+                    part=part,
+                    device=device,
+                    val=val,
+                )
+        networks[name] = network.eval().requires_grad_(False)
+        artifacts[f"network {name}"] = str(part.state_path.relative_to(workspace.folder))
+    return Fitted(predict=partial(_predict, networks, recipe), details=details, artifacts=artifacts)
+
+
+def _train(
+    network: Network,
+    train: Images,
+    precision: Precision,
+    *,
+    objective: CrossEntropy | Distilled,
+    recipe: "Recipe",
+    part: Workspace,
+    device: torch.device,
+    val: Images | None,
+) -> float:
+    """Train a quantized network, or resume it; return the last epoch's loss."""
+    optimizer = build_optimizer(
+        network,
+        recipe,
+        total_steps=total_steps(recipe, len(train)),
+        weight_bits=precision.weight_bits,
+    )
+    accuracies = Accuracies(network, objective.tally, val, recipe=recipe)
+    transitions = Transitions(network, optimizer)
+    training = Training(
+        network,
+        train,
+        recipe=recipe,
+        device=device,
+        objective=objective,
+        optimizer=optimizer,
+        watch=lambda epoch: {**accuracies(epoch), **transitions(epoch)},
+        kept=transitions.kept,
+        what=f"network at {precision}",
+    )
+    return training.run(part, part.resume())
+
+
+def _quantize(
+    network: Network, train: Images, precision: Precision, recipe: "Recipe", device: torch.device
+) -> dict[str, Any]:
+    """Quantize, calibrate and set the precision; return which images the ranges come from."""
+    network.quantize(recipe.policy)
+    calibration = calibrate_on(network, train, recipe=recipe, device=device)
+    set_precision(network, precision)
+    return calibration
+
+
+def _predict(networks: dict[str, Network], recipe: "Recipe", images: Images) -> dict[str, Tensor]:
+    return {
+        precision: predicted_classes(
+            network,
+            images,
+            center(recipe),
+            batch_size=recipe.eval_batch_size,
+            workers=recipe.num_workers,
+        )
+        for precision, network in networks.items()
+    }

@@ -1,0 +1,31 @@
+"""The classes that a whole network predicts, as it stands."""
+
+import torch
+from torch import Tensor, nn
+
+from data import Center, Images
+from quant import reuse_weights
+
+
+@torch.no_grad()
+def predicted_classes(
+    network: nn.Module,
+    images: Images,
+    view: Center,
+    *,
+    batch_size: int,
+    workers: int | None = None,
+) -> Tensor:
+    """Return the classes (N,) of all images, on the CPU, at the network's precision.
+
+    In eval mode, each weight quantized once; the network is left in the mode it had.
+    """
+    device = next(network.parameters()).device
+    training = network.training
+    network.eval()
+    try:
+        with reuse_weights(network):
+            views = images.batches(view, batch_size=batch_size, device=device, workers=workers)
+            return torch.cat([network(x).argmax(dim=1) for x in views]).cpu()
+    finally:
+        network.train(training)
