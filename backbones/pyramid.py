@@ -6,11 +6,12 @@ from torch import Tensor, nn
 
 
 class Level(NamedTuple):
-    """One level of the pyramid: its name, channels, and stride in input pixels."""
+    """One level of the pyramid: its name, channels, stride in input pixels, and the module it leaves."""
 
     name: str
     channels: int
     stride: int
+    module: str
 
 
 def _taps(backbone: nn.Module) -> list[tuple[int, Level]]:
@@ -28,7 +29,7 @@ def _taps(backbone: nn.Module) -> list[tuple[int, Level]]:
             "such as resnet18."
         )
     return [
-        (index, Level(f"res{stage}", level["num_chs"], level["reduction"]))
+        (index, Level(f"res{stage}", level["num_chs"], level["reduction"], level["module"]))
         for stage, (index, level) in enumerate(stages, start=2)
     ]
 

@@ -18,12 +18,8 @@ from backbones import load_backbone, pyramid_info
 from benchmark.soundness import CALIBRATION_IMAGES, Subject
 from detection import Recipe as DetectionRecipe
 from detection.engines import get_engine
-from detection.preparation import (
-    initialize,
-    normalize_images,
-    quantize_detector,
-    start_from_backbone,
-)
+from detection.preparation import initialize, start_from_backbone
+from detection.quantization import normalized, quantize_detector
 from detection.stage import load_images
 from quant import Precision, calibrate, get_policy, quantize, quantized_layers
 
@@ -168,12 +164,12 @@ class _Trial:
         )
         detector = engine.build(recipe, start, classes=10)
         initialize(detector, start)
-        few = normalize_images(load_images(recipe, "train").images, start.normalization)
+        few = engine.inputs(load_images(recipe, "train"), range(8), recipe)
         precision = Precision.parse(_DETECTOR_PRECISION)
         quantize_detector(detector, get_policy(self.policy), precision, batches=[few])
         with torch.no_grad():
-            maps = detector.eval().backbone(few)
-        boxes = engine.predict(detector, load_images(recipe, "test").images)
+            maps = detector.eval().backbone(normalized(detector, few))
+        boxes = engine.predict(detector, load_images(recipe, "test"), recipe)
         numbers = {"engine": engine.name, "precision": str(precision), "boxes": len(boxes)}
         if not all(bool(features.isfinite().all()) for features in maps.values()):
             raise _UnsoundError("NaN or infinity in the feature pyramid", numbers)

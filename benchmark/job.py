@@ -134,14 +134,15 @@ class Job:
     @cached_property
     def question(self) -> str:
         """What was asked of which checkpoint name, whatever file that name meant at the time."""
-        return _short_hash(
-            {
-                "stage": self.stage,
-                "version": self.version,
-                "recipe": self._decisive(),
-                "checkpoint": self.label.checkpoint,
-            }
-        )
+        asked = {
+            "stage": self.stage,
+            "version": self.version,
+            "recipe": self._decisive(),
+            "checkpoint": self.label.checkpoint,
+        }
+        if "config_sha256" in self.identity:  # of a recipe that is another framework's file
+            asked["config"] = self.identity["config_sha256"]
+        return _short_hash(asked)
 
     @property
     def needs(self) -> tuple[str, ...]:

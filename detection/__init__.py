@@ -4,7 +4,8 @@ A recipe names a backbone checkpoint (or a detector trained from one), a method 
 `run` gives AP, AP50 and AP75. Detectron2 is imported only when a recipe's engine is detectron2.
 """
 
+from detection.availability import missing_data
 from detection.recipe import Recipe
 from detection.stage import VERSION, identity, run
 
-__all__ = ["VERSION", "Recipe", "identity", "run"]
+__all__ = ["VERSION", "Recipe", "identity", "missing_data", "run"]

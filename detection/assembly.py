@@ -9,21 +9,21 @@ from pathlib import Path
 import torch
 from detectron2.data import get_detection_dataset_dicts
 from detectron2.modeling import build_model
-from torch import Tensor, nn
+from torch import nn
 
-import detection.backbone  # noqa: F401  (registers the backbones)
+import detection.roi  # noqa: F401  (registers the heads, and with them the backbones)
 from detection.catalog import Mapper
 from detection.config import quantization
 from detection.files import read_detector, restore_detector, save_detector
 from detection.preparation import (
     CALIBRATION_BATCH,
     Start,
-    bottom_up,
     start_from_backbone,
     start_from_detector,
+    start_from_random,
 )
+from detection.quantization import quantize_layers
 from detection.sampler import seed_of
-from quant import quantize
 
 
 def start_from(cfg) -> Start:
@@ -35,13 +35,15 @@ def start_from(cfg) -> Start:
     checkpoint, detector = cfg.MODEL.LOWBIT.CHECKPOINT, cfg.MODEL.LOWBIT.DETECTOR
     if detector:
         start = start_from_detector(detector, engine="detectron2")
+    elif cfg.MODEL.LOWBIT.RANDOM and not cfg.MODEL.QUANT.ENABLED:
+        start = start_from_random(cfg.MODEL.LOWBIT.ARCHITECTURE)
     elif checkpoint and not cfg.MODEL.QUANT.ENABLED:
         start = start_from_backbone(checkpoint, cfg.MODEL.LOWBIT.ARCHITECTURE)
     else:
         raise ValueError(
             "MODEL.LOWBIT names no file to start from; nothing was trained. Give a backbone under "
-            "CHECKPOINT to train in full precision, or a trained detector under DETECTOR, which "
-            "quantization starts from."
+            "CHECKPOINT to train in full precision (or set RANDOM True, for random weights), or a "
+            "trained detector under DETECTOR, which quantization starts from."
         )
     check_input(cfg, start)
     return start
@@ -79,7 +81,7 @@ def load_trained(cfg) -> nn.Module:
         )
     model = build_detector(cfg)
     if asked is not None:
-        quantize(bottom_up(model), *asked)
+        quantize_layers(model, *asked, scope=cfg.MODEL.QUANT.SCOPE)
     restore_detector(model, state, source=path)
     return model
 
@@ -112,13 +114,12 @@ def build_detector(cfg) -> nn.Module:
         return build_model(cfg)
 
 
-def calibration_batches(cfg, model: nn.Module) -> Iterator[Tensor]:
-    """Yield normalized batches of the first training images, at test-time size."""
+def calibration_batches(cfg) -> Iterator[list[dict]]:
+    """Yield batches of the first training images, at test-time size."""
     dicts = get_detection_dataset_dicts(
         cfg.DATASETS.TRAIN, filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
     )
     mapper = Mapper(cfg, is_train=False)
     records = dicts[: cfg.MODEL.QUANT.CALIBRATION_IMAGES]
     for first in range(0, len(records), CALIBRATION_BATCH):
-        samples = [mapper(record) for record in records[first : first + CALIBRATION_BATCH]]
-        yield model.preprocess_image(samples).tensor
+        yield [mapper(record) for record in records[first : first + CALIBRATION_BATCH]]

@@ -9,11 +9,11 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from detectron2.modeling.backbone.fpn import FPN, LastLevelMaxPool, LastLevelP6P7
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from backbones import create_backbone, pyramid
+from backbones import pyramid
 from detection.levels import select_levels
-
-NORMS = ("BN", "SyncBN")
+from detection.stages import build_network
 
 
 class LowbitBackbone(Backbone):
@@ -36,30 +36,31 @@ class LowbitBackbone(Backbone):
         return pyramid(self.network, x, self._out_features)
 
 
+class LowbitFPN(FPN):
+    """Detectron2's pyramid with a ReLU on every level, so that the heads' inputs have no sign (TR)."""
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return {name: F.relu(output) for name, output in super().forward(x).items()}
+
+
+def network_from(cfg, *, last: str) -> nn.Module:
+    """Build `MODEL.LOWBIT.ARCHITECTURE` up to the stage `last`, its norms and frozen stages as asked."""
+    return build_network(
+        cfg.MODEL.LOWBIT.ARCHITECTURE,
+        norm=cfg.MODEL.LOWBIT.NORM,
+        freeze_at=cfg.MODEL.BACKBONE.FREEZE_AT,
+        last=last,
+    )
+
+
 @BACKBONE_REGISTRY.register()
 def build_lowbit_backbone(cfg, input_shape: ShapeSpec | None = None) -> LowbitBackbone:
-    """Build `MODEL.LOWBIT.ARCHITECTURE` with random weights; the trainer loads them, all or none.
+    """Build the network with random weights; the trainer loads them, all or none.
 
-    Raises:
-        ValueError: the normalization is unknown, or layers are to be frozen.
+    With OUT_FEATURES [res4] it is a C4 detector's, whose res5 is in `detection.roi`.
     """
-    options = cfg.MODEL.LOWBIT
-    if options.NORM not in NORMS:
-        raise ValueError(
-            f"MODEL.LOWBIT.NORM is {options.NORM!r}; no backbone was built. Use one of "
-            f"{', '.join(NORMS)}: a frozen norm cannot undo the scale of a low-bit layer."
-        )
-    if cfg.MODEL.BACKBONE.FREEZE_AT != 0:
-        raise ValueError(
-            f"MODEL.BACKBONE.FREEZE_AT is {cfg.MODEL.BACKBONE.FREEZE_AT}; no backbone was built. "
-            "Frozen layers cannot adapt to their own quantization: set it to 0."
-        )
-    network = create_backbone(options.ARCHITECTURE)
-    if options.NORM == "SyncBN":
-        from timm.layers import convert_sync_batchnorm  # torch's own forgets timm's activations
-
-        network = convert_sync_batchnorm(network)
-    return LowbitBackbone(network, tuple(options.OUT_FEATURES))
+    features = tuple(cfg.MODEL.LOWBIT.OUT_FEATURES)
+    return LowbitBackbone(network_from(cfg, last=features[-1]), features)
 
 
 @BACKBONE_REGISTRY.register()
@@ -85,7 +86,8 @@ def build_retinanet_lowbit_fpn_backbone(cfg, input_shape: ShapeSpec | None = Non
 
 
 def _fpn(cfg, bottom_up: LowbitBackbone, top: nn.Module | None) -> FPN:
-    return FPN(
+    kind = LowbitFPN if cfg.MODEL.LOWBIT.FPN_RELU else FPN
+    return kind(
         bottom_up=bottom_up,
         in_features=cfg.MODEL.FPN.IN_FEATURES,
         out_channels=cfg.MODEL.FPN.OUT_CHANNELS,

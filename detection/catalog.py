@@ -1,62 +1,111 @@
-"""Digit scenes in Detectron2's catalogs, read from memory. Needs Detectron2."""
+"""Detection sets in Detectron2's catalogs, and their evaluation. Needs Detectron2.
 
-from collections.abc import Callable
+COCO and VOC under Detectron2's own names (coco_2017_train, voc_2007_test, ...) are registered by
+Detectron2 itself, with its evaluators. What is registered here are this suite's sets: a recipe's, and
+those that a configuration names as SET/SPLIT.
+"""
+
+from collections.abc import Callable, Iterable
 from functools import cache, partial
 from typing import Any
 
 import torch
 from detectron2.data import DatasetCatalog, DatasetMapper, MetadataCatalog
+from detectron2.data.datasets import load_coco_json
 from detectron2.data.detection_utils import annotations_to_instances
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.structures import BoxMode
 from detectron2.utils import comm
 
-from detection.datasets import DetectionSet, digit_scenes
-from detection.evaluation import evaluate, to_detections
+from detection.annotations import check
+from detection.datasets import check_name, load_detection
+from detection.detection_set import DetectionSet
+from detection.evaluation import score, to_detections
+from detection.voc_evaluation import score_voc
 
-_DEFAULT_COUNTS = {"train": 1200, "val": 300, "test": 300}
+EVALUATOR = "lowbit"  # the `evaluator_type` of what is registered here
+_SCENES = "digit_scenes_"  # a scene set's name in a configuration, but for its split
 
 
-def register(name: str, draw: Callable[[], DetectionSet]) -> None:
-    """Register a set under `name`, in place of what had the name; it is drawn when first asked for."""
-    draw = cache(draw)
+def register(name: str, load: Callable[[], DetectionSet]) -> None:
+    """Register a set under `name`, in place of what had the name; it is loaded when first asked for."""
+    load = cache(load)
+
+    def records() -> list[dict[str, Any]]:
+        images = load()
+        MetadataCatalog.get(name).thing_classes = list(images.classes)
+        return images.records()
+
+    _forget(name)
+    DatasetCatalog.register(name, records)
+    MetadataCatalog.get(name).set(evaluator_type=EVALUATOR, detection_set=load)
+
+
+def register_named(names: Iterable[str], *, root: str | None = None) -> None:
+    """Register the sets among `names` that are this suite's, for configurations to name.
+
+    They are `SET/SPLIT`, where SET is a data set's name in recipes, as in coco:birds/train,
+    voc:raccoon/test or digit-scenes/val; and digit_scenes_train, _val and _test. The annotations are
+    checked when they are loaded. `coco:` sets go through Detectron2's own reader, with their masks.
+
+    Args:
+        names: of the configuration's DATASETS.
+        root: folder of the sets; default as in recipes.
+
+    What is not of this form is left to Detectron2.
+
+    Raises:
+        ValueError: there is no such set, or a `coco:` set has errors.
+    """
+    for name in names:
+        if name in DatasetCatalog.list():
+            continue
+        dataset, slash, split = name.rpartition("/")
+        if slash and dataset.startswith("coco:"):
+            _register_coco(name, partial(load_detection, dataset, split, root=root))
+        elif slash:
+            check_name(dataset)
+            register(name, _checked(partial(load_detection, dataset, split, root=root)))
+        elif name.startswith(_SCENES):
+            split = name.removeprefix(_SCENES)
+            register(name, partial(load_detection, "digit-scenes", split, root=root))
+
+
+def _checked(load: Callable[[], DetectionSet]) -> Callable[[], DetectionSet]:
+    def loaded() -> DetectionSet:
+        images = load()
+        check(images)
+        return images
+
+    return loaded
+
+
+def _register_coco(name: str, load: Callable[[], DetectionSet]) -> None:
+    """Register a folder in COCO's format for Detectron2's reader and its COCO evaluator.
+
+    Raises:
+        ValueError: the annotations have errors, or that evaluator would fail on one.
+    """
+    images = load()
+    file = images.where.file
+    folder = images.images.paths[0].removesuffix(images.truth["images"][0]["file_name"])
+    entries = images.truth["annotations"]
+    lacking = sum(1 for a in entries if not {"area", "iscrowd"} <= a.keys() or a["id"] == 0)
+    if lacking:
+        raise ValueError(
+            f"{file}: {lacking} annotations lack area or iscrowd, or have id 0, with which "
+            "Detectron2's COCO evaluation fails; nothing was registered. Export them again, or train "
+            "by a recipe, which mends them."
+        )
+    check(images)
+    DatasetCatalog.register(name, lambda: load_coco_json(str(file), folder, name))
+    MetadataCatalog.get(name).set(json_file=str(file), image_root=folder, evaluator_type="coco")
+
+
+def _forget(name: str) -> None:
     if name in DatasetCatalog.list():
         DatasetCatalog.remove(name)
         MetadataCatalog.remove(name)
-    DatasetCatalog.register(name, lambda: to_dicts(draw()))
-    MetadataCatalog.get(name).set(evaluator_type="scenes", scenes=draw)
-
-
-def register_default_scenes() -> None:
-    """Register digit_scenes_train, _val and _test, for configuration files to name."""
-    for split, count in _DEFAULT_COUNTS.items():
-        register(f"digit_scenes_{split}", partial(digit_scenes, split, count))
-
-
-def to_dicts(images: DetectionSet) -> list[dict[str, Any]]:
-    """Return a set as Detectron2's dataset dicts, with the pixels in lieu of a file."""
-    truth = images.to_coco()
-    dicts = [
-        {
-            "image_id": image["id"],
-            "height": image["height"],
-            "width": image["width"],
-            # An array: Detectron2 pickles the records, and a tensor's view pickles its whole set.
-            "pixels": images.images[index].numpy(),
-            "annotations": [],
-        }
-        for index, image in enumerate(truth["images"])
-    ]
-    for annotation in truth["annotations"]:
-        dicts[annotation["image_id"] - 1]["annotations"].append(
-            {
-                "bbox": annotation["bbox"],
-                "bbox_mode": BoxMode.XYWH_ABS,
-                "category_id": annotation["category_id"] - 1,
-                "iscrowd": 0,
-            }
-        )
-    return dicts
 
 
 class Mapper:
@@ -86,11 +135,11 @@ class Mapper:
         return sample
 
 
-class SceneEvaluator(DatasetEvaluator):
-    """Score detections in scenes by `detection.evaluation`, as the recipes do."""
+class SetEvaluator(DatasetEvaluator):
+    """Score detections by `detection.evaluation`, as the recipes do; of VOC's sets by VOC's too."""
 
     def __init__(self, images: DetectionSet) -> None:
-        self.truth = images.to_coco()
+        self.images = images
         self.reset()
 
     def reset(self) -> None:
@@ -98,16 +147,25 @@ class SceneEvaluator(DatasetEvaluator):
 
     def process(self, inputs: list[dict], outputs: list[dict]) -> None:
         for sample, output in zip(inputs, outputs, strict=True):
-            self.detections += instances_to_detections(sample["image_id"], output["instances"])
+            self.detections += instances_to_detections(
+                sample["image_id"], output["instances"], self.images.category_ids
+            )
 
     def evaluate(self) -> dict[str, dict[str, float]] | None:
         gathered = comm.gather(self.detections)
         if not comm.is_main_process():
             return None
-        return {"bbox": evaluate(self.truth, [d for part in gathered for d in part])}
+        detections = [detection for part in gathered for detection in part]
+        scores = score(self.images.to_coco(), detections)
+        overall = dict(scores.overall)
+        if self.images.style == "voc":
+            overall |= score_voc(self.images, detections).overall
+        return {"bbox": {**overall, **{f"AP-{n}": value for n, value in scores.classes.items()}}}
 
 
-def instances_to_detections(image_id: int, instances) -> list[dict[str, Any]]:
+def instances_to_detections(
+    image_id: int | str, instances, category_ids: tuple[int, ...] | None = None
+) -> list[dict[str, Any]]:
     """Return one image's `Instances` in COCO's result format."""
     boxes = instances.pred_boxes.tensor
-    return to_detections(image_id, boxes, instances.scores, instances.pred_classes)
+    return to_detections(image_id, boxes, instances.scores, instances.pred_classes, category_ids)

@@ -1,15 +1,21 @@
-"""Our keys in Detectron2's configuration, and a whole configuration from a recipe. Needs Detectron2."""
+"""Our keys in Detectron2's configuration, and what a configuration says. Needs Detectron2."""
 
+import difflib
 import json
+import logging
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from detectron2.config import CfgNode, get_cfg
 
-from detection.levels import anchor_sizes, level_strides
-from detection.preparation import Start
-from detection.recipe import Recipe
+from detection.config_checks import check_keys, check_solver, flat
 from detection.solver import Solver
-from quant import Precision, QuantPolicy, get_policy
+from quant import Precision, QuantPolicy, Rule, get_policy
+
+_logger = logging.getLogger(__name__)
 
 
 def add_lowbit_config(cfg: CfgNode) -> None:
@@ -22,6 +28,8 @@ def add_lowbit_config(cfg: CfgNode) -> None:
     # Backbone file to start from; every tensor of the network must be in it. MODEL.WEIGHTS stays
     # empty: Detectron2 loads what matches there and goes on with the rest random.
     cfg.MODEL.LOWBIT.CHECKPOINT = ""
+    # Start from random weights on purpose, without a CHECKPOINT.
+    cfg.MODEL.LOWBIT.RANDOM = False
     # detector.pth to start from instead: a full-precision one to be quantized, or (with
     # --eval-only) any.
     cfg.MODEL.LOWBIT.DETECTOR = ""
@@ -29,33 +37,121 @@ def add_lowbit_config(cfg: CfgNode) -> None:
     cfg.MODEL.LOWBIT.OUT_FEATURES = ["res3", "res4", "res5"]
     # Two more levels convolved from the last stage (build_retinanet_lowbit_fpn_backbone).
     cfg.MODEL.LOWBIT.EXTRA_LEVELS = True
-    # "BN", or "SyncBN" on several GPUs. Trainable either way; MODEL.BACKBONE.FREEZE_AT must be 0.
+    # "BN", "SyncBN" on several GPUs, or "FrozenBN" (statistics and affine of the file; not with the
+    # Interval quantizer). MODEL.BACKBONE.FREEZE_AT counts as ever: 1 the stem, 2 res2 as well, ...;
+    # the weights of a quantized layer must not be frozen.
     cfg.MODEL.LOWBIT.NORM = "BN"
+    # A ReLU on what the pyramid hands to the heads, so that their activations have no sign.
+    cfg.MODEL.LOWBIT.FPN_RELU = False
 
     # ---------------------------------------------------------------------------- #
-    # Quantization of the backbone (its stem, the pyramid and the heads stay in full precision)
+    # Quantization
     # ---------------------------------------------------------------------------- #
     cfg.MODEL.QUANT = CfgNode()
     cfg.MODEL.QUANT.ENABLED = False
     # A policy's name ("lsq", "tr", ...), or a JSON object as `quant.get_policy` takes.
     cfg.MODEL.QUANT.POLICY = "lsq"
+    # Names of layers, with wildcards, that stay in full precision whatever the policy says; those of
+    # the pyramid begin with "neck.", those of the heads with "head.".
+    cfg.MODEL.QUANT.FP_LAYERS = []
     # Weight and activation bits, as "4w4a".
     cfg.MODEL.QUANT.PRECISION = "4w4a"
+    # "backbone" (a C4 detector's res5 belongs to its head), "backbone+neck" or "full" (the heads as
+    # well, but for their predictors). `detection.quantization` has the names that rules match.
+    cfg.MODEL.QUANT.SCOPE = "backbone"
     # Training images that set the ranges, through the training pipeline, before the first step.
     cfg.MODEL.QUANT.CALIBRATION_IMAGES = 64
 
     # ---------------------------------------------------------------------------- #
     # Solver
     # ---------------------------------------------------------------------------- #
-    # "SGD", or "SGDT": SGD whose quantized layers follow a target transition rate.
+    # "SGD", "ADAMW", or "SGDT", "ADAMT", "ADAMWT": the latent weights of quantized layers follow a
+    # target transition rate.
     cfg.SOLVER.OPTIMIZER = "SGD"
     # Learning rate of quantizer scales over BASE_LR; they have no weight decay.
     cfg.SOLVER.SCALE_LR_FACTOR = 0.1
-    # SGDT: λ of the initial target rate λ sqrt(weight bits), which falls to 0 over MAX_ITER.
+    # SGDT, ADAMT, ADAMWT: λ of the initial target rate λ sqrt(weight bits).
     cfg.SOLVER.LAMBDA = 1e-3
+    # How the target falls: "cosine" or "linear" to 0 over MAX_ITER, "step", or "constant".
+    cfg.SOLVER.TARGET_SCHEDULE = "cosine"
+    # "step": the iterations it falls at, and what it is multiplied by there.
+    cfg.SOLVER.TARGET_STEPS = ()
+    cfg.SOLVER.TARGET_GAMMA = 0.2
+    # SOLVER.CLIP_GRADIENTS.CLIP_TYPE may also be "full_model": all gradients by their common norm.
+
+    # Iterations after which DATASETS.TEST is evaluated, besides TEST.EVAL_PERIOD and the end.
+    cfg.TEST.EVAL_AT = ()
 
     # Iterations between lines of OUTPUT_DIR/metrics.jsonl (losses, learning and transition rates).
     cfg.LOWBIT_LOG_PERIOD = 20
+
+
+def default_config() -> CfgNode:
+    """Return Detectron2's defaults with our keys."""
+    cfg = get_cfg()
+    add_lowbit_config(cfg)
+    return cfg
+
+
+def read_config(path: Path | str, opts: Sequence[Any] = (), *, processes: int = 1) -> CfgNode:
+    """Read a configuration file with its bases, apply overrides, and refuse what makes no sense.
+
+    Args:
+        path: the YAML file.
+        opts: KEY, VALUE, KEY, VALUE, ...
+        processes: that will train; a single one has nothing to synchronize, so SyncBN becomes BN.
+
+    Raises:
+        ValueError: a key is unknown, would not be read, or contradicts another.
+    """
+    cfg = default_config()
+    try:
+        cfg.merge_from_file(str(path))
+        cfg.merge_from_list(list(opts))
+    except (AssertionError, KeyError) as error:  # how yacs says what is wrong with a key
+        raise ValueError(
+            f"{path} or an override does not fit Detectron2's configuration ({error}); nothing was "
+            f"trained.{_nearest(str(error))} Keys are Detectron2's and those of detection/config.py, "
+            "and overrides come in pairs, KEY VALUE."
+        ) from error
+    check(cfg)
+    if processes == 1:
+        _without_sync(cfg)
+    return cfg
+
+
+def check(cfg: CfgNode) -> None:
+    """Refuse keys that would not be read, or that contradict one another."""
+    defaults = default_config()
+    check_keys(cfg, defaults)
+    check_solver(cfg, defaults)
+
+
+def _nearest(message: str) -> str:
+    """Suggest the key that a message about an unknown one may mean."""
+    found = re.search(r"[Nn]on-existent (?:config )?key: ([\w.]+)", message)
+    if found is None:
+        return ""
+    known = [key for key, _ in flat(default_config())]
+    sections = {key.rpartition(".")[0] for key in known}
+    close = difflib.get_close_matches(found[1], [*known, *sections], n=1)
+    return f" Did you mean {close[0]}?" if close else ""
+
+
+def _without_sync(cfg: CfgNode) -> None:
+    changed = list(_sync_norms(cfg))
+    for node in changed:
+        node.NORM = "BN"
+    if changed:
+        _logger.info("one process: SyncBN is BN, which computes the same and runs anywhere")
+
+
+def _sync_norms(node: CfgNode) -> Iterator[CfgNode]:
+    if node.get("NORM") == "SyncBN":
+        yield node
+    for child in node.values():
+        if isinstance(child, CfgNode):
+            yield from _sync_norms(child)
 
 
 def quantization(cfg: CfgNode) -> tuple[QuantPolicy, Precision] | None:
@@ -65,39 +161,22 @@ def quantization(cfg: CfgNode) -> tuple[QuantPolicy, Precision] | None:
     policy = cfg.MODEL.QUANT.POLICY
     if policy.lstrip().startswith("{"):
         policy = json.loads(policy)
-    return get_policy(policy), Precision.parse(cfg.MODEL.QUANT.PRECISION)
+    policy = get_policy(policy)
+    kept = tuple((pattern, Rule.parse("fp")) for pattern in cfg.MODEL.QUANT.FP_LAYERS)
+    return replace(policy, rules=kept + policy.rules), Precision.parse(cfg.MODEL.QUANT.PRECISION)
 
 
 def solver(cfg: CfgNode) -> Solver:
     """Return the numbers of a configuration's training.
 
     Raises:
-        ValueError: an unknown optimizer, SGDT without quantization, or a key that would do nothing.
+        ValueError: what `detection.config_checks` refuses.
     """
-    kind = cfg.SOLVER.OPTIMIZER.lower()
-    if kind not in ("sgd", "sgdt"):
-        raise ValueError(
-            f"SOLVER.OPTIMIZER is {cfg.SOLVER.OPTIMIZER!r}; nothing was trained. Use SGD or SGDT."
-        )
-    if kind == "sgdt" and not cfg.MODEL.QUANT.ENABLED:
-        raise ValueError(
-            "SOLVER.OPTIMIZER is SGDT, but no layer is quantized; nothing was trained. "
-            "Set MODEL.QUANT.ENABLED True, or SOLVER.OPTIMIZER SGD."
-        )
-    ignored = {
-        "SOLVER.NESTEROV": cfg.SOLVER.NESTEROV,
-        "SOLVER.BIAS_LR_FACTOR": cfg.SOLVER.BIAS_LR_FACTOR != 1,
-        "SOLVER.WEIGHT_DECAY_BIAS": cfg.SOLVER.WEIGHT_DECAY_BIAS is not None,
-    }
-    for key, is_set in ignored.items():
-        if is_set:
-            raise ValueError(
-                f"{key} is set, which the optimizers here do not read; nothing was trained. "
-                "Leave it at Detectron2's default."
-            )
+    check_solver(cfg, default_config())
     asked = quantization(cfg)
+    clipping = cfg.SOLVER.CLIP_GRADIENTS
     return Solver(
-        optimizer=kind,
+        optimizer=cfg.SOLVER.OPTIMIZER.lower(),
         lr=cfg.SOLVER.BASE_LR,
         iterations=cfg.SOLVER.MAX_ITER,
         momentum=cfg.SOLVER.MOMENTUM,
@@ -106,81 +185,15 @@ def solver(cfg: CfgNode) -> Solver:
         scale_lr_factor=cfg.SOLVER.SCALE_LR_FACTOR,
         warmup_iterations=cfg.SOLVER.WARMUP_ITERS,
         warmup_factor=cfg.SOLVER.WARMUP_FACTOR,
+        schedule="step" if cfg.SOLVER.LR_SCHEDULER_NAME == "WarmupMultiStepLR" else "cosine",
+        milestones=tuple(cfg.SOLVER.STEPS),
+        lr_factor=cfg.SOLVER.GAMMA,
         lambda_=cfg.SOLVER.LAMBDA,
         weight_bits=asked[1].weight_bits if asked else 32,
+        target_schedule=cfg.SOLVER.TARGET_SCHEDULE,
+        target_milestones=tuple(cfg.SOLVER.TARGET_STEPS),
+        target_factor=cfg.SOLVER.TARGET_GAMMA,
+        clip_type=clipping.CLIP_TYPE if clipping.ENABLED else None,
+        clip_value=clipping.CLIP_VALUE,
+        clip_norm=clipping.NORM_TYPE,
     )
-
-
-def to_cfg(
-    recipe: Recipe, start: Start, *, classes: int, folder: Path | str = "", dataset: str = ""
-) -> CfgNode:
-    """Return the configuration that makes Detectron2 do what a recipe says.
-
-    Args:
-        recipe: whose engine is detectron2.
-        start: what the training starts from.
-        classes: number of classes.
-        folder: OUTPUT_DIR.
-        dataset: registered name of the training images.
-
-    Detectron2's model zoo is not read: its RetinaNet base needs unsafe YAML and an old setuptools.
-    """
-    cfg = get_cfg()
-    add_lowbit_config(cfg)
-    strides = level_strides(start.network, recipe.features, extra=recipe.extra_levels)
-    mean, std = start.normalization
-    numbers = recipe.solver
-    policy = recipe.quant_policy
-    cfg.OUTPUT_DIR = str(folder)
-    cfg.SEED = recipe.seed
-    cfg.VERSION = 2
-
-    cfg.MODEL.DEVICE = recipe.device
-    cfg.MODEL.META_ARCHITECTURE = "RetinaNet"
-    cfg.MODEL.WEIGHTS = ""
-    cfg.MODEL.PIXEL_MEAN = [255 * value for value in mean]
-    cfg.MODEL.PIXEL_STD = [255 * value for value in std]
-    cfg.MODEL.BACKBONE.NAME = "build_retinanet_lowbit_fpn_backbone"
-    cfg.MODEL.BACKBONE.FREEZE_AT = 0
-    cfg.MODEL.LOWBIT.ARCHITECTURE = start.architecture
-    cfg.MODEL.LOWBIT.CHECKPOINT = recipe.checkpoint or ""
-    cfg.MODEL.LOWBIT.DETECTOR = recipe.detector or ""
-    cfg.MODEL.LOWBIT.OUT_FEATURES = list(recipe.features)
-    cfg.MODEL.LOWBIT.EXTRA_LEVELS = recipe.extra_levels
-    norm = "" if recipe.norm == "none" else recipe.norm
-    cfg.MODEL.FPN.IN_FEATURES = list(recipe.features)
-    cfg.MODEL.FPN.OUT_CHANNELS = recipe.fpn_channels
-    cfg.MODEL.FPN.NORM = norm
-    cfg.MODEL.RETINANET.NORM = norm
-    cfg.MODEL.RETINANET.IN_FEATURES = [f"p{stride.bit_length() - 1}" for stride in strides]
-    cfg.MODEL.RETINANET.NUM_CLASSES = classes
-    cfg.MODEL.RETINANET.NUM_CONVS = recipe.head_convs
-    cfg.MODEL.ANCHOR_GENERATOR.SIZES = anchor_sizes(strides, recipe.anchor_scales)
-    cfg.MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS = [list(recipe.aspect_ratios)]
-    if policy is not None:
-        cfg.MODEL.QUANT.ENABLED = True
-        cfg.MODEL.QUANT.POLICY = json.dumps(policy.to_dict())
-        cfg.MODEL.QUANT.PRECISION = recipe.precision
-        cfg.MODEL.QUANT.CALIBRATION_IMAGES = recipe.calibration_images
-
-    cfg.INPUT.FORMAT = "RGB"
-    cfg.DATASETS.TRAIN = (dataset,)
-    cfg.DATASETS.TEST = ()  # the stage evaluates
-    cfg.DATALOADER.NUM_WORKERS = 0
-    cfg.DATALOADER.ASPECT_RATIO_GROUPING = False
-
-    cfg.SOLVER.OPTIMIZER = numbers.optimizer.upper()
-    cfg.SOLVER.LR_SCHEDULER_NAME = "WarmupCosineLR"
-    cfg.SOLVER.BASE_LR = numbers.lr
-    cfg.SOLVER.MAX_ITER = numbers.iterations
-    cfg.SOLVER.MOMENTUM = numbers.momentum
-    cfg.SOLVER.WEIGHT_DECAY = numbers.weight_decay
-    cfg.SOLVER.WEIGHT_DECAY_NORM = numbers.weight_decay_norm
-    cfg.SOLVER.SCALE_LR_FACTOR = numbers.scale_lr_factor
-    cfg.SOLVER.WARMUP_ITERS = numbers.warmup_iterations
-    cfg.SOLVER.WARMUP_FACTOR = numbers.warmup_factor
-    cfg.SOLVER.LAMBDA = numbers.lambda_
-    cfg.SOLVER.IMS_PER_BATCH = recipe.batch_size
-    cfg.SOLVER.CHECKPOINT_PERIOD = recipe.checkpoint_every
-    cfg.LOWBIT_LOG_PERIOD = recipe.log_every
-    return cfg

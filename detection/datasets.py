@@ -1,162 +1,137 @@
-"""Detection sets in memory, and their COCO annotations.
-
-`digit-scenes` needs no download: scikit-learn's digits on textured canvases, where a scene of a
-split holds only digits of that split of the pinned `digits` set.
-"""
+"""Detection sets by name: digit scenes, which need no download, and COCO's and VOC's folders."""
 
 import difflib
-import hashlib
 import json
-from dataclasses import asdict, dataclass
+import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
-import numpy as np
-import torch
 from fvcore.common.registry import Registry
 from PIL import Image
-from torch import Tensor
 
-import data
-from detection.scenes import Layout, draw_scene
+from data.sets import ROOT_VARIABLE
+from detection.coco import CocoFolder
+from detection.detection_set import DetectionSet
+from detection.scene_sets import DigitScenes
+from detection.scenes import Layout
+from detection.voc import VocFolder, custom_voc, voc_folder
 
-SCENES_VERSION = 1  # bumped when the same seed draws other scenes
+DETECTRON2_ROOT = "DETECTRON2_DATASETS"
 
 DETECTION_SETS = Registry("DETECTION_SETS")
 DETECTION_SETS.__doc__ = """
-Registry of detection sets. Register a function (split, count, *, layout, seed, root) that returns a
-`DetectionSet`; its name with `-` for `_` is the data set's name in recipes.
+Registry of detection sets. Register a function (root, *, layout, seed) that returns a `Source`;
+its name with `-` for `_` is the data set's name in recipes. `root` is the folder of the sets, and
+`layout` and `seed` are for scenes.
 """
 
-_STREAMS = {"train": 0, "val": 1, "test": 2}
+
+class Source(Protocol):
+    """Where the splits of a detection set come from."""
+
+    def load(self, split: str, count: int | None = None) -> DetectionSet:
+        """Load `count` images of a split ("train", "val" or "test"); None: all there are."""
+
+    def sha256(self, *, train: int | None, test: int | None, test_split: str) -> str:
+        """Hash what decides a training on `train` images and a test on `test`, drawing nothing."""
 
 
-@dataclass(frozen=True)
-class DetectionSet:
-    """Hold images of one size and their objects.
-
-    Attributes:
-        images: uint8 (N, 3, H, W), RGB.
-        boxes: N tensors float32 (n, 4), x1 y1 x2 y2 in pixels; x2 and y2 lie just outside.
-        labels: N tensors int64 (n,), from 0.
-        classes: the classes' names.
-        name, split: where the images come from.
-    """
-
-    images: Tensor
-    boxes: tuple[Tensor, ...]
-    labels: tuple[Tensor, ...]
-    classes: tuple[str, ...]
-    name: str
-    split: str
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def to_coco(self) -> dict[str, Any]:
-        """Return the annotations in COCO's format: all ids count from 1, areas are boxes' areas."""
-        height, width = self.images.shape[-2:]
-        annotations = []
-        for image_id, (boxes, labels) in enumerate(zip(self.boxes, self.labels, strict=True), 1):
-            for (x1, y1, x2, y2), label in zip(boxes.tolist(), labels.tolist(), strict=True):
-                box = [x1, y1, x2 - x1, y2 - y1]
-                annotations.append(
-                    {
-                        "id": len(annotations) + 1,  # pycocotools takes id 0 for "unmatched"
-                        "image_id": image_id,
-                        "category_id": label + 1,
-                        "bbox": box,
-                        "area": box[2] * box[3],
-                        "iscrowd": 0,
-                    }
-                )
-        return {
-            "info": {"description": f"{self.name} {self.split}"},
-            "images": [
-                {"id": i + 1, "file_name": f"{i + 1:06d}.png", "height": height, "width": width}
-                for i in range(len(self))
-            ],
-            "annotations": annotations,
-            "categories": [{"id": i + 1, "name": n} for i, n in enumerate(self.classes)],
-        }
+_FOLDERS: dict[str, Callable[[str, Path], Source]] = {"coco:": CocoFolder, "voc:": voc_folder}
 
 
 def list_detection_sets() -> list[str]:
-    """Name every registered detection set, sorted."""
+    """Name every registered detection set, sorted; `coco:NAME` and `voc:NAME` name any folder."""
     return sorted(name.replace("_", "-") for name, _ in DETECTION_SETS)
 
 
-def load_detection(name: str, split: str, count: int, **options) -> DetectionSet:
-    """Load `count` images of a registered detection set's split.
+def check_name(name: str) -> str:
+    """Return the name of a detection set, unchanged.
 
     Raises:
         ValueError: there is no such set.
     """
-    if name not in list_detection_sets():
-        near = difflib.get_close_matches(name, list_detection_sets(), n=1)
-        hint = f"Did you mean {near[0]!r}? " if near else ""
-        raise ValueError(
-            f"there is no detection set named {name!r}; nothing was loaded. "
-            f"{hint}Known sets: {', '.join(list_detection_sets())}."
-        )
-    return DETECTION_SETS.get(name.replace("-", "_"))(split, count, **options)
-
-
-@DETECTION_SETS.register()
-def digit_scenes(
-    split: str, count: int, *, layout: Layout | None = None, seed: int = 0, root=None
-) -> DetectionSet:
-    """Draw the first `count` digit scenes of a split.
-
-    Args:
-        split: "train", "val" or "test": of the scenes, and of the digits in them.
-        count: number of scenes.
-        layout: what a scene looks like.
-        seed: names the stream of scenes; splits have streams of their own.
-        root: where downloaded image sets are; the digits need none.
-
-    Example:
-        >>> scenes = digit_scenes("train", 3)
-        >>> scenes.images.shape, len(scenes.boxes)
-        (torch.Size([3, 3, 128, 128]), 3)
-    """
-    layout = layout or Layout()
-    if split not in _STREAMS:
-        raise ValueError(
-            f"digit-scenes has no split {split!r}; nothing was drawn. Use train, val or test."
-        )
-    source = data.load("digits", split, root=root)
-    coverage = source.images[:, 0].numpy().astype(np.float32) / 255  # (N, 32, 32)
-    labels = source.labels.numpy()
-    scenes = [
-        draw_scene(coverage, labels, layout=layout, seed=(seed, _STREAMS[split]), index=index)
-        for index in range(count)
-    ]
-    return DetectionSet(
-        images=torch.from_numpy(np.stack([scene.image for scene in scenes])),
-        boxes=tuple(torch.from_numpy(scene.boxes) for scene in scenes),
-        labels=tuple(torch.from_numpy(scene.labels) for scene in scenes),
-        classes=source.classes,
-        name="digit-scenes",
-        split=split,
+    prefix, colon, folder = name.partition(":")
+    if colon and f"{prefix}:" in _FOLDERS and folder and not set(folder) & set("/\\"):
+        return name
+    if name in list_detection_sets():
+        return name
+    near = difflib.get_close_matches(name, list_detection_sets(), n=1)
+    hint = f"Did you mean {near[0]!r}? " if near else ""
+    raise ValueError(
+        f"there is no detection set named {name!r}; nothing was loaded. "
+        f"{hint}Known sets: {', '.join(list_detection_sets())}; coco:NAME and voc:NAME stand for the "
+        "folder NAME of annotated images under $LOWBIT_DATA (or data_root)."
     )
 
 
-def scenes_sha256(layout: Layout, *, seed: int, train: int, test: int) -> str:
-    """Hash what defines the scenes trained and tested on, without drawing one."""
-    definition = {
-        "digits": data.image_set("digits").split_sha256,
-        "layout": asdict(layout),
-        "seed": seed,
-        "train": train,
-        "test": test,
-        "version": SCENES_VERSION,
-    }
-    return hashlib.sha256(json.dumps(definition, sort_keys=True).encode()).hexdigest()
+def find_source(
+    name: str,
+    *,
+    layout: Layout | None = None,
+    seed: int = 0,
+    root: str | os.PathLike | None = None,
+) -> Source:
+    """Find a detection set.
+
+    Args:
+        name: a registered set, `coco:NAME` or `voc:NAME`.
+        layout: what a scene looks like.
+        seed: names the stream of scenes.
+        root: folder of the sets; default: the first of `$LOWBIT_DATA`, `$DETECTRON2_DATASETS` and
+            `./datasets` that has it.
+
+    Raises:
+        ValueError: there is no such set.
+        FileNotFoundError: it is not where it should be.
+    """
+    prefix, colon, folder = check_name(name).partition(":")
+    if not colon:
+        found = DETECTION_SETS.get(name.replace("-", "_"))
+        return found(root, layout=layout, seed=seed)
+    return _FOLDERS[f"{prefix}:"](name, _locate(folder, root) / folder)
+
+
+def load_detection(name: str, split: str, count: int | None = None, **options) -> DetectionSet:
+    """Load a split of a detection set: its annotations, and images when they are asked for.
+
+    Args:
+        name: a registered set, `coco:NAME` or `voc:NAME`.
+        split: "train", "val" or "test".
+        count: number of images; None: all there are.
+        options: layout, seed and root, as `find_source` takes them.
+    """
+    return find_source(name, **options).load(split, count)
+
+
+def detection_sha256(
+    name: str, *, train: int | None, test: int | None, test_split: str = "test", **options
+) -> str:
+    """Hash which images a detector is trained and tested on; annotations are read, images are not."""
+    return find_source(name, **options).sha256(train=train, test=test, test_split=test_split)
+
+
+@DETECTION_SETS.register()
+def coco(root, *, layout: Layout | None = None, seed: int = 0) -> CocoFolder:
+    """Find COCO 2017: trained on train2017, tested on val2017."""
+    path = _locate("coco", root) / "coco"
+    return CocoFolder("coco", path, parts=("train2017", "val2017"))
+
+
+@DETECTION_SETS.register()
+def voc0712(root, *, layout: Layout | None = None, seed: int = 0) -> VocFolder:
+    """Find VOC: trained on trainval of 2007 and of 2012, tested on test of 2007."""
+    return custom_voc(_locate("VOC2007", root))
+
+
+@DETECTION_SETS.register()
+def digit_scenes(root, *, layout: Layout | None = None, seed: int = 0) -> DigitScenes:
+    """Set up digit scenes of a layout, in the stream that the seed names."""
+    return DigitScenes(layout or Layout(), seed=seed, root=root)
 
 
 def export_coco(images: DetectionSet, folder: str | Path) -> Path:
-    """Write a set as COCO lays it out: `<split>/*.png` and `annotations/instances_<split>.json`.
+    """Write a set as COCO lays it out: `<split>/` and `annotations/instances_<split>.json`.
 
     Returns the annotation file.
     """
@@ -164,9 +139,20 @@ def export_coco(images: DetectionSet, folder: str | Path) -> Path:
     truth = images.to_coco()
     pictures = folder / images.split
     pictures.mkdir(parents=True, exist_ok=True)
-    for image, entry in zip(images.images, truth["images"], strict=True):
-        Image.fromarray(image.permute(1, 2, 0).numpy()).save(pictures / entry["file_name"])
+    for index, entry in enumerate(truth["images"]):
+        Image.fromarray(images.image(index).permute(1, 2, 0).numpy()).save(
+            pictures / entry["file_name"]
+        )
     path = folder / "annotations" / f"instances_{images.split}.json"
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(truth))
     return path
+
+
+def _locate(folder: str, root: str | os.PathLike | None) -> Path:
+    """Return the root given, or the first usual one that has the folder, or the most usual."""
+    if root:
+        return Path(root)
+    usual = (os.environ.get(ROOT_VARIABLE), os.environ.get(DETECTRON2_ROOT), "datasets")
+    roots = [Path(name).expanduser() for name in usual if name]
+    return next((path for path in roots if (path / folder).is_dir()), roots[0])

@@ -2,14 +2,18 @@
 
 import importlib
 import importlib.util
+import os
 import warnings
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Protocol
 
 from fvcore.common.registry import Registry
-from torch import Tensor, nn
+from torch import nn
 
-from detection.datasets import DetectionSet
+from data.sets import ROOT_VARIABLE
+from detection.datasets import DETECTRON2_ROOT
+from detection.detection_set import DetectionSet
 from detection.preparation import Start
 from detection.recipe import Recipe
 
@@ -34,12 +38,26 @@ class Engine(Protocol):
         """Build the recipe's detector around a fresh network of `start.architecture`."""
 
     def train(
-        self, recipe: Recipe, start: Start, images: DetectionSet, folder: Path
+        self,
+        recipe: Recipe,
+        start: Start,
+        images: DetectionSet,
+        folder: Path,
+        *,
+        evaluate: Callable[[nn.Module], dict[str, float]],
     ) -> tuple[nn.Module, dict[str, Any]]:
-        """Train, going on from what a killed run left in `folder`; return detector and details."""
+        """Train, going on from what a killed run left in `folder`; return detector and details.
 
-    def predict(self, detector: nn.Module, images: Tensor) -> list[dict[str, Any]]:
-        """Detect in uint8 images (N, 3, H, W); image ids count from 1, in COCO's result format."""
+        After the iterations of `evaluate_at`, but the last, `evaluate` scores the detector.
+        """
+
+    def inputs(self, images: DetectionSet, places: Iterable[int], recipe: Recipe) -> list:
+        """Return the images at `places` as the engine's detectors take them in inference."""
+
+    def predict(
+        self, detector: nn.Module, images: DetectionSet, recipe: Recipe
+    ) -> list[dict[str, Any]]:
+        """Detect in all images of a set; return COCO's result format, with the set's own ids."""
 
 
 def resolve_engine(name: str) -> str:
@@ -68,9 +86,12 @@ def require_detectron2() -> None:
 def import_detectron2() -> None:
     """Import Detectron2, which has to be there, without the warnings it draws from torch.
 
-    Hidden by their text are two that nobody here can act on.
+    Its own data sets are looked for under `$DETECTRON2_DATASETS`, or else `$LOWBIT_DATA`. Hidden by
+    their text are two that nobody here can act on.
     """
     require_detectron2()
+    if os.environ.get(ROOT_VARIABLE):  # read when detectron2.data is imported; what is set stays
+        os.environ.setdefault(DETECTRON2_ROOT, os.environ[ROOT_VARIABLE])
     warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated")
     warnings.filterwarnings("ignore", message="torch.meshgrid: in an upcoming release")
     importlib.import_module("detectron2.engine")

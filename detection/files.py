@@ -6,6 +6,7 @@ written to a temporary name, synced and renamed, so that a reader never sees hal
 
 import hashlib
 import io
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -81,10 +82,16 @@ def read_detector(path: str | Path, *, engine: str) -> tuple[dict[str, torch.Ten
 def restore_detector(detector: nn.Module, state: dict[str, torch.Tensor], *, source: str) -> None:
     """Load `state` into `detector`, every tensor of it and of the file, or nothing.
 
+    Only the norms' counters of batches may be in one and not in the other: frozen norms have none.
+
     Raises:
         ValueError: names or shapes differ.
     """
     own = detector.state_dict()
+    counters = {name for name in own.keys() ^ state.keys() if name.endswith("num_batches_tracked")}
+    versions = getattr(state, "_metadata", None)  # of modules, by which torch reads old files
+    kept = ((name, tensor) for name, tensor in state.items() if name not in counters)
+    state = OrderedDict(kept) | {name: own[name] for name in counters & own.keys()}
     missing = sorted(own.keys() - state.keys())
     unexpected = sorted(state.keys() - own.keys())
     misshapen = sorted(n for n in own.keys() & state.keys() if own[n].shape != state[n].shape)
@@ -103,4 +110,5 @@ def restore_detector(detector: nn.Module, state: dict[str, torch.Tensor], *, sou
             "nothing was loaded. Give the recipe the detector was trained with: same architecture, "
             "features, fpn_channels, head_convs and anchors."
         )
+    state._metadata = versions
     detector.load_state_dict(state)

@@ -31,10 +31,10 @@ def select_levels(network: nn.Module, features: Sequence[str]) -> list[Level]:
     return levels
 
 
-def level_strides(network: nn.Module, features: Sequence[str], *, extra: bool) -> list[int]:
-    """Return the stride of every level of the pyramid, in pixels; `extra` adds two levels."""
+def level_strides(network: nn.Module, features: Sequence[str], *, added: int) -> list[int]:
+    """Return the stride of every level of the pyramid, in pixels; `added` ones above the stages'."""
     strides = [level.stride for level in select_levels(network, features)]
-    return strides + ([2 * strides[-1], 4 * strides[-1]] if extra else [])
+    return strides + [2**n * strides[-1] for n in range(1, added + 1)]
 
 
 def anchor_sizes(strides: Sequence[int], scales: Sequence[float]) -> list[list[float]]:

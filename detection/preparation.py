@@ -1,31 +1,20 @@
 """From a backbone or a detector file to a detector ready for training, the same for every engine.
 
-Both engines' detectors keep the network under `detector.backbone.bottom_up.network`, with the names
-it has everywhere else. That module is what a backbone file fills, and all that is quantized.
+Every engine's detector keeps the network under `detector.backbone` with the names it has everywhere
+else (a C4 detector has its last stage in the head). That is what a backbone file fills.
 """
 
-import logging
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from backbones import create_backbone, load_backbone
+from backbones import create_backbone, load_backbone, pyramid_info
 from data import list_datasets, normalization
 from detection.files import FORMAT, read_detector, restore_detector
-from quant import (
-    Precision,
-    QuantPolicy,
-    calibrate,
-    quantize,
-    quantized_layers,
-    scales,
-    set_precision,
-)
-
-_logger = logging.getLogger(__name__)
+from detection.parts import bottom_up
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean, std of RGB in units of 0..1
 CALIBRATION_BATCH = 16  # images in one forward pass
@@ -79,6 +68,26 @@ def start_from_backbone(checkpoint: str, architecture: str | None = None) -> Sta
     )
 
 
+def start_from_random(architecture: str | None) -> Start:
+    """Start from random weights on purpose; the detector's own seed draws them.
+
+    Raises:
+        ValueError: no network is named.
+    """
+    if architecture is None:
+        raise ValueError(
+            "a backbone of random weights needs the name of its network; nothing was trained. Give "
+            "architecture, for example resnet18."
+        )
+    return Start(
+        network=create_backbone(architecture),
+        state=None,
+        normalization=IMAGENET,
+        backbone={"method": "random", "architecture": architecture, "sha256": None},
+        report={"file": None, "sha256": None, "format": "random", "matched": 0, "total": 0},
+    )
+
+
 def start_from_detector(detector: str, *, engine: str, backbone_sha256: str | None = None) -> Start:
     """Load a full-precision detector file that `engine` trained.
 
@@ -118,61 +127,38 @@ def start_from_detector(detector: str, *, engine: str, backbone_sha256: str | No
     )
 
 
-def bottom_up(detector: nn.Module) -> nn.Module:
-    """Return the network inside a detector."""
-    return detector.backbone.bottom_up.network
-
-
 def initialize(detector: nn.Module, start: Start) -> None:
-    """Give a freshly built detector the weights it starts from, all of them."""
-    if start.state is None:
-        bottom_up(detector).load_state_dict(start.network.state_dict())
-    else:
-        restore_detector(detector, start.state, source="the detector file")
+    """Give a freshly built detector the weights it starts from, all of them.
 
-
-def quantize_detector(
-    detector: nn.Module, policy: QuantPolicy, precision: Precision, *, batches: Iterable[Tensor]
-) -> None:
-    """Quantize a detector's backbone and set its ranges from training images.
-
-    Args:
-        detector: with the weights it is to start from.
-        policy: which layers, and how.
-        precision: bits from now on.
-        batches: normalized training images, each (N, 3, H, W).
+    A start from random weights leaves those the detector was built with.
 
     Raises:
-        ValueError: the policy's quantizer rescales a layer's output, and nothing normalizes it.
+        ValueError: a tensor of the detector's network is not among them.
     """
-    network = bottom_up(detector)
-    if "Interval" in (policy.weight.kind, policy.activation.kind):
-        _require_trainable_norm(network)
-    quantize(network, policy)
-    calibrate(network, batches)
-    set_precision(network, precision)
-    _logger.info(
-        "%s: %d quantized layers, %d learned scales", precision, *count_quantized(detector).values()
-    )
+    if start.state is not None:
+        restore_detector(detector, start.state, source="the detector file")
+        return
+    if start.report.get("format") == "random":
+        return
+    _fill(bottom_up(detector), start.network)
+    res5 = getattr(getattr(detector, "roi_heads", None), "res5", None)
+    if res5 is not None:  # a C4 detector's; a norm behind its blocks is no backbone's
+        stage = start.network.get_submodule(pyramid_info(start.network)[-1].module)
+        for name, block in stage.named_children():
+            _fill(res5.get_submodule(name), block)
 
 
-def count_quantized(detector: nn.Module) -> dict[str, int]:
-    """Count a detector's quantized layers and learned scales."""
-    return {
-        "quantized_layers": len(quantized_layers(detector)),
-        "learned_scales": len(scales(detector)),
-    }
+def _fill(part: nn.Module, network: nn.Module) -> None:
+    """Load into `part` its tensors from `network`, which may have stages that no detector runs."""
+    own = part.state_dict()
+    state = {name: tensor for name, tensor in network.state_dict().items() if name in own}
+    restore_detector(part, state, source="the backbone file")
 
 
-def _require_trainable_norm(network: nn.Module) -> None:
-    norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    trainable = [m for m in norms if m.weight is not None and m.weight.requires_grad]
-    if not norms or len(trainable) < len(norms):
-        raise ValueError(
-            f"the Interval quantizer fixes a layer's output range, which only a trainable batch norm "
-            f"behind it can undo, but {len(norms) - len(trainable)} of {len(norms)} here are frozen; "
-            "nothing was quantized. Use NORM BN or SyncBN, or policy lsq."
-        )
+def chunks(count: int, size: int) -> Iterator[range]:
+    """Yield the places 0..count in runs of `size`, the last as long as it comes."""
+    for first in range(0, count, size):
+        yield range(first, min(first + size, count))
 
 
 def normalize_images(images: Tensor, constants: tuple) -> Tensor:

@@ -1,4 +1,9 @@
-"""What a training reports: a line of metrics.jsonl and of the log every so many iterations."""
+"""What a training reports: a line of metrics.jsonl and of the log every so many iterations.
+
+Under transition-rate scheduling a line has `transitions`: the target R and, in the order of `names`,
+each layer's running rate K and adaptive learning rate U (lists `running` and `lr`, and what else
+the optimizer's `rates()` gives). Where the detector was scored, a line of its own has `scores`.
+"""
 
 import json
 import logging
@@ -9,6 +14,8 @@ from typing import Any
 import torch
 
 from runtime.atomic import atomic
+
+METRICS = "metrics.jsonl"
 
 _logger = logging.getLogger(__name__)
 
@@ -28,7 +35,7 @@ class Recorder:
     """
 
     def __init__(self, folder: str | Path, *, start: int, total: int, every: int) -> None:
-        self.path = Path(folder) / "metrics.jsonl"
+        self.path = Path(folder) / METRICS
         self.total, self.every = total, every
         self._drop_after(start)
 
@@ -45,11 +52,7 @@ class Recorder:
         text = ", ".join(f"{name} {value:.4f}" for name, value in losses.items())
         if hasattr(optimizer, "rates"):
             rates = optimizer.rates()
-            line |= {
-                "target_rate": rates["target"],
-                "running_rates": rates["running"],
-                "layer_lrs": rates["lr"],
-            }
+            line["transitions"] = rates
             mean = sum(rates["running"]) / len(rates["running"])
             text += f", transition rate {mean:.2e} (target {rates['target']:.2e})"
         with self.path.open("a") as file:
@@ -57,16 +60,40 @@ class Recorder:
         _logger.info("iteration %d/%d: %s, lr %.2e", iteration + 1, self.total, text, line["lr"])
 
     def _drop_after(self, start: int) -> None:
-        if not self.path.exists():
-            return
-        kept = []
-        for text in self.path.read_text().splitlines(keepends=True):
-            if not text.endswith("\n"):
-                continue  # the line that a kill cut short
-            if json.loads(text).get("iteration", 0) <= start:
-                kept.append(text)
-        with atomic(self.path) as file:
-            file.write("".join(kept).encode())
+        kept = [line for line in read_lines(self.path) if line.get("iteration", 0) <= start]
+        if self.path.exists():
+            _rewrite(self.path, kept)
+
+
+def record_scores(folder: str | Path, iteration: int, scores: dict[str, float]) -> None:
+    """Write how the detector scored after an iteration, in place of what was written for it."""
+    path = Path(folder) / METRICS
+    kept = [
+        line
+        for line in read_lines(path)
+        if not (line.get("iteration") == iteration and "scores" in line)
+    ]
+    plain = {name: float(value) for name, value in scores.items()}
+    _rewrite(path, [*kept, {"iteration": iteration, "scores": plain}])
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Return the lines of a metrics.jsonl, but for one that a kill cut short; none without a file."""
+    if not path.exists():
+        return []
+    whole = [t for t in path.read_text().splitlines(keepends=True) if t.endswith("\n")]
+    return [json.loads(text) for text in whole]
+
+
+def read_curve(folder: str | Path) -> list[dict[str, float]]:
+    """Return the scores of a run's evaluations with their iteration, in order."""
+    lines = read_lines(Path(folder) / METRICS)
+    return [{"iteration": x["iteration"], **x["scores"]} for x in lines if "scores" in x]
+
+
+def _rewrite(path: Path, lines: list[dict[str, Any]]) -> None:
+    with atomic(path) as file:
+        file.write("".join(json.dumps(line) + "\n" for line in lines).encode())
 
 
 def check_finite(losses: dict[str, float], iteration: int) -> None:

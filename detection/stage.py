@@ -10,13 +10,23 @@ from torch import nn
 
 from backbones import create_backbone
 from backbones.runtime import resolve_device
-from detection.datasets import DetectionSet, load_detection, scenes_sha256
-from detection.engines import Engine, get_engine, resolve_engine
-from detection.evaluation import evaluate
+from detection.annotations import check_pair
+from detection.datasets import detection_sha256, load_detection
+from detection.detection_set import DetectionSet
+from detection.engines import Engine, get_engine, import_detectron2, resolve_engine
+from detection.evaluation import evaluate as overall
 from detection.files import read_detector, restore_detector, save_detector
-from detection.preparation import Start, bottom_up, start_from_backbone, start_from_detector
+from detection.measuring import keep, measure
+from detection.preparation import (
+    Start,
+    start_from_backbone,
+    start_from_detector,
+    start_from_random,
+)
+from detection.ptq import score_ptq
+from detection.quantization import quantize_layers
 from detection.recipe import Recipe
-from quant import quantize
+from detection.recorder import read_curve, record_scores
 from runtime.atomic import atomic
 
 VERSION = 1  # of the protocol; raised when the same recipe comes to mean other numbers
@@ -33,22 +43,30 @@ def identity(recipe: Recipe) -> dict[str, Any]:
 
     Raises:
         ImportError: the recipe insists on Detectron2, which is not installed.
+        FileNotFoundError: the images' annotations are not there.
     """
+    if recipe.config is not None:
+        return _config_job().identity(recipe)
     policy = recipe.quant_policy
+    scenes = recipe.dataset == "digit-scenes"
+    training = recipe.method if recipe.optimizer is None else f"{recipe.method}, {recipe.optimizer}"
     return {
         "task": "detection",
         "engine": resolve_engine(recipe.engine),
         "dataset": recipe.dataset,
-        "split_sha256": scenes_sha256(
-            recipe.layout,
-            seed=recipe.scene_seed,
+        "split_sha256": detection_sha256(
+            recipe.dataset,
             train=recipe.train_images,
             test=recipe.test_images,
+            test_split=recipe.test_split,
+            layout=recipe.layout,
+            seed=recipe.scene_seed,
+            root=recipe.data_root,
         ),
         "protocol": recipe.meta_architecture,
-        "image_size": recipe.image_size,
+        "image_size": recipe.test_size or (recipe.image_size if scenes else None),
         "method": recipe.method,
-        "training": recipe.method,
+        "training": training if recipe.scope == "backbone" else f"{training}, {recipe.scope}",
         "policy": policy.name if policy else "-",
         "policy_fingerprint": policy.fingerprint if policy else "-",
     }
@@ -61,36 +79,66 @@ def run(recipe: Recipe, folder: Path) -> dict[str, Any]:
         measurements, artifacts, checkpoint and details, in plain JSON types.
 
     Raises:
-        FileNotFoundError: the backbone or detector file is not there.
-        ValueError: an input is missing or does not fit, or `folder` is another job's.
+        FileNotFoundError: the backbone or detector file, or an image set, is not there.
+        ValueError: an input is missing or does not fit, the annotations have errors, or `folder` is
+            another job's.
         ImportError: the recipe insists on Detectron2, which is not installed.
         FloatingPointError: the training diverged.
     """
     folder = Path(folder)
+    if recipe.config is not None:
+        return _config_job().run(recipe, folder)
     engine = get_engine(recipe.engine)
     recipe = recipe.model_copy(
         update={"engine": engine.name, "device": str(resolve_device(recipe.device))}
     )
     start = load_start(recipe)
-    _claim(folder, _job_key(recipe, start))
-    images = load_images(recipe, "train")
-    detector, details = engine.train(recipe, start, images, folder)
-    file_sha256 = save_detector(
-        folder / _DETECTOR, detector, describe(recipe, start, images.classes)
-    )
-    test = load_images(recipe, recipe.test_split)
-    return {
-        "measurements": score(engine, detector, test, precision=recipe.precision),
-        "artifacts": {"checkpoint": _DETECTOR},
-        "checkpoint": start.backbone,
-        "details": {
-            "start": start.report,
-            "detector_sha256": file_sha256,
-            "normalization": [list(values) for values in start.normalization],
-            "calibration_images": recipe.calibration_images if recipe.method != "fp" else 0,
-            **details,
-        },
+    claim(folder, _job_key(recipe, start))
+    train, test = load_images(recipe, "train"), load_images(recipe, recipe.test_split)
+    check_pair(train, test)
+    job = score_ptq if recipe.method == "ptq" else _train_and_score
+    result = job(engine, recipe, start, train, test, folder)
+    facts = {
+        "start": start.report,
+        "normalization": [list(values) for values in start.normalization],
+        "calibration_images": recipe.calibration_images if recipe.method != "fp" else 0,
+        "images": {"train": len(train), "test": len(test)},
     }
+    return {**result, "checkpoint": start.backbone, "details": facts | result["details"]}
+
+
+def _train_and_score(
+    engine: Engine,
+    recipe: Recipe,
+    start: Start,
+    train: DetectionSet,
+    test: DetectionSet,
+    folder: Path,
+) -> dict[str, Any]:
+    def evaluate(detector: nn.Module) -> dict[str, float]:
+        return overall(test.to_coco(), engine.predict(detector, test, recipe))
+
+    detector, details = engine.train(recipe, start, train, folder, evaluate=evaluate)
+    file_sha256 = save_detector(
+        folder / _DETECTOR, detector, describe(recipe, start, train.classes)
+    )
+    detections = engine.predict(detector, test, recipe)
+    found = measure(test, detections, precision=recipe.precision, engine=engine.name)
+    values = {m["metric"]: m["value"] for m in found.measurements}
+    record_scores(folder, recipe.iterations, values)
+    details |= {"detector_sha256": file_sha256, "classes": found.classes}
+    if recipe.evaluate_at:
+        details["curve"] = read_curve(folder)
+    artifacts = {"checkpoint": _DETECTOR, **keep(folder, test, detections)}
+    return {"measurements": found.measurements, "artifacts": artifacts, "details": details}
+
+
+def _config_job():
+    """The jobs of Detectron2 configurations, which only they need Detectron2 for."""
+    import_detectron2()
+    from detection import config_job
+
+    return config_job
 
 
 def load_start(recipe: Recipe) -> Start:
@@ -99,10 +147,13 @@ def load_start(recipe: Recipe) -> Start:
     Raises:
         ValueError: the recipe does not name it.
     """
+    if recipe.random_backbone:
+        return start_from_random(recipe.architecture)
     if recipe.method == "fp":
         if recipe.checkpoint is None:
             raise ValueError(
-                "the recipe names no backbone; nothing was trained. Give its file: checkpoint PATH."
+                "the recipe names no backbone; nothing was trained. Give its file: checkpoint PATH; or, "
+                "for random weights on purpose, random_backbone true and architecture NAME."
             )
         return start_from_backbone(recipe.checkpoint, recipe.architecture)
     if recipe.detector is None:
@@ -126,28 +177,6 @@ def load_images(recipe: Recipe, split: str) -> DetectionSet:
         seed=recipe.scene_seed,
         root=recipe.data_root,
     )
-
-
-def score(
-    engine: Engine, detector: nn.Module, images: DetectionSet, *, precision: str
-) -> list[dict[str, Any]]:
-    """Detect in `images`; return AP, AP50 and AP75 as measurements."""
-    scores = evaluate(images.to_coco(), engine.predict(detector, images.images))
-    found = ", ".join(f"{name} {value:.2f}" for name, value in scores.items())
-    _logger.info(
-        "%s at %s on %s (n=%d): %s %%", engine.name, precision, images.split, len(images), found
-    )
-    return [
-        {
-            "metric": name,
-            "value": value,
-            "unit": "%",
-            "n": len(images),
-            "precision": precision,
-            "split": images.split,
-        }
-        for name, value in scores.items()
-    ]
 
 
 def describe(recipe: Recipe, start: Start, classes: tuple[str, ...]) -> dict[str, Any]:
@@ -187,7 +216,7 @@ def load_trained(path: str | Path, *, engine: Engine, device: str) -> tuple[nn.M
     )
     detector = engine.build(recipe, start, classes=len(meta["classes"]))
     if recipe.quant_policy is not None:
-        quantize(bottom_up(detector), recipe.quant_policy, recipe.precision)
+        quantize_layers(detector, recipe.quant_policy, recipe.precision, scope=recipe.scope)
     restore_detector(detector, state, source=str(path))
     return detector, recipe
 
@@ -197,7 +226,7 @@ def _job_key(recipe: Recipe, start: Start) -> dict[str, Any]:
     return {"version": VERSION, "recipe": fields, "start": start.report["sha256"]}
 
 
-def _claim(folder: Path, key: dict[str, Any]) -> None:
+def claim(folder: Path, key: dict[str, Any]) -> None:
     """Mark a folder as a job's, so that no other job goes on from its training state."""
     path = folder / _JOB
     if path.exists():

@@ -1,41 +1,46 @@
-"""The torchvision engine: RetinaNet trained in a plain loop that a killed run can go on with."""
+"""The torchvision engine: its detectors, trained in a plain loop that a killed run can go on with."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from backbones import create_backbone
-from detection.datasets import DetectionSet
+from detection.detection_set import DetectionSet
 from detection.evaluation import to_detections
+from detection.faster_rcnn import build_faster_rcnn
 from detection.files import write_atomically
-from detection.preparation import (
-    CALIBRATION_BATCH,
-    Start,
-    count_quantized,
-    initialize,
-    normalize_images,
-    quantize_detector,
-)
+from detection.inventory import describe_quantization
+from detection.preparation import Start, chunks, initialize
+from detection.ptq import calibration_batches
+from detection.quantization import quantize_detector
 from detection.recipe import Recipe
-from detection.recorder import Recorder, check_finite, diverged
+from detection.recorder import Recorder, check_finite, diverged, record_scores
 from detection.retinanet import build_retinanet
 from detection.sampler import IndexStream, seed_everything, seed_of
 from detection.solver import build_optimizer, build_scheduler
-from quant import Precision
+from detection.stages import build_network
+from quant import Precision, reuse_weights
 
 _logger = logging.getLogger(__name__)
 
 _STATE = "training.pth"
-_LOSSES = {"classification": "loss_cls", "bbox_regression": "loss_box_reg"}  # Detectron2's names
+_BUILDERS = {"retinanet": build_retinanet, "faster_rcnn": build_faster_rcnn}
+_LOSSES = {  # Detectron2's names
+    "classification": "loss_cls",
+    "bbox_regression": "loss_box_reg",
+    "loss_classifier": "loss_cls",
+    "loss_box_reg": "loss_box_reg",
+    "loss_objectness": "loss_rpn_cls",
+    "loss_rpn_box_reg": "loss_rpn_loc",
+}
 _PREDICTION_BATCH = 32  # images in one forward pass
 
 
 class TorchvisionEngine:
-    """RetinaNet of torchvision.models.detection; the contract is `detection.engines.Engine`."""
+    """Detectors of torchvision.models.detection; the contract is `detection.engines.Engine`."""
 
     name = "torchvision"
 
@@ -43,51 +48,72 @@ class TorchvisionEngine:
         """Build the recipe's detector around a fresh network of `start.architecture`."""
         with torch.random.fork_rng(devices=[]):  # built on the CPU, then moved
             torch.manual_seed(seed_of(recipe.seed, 0))
-            network = create_backbone(start.architecture)
-            detector = build_retinanet(
+            network = build_network(
+                start.architecture,
+                norm=recipe.backbone_norm,
+                freeze_at=recipe.freeze_at,
+                last=recipe.features[-1],
+            )
+            detector = _BUILDERS[recipe.meta_architecture](
                 recipe, network, classes=classes, normalization=start.normalization
             )
         return detector.to(recipe.device)
 
     def train(
-        self, recipe: Recipe, start: Start, images: DetectionSet, folder: Path
+        self,
+        recipe: Recipe,
+        start: Start,
+        images: DetectionSet,
+        folder: Path,
+        *,
+        evaluate: Callable[[nn.Module], dict[str, float]],
     ) -> tuple[nn.Module, dict[str, Any]]:
         """Train, going on from what a killed run left in `folder`; return detector and details."""
         detector = self.build(recipe, start, classes=len(images.classes))
         initialize(detector, start)
         if recipe.method != "fp":
-            few = normalize_images(images.images[: recipe.calibration_images], start.normalization)
             quantize_detector(
                 detector,
                 recipe.quant_policy,
                 Precision.parse(recipe.precision),
-                batches=few.to(recipe.device).split(CALIBRATION_BATCH),
+                batches=calibration_batches(self, images, recipe),
+                scope=recipe.scope,
             )
-        fit(detector, recipe, images, folder)
-        return detector, count_quantized(detector)
+        fit(detector, recipe, images, folder, evaluate)
+        return detector, describe_quantization(detector)
+
+    def inputs(self, images: DetectionSet, places: Iterable[int], recipe: Recipe) -> list[Tensor]:
+        """Return the images at `places` as torchvision's detectors take them, in 0..1."""
+        return [images.image(place).to(recipe.device).float() / 255 for place in places]
 
     @torch.no_grad()
-    def predict(self, detector: nn.Module, images: Tensor) -> list[dict[str, Any]]:
-        """Detect in uint8 images (N, 3, H, W); image ids count from 1, in COCO's result format."""
+    def predict(
+        self, detector: nn.Module, images: DetectionSet, recipe: Recipe
+    ) -> list[dict[str, Any]]:
+        """Detect in all images of a set; return COCO's result format, with the set's own ids."""
         detector.eval()
-        device = next(detector.parameters()).device
         detections: list[dict[str, Any]] = []
-        outputs: Iterator = (
-            output
-            for batch in images.split(_PREDICTION_BATCH)
-            for output in detector(list(batch.to(device).float() / 255))
-        )
-        for image_id, output in enumerate(outputs, 1):
-            detections += to_detections(
-                image_id, output["boxes"], output["scores"], output["labels"]
-            )
+        for places in chunks(len(images), _PREDICTION_BATCH):
+            outputs = detector(self.inputs(images, places, recipe))
+            for place, output in zip(places, outputs, strict=True):
+                detections += to_detections(
+                    images.ids[place],
+                    *(output["boxes"], output["scores"], output["labels"]),
+                    images.category_ids,
+                )
         return detections
 
 
-def fit(detector: nn.Module, recipe: Recipe, images: DetectionSet, folder: Path) -> None:
+def fit(
+    detector: nn.Module,
+    recipe: Recipe,
+    images: DetectionSet,
+    folder: Path,
+    evaluate: Callable[[nn.Module], dict[str, float]],
+) -> None:
     """Train `detector` in place for the recipe's iterations.
 
-    The state (weights, optimizer, scheduler, iteration) is written every `checkpoint_every`
+    The state (weights, optimizer, scheduler, loss scale, iteration) is written every `checkpoint_every`
     iterations and at the end. What a step draws is a function of (seed, iteration), so going on from
     a state repeats the straight run bit for bit.
 
@@ -97,17 +123,23 @@ def fit(detector: nn.Module, recipe: Recipe, images: DetectionSet, folder: Path)
     solver = recipe.solver
     optimizer = build_optimizer(detector, solver)
     scheduler = build_scheduler(optimizer, solver)
-    parts = {"model": detector, "optimizer": optimizer, "scheduler": scheduler}
+    on_gpu = recipe.device.startswith("cuda")
+    scaler = torch.amp.GradScaler(enabled=recipe.amp and on_gpu)  # bfloat16 needs none
+    half = torch.float16 if on_gpu else torch.bfloat16
+    parts = {"model": detector, "optimizer": optimizer, "scheduler": scheduler, "scaler": scaler}
     state = Path(folder) / _STATE
     first = _resume(state, parts)
     recorder = Recorder(folder, start=first, total=recipe.iterations, every=recipe.log_every)
-    order = IndexStream(len(images), seed=recipe.seed)
+    order = IndexStream(len(images.annotated), seed=recipe.seed)
     detector.train()
     for iteration in range(first, recipe.iterations):
         seed_everything(recipe.seed, iteration + 1)
         positions = range(iteration * recipe.batch_size, (iteration + 1) * recipe.batch_size)
-        batch = _take(images, [order[position] for position in positions], recipe.device)
-        losses = detector(*batch)
+        chosen = [images.annotated[order[position]] for position in positions]
+        batch = _take(images, chosen, recipe)
+        mixed = torch.autocast(recipe.device.split(":")[0], half, enabled=recipe.amp)
+        with mixed, reuse_weights(detector):  # the heads run once a level
+            losses = detector(*batch)
         total = sum(losses.values())
         values = {_LOSSES[name]: loss.item() for name, loss in losses.items()}
         try:
@@ -116,8 +148,9 @@ def fit(detector: nn.Module, recipe: Recipe, images: DetectionSet, folder: Path)
             good = iteration // recipe.checkpoint_every * recipe.checkpoint_every
             raise diverged(error, lr=recipe.lr, good=good) from None
         optimizer.zero_grad()
-        total.backward()
-        optimizer.step()
+        scaler.scale(total).backward()
+        scaler.step(optimizer)
+        scaler.update()
         if recorder.due(iteration):
             recorder.write(iteration, {"total_loss": total.item(), **values}, optimizer)
         scheduler.step()
@@ -126,6 +159,9 @@ def fit(detector: nn.Module, recipe: Recipe, images: DetectionSet, folder: Path)
             write_atomically(
                 state, {"iteration": done, **{k: v.state_dict() for k, v in parts.items()}}
             )
+        if done in recipe.evaluate_at and done < recipe.iterations:
+            record_scores(folder, done, evaluate(detector))
+            detector.train()
 
 
 def _resume(state: Path, parts: dict[str, Any]) -> int:
@@ -139,11 +175,29 @@ def _resume(state: Path, parts: dict[str, Any]) -> int:
     return content["iteration"]
 
 
-def _take(images: DetectionSet, indices: list[int], device: str) -> tuple[list[Tensor], list[dict]]:
+def _take(
+    images: DetectionSet, places: list[int], recipe: Recipe
+) -> tuple[list[Tensor], list[dict]]:
     """Return the images and targets of a batch as torchvision's detectors want them."""
-    pixels = images.images[indices].to(device).float() / 255
-    targets = [
-        {"boxes": images.boxes[i].to(device), "labels": images.labels[i].to(device)}
-        for i in indices
-    ]
-    return list(pixels), targets
+    batch, targets = [], []
+    for place in places:
+        pixels, boxes = images.image(place), images.boxes[place]
+        if recipe.flip and torch.rand(()) < 0.5:
+            pixels, boxes = mirrored(pixels, boxes)
+        batch.append(pixels.to(recipe.device).float() / 255)
+        labels = images.labels[place].to(recipe.device)
+        targets.append({"boxes": boxes.to(recipe.device), "labels": labels})
+    return batch, targets
+
+
+def mirrored(pixels: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
+    """Return an image (3, H, W) and its boxes (n, 4), left and right exchanged.
+
+    Example:
+        >>> pixels, boxes = mirrored(torch.zeros(3, 8, 10), torch.tensor([[1.0, 2, 4, 6]]))
+        >>> boxes.tolist()
+        [[6.0, 2.0, 9.0, 6.0]]
+    """
+    x1, y1, x2, y2 = boxes.unbind(1)
+    width = pixels.shape[-1]
+    return pixels.flip(-1), torch.stack([width - x2, y1, width - x1, y2], 1)

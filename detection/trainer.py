@@ -16,21 +16,30 @@ from detectron2.data import (
     build_detection_train_loader,
     get_detection_dataset_dicts,
 )
-from detectron2.engine import DefaultTrainer
+from detectron2.engine import (
+    AMPTrainer,
+    DefaultTrainer,
+    SimpleTrainer,
+    TrainerBase,
+    create_ddp_model,
+)
+from detectron2.engine.hooks import EvalHook
 from detectron2.evaluation import COCOEvaluator, DatasetEvaluator, PascalVOCDetectionEvaluator
-from detectron2.solver.build import maybe_add_gradient_clipping
 from detectron2.utils import comm
 from torch import nn
 
 from detection.assembly import build_detector, calibration_batches, start_from
-from detection.catalog import Mapper, SceneEvaluator
-from detection.config import quantization, solver
+from detection.catalog import EVALUATOR, Mapper, SetEvaluator
+from detection.config import check, quantization, solver
 from detection.files import write_atomically
-from detection.hooks import MetricsFile, ResumeState
-from detection.preparation import initialize, quantize_detector
+from detection.hooks import Evaluation, MetricsFile, ResumeState
+from detection.preparation import initialize
+from detection.quantization import quantize_detector
 from detection.recorder import diverged
 from detection.sampler import ResumableSampler
 from detection.solver import build_optimizer
+from detection.steps import BFloat16Trainer
+from quant import reuse_weights
 from runtime.atomic import atomic
 
 
@@ -69,10 +78,36 @@ class LowbitTrainer(DefaultTrainer):
     Features:
         strict loading of a backbone or a detector: MODEL.LOWBIT.CHECKPOINT, MODEL.LOWBIT.DETECTOR
         quantization and calibration before the optimizer is built: MODEL.QUANT.ENABLED
-        SGD or transition-rate scheduling: SOLVER.OPTIMIZER
+        SGD, AdamW or transition-rate scheduling: SOLVER.OPTIMIZER
+        clipping of values, parameters or the whole model: SOLVER.CLIP_GRADIENTS
+        mixed precision, float16 on a GPU and bfloat16 on the CPU: SOLVER.AMP.ENABLED
+        evaluation now and then, kept in metrics.jsonl: TEST.EVAL_PERIOD, TEST.EVAL_AT
+        statistics of batch norms taken anew before each evaluation: TEST.PRECISE_BN.ENABLED
         a resumed run that equals the straight one bit for bit: SEED >= 0, DATALOADER.NUM_WORKERS 0,
             DATALOADER.ASPECT_RATIO_GROUPING False
     """
+
+    def __init__(self, cfg) -> None:
+        """Build everything a training needs, as DefaultTrainer does, on one or many GPUs or CPUs."""
+        TrainerBase.__init__(self)
+        self.cfg = cfg = self.auto_scale_workers(cfg, comm.get_world_size())
+        self.start_iter, self.max_iter = 0, cfg.SOLVER.MAX_ITER
+        on_cpu = cfg.MODEL.DEVICE == "cpu"
+        model = self.build_model(cfg)
+        optimizer = self.build_optimizer(cfg, model)
+        loader = self.build_train_loader(cfg)
+        devices = {"device_ids": None} if on_cpu else {}  # else that of the rank
+        model = create_ddp_model(model, broadcast_buffers=False, **devices)
+        if not cfg.SOLVER.AMP.ENABLED:
+            self._trainer = SimpleTrainer(model, loader, optimizer)
+        elif on_cpu:
+            self._trainer = BFloat16Trainer(model, loader, optimizer)
+        else:
+            scaler = torch.amp.GradScaler("cuda")
+            self._trainer = AMPTrainer(model, loader, optimizer, grad_scaler=scaler)
+        self.scheduler = self.build_lr_scheduler(cfg, optimizer)
+        self.checkpointer = StrictCheckpointer(model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
+        self.register_hooks(self.build_hooks())
 
     @classmethod
     def build_model(cls, cfg) -> nn.Module:
@@ -87,18 +122,25 @@ class LowbitTrainer(DefaultTrainer):
                 "what matches and leave the rest random: name a backbone file under "
                 "MODEL.LOWBIT.CHECKPOINT, or a detector.pth under MODEL.LOWBIT.DETECTOR."
             )
+        check(cfg)
         model = build_detector(cfg)
         initialize(model, start_from(cfg))
         asked = quantization(cfg)
         if asked is not None:
             policy, precision = asked
-            quantize_detector(model, policy, precision, batches=calibration_batches(cfg, model))
+            quantize_detector(
+                model,
+                policy,
+                precision,
+                batches=calibration_batches(cfg),
+                scope=cfg.MODEL.QUANT.SCOPE,
+            )
         return model
 
     @classmethod
     def build_optimizer(cls, cfg, model: nn.Module) -> torch.optim.Optimizer:
-        """Return SGD or SGDT over our param groups; SOLVER.CLIP_GRADIENTS works as ever."""
-        return maybe_add_gradient_clipping(cfg, build_optimizer(model, solver(cfg)))
+        """Return the optimizer over our param groups."""
+        return build_optimizer(model, solver(cfg))
 
     @classmethod
     def build_train_loader(cls, cfg, start: int = 0):
@@ -134,22 +176,31 @@ class LowbitTrainer(DefaultTrainer):
         """Choose the evaluator by the data set's `evaluator_type`."""
         metadata = MetadataCatalog.get(dataset_name)
         kind = metadata.get("evaluator_type", "coco")
-        if kind == "scenes":
-            return SceneEvaluator(metadata.scenes())
+        if kind == EVALUATOR:
+            return SetEvaluator(metadata.detection_set())
         if kind == "pascal_voc":
             return PascalVOCDetectionEvaluator(dataset_name)
         return COCOEvaluator(dataset_name, output_dir=os.path.join(cfg.OUTPUT_DIR, "inference"))
 
     def build_hooks(self) -> list:
         """Put our hooks before Detectron2's: the learning rate is recorded before it moves on."""
-        # DefaultTrainer has just made a stock checkpointer, which the hooks would take hold of.
-        self.checkpointer = StrictCheckpointer(
-            self._trainer.model, self.cfg.OUTPUT_DIR, trainer=weakref.proxy(self)
-        )
         ours = [ResumeState(self.cfg.SEED)]
         if comm.is_main_process():
             ours.append(MetricsFile(self.cfg.OUTPUT_DIR, every=self.cfg.LOWBIT_LOG_PERIOD))
-        return ours + super().build_hooks()
+        evaluation = Evaluation(
+            self.evaluate,
+            self.cfg.OUTPUT_DIR,
+            every=self.cfg.TEST.EVAL_PERIOD,
+            at=self.cfg.TEST.EVAL_AT,
+            at_end=bool(self.cfg.DATASETS.TEST),
+        )
+        theirs = super().build_hooks()
+        return ours + [evaluation if isinstance(hook, EvalHook) else hook for hook in theirs]
+
+    def evaluate(self) -> dict[str, dict[str, float]]:
+        """Evaluate on DATASETS.TEST, on every rank; return Detectron2's nested results."""
+        self._last_eval_results = self.test(self.cfg, self.model)
+        return self._last_eval_results
 
     def resume_or_load(self, resume: bool = True) -> None:
         """Go on from OUTPUT_DIR's last state, if asked to and there is one."""
@@ -157,6 +208,11 @@ class LowbitTrainer(DefaultTrainer):
             super().resume_or_load(resume)
             position = self.start_iter * self.cfg.SOLVER.IMS_PER_BATCH
             self._trainer.reset_data_loader(lambda: self.build_train_loader(self.cfg, position))
+
+    def run_step(self) -> None:
+        """Take one iteration; each weight is quantized once, however many levels its head sees."""
+        with reuse_weights(self.model):
+            super().run_step()
 
     def train(self):
         """Train; a loss that becomes NaN or infinite ends it with what was last good."""

@@ -32,6 +32,9 @@ EXAMPLES = """examples:
 
   # how often did quantized weights change while two jobs trained, with and without a schedule for it?
   python tools/analyze.py transitions runs/1f0c2ab94d3e runs/83b7a6150c2d --output-dir output/sgdt
+
+  # AP, losses and transition rates of detection jobs over their iterations
+  python tools/analyze.py detection output/lsq output/sgdt
 """
 
 
@@ -167,6 +170,18 @@ def transitions(args: argparse.Namespace) -> None:
     print("last epoch\n" + last.to_string(index=False, float_format="{:.4g}".format))
 
 
+def detection(args: argparse.Namespace) -> None:
+    """Draw losses, AP and transition rates of detection jobs over their iterations."""
+    from detection.analyses.curves import draw, read
+
+    frames = read(args.jobs)
+    folder = args.output_dir or Path("output") / "detection_curves"
+    folder.mkdir(parents=True, exist_ok=True)
+    _save(folder, args.format, pictures={"detection": draw(frames)})
+    _write(folder, tables=frames, summaries={})
+    print(frames["scores"].to_string(index=False, float_format="{:.2f}".format))
+
+
 def _load(args: argparse.Namespace) -> dict[str, Any]:
     """Return the backbones of the checkpoints by method, and by file where that is no name for one."""
     from backbones import load_backbone
@@ -205,9 +220,10 @@ def _write(folder: Path, *, tables: dict[str, Any], summaries: dict[str, Any]) -
 def _parser() -> argparse.ArgumentParser:
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, epilog=EXAMPLES, formatter_class=raw)
-    verbs = parser.add_subparsers(required=True, metavar="correlation|weights|tsne|transitions")
+    names = "correlation|weights|tsne|transitions|detection"
+    verbs = parser.add_subparsers(required=True, metavar=names)
     made = {}
-    for function in (correlation, weights, tsne, transitions):
+    for function in (correlation, weights, tsne, transitions, detection):
         verb = verbs.add_parser(
             function.__name__,
             help=function.__doc__,
@@ -237,6 +253,13 @@ def _parser() -> argparse.ArgumentParser:
         )
     _add_tsne(made["tsne"])
     _add_transitions(made["transitions"])
+    made["detection"].add_argument(
+        "jobs",
+        nargs="+",
+        type=Path,
+        metavar="JOB_FOLDER",
+        help="of detection jobs, finished or not",
+    )
     return parser
 
 

@@ -24,6 +24,9 @@ EXAMPLES = """examples:
   # steps of transition-rate optimizers, and of training many bit-widths at once
   python tools/bench.py qat
 
+  # iterations of detectors, over full precision and over Detectron2's own (which it needs)
+  python tools/bench.py detection
+
   # a rough look in one minute, and the rows for a script
   python tools/bench.py quant --quick --json quant.json
 """
@@ -35,7 +38,9 @@ def main(argv: list[str] | None = None) -> int:
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "what", choices=("quant", "pretrain", "data", "transfer", "qat"), help="what to measure"
+        "what",
+        choices=("quant", "pretrain", "data", "transfer", "qat", "detection"),
+        help="what to measure",
     )
     parser.add_argument("--quick", action="store_true", help="few repetitions, small cases")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows here")

@@ -12,7 +12,6 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 # A script's own folder comes first on its path, where files would hide packages of the same name.
@@ -103,14 +102,20 @@ def run_recipe(args: argparse.Namespace) -> dict[str, float]:
     result = run(recipe, folder)
     outcome = {"recipe": recipe.model_dump(mode="json"), **result}
     write_text(folder / "measurements.json", json.dumps(outcome, indent=2) + "\n")
-    print(f"detector: {folder / result['artifacts']['checkpoint']}")
-    return {m["metric"]: m["value"] for m in result["measurements"]}
+    if "checkpoint" in result["artifacts"]:
+        print(f"detector: {folder / result['artifacts']['checkpoint']}")
+    several = len({m["precision"] for m in result["measurements"]}) > 1
+    return {
+        f"{m['metric']} {m['precision']}" if several else m["metric"]: m["value"]
+        for m in result["measurements"]
+    }
 
 
 def _evaluate_recipe(recipe, folder: Path) -> dict[str, float]:
     from backbones.runtime import resolve_device
     from detection.engines import get_engine
-    from detection.stage import load_images, load_trained, score
+    from detection.measuring import measure
+    from detection.stage import load_images, load_trained
 
     path = folder / "detector.pth"
     engine = get_engine(recipe.engine)
@@ -121,8 +126,9 @@ def _evaluate_recipe(recipe, folder: Path) -> dict[str, float]:
             "nothing was evaluated. Give the recipe it was trained by."
         )
     images = load_images(recipe, recipe.test_split)
-    measurements = score(engine, detector, images, precision=made.precision)
-    return {m["metric"]: m["value"] for m in measurements}
+    detections = engine.predict(detector, images, made)
+    found = measure(images, detections, precision=made.precision, engine=engine.name)
+    return {m["metric"]: m["value"] for m in found.measurements}
 
 
 def run_config(args: argparse.Namespace) -> dict[str, float]:
@@ -135,33 +141,23 @@ def run_config(args: argparse.Namespace) -> dict[str, float]:
 
     if args.num_gpus is None:
         args.num_gpus = int(torch.cuda.is_available())
-    results: dict[str, Any] = {}
+    results: dict[str, float] = {}
     launch(_run_config_process, args.num_gpus, dist_url="auto", args=(args, results))
-    return results.get("bbox", {})
+    return results
 
 
-def _run_config_process(args: argparse.Namespace, results: dict[str, Any]) -> None:
-    from detectron2.config import get_cfg
+def _run_config_process(args: argparse.Namespace, results: dict[str, float]) -> None:
     from detectron2.engine import default_setup
     from detectron2.utils import comm
 
     from detection.assembly import load_trained, save_trained
-    from detection.catalog import register_default_scenes
-    from detection.config import add_lowbit_config
+    from detection.catalog import register_named
+    from detection.config import read_config
+    from detection.hooks import plain_scores
     from detection.trainer import LowbitTrainer
 
-    register_default_scenes()
-    cfg = get_cfg()
-    add_lowbit_config(cfg)
-    try:
-        cfg.merge_from_file(str(args.config_file))
-        cfg.merge_from_list(args.opts)
-    except (AssertionError, KeyError) as error:  # how yacs says what is wrong with a key
-        raise ValueError(
-            f"{args.config_file} or an override does not fit Detectron2's configuration "
-            f"({error}); nothing was trained. Keys are Detectron2's and those of "
-            "detection/config.py, and overrides come in pairs, KEY VALUE."
-        ) from error
+    cfg = read_config(args.config_file, args.opts, processes=comm.get_world_size())
+    register_named((*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST))
     if args.num_gpus == 0:
         cfg.MODEL.DEVICE = "cpu"
     if args.output_dir is not None:
@@ -170,14 +166,14 @@ def _run_config_process(args: argparse.Namespace, results: dict[str, Any]) -> No
     # Detectron2 wants the path as text: it copies the file into the log.
     default_setup(cfg, argparse.Namespace(**{**vars(args), "config_file": str(args.config_file)}))
     if args.eval_only:
-        results.update(LowbitTrainer.test(cfg, load_trained(cfg)))
+        results.update(plain_scores(LowbitTrainer.test(cfg, load_trained(cfg))))
         return
     trainer = LowbitTrainer(cfg)
     trainer.resume_or_load(resume=args.resume)
     trainer.train()
     if comm.is_main_process():
         print(f"detector: {save_trained(cfg, trainer.checkpointer.model)}")
-        results.update(getattr(trainer, "_last_eval_results", None) or {})
+        results.update(plain_scores(getattr(trainer, "_last_eval_results", None) or {}))
 
 
 def table(scores: dict[str, float]) -> str:

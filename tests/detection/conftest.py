@@ -4,7 +4,7 @@ import pytest
 
 from backbones import create_backbone, save_backbone
 from detection import Recipe, run
-from detection.datasets import digit_scenes
+from detection.datasets import load_detection
 from detection.scenes import Layout
 
 D2 = pytest.mark.detectron2
@@ -71,4 +71,4 @@ def make_method_recipe(make_recipe, trained):
 @pytest.fixture(scope="session")
 def scenes():
     layout = Layout(TINY["image_size"], TINY["digits_per_scene"], TINY["digit_size"])
-    return digit_scenes("train", TINY["train_images"], layout=layout)
+    return load_detection("digit-scenes", "train", TINY["train_images"], layout=layout)

@@ -1,14 +1,21 @@
-"""Detection sets: COCO's format, digits of one split only, and a hash of what is drawn."""
+"""Detection sets by name: digits of one split only, COCO's format, and a hash of what is drawn."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
 import data
-from detection import datasets
-from detection.datasets import DETECTION_SETS, export_coco, load_detection, scenes_sha256
+from detection import scene_sets
+from detection.datasets import (
+    DETECTION_SETS,
+    check_name,
+    detection_sha256,
+    export_coco,
+    load_detection,
+)
 from detection.scenes import Layout
 
 
@@ -16,13 +23,13 @@ from detection.scenes import Layout
 def test_a_scene_of_a_split_holds_digits_of_that_split_only(split, monkeypatch):
     """Every digit handed to the drawing is an image of that split, and the splits share no image."""
     pools = []
-    draw = datasets.draw_scene
+    draw = scene_sets.draw_scene
     monkeypatch.setattr(
-        datasets,
+        scene_sets,
         "draw_scene",
         lambda digits, *a, **k: pools.append(digits) or draw(digits, *a, **k),
     )
-    datasets.digit_scenes(split, 2)
+    load_detection("digit-scenes", split, 2)
     expected = data.load("digits", split)
     assert all(len(pool) == len(expected) for pool in pools) and len(pools) == 2
     assert (pools[0] * 255).round().astype("uint8").tolist() == expected.images[:, 0].tolist()
@@ -33,15 +40,15 @@ def test_a_scene_of_a_split_holds_digits_of_that_split_only(split, monkeypatch):
 
 def test_splits_draw_different_scenes_from_one_seed():
     layouts = [
-        [boxes.tolist() for boxes in datasets.digit_scenes(split, 3).boxes]
+        [boxes.tolist() for boxes in load_detection("digit-scenes", split, 3).boxes]
         for split in ("train", "val", "test")
     ]
     assert layouts[0] != layouts[1] != layouts[2] != layouts[0]
 
 
 def test_a_longer_set_begins_with_the_shorter_one():
-    short, long = datasets.digit_scenes("train", 2), datasets.digit_scenes("train", 4)
-    assert (long.images[:2] == short.images).all()
+    short, long = (load_detection("digit-scenes", "train", count) for count in (2, 4))
+    assert (long.images[:2] == short.images).all() and short.split_sha256 != long.split_sha256
 
 
 def test_annotations_are_cocos(scenes):
@@ -57,6 +64,18 @@ def test_annotations_are_cocos(scenes):
     assert json.loads(json.dumps(truth)) == truth  # plain types only
 
 
+def test_a_box_is_where_the_digit_was_drawn(scenes, monkeypatch):
+    """The set's boxes are the drawing's, to the pixel."""
+    drawn = []
+    draw = scene_sets.draw_scene
+    monkeypatch.setattr(
+        scene_sets, "draw_scene", lambda *a, **k: drawn.append(draw(*a, **k)) or drawn[-1]
+    )
+    images = load_detection("digit-scenes", "train", 3)
+    for scene, boxes, labels in zip(drawn, images.boxes, images.labels, strict=True):
+        assert boxes.tolist() == scene.boxes.tolist() and labels.tolist() == scene.labels.tolist()
+
+
 def test_an_exported_set_is_what_pycocotools_reads(scenes, tmp_path):
     index = COCO(str(export_coco(scenes, tmp_path)))
     assert len(index.getImgIds()) == len(scenes)
@@ -67,14 +86,30 @@ def test_an_exported_set_is_what_pycocotools_reads(scenes, tmp_path):
     assert len(index.getAnnIds(imgIds=[3])) == len(scenes.boxes[2])
 
 
+def test_an_exported_set_is_read_back_the_same(scenes, tmp_path):
+    for split in ("train", "test"):
+        export_coco(replace(scenes, split=split), tmp_path / "digits")
+    back = load_detection("coco:digits", "train", root=tmp_path)
+    assert back.classes == scenes.classes and back.ids == scenes.ids
+    for place in range(len(scenes)):
+        assert back.image(place).equal(scenes.image(place))
+        assert back.boxes[place].equal(scenes.boxes[place])
+        assert back.labels[place].equal(scenes.labels[place])
+
+
 def test_the_hash_follows_everything_that_decides_a_scene():
-    base = {"seed": 0, "train": 10, "test": 5}
-    known = scenes_sha256(Layout(), **base)
-    assert scenes_sha256(Layout(), **base) == known
-    for key in base:
-        assert scenes_sha256(Layout(), **{**base, key: 7}) != known
+    def hashed(layout=None, **changes):
+        options = {"seed": 0, "train": 10, "test": 5, **changes}
+        return detection_sha256("digit-scenes", layout=layout or Layout(), **options)
+
+    known = hashed()
+    assert hashed() == known
+    # What results on record were named by.
+    assert known == "4901194249f098d1f0a50ba6926ceb42c85248d0a13df181eaef0f45c084b2f6"
+    for key in ("seed", "train", "test"):
+        assert hashed(**{key: 7}) != known
     for layout in (Layout(size=96), Layout(digits=(1, 2)), Layout(overlap=0.2)):
-        assert scenes_sha256(layout, **base) != known
+        assert hashed(layout) != known
 
 
 def test_an_unknown_set_or_split_is_answered_with_what_there_is():
@@ -82,4 +117,9 @@ def test_an_unknown_set_or_split_is_answered_with_what_there_is():
         load_detection("digit-scens", "train", 1)
     with pytest.raises(ValueError, match="Use train, val or test"):
         load_detection("digit-scenes", "trainval", 1)
-    assert "digit_scenes" in DETECTION_SETS
+    assert {name for name, _ in DETECTION_SETS} == {"coco", "digit_scenes", "voc0712"}
+    for name in ("voc:birds", "coco:birds", "coco"):
+        assert check_name(name) == name
+    for name in ("yolo:birds", "voc:", "voc:a/b", "coco:..\\x"):
+        with pytest.raises(ValueError, match="there is no detection set named"):
+            check_name(name)

@@ -1,25 +1,22 @@
-"""What a training starts from, and the quantization of its backbone."""
+"""What a training starts from, and what a detector takes of it."""
+
+from dataclasses import replace
 
 import pytest
 import torch
 
-from backbones import pyramid, save_backbone
+from backbones import save_backbone
 from data import normalization
 from detection.engines import get_engine
 from detection.files import save_detector
+from detection.parts import bottom_up
 from detection.preparation import (
     IMAGENET,
-    bottom_up,
-    count_quantized,
     initialize,
     normalize_images,
-    quantize_detector,
     start_from_backbone,
     start_from_detector,
 )
-from quant import FP, Precision, get_policy, quantized_layers, set_precision
-
-W4A4 = Precision(4, 4)
 
 
 @pytest.fixture
@@ -29,11 +26,6 @@ def detector(make_recipe, backbone_file):
     built = get_engine("torchvision").build(recipe, start, classes=10)
     initialize(built, start)
     return built
-
-
-@pytest.fixture
-def images(scenes):
-    return normalize_images(scenes.images[:4], normalization("digits"))
 
 
 def test_a_backbone_brings_its_weights_and_its_normalization(detector, backbone_file, tmp_path):
@@ -73,43 +65,35 @@ def test_a_start_from_a_detector_is_checked(detector, tmp_path):
         start_from_detector(path, engine="torchvision")
 
 
-@pytest.mark.parametrize(("policy", "learned"), [("lsq", 22), ("tr", 11)])
-def test_the_backbone_is_quantized_but_for_its_stem(detector, images, policy, learned):
-    quantize_detector(detector, get_policy(policy), W4A4, batches=[images])
-    layers = quantized_layers(detector)
-    # Two convolutions in each of four blocks, and three 1x1 shortcuts; pyramid and heads stay.
-    assert count_quantized(detector) == {"quantized_layers": 11, "learned_scales": learned}
-    assert all(name.startswith("backbone.bottom_up.network.layer") for name in layers)
-    assert all((layer.w_quant.bits, layer.a_quant.bits) == (4, 4) for layer in layers.values())
+def test_a_detector_takes_what_it_runs_and_nothing_else(make_recipe, backbone_file):
+    """Stages that no level of the pyramid stands on are not in the detector."""
+    start = start_from_backbone(backbone_file)
+    built = get_engine("torchvision").build(
+        make_recipe(features=("res3", "res4")), start, classes=3
+    )
+    initialize(built, start)
+    state = bottom_up(built).state_dict()
+    assert state and not any(name.startswith("layer4") for name in state)
+    assert all(torch.equal(start.network.state_dict()[name], t) for name, t in state.items())
+    bottom_up(built).register_buffer("unknown", torch.zeros(1))
+    with pytest.raises(ValueError, match=r"1 missing \(as unknown\).*nothing was loaded"):
+        initialize(built, start)
 
 
-def test_full_precision_is_exact_after_quantizing(detector, images):
-    network = bottom_up(detector).eval()
-    with torch.no_grad():
-        before = pyramid(network, images, ["res4", "res5"])
-        quantize_detector(detector, get_policy("lsq"), W4A4, batches=[images])
-        low = pyramid(network, images, ["res4", "res5"])
-        set_precision(network, FP)
-        after = pyramid(network, images, ["res4", "res5"])
-    assert all(torch.equal(before[name], after[name]) for name in before)
-    assert not any(torch.equal(before[name], low[name]) for name in before)
-
-
-def test_calibration_moves_no_statistic_of_the_norms(detector, images):
-    norms = {k: v.clone() for k, v in detector.state_dict().items() if "running" in k}
-    quantize_detector(detector, get_policy("lsq"), W4A4, batches=[images])
-    state = detector.state_dict()
-    assert norms and all(torch.equal(state[name], norms[name]) for name in norms)
-
-
-def test_the_interval_quantizer_wants_a_trainable_norm(detector, images):
-    for module in bottom_up(detector).modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.requires_grad_(False)
-    with pytest.raises(ValueError, match="which only a trainable batch norm"):
-        quantize_detector(detector, get_policy("tr"), W4A4, batches=[images])
-    assert count_quantized(detector)["quantized_layers"] == 0
-    quantize_detector(detector, get_policy("lsq"), W4A4, batches=[images])  # LSQ keeps the scale
+def test_frozen_norms_take_the_files_statistics(make_recipe, backbone_file, tmp_path):
+    """A norm counts its batches only while it is trained; that is no reason to refuse a file."""
+    network = start_from_backbone(backbone_file).network
+    network.bn1.running_mean += 0.5
+    save_backbone(tmp_path / "moved.pth", network, {"method": "x", "data": "digits"})
+    start = start_from_backbone(tmp_path / "moved.pth")
+    engine = get_engine("torchvision")
+    frozen = engine.build(make_recipe(backbone_norm="FrozenBN"), start, classes=10)
+    initialize(frozen, start)
+    assert torch.equal(bottom_up(frozen).bn1.running_mean, network.bn1.running_mean)
+    assert not any(p.requires_grad for p in bottom_up(frozen).bn1.parameters())
+    trained = engine.build(make_recipe(), start, classes=10)
+    initialize(trained, replace(start, state=frozen.state_dict()))
+    assert torch.equal(bottom_up(trained).bn1.running_mean, network.bn1.running_mean)
 
 
 def test_images_are_normalized_as_torchvision_does(scenes):

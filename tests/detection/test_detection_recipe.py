@@ -18,11 +18,29 @@ CONFIGS = Path(__file__).parents[2] / "configs" / "detection"
         ({"method": "fp", "precision": "4w4a"}, "fp' at precision 4w4a makes no sense"),
         ({"policy": "lsq"}, "method 'fp' quantizes nothing"),
         ({"method": "sgdt", "precision": "4w4a", "policy": "ssql"}, "its transition points move"),
-        ({"dataset": "digits"}, "there is no detection set 'digits'"),
+        ({"dataset": "digits"}, "there is no detection set named 'digits'"),
         ({"calibration_images": 64, "train_images": 10}, "only 10 training images"),
         ({"digit_size": (16, 500)}, "nothing was drawn"),
         ({"fpn_channels": 48}, "GN has 32 groups"),
         ({"lambda": 1.0}, "Extra inputs are not permitted"),
+        ({"optimizer": "adamt"}, "method 'fp' trains none"),
+        ({"method": "sgdt", "precision": "4w4a", "optimizer": "sgd"}, "optimizer is 'sgd'"),
+        ({"method": "dorefa", "precision": "4w4a", "optimizer": "sgdt"}, "transition points move"),
+        ({"target_schedule": "linear"}, "follows no target rate"),
+        ({"lr_schedule": "step"}, "needs the iterations it falls at"),
+        ({"lr_milestones": (5,)}, "needs the iterations it falls at"),
+        ({"lr_schedule": "step", "lr_milestones": (9, 5)}, "that rise"),
+        ({"lr_schedule": "step", "lr_milestones": (5, 1000)}, "the last fall would never come"),
+        ({"method": "ptq"}, "List them, precisions"),
+        ({"method": "ptq", "precisions": ("4w4a", "W4A4")}, "given twice"),
+        ({"precisions": ("4w4a",)}, "or use ptq"),
+        ({"random_backbone": True, "checkpoint": "x.pth"}, "without a checkpoint"),
+        ({"flip": True}, "a mirrored digit is none"),
+        ({"evaluate_at": (2000, 5)}, "what comes after the end"),
+        ({"clip_gradients": {"type": "norms"}}, "'value', 'norm' or 'full_model'"),
+        ({"opts": ("SEED", 1)}, "the recipe names none"),
+        ({"config": "x.yaml", "lr": 0.5, "dataset": "coco"}, "sets dataset, lr, which that"),
+        ({"config": "x.yaml", "opts": ("SEED",)}, "They are pairs"),
     ],
 )
 def test_a_senseless_recipe_is_refused(fields, told):
@@ -36,6 +54,17 @@ def test_precision_has_one_spelling_and_policies_follow_the_method():
     assert Recipe(method="lsq", precision="4w4a").quant_policy.name == "lsq"
     assert Recipe(method="sgdt", precision="4w4a").quant_policy.name == "tr"
     assert Recipe().quant_policy is None
+    kinds = {}
+    for method in ("lsqplus", "pact", "dorefa", "ewgs", "tr"):
+        policy = Recipe(method=method, precision="4w4a").quant_policy
+        kinds[method] = (policy.weight.kind, policy.activation.kind)
+    assert kinds == {
+        "lsqplus": ("LSQPlus", "LSQPlus"),
+        "pact": ("DoReFa", "PACT"),
+        "dorefa": ("DoReFa", "DoReFa"),
+        "ewgs": ("EWGS", "EWGS"),
+        "tr": ("Interval", "Interval"),
+    }
     varied = Recipe(method="lsq", precision="4w4a", policy={"base": "lsq", "first": 8})
     assert varied.quant_policy.first.weight == 8
 
@@ -44,6 +73,27 @@ def test_the_solver_takes_its_numbers_from_the_recipe():
     solver = Recipe(method="sgdt", precision="3w3a", lr=0.2, lambda_=5e-3, iterations=7).solver
     assert (solver.optimizer, solver.weight_bits) == ("sgdt", 3)
     assert (solver.lr, solver.lambda_, solver.iterations) == (0.2, 5e-3, 7)
+
+
+def test_scales_of_weights_are_learned_but_under_a_schedule():
+    plain = Recipe(method="tr", precision="4w4a").quant_policy
+    scheduled = Recipe(method="tr", precision="4w4a", optimizer="adamwt").quant_policy
+    assert plain.name == "interval" and plain.weight.options.get("learn_scale", True)
+    assert scheduled.weight.options == {"learn_scale": False}
+    assert scheduled == Recipe(method="sgdt", precision="4w4a").quant_policy
+
+
+def test_scenes_are_counted_and_folders_are_taken_whole():
+    assert (Recipe().train_images, Recipe().test_images) == (2000, 300)
+    assert Recipe(test_images=7).test_images == 7
+    folder = Recipe(dataset="voc:birds")
+    assert (folder.train_images, folder.test_images) == (None, None)
+    assert Recipe(**folder.model_dump()) == folder  # as a job's process reads it again
+
+
+def test_a_configuration_is_a_recipe_that_can_be_written_and_read():
+    recipe = Recipe(config="x.yaml", opts=("SOLVER.MAX_ITER", 5), detector="d.pth", seed=3)
+    assert Recipe(**recipe.model_dump(mode="json")) == recipe
 
 
 @pytest.mark.parametrize("file", sorted(CONFIGS.glob("*.yaml")), ids=lambda file: file.stem)

@@ -87,7 +87,7 @@ def test_extra_levels_come_from_the_last_stage_whatever_its_width(build):
 def test_levels_are_chosen_by_name_and_checked():
     network = create_backbone("resnet10_slim")
     assert [level.channels for level in select_levels(network, ("res3", "res4"))] == [32, 64]
-    assert level_strides(network, ("res4", "res5"), extra=True) == [8, 16, 32, 64]
+    assert level_strides(network, ("res4", "res5"), added=2) == [8, 16, 32, 64]
     with pytest.raises(ValueError, match=r"no stage 'res6'.*res2, res3, res4, res5"):
         select_levels(network, ("res6",))
 
@@ -107,8 +107,8 @@ def test_detections_are_in_cocos_format(make_recipe, backbone_file, scenes):
     engine, start = get_engine("torchvision"), start_from_backbone(backbone_file)
     detector = engine.build(make_recipe(), start, classes=10)
     detector.score_thresh = 0.0  # an untrained head is sure of nothing
-    found = engine.predict(detector, scenes.images[:3])
-    assert {d["image_id"] for d in found} == {1, 2, 3}
+    found = engine.predict(detector, scenes, make_recipe())
+    assert {d["image_id"] for d in found} == set(scenes.ids)
     assert {d["category_id"] for d in found} <= set(range(1, 11))
     for detection in found:
         x, y, width, height = detection["bbox"]

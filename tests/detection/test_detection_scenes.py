@@ -42,7 +42,7 @@ def test_a_scene_depends_on_its_seed_and_index_alone(glyphs):
 
 def test_the_scenes_of_a_seed_are_the_published_ones():
     """A change here changes every number: bump SCENES_VERSION with it."""
-    scenes = datasets.digit_scenes("test", 2)
+    scenes = datasets.load_detection("digit-scenes", "test", 2)
     assert [labels.tolist() for labels in scenes.labels] == EXPECTED_LABELS
     assert [boxes.tolist() for boxes in scenes.boxes] == EXPECTED_BOXES
 

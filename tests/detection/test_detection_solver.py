@@ -146,3 +146,64 @@ def test_detectron2s_scheduler_has_the_same_rates():
         assert optimizer.param_groups[0]["lr"] == pytest.approx(0.1 * lr_factor(iteration, ours))
         optimizer.step()
         theirs.step()
+
+
+@pytest.mark.parametrize("kind", ["value", "norm", "full_model"])
+def test_clipping_is_torchs(kind, quantized):
+    """Against torch.nn.utils on copies of the gradients, right before the step."""
+    solver = Solver("sgd", lr=0.1, iterations=10, clip_type=kind, clip_value=0.01)
+    optimizer = build_optimizer(quantized, solver)
+    quantized(torch.randn(4, 3, 8, 8)).square().sum().backward()
+    params = [p for group in optimizer.param_groups for p in group["params"]]
+    twins = [nn.Parameter(p.detach().clone()) for p in params]
+    for twin, p in zip(twins, params, strict=True):
+        twin.grad = p.grad.clone()
+    if kind == "value":
+        nn.utils.clip_grad_value_(twins, 0.01)
+    for part in [[twin] for twin in twins] if kind == "norm" else [twins]:
+        if kind != "value":
+            nn.utils.clip_grad_norm_(part, 0.01)
+    optimizer.step()
+    for twin, p in zip(twins, params, strict=True):
+        torch.testing.assert_close(p.grad, twin.grad)
+
+
+@pytest.mark.parametrize("quantized", ["tr"], indirect=True)
+@pytest.mark.parametrize(
+    ("name", "base"), [("sgdt", "SGD"), ("adamt", "Adam"), ("adamwt", "AdamW")]
+)
+def test_transition_optimizers_by_name(name, base, quantized):
+    optimizer = build_optimizer(quantized, Solver(name, lr=0.1, iterations=8, weight_decay=0.5))
+    assert isinstance(optimizer, getattr(torch.optim, base))
+    assert type(optimizer).__name__ == f"{base}T"
+    roles = {g["role"]: g["weight_decay"] for g in optimizer.param_groups}
+    assert roles == {"other": 0.5, "norm": 0.0, "scale": 0.0, "latent": 0.5}
+
+
+def test_adamw_is_torchs(quantized):
+    optimizer = build_optimizer(quantized, Solver("adamw", lr=0.1, iterations=8))
+    assert type(optimizer) is torch.optim.AdamW
+
+
+def test_steps_fall_where_they_are_said_to():
+    solver = Solver("sgd", 1.0, 100, schedule="step", milestones=(60, 80), warmup_iterations=10)
+    factors = [lr_factor(i, solver) for i in (10, 59, 60, 79, 80, 99)]
+    assert factors == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
+    assert lr_factor(5, solver) == pytest.approx((0.001 + 1) / 2)
+
+
+@pytest.mark.detectron2
+def test_detectron2s_steps_are_the_same():
+    from detectron2.config import get_cfg
+    from detectron2.solver import build_lr_scheduler
+
+    cfg = get_cfg()
+    cfg.SOLVER.STEPS, cfg.SOLVER.MAX_ITER, cfg.SOLVER.WARMUP_ITERS = (60, 80), 100, 70
+    cfg.SOLVER.BASE_LR = 0.1
+    optimizer = torch.optim.SGD(network().parameters(), lr=0.1)
+    theirs = build_lr_scheduler(cfg, optimizer)
+    ours = Solver("sgd", 0.1, 100, schedule="step", milestones=(60, 80), warmup_iterations=70)
+    for iteration in range(100):
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(0.1 * lr_factor(iteration, ours))
+        optimizer.step()
+        theirs.step()

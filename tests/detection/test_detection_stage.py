@@ -28,7 +28,7 @@ def state_of(folder, engine):
 def test_a_job_returns_what_the_contract_says(trained):
     _, folder, result = trained
     assert json.loads(json.dumps(result)) == result  # plain JSON types
-    assert [m["metric"] for m in result["measurements"]] == ["AP", "AP50", "AP75"]
+    assert [m["metric"] for m in result["measurements"]] == ["AP", "AP50", "AP75", "APs"]
     for measurement in result["measurements"]:
         assert 0 <= measurement["value"] <= 100
         assert (measurement["n"], measurement["split"], measurement["unit"]) == (6, "test", "%")
@@ -38,7 +38,9 @@ def test_a_job_returns_what_the_contract_says(trained):
     assert len(result["checkpoint"]["sha256"]) == 64
     assert (folder / result["artifacts"]["checkpoint"]).is_file()
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    assert [line["iteration"] for line in lines] == [5, 10]
+    assert [line["iteration"] for line in lines] == [5, 10, 10]
+    found = {m["metric"]: m["value"] for m in result["measurements"]}
+    assert lines.pop() == {"iteration": 10, "scores": found}
     assert set(lines[0]) == {"iteration", "total_loss", "loss_cls", "loss_box_reg", "lr"}
     assert lines[0]["total_loss"] == pytest.approx(lines[0]["loss_cls"] + lines[0]["loss_box_reg"])
 
@@ -52,12 +54,12 @@ def test_a_quantized_job_goes_on_from_the_detector(method, make_method_recipe, t
     assert result["details"]["quantized_layers"] == 11
     assert result["details"]["learned_scales"] == {"lsq": 22, "sgdt": 11}[method]
     assert result["details"]["calibration_images"] == 8
-    line = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])
+    line = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-2])
     if method == "sgdt":
-        assert line["target_rate"] < recipe.lambda_ * 2  # 1e-3 sqrt(4), falling
-        assert len(line["running_rates"]) == len(line["layer_lrs"]) == 11
+        assert line["transitions"]["target"] < recipe.lambda_ * 2  # 1e-3 sqrt(4), falling
+        assert {len(line["transitions"][name]) for name in ("running", "lr")} == {11}
     else:
-        assert "target_rate" not in line
+        assert "transitions" not in line
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -119,10 +121,10 @@ def test_a_detector_file_is_rebuilt_from_itself(method, make_method_recipe, trai
     assert (made.method, made.precision) == (recipe.method, recipe.precision)
     assert len(quantized_layers(detector)) == (0 if method == "fp" else 11)
     assert len(scales(detector)) == result["details"]["learned_scales"]
-    images = load_images(recipe, "test").images
+    images = load_images(recipe, "test")
     file = torch.load(tmp_path / "detector.pth", weights_only=True)  # no code in it
     assert all(torch.equal(file["model"][k], v) for k, v in detector.state_dict().items())
-    assert len(engine.predict(detector, images)) >= 0
+    assert len(engine.predict(detector, images, made)) >= 0
     text = json.dumps(file["meta"])
     assert str(tmp_path) not in text and str(recipe.checkpoint) not in text
 

@@ -158,7 +158,7 @@ def test_a_mistake_is_an_error_not_a_traceback(words, message, analyze, capsys):
 def test_examples_parse_and_their_recipes_are_valid(analyze):
     joined = analyze.EXAMPLES.replace("\\\n", " ")
     lines = [line.strip() for line in joined.splitlines() if "tools/analyze.py" in line]
-    assert len(lines) == 5
+    assert len(lines) == 6
     for line in lines:
         args = analyze._parser().parse_args(shlex.split(line)[2:])
         if args.verb is analyze.correlation:

@@ -57,9 +57,9 @@ def test_a_recipe_in_full_precision_then_quantized_then_evaluated(
 ):
     assert train_net.main(words) == 0
     out = capsys.readouterr().out.splitlines()
-    assert out[-2].split() == ["AP", "AP50", "AP75"] and len(out[-1].split()) == 3
+    assert out[-2].split() == ["AP", "AP50", "AP75", "APs"] and len(out[-1].split()) == 4
     outcome = json.loads((tmp_path / "fp" / "measurements.json").read_text())
-    assert outcome["recipe"]["iterations"] == 4 and len(outcome["measurements"]) == 3
+    assert outcome["recipe"]["iterations"] == 4 and len(outcome["measurements"]) == 4
 
     options, keys = lsq(words, tmp_path)
     assert train_net.main([*options, *keys]) == 0
@@ -110,12 +110,21 @@ def test_a_configuration_without_detectron2_is_told_how_to_install_it(
 
 
 @pytest.mark.detectron2
-@pytest.mark.parametrize("opts", [["MODEL.LOWBITS.NORM", "BN"], ["SOLVER.MAX_ITER"]])
-def test_a_key_that_does_not_fit_a_configuration_is_refused(train_net, tmp_path, capsys, opts):
+@pytest.mark.parametrize(
+    ("opts", "told"),
+    [
+        (["MODEL.LOWBITS.NORM", "BN"], "Did you mean MODEL.LOWBIT.NORM? Keys are Detectron2's"),
+        (["SOLVER.MAX_ITERS", "3"], "Did you mean SOLVER.MAX_ITER?"),
+        (["SOLVER.MAX_ITER"], "nothing was trained. Keys are Detectron2's"),
+    ],
+)
+def test_a_key_that_does_not_fit_a_configuration_is_refused(
+    train_net, tmp_path, capsys, opts, told
+):
     file = ROOT / "configs/detection/detectron2/digit_scenes_retinanet_fp_instant_test.yaml"
     words = ["--config-file", str(file), "--output-dir", str(tmp_path), *opts]
     assert train_net.main(words) == 1
-    assert "nothing was trained. Keys are Detectron2's" in capsys.readouterr().err
+    assert told in capsys.readouterr().err
 
 
 @pytest.mark.detectron2
@@ -127,8 +136,9 @@ def test_the_instant_test_trains_quantizes_and_evaluates(train_net, words, tmp_p
     run = ["--config-file", str(file), "--output-dir", str(tmp_path / "fp")]
     start = ["MODEL.LOWBIT.CHECKPOINT", str(tmp_path / "backbone.pth")]
     assert train_net.main([*run, *small, *start]) == 0
-    assert capsys.readouterr().out.splitlines()[-2].split() == ["AP", "AP50", "AP75"]
-    assert len((tmp_path / "fp" / "metrics.jsonl").read_text().splitlines()) == 1
+    assert capsys.readouterr().out.splitlines()[-2].split()[:3] == ["AP", "AP50", "AP75"]
+    lines = (tmp_path / "fp" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["iteration"] for line in lines] == [10, 10]  # losses, scores
 
     run[-1] = str(tmp_path / "sgdt")
     start = ["MODEL.LOWBIT.DETECTOR", str(tmp_path / "fp" / "detector.pth")]
@@ -146,8 +156,8 @@ def test_the_instant_test_trains_quantizes_and_evaluates(train_net, words, tmp_p
 
 def register_tiny_scenes():
     from detection.catalog import register
-    from detection.datasets import digit_scenes
+    from detection.datasets import load_detection
     from detection.scenes import Layout
 
     layout = Layout(64, (1, 2), (16, 32))
-    register("digit_scenes_tiny", lambda: digit_scenes("train", 6, layout=layout))
+    register("digit_scenes_tiny", lambda: load_detection("digit-scenes", "train", 6, layout=layout))

@@ -1,0 +1,199 @@
+"""A Detectron2 configuration as a job of a suite: one process, a result like a recipe's.
+
+    config: configs/detection/detectron2/retinanet_R_18_FPN_90k_lsq_w4a4.yaml
+    opts: [SOLVER.MAX_ITER, 1000]
+    detector: detector.pth
+
+Its identity is the merged configuration but for paths, device and periods. Needs Detectron2.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from backbones.runtime import resolve_device
+from detection.assembly import save_trained, start_from
+from detection.catalog import register_named
+from detection.config import quantization, read_config
+from detection.config_checks import flat
+from detection.hashing import file_sha256
+from detection.hooks import plain_scores
+from detection.recipe import Recipe
+from detection.recorder import read_curve
+from detection.stage import VERSION, claim
+from detection.trainer import LowbitTrainer
+
+_ROOT = Path(__file__).parents[1]
+_COSMETIC = (
+    *("OUTPUT_DIR", "VIS_PERIOD", "LOWBIT_LOG_PERIOD", "MODEL.DEVICE", "DATALOADER.NUM_WORKERS"),
+    *("MODEL.LOWBIT.CHECKPOINT", "MODEL.LOWBIT.DETECTOR", "SOLVER.CHECKPOINT_PERIOD"),
+    *("TEST.EVAL_PERIOD", "TEST.EVAL_AT", "TEST.EXPECTED_RESULTS"),
+)
+
+
+def identity(recipe: Recipe) -> dict[str, Any]:
+    """Return the facts that name the job and say which rows may be compared with it.
+
+    Raises:
+        ValueError: the configuration does not make sense.
+        FileNotFoundError: there is no such file, or the images' annotations are not there.
+    """
+    cfg = job_config(recipe)
+    names = _register(cfg, recipe)
+    asked = quantization(cfg)
+    method = cfg.SOLVER.OPTIMIZER.lower() if asked else "fp"
+    training = (
+        method if cfg.MODEL.QUANT.SCOPE == "backbone" else f"{method}, {cfg.MODEL.QUANT.SCOPE}"
+    )
+    return {
+        "task": "detection",
+        "engine": "detectron2",
+        "dataset": cfg.DATASETS.TEST[0],
+        "split_sha256": _digest([_annotations_sha256(name) for name in names]),
+        "protocol": cfg.MODEL.META_ARCHITECTURE,
+        "image_size": cfg.INPUT.MIN_SIZE_TEST or None,
+        "method": method,
+        "training": training,
+        "policy": asked[0].name if asked else "-",
+        "policy_fingerprint": asked[0].fingerprint if asked else "-",
+        "config_sha256": _digest(_decisive(cfg)),
+    }
+
+
+def missing_data(recipe: Recipe) -> str | None:
+    """Return what is not there and how to get it, or None."""
+    try:
+        for name in _register(job_config(recipe), recipe):
+            _annotations_sha256(name)
+    except FileNotFoundError as error:
+        return None if recipe.config in str(error) else str(error)
+    except ValueError:  # a damaged set, or a senseless configuration: the job says so
+        pass
+    return None
+
+
+def run(recipe: Recipe, folder: Path) -> dict[str, Any]:
+    """Train by the configuration, going on from what a killed run left in `folder`, and score.
+
+    Returns:
+        measurements, artifacts, checkpoint and details, in plain JSON types.
+    """
+    cfg = job_config(recipe)
+    cfg.OUTPUT_DIR, cfg.MODEL.DEVICE = str(folder), str(resolve_device(recipe.device))
+    _register(cfg, recipe)
+    cfg.freeze()
+    start = start_from(cfg)
+    claim(folder, {"version": VERSION, "recipe": _decisive(cfg), "start": start.report["sha256"]})
+    trainer = LowbitTrainer(cfg)
+    trainer.resume_or_load(resume=True)
+    if trainer.start_iter < trainer.max_iter:
+        trainer.train()
+        results = trainer._last_eval_results
+    else:
+        results = trainer.evaluate()
+    detector = save_trained(cfg, trainer.model)
+    asked = quantization(cfg)
+    artifacts = {"checkpoint": detector.name}
+    detections = Path("inference") / "coco_instances_results.json"
+    if (folder / detections).is_file():  # COCOEvaluator's
+        artifacts["detections"] = str(detections)
+    return {
+        "measurements": _measurements(cfg, results, str(asked[1]) if asked else "FP"),
+        "artifacts": artifacts,
+        "checkpoint": start.backbone,
+        "details": {
+            "start": start.report,
+            "config": cfg.dump(),
+            "classes": _classes(results),
+            "curve": read_curve(folder),
+        },
+    }
+
+
+def job_config(recipe: Recipe) -> CfgNode:
+    """Return the configuration of a job, with the recipe's files and seed.
+
+    Raises:
+        FileNotFoundError: there is no such configuration.
+        ValueError: it does not make sense, or is not evaluated on exactly one set.
+    """
+    path = next((p for p in (Path(recipe.config), _ROOT / recipe.config) if p.is_file()), None)
+    if path is None:
+        raise FileNotFoundError(
+            f"there is no configuration {recipe.config}; nothing was trained. Give its path from the "
+            "working directory or from the root of the repository."
+        )
+    cfg = read_config(path, recipe.opts)
+    cfg.SEED = recipe.seed
+    if recipe.detector:
+        cfg.MODEL.LOWBIT.DETECTOR = recipe.detector
+    elif recipe.checkpoint:
+        cfg.MODEL.LOWBIT.CHECKPOINT = recipe.checkpoint
+    if recipe.architecture:
+        cfg.MODEL.LOWBIT.ARCHITECTURE = recipe.architecture
+    if len(cfg.DATASETS.TEST) != 1:
+        raise ValueError(
+            f"{recipe.config} is evaluated on {len(cfg.DATASETS.TEST)} sets; nothing was trained. A "
+            "job's numbers are of one: set DATASETS.TEST to it."
+        )
+    return cfg
+
+
+def _register(cfg: CfgNode, recipe: Recipe) -> tuple[str, ...]:
+    names = (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
+    register_named(names, root=recipe.data_root)
+    return names
+
+
+def _annotations_sha256(name: str) -> str:
+    """Hash the annotations of a registered set: ours, COCO's file, or VOC's list."""
+    if name not in DatasetCatalog.list():
+        raise ValueError(
+            f"there is no data set {name!r}; nothing was trained. Use Detectron2's names, or SET/SPLIT, "
+            "as in voc:raccoon/train."
+        )
+    metadata = MetadataCatalog.get(name)
+    if metadata.get("detection_set"):
+        return metadata.detection_set().split_sha256
+    file = metadata.get("json_file")
+    if file is None:
+        file = Path(metadata.dirname) / "ImageSets" / "Main" / f"{metadata.split}.txt"
+    if not Path(file).is_file():
+        raise FileNotFoundError(
+            f"there is no {file}, which data set {name} needs; set DETECTRON2_DATASETS (or LOWBIT_DATA) "
+            "to the folder that has it."
+        )
+    return file_sha256(Path(file))
+
+
+def _decisive(cfg: CfgNode) -> dict[str, str]:
+    return {key: str(value) for key, value in flat(cfg) if key not in _COSMETIC}
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def _measurements(cfg: CfgNode, results: dict, precision: str) -> list[dict[str, Any]]:
+    (name,) = cfg.DATASETS.TEST
+    metadata = MetadataCatalog.get(name)
+    by_voc = metadata.get("evaluator_type") == "pascal_voc"  # its AP is not COCO's
+    suffix = f"_voc{metadata.year % 100:02d}" if by_voc else ""
+    common = {"unit": "%", "n": len(DatasetCatalog.get(name)), "precision": precision}
+    return [
+        {"metric": f"{metric}{suffix}", "value": value, "split": "test", **common}
+        for metric, value in plain_scores(results).items()
+    ]
+
+
+def _classes(results: dict[str, dict[str, float]]) -> dict[str, float]:
+    found = results.get("bbox", {})
+    return {
+        key.removeprefix("AP-"): float(value)
+        for key, value in found.items()
+        if key.startswith("AP-") and value == value  # a class without objects has nan
+    }

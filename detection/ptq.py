@@ -1,0 +1,62 @@
+"""Post-training quantization of a detector: calibrated on training images, scored at many bit-widths."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from detection.detection_set import DetectionSet
+from detection.engines import Engine
+from detection.inventory import describe_quantization
+from detection.measuring import keep, measure
+from detection.preparation import CALIBRATION_BATCH, Start, chunks, initialize
+from detection.quantization import quantize_detector
+from detection.recipe import Recipe
+from quant import FP, Precision, set_precision
+
+
+def score_ptq(
+    engine: Engine,
+    recipe: Recipe,
+    start: Start,
+    train: DetectionSet,
+    test: DetectionSet,
+    folder: Path,
+) -> dict[str, Any]:
+    """Score a trained detector at each of the recipe's precisions; no weight is trained.
+
+    One calibration in full precision serves every bit-width.
+
+    Returns:
+        measurements, artifacts (detections and pictures of each precision) and details.
+    """
+    detector = engine.build(recipe, start, classes=len(train.classes))
+    initialize(detector, start)
+    quantize_detector(
+        detector,
+        recipe.quant_policy,
+        FP,
+        batches=calibration_batches(engine, train, recipe),
+        scope=recipe.scope,
+        trained=False,
+    )
+    measurements: list[dict[str, Any]] = []
+    artifacts: dict[str, str] = {}
+    classes: dict[str, Any] = {}
+    layers: dict[str, Any] = {}
+    for precision in recipe.precisions:
+        set_precision(detector, Precision.parse(precision))
+        detections = engine.predict(detector, test, recipe)
+        found = measure(test, detections, precision=precision, engine=engine.name)
+        measurements += found.measurements
+        classes[precision] = found.classes
+        artifacts |= keep(folder, test, detections, suffix=f"_{precision}")
+        layers[precision] = describe_quantization(detector)["layers"]
+    details = describe_quantization(detector) | {"classes": classes, "layers": layers}
+    return {"measurements": measurements, "artifacts": artifacts, "details": details}
+
+
+def calibration_batches(engine: Engine, images: DetectionSet, recipe: Recipe) -> Iterator[list]:
+    """Yield batches of the first annotated training images, at test-time size."""
+    chosen = images.annotated[: recipe.calibration_images]
+    for places in chunks(len(chosen), CALIBRATION_BATCH):
+        yield engine.inputs(images, chosen[places.start : places.stop], recipe)

@@ -1,0 +1,133 @@
+"""What a recipe says that makes no sense is refused before anything is trained."""
+
+from typing import TYPE_CHECKING
+
+from detection.scenes import Layout
+from detection.solver import TRANSITION, check_milestones
+
+if TYPE_CHECKING:
+    from detection.recipe import Recipe
+
+_MOVING = ("MinMax", "DoReFa")  # weight quantizers whose levels follow the weights
+# What a recipe of a Detectron2 configuration may set, beside its cosmetic fields.
+_WITH_CONFIG = {"config", "opts", "checkpoint", "detector", "architecture", "seed"}
+
+
+def check_recipe(recipe: "Recipe") -> None:
+    """Refuse fields that contradict one another.
+
+    Raises:
+        ValueError: naming them, and what to do.
+    """
+    if recipe.config is not None:
+        check_config(recipe)
+        return
+    if recipe.opts:
+        raise ValueError(
+            "opts override a Detectron2 configuration, and the recipe names none; nothing was "
+            "trained. Give it as config FILE, or change the recipe's own keys."
+        )
+    check_method(recipe)
+    check_training(recipe)
+    if recipe.train_images is not None and recipe.calibration_images > recipe.train_images:
+        raise ValueError(
+            f"calibration_images is {recipe.calibration_images}, but there are only "
+            f"{recipe.train_images} training images; nothing was trained. Ask for fewer."
+        )
+    if recipe.norm == "GN" and recipe.fpn_channels % 32:
+        raise ValueError(
+            f"GN has 32 groups, which fpn_channels {recipe.fpn_channels} cannot be divided into; "
+            "nothing was trained. Use a multiple of 32, or norm none."
+        )
+    if recipe.flip and recipe.dataset == "digit-scenes":
+        raise ValueError(
+            "flip mirrors images, and a mirrored digit is none; nothing was trained. Leave flip "
+            "out for digit-scenes."
+        )
+    Layout(recipe.image_size, recipe.digits_per_scene, recipe.digit_size)  # or it raises
+
+
+def check_config(recipe: "Recipe") -> None:
+    filled = {"train_images", "test_images"}  # for scenes, by the recipe itself
+    others = sorted(
+        name
+        for name, field in type(recipe).model_fields.items()
+        if name not in recipe.cosmetic | _WITH_CONFIG | filled
+        and getattr(recipe, name) != field.default
+    )
+    if others:
+        raise ValueError(
+            f"the recipe names a Detectron2 configuration and sets {', '.join(others)}, which that "
+            "would not read; nothing was trained. Change the configuration's own keys by opts: "
+            "[KEY, VALUE, ...]."
+        )
+    if len(recipe.opts) % 2:
+        raise ValueError(
+            f"opts has {len(recipe.opts)} entries; nothing was trained. They are pairs: KEY, VALUE."
+        )
+
+
+def check_method(recipe: "Recipe") -> None:
+    if recipe.random_backbone and (recipe.method != "fp" or recipe.checkpoint):
+        raise ValueError(
+            "random_backbone starts method fp without a checkpoint; nothing was trained. Leave out "
+            "random_backbone, or the checkpoint, or use method fp."
+        )
+    if recipe.method == "ptq":
+        if recipe.precision != "FP" or not recipe.precisions:
+            raise ValueError(
+                "method 'ptq' scores one detector at several precisions; nothing was scored. List "
+                "them, precisions [FP, 8w8a, 4w4a], and leave precision out."
+            )
+        return
+    if recipe.precisions:
+        raise ValueError(
+            f"method {recipe.method!r} trains at one precision, yet precisions lists "
+            f"{', '.join(recipe.precisions)}; nothing was trained. Give precision, or use ptq."
+        )
+    if (recipe.method == "fp") != (recipe.precision == "FP"):
+        raise ValueError(
+            f"method {recipe.method!r} at precision {recipe.precision} makes no sense; nothing was "
+            "trained. Use fp at FP, and lsq or sgdt at a precision such as 4w4a."
+        )
+    if recipe.method == "fp" and recipe.policy is not None:
+        raise ValueError(
+            "method 'fp' quantizes nothing, yet a policy is given; nothing was trained. "
+            "Leave the policy out, or use method lsq or sgdt."
+        )
+
+
+def check_training(recipe: "Recipe") -> None:
+    check_milestones("lr_milestones", recipe.lr_schedule, recipe.lr_milestones, recipe.iterations)
+    check_milestones(
+        "target_milestones", recipe.target_schedule, recipe.target_milestones, recipe.iterations
+    )
+    if max(recipe.evaluate_at, default=0) > recipe.iterations:
+        raise ValueError(
+            f"evaluate_at reaches {max(recipe.evaluate_at)}, but there are {recipe.iterations} "
+            "iterations; nothing was trained. Leave out what comes after the end."
+        )
+    scheduled = recipe.solver.optimizer in TRANSITION
+    if recipe.method == "sgdt" and not scheduled:
+        raise ValueError(
+            f"method 'sgdt' is transition-rate scheduling, but the optimizer is "
+            f"{recipe.optimizer!r}; nothing was trained. Use method tr with it, or adamt or adamwt."
+        )
+    if not scheduled:
+        if recipe.target_schedule != "cosine":
+            raise ValueError(
+                f"target_schedule is set, but {recipe.solver.optimizer} follows no target rate; "
+                "nothing was trained. Use optimizer sgdt, adamt or adamwt, or leave it out."
+            )
+        return
+    policy = recipe.quant_policy
+    if policy is None or recipe.method == "ptq":
+        raise ValueError(
+            f"optimizer {recipe.optimizer!r} schedules the transitions of quantized weights, and "
+            f"method {recipe.method!r} trains none; nothing was trained. Use sgd or adamw."
+        )
+    if policy.weight.kind in _MOVING:
+        raise ValueError(
+            f"policy {policy.name!r} takes each weight's scale from the weight itself, so its "
+            "transition points move; nothing was trained. Use policy 'tr' with method sgdt."
+        )

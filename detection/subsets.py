@@ -1,0 +1,40 @@
+"""Choosing some of many images: a draw that no library's random numbers can change."""
+
+import hashlib
+from collections.abc import Hashable, Iterable, Sequence
+from typing import TypeVar
+
+Name = TypeVar("Name", bound=Hashable)
+
+_SEED = "lowbit-bench detection 1"  # pinned: another text would draw other images
+
+
+def draw(names: Iterable[Name], count: int) -> set[Name]:
+    """Return the `count` names whose SHA-256 is the smallest; a larger draw holds a smaller one.
+
+    Example:
+        >>> draw(range(5), 2) <= draw(range(5), 3)
+        True
+    """
+    return set(sorted(names, key=_key)[:count])
+
+
+def first(names: Sequence[Name], count: int | None, *, source: str) -> list[Name]:
+    """Return `count` drawn names in their order; all of them for None.
+
+    Raises:
+        ValueError: there are fewer.
+    """
+    if count is None:
+        return list(names)
+    if count > len(names):
+        raise ValueError(
+            f"{source} has {len(names)} images, and {count} are asked for; nothing was loaded. Ask "
+            "for fewer, or for all by leaving the number out (null)."
+        )
+    chosen = draw(names, count)
+    return [name for name in names if name in chosen]
+
+
+def _key(name: Hashable) -> bytes:
+    return hashlib.sha256(f"{_SEED}:{name}".encode()).digest()

@@ -1,0 +1,66 @@
+"""What a job hands over: plain measurements that the kept detections give again."""
+
+import json
+
+import pytest
+import torch
+
+from detection.datasets import load_detection
+from detection.evaluation import read_detections, score, to_detections
+from detection.measuring import keep, measure
+from tests.detection.annotated_folders import write_voc
+
+
+def detect(images):
+    return [
+        detection
+        for image_id, boxes, labels in zip(images.ids, images.boxes, images.labels, strict=True)
+        for detection in to_detections(
+            image_id, boxes + 1, torch.rand(len(boxes)), labels, images.category_ids
+        )
+    ]
+
+
+@pytest.fixture
+def farm(tmp_path):
+    objects = {name: [("cow", (3, 3, 29, 27), 0)] for name in "abc"}
+    write_voc(tmp_path / "farm", objects, {"train": ["a"], "test": ["b", "c"]})
+    return load_detection("voc:farm", "test", root=tmp_path)
+
+
+def test_measurements_are_every_overall_metric_in_plain_types(scenes):
+    found = detect(scenes)
+    measured = measure(scenes, found, precision="4w4a", engine="torchvision")
+    expected = score(scenes.to_coco(), found)
+    assert {m["metric"]: m["value"] for m in measured.measurements} == expected.overall
+    assert measured.classes == {"AP": expected.classes}
+    assert json.loads(json.dumps(measured)) == [measured.measurements, measured.classes]
+    for m in measured.measurements:
+        assert (m["unit"], m["n"], m["precision"], m["split"]) == ("%", 12, "4w4a", "train")
+
+
+def test_vocs_metrics_are_not_the_torchvision_engines(farm):
+    measured = measure(farm, detect(farm), precision="FP", engine="torchvision")
+    assert not [m for m in measured.measurements if "voc" in m["metric"]]
+
+
+@pytest.mark.detectron2
+def test_vocs_metrics_are_the_detectron2_engines(farm):
+    measured = measure(farm, detect(farm), precision="FP", engine="detectron2")
+    values = {m["metric"]: m["value"] for m in measured.measurements}
+    assert values["AP50_voc07"] == pytest.approx(100) and 0 < values["AP_voc12"] < 100
+    assert measured.classes["AP50_voc07"] == pytest.approx({"cow": 100})
+
+
+def test_what_is_kept_gives_the_measurements_again(farm, tmp_path):
+    found = detect(farm)
+    artifacts = keep(tmp_path, farm, found, suffix="_3w3a")
+    assert artifacts == {
+        "detections_3w3a": "detections_3w3a.json",
+        "picture_1_3w3a": "pictures/picture_1_3w3a.jpg",
+        "picture_2_3w3a": "pictures/picture_2_3w3a.jpg",
+    }
+    assert all((tmp_path / path).is_file() for path in artifacts.values())
+    kept = read_detections(tmp_path / artifacts["detections_3w3a"])
+    options = {"precision": "3w3a", "engine": "torchvision"}
+    assert measure(farm, kept, **options) == measure(farm, found, **options)
