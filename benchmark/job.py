@@ -152,7 +152,8 @@ class Job:
     @property
     def precisions(self) -> tuple[str, ...]:
         """The bit-widths its measurements will be of."""
-        return tuple(self.recipe.get("precisions") or [self.recipe.get("precision") or "FP"])
+        facts = {**self.recipe, **self.identity}
+        return tuple(facts.get("precisions") or [facts.get("precision") or "FP"])
 
     @property
     def title(self) -> str:

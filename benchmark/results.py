@@ -217,10 +217,12 @@ def _names(results: list[Result]) -> dict[str, str]:
 
 
 def _origin(result: Result) -> str:
-    """Return what the checkpoint came from: the job that made it, or the content of its file."""
+    """Return what the checkpoint came from: the job that made it, the content of its file, or chance."""
     source = result.inputs.get("checkpoint")
-    if source is None:
+    if source is None and result.stage == "pretrain":
         return result.job_id
+    if source is None:  # random weights
+        return result.checkpoint.name
     return source.job_id or source.sha256 or "missing"
 
 

@@ -11,6 +11,8 @@
     detection:                          # `detector` starts from the detector of another entry
       - {id: fp, recipe: ../detection/digit_scenes_retinanet_fp.yaml, checkpoints: [SimSiam]}
       - {id: lsq, recipe: ../detection/digit_scenes_retinanet_lsq_4w4a.yaml, detector: fp}
+      - recipe: ../detection/digit_scenes_retinanet_fp.yaml       # meets no checkpoint
+        overrides: {random_backbone: true, architecture: resnet18}
     reported:                           # published numbers to show beside ours
       - {paper: SSQL, table: Table 11}
 
@@ -90,7 +92,7 @@ class Suite(BaseModel):
     seeds: Seeds = Field((0,), description="one job a seed")
     precisions: Names | None = Field(None, description="of transfer; null: each recipe's")
     checkpoints: tuple[Checkpoint, ...] = Field(
-        min_length=1, description="what is scored; checkpoint=FILE on the command line adds one"
+        (), min_length=1, description="what is scored; checkpoint=FILE on the command line adds one"
     )
     transfer: tuple[Transfer, ...] = Field((), description="classification recipes")
     detection: tuple[Detection, ...] = Field((), description="detection recipes")

@@ -83,6 +83,7 @@ class _Planner:
         self._sources: dict[str, File | Output] = {}
         self._labels: dict[str, Label] = {}
         self._detectors: dict[tuple[str | None, str], dict[int, str]] = defaultdict(dict)
+        self._random: dict[str, str] = {}  # entry id -> name of its random weights
 
     def jobs(self) -> dict[str, Job]:
         for checkpoint in self._suite.checkpoints:
@@ -128,12 +129,30 @@ class _Planner:
 
     def _add_detection(self, entry: Detection) -> None:
         file, mapping = self._recipe(entry.recipe, entry.overrides)
-        for name, seed in self._meetings(entry):
-            inputs = {"checkpoint": self._sources[name]}
+        random = self._name_random(entry, mapping)
+        for name, seed in self._meetings(entry, random):
+            inputs = {} if random else {"checkpoint": self._sources[name]}
             if entry.detector is not None:
                 inputs["detector"] = Output(self._detector(entry.detector, name, seed))
             job_id = self._add_scored("detection", file, {**mapping, "seed": seed}, name, inputs)
             self._detectors[entry.id, name][seed] = job_id
+
+    def _name_random(self, entry: Detection, mapping: dict[str, Any]) -> str | None:
+        """Name the random weights an entry starts from, itself or through its detector, if it does."""
+        name = self._random.get(entry.detector) if entry.detector else None
+        if mapping.get("random_backbone"):
+            architecture = mapping.get("architecture") or "-"
+            name = f"random {architecture}"
+            self._labels[name] = Label(name, method="random", architecture=architecture)
+        if name is not None:
+            if entry.checkpoints:
+                raise RecipeError(
+                    f"{entry.recipe} starts from random weights, and its entry names checkpoints; "
+                    "nothing was run. Leave out `checkpoints`, or random_backbone."
+                )
+            if entry.id is not None:
+                self._random[entry.id] = name
+        return name
 
     def _add_scored(
         self,
@@ -146,7 +165,7 @@ class _Planner:
         for field, source in inputs.items():
             mapping[field] = str(source.path) if isinstance(source, File) else _PENDING
         architecture = self._labels[name].architecture
-        if isinstance(self._sources[name], File) and architecture != "-":
+        if isinstance(self._sources.get(name), File) and architecture != "-":
             mapping["architecture"] = architecture
         recipe = validate(stage, mapping, source=file)
         return self._add(Job.plan(stage, recipe, inputs=inputs, label=self._labels[name]))
@@ -167,8 +186,16 @@ class _Planner:
     def _resolve(self, name: str) -> Path:
         return (self._folder / Path(name).expanduser()).resolve()
 
-    def _meetings(self, entry: Transfer | Detection) -> Iterator[tuple[str, int]]:
-        for name in entry.checkpoints or [c.name for c in self._suite.checkpoints]:
+    def _meetings(
+        self, entry: Transfer | Detection, random: str | None = None
+    ) -> Iterator[tuple[str, int]]:
+        names = [random] if random else entry.checkpoints or list(self._sources)
+        if not names:
+            raise RecipeError(
+                f"{entry.recipe} has no checkpoint to score; nothing was run. List one under "
+                "`checkpoints`; checkpoint=FILE on the command line adds one."
+            )
+        for name in names:
             for seed in entry.seeds or self._suite.seeds:
                 yield name, seed
 

@@ -14,7 +14,7 @@ from torch import nn
 import detection.roi  # noqa: F401  (registers the heads, and with them the backbones)
 from detection.catalog import Mapper
 from detection.config import quantization
-from detection.files import read_detector, restore_detector, save_detector
+from detection.files import check_relu, read_detector, restore_detector, save_detector
 from detection.preparation import (
     CALIBRATION_BATCH,
     Start,
@@ -34,7 +34,8 @@ def start_from(cfg) -> Start:
     """
     checkpoint, detector = cfg.MODEL.LOWBIT.CHECKPOINT, cfg.MODEL.LOWBIT.DETECTOR
     if detector:
-        start = start_from_detector(detector, engine="detectron2")
+        relu = cfg.MODEL.LOWBIT.FPN_RELU
+        start = start_from_detector(detector, engine="detectron2", fpn_relu=relu)
     elif cfg.MODEL.LOWBIT.RANDOM and not cfg.MODEL.QUANT.ENABLED:
         start = start_from_random(cfg.MODEL.LOWBIT.ARCHITECTURE)
     elif checkpoint and not cfg.MODEL.QUANT.ENABLED:
@@ -67,7 +68,8 @@ def load_trained(cfg) -> nn.Module:
     """Build the detector that MODEL.LOWBIT.DETECTOR holds, quantized or not, to be evaluated.
 
     Raises:
-        ValueError: the file's precision or policy is not what MODEL.QUANT says.
+        ValueError: the file's precision or policy is not what MODEL.QUANT says, or its FPN_RELU
+            another.
     """
     path = cfg.MODEL.LOWBIT.DETECTOR
     state, meta = read_detector(path, engine="detectron2")
@@ -79,6 +81,7 @@ def load_trained(cfg) -> nn.Module:
             f"but the configuration says {named[0]} (policy {named[1]}); nothing was evaluated. "
             "Evaluate it with the MODEL.QUANT keys it was trained with."
         )
+    check_relu(path, meta, cfg.MODEL.LOWBIT.FPN_RELU)
     model = build_detector(cfg)
     if asked is not None:
         quantize_layers(model, *asked, scope=cfg.MODEL.QUANT.SCOPE)

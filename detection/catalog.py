@@ -7,6 +7,7 @@ those that a configuration names as SET/SPLIT.
 
 from collections.abc import Callable, Iterable
 from functools import cache, partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,12 +19,15 @@ from detectron2.structures import BoxMode
 from detectron2.utils import comm
 
 from detection.annotations import check
+from detection.coco import read_part
 from detection.datasets import check_name, load_detection
 from detection.detection_set import DetectionSet
-from detection.evaluation import score, to_detections
+from detection.evaluation import score, to_detections, write_detections
+from detection.voc import VocFolder, read_list
 from detection.voc_evaluation import score_voc
 
 EVALUATOR = "lowbit"  # the `evaluator_type` of what is registered here
+INFERENCE = Path("inference", "coco_instances_results.json")  # as COCOEvaluator has it
 _SCENES = "digit_scenes_"  # a scene set's name in a configuration, but for its split
 
 
@@ -102,6 +106,24 @@ def _register_coco(name: str, load: Callable[[], DetectionSet]) -> None:
     MetadataCatalog.get(name).set(json_file=str(file), image_root=folder, evaluator_type="coco")
 
 
+def registered_set(name: str) -> DetectionSet:
+    """Return a registered set as recipes see it: ours, or Detectron2's in COCO's or VOC's format."""
+    metadata = MetadataCatalog.get(name)
+    if load := metadata.get("detection_set"):
+        return load()
+    if metadata.get("evaluator_type") == "pascal_voc":
+        parts = {"test": [(Path(metadata.dirname), read_list(voc_list(name)))]}
+        return VocFolder(name, parts, classes=metadata.thing_classes).load("test")
+    folder = Path(metadata.image_root)
+    return read_part(Path(metadata.json_file), name=name, split="test", folder=folder)
+
+
+def voc_list(name: str) -> Path:
+    """Return the list of images of a VOC set that Detectron2 registered."""
+    metadata = MetadataCatalog.get(name)
+    return Path(metadata.dirname, "ImageSets", "Main", f"{metadata.split}.txt")
+
+
 def _forget(name: str) -> None:
     if name in DatasetCatalog.list():
         DatasetCatalog.remove(name)
@@ -109,10 +131,13 @@ def _forget(name: str) -> None:
 
 
 class Mapper:
-    """Map dataset dicts to a detector's input: scenes as they are, files by Detectron2's mapper."""
+    """Map dataset dicts to a detector's input: scenes as they are, files by Detectron2's mapper.
+
+    Scenes have no masks: for Mask R-CNN each digit's is its whole box.
+    """
 
     def __init__(self, cfg, *, is_train: bool) -> None:
-        self.is_train = is_train
+        self.is_train, self.masks = is_train, cfg.MODEL.MASK_ON
         self.files = cache(lambda: DatasetMapper(cfg, is_train))  # it announces itself in the log
 
     def __call__(self, record: dict[str, Any]) -> dict[str, Any]:
@@ -131,15 +156,24 @@ class Mapper:
                 | {"bbox_mode": BoxMode.XYXY_ABS}
                 for a in record["annotations"]
             ]
+            if self.masks:
+                for a in boxes:
+                    x1, y1, x2, y2 = a["bbox"]
+                    a["segmentation"] = [[x1, y1, x2, y1, x2, y2, x1, y2]]
             sample["instances"] = annotations_to_instances(boxes, size)
         return sample
 
 
-class SetEvaluator(DatasetEvaluator):
-    """Score detections by `detection.evaluation`, as the recipes do; of VOC's sets by VOC's too."""
+class KeepDetections(DatasetEvaluator):
+    """Write detections where COCOEvaluator does, for sets that it does not evaluate.
 
-    def __init__(self, images: DetectionSet) -> None:
-        self.images = images
+    Args:
+        images: what is tested on.
+        folder: the run's.
+    """
+
+    def __init__(self, images: DetectionSet, folder: str | Path) -> None:
+        self.images, self.folder = images, Path(folder)
         self.reset()
 
     def reset(self) -> None:
@@ -152,10 +186,24 @@ class SetEvaluator(DatasetEvaluator):
             )
 
     def evaluate(self) -> dict[str, dict[str, float]] | None:
+        """Gather and write the detections of all ranks; there is nothing to score."""
         gathered = comm.gather(self.detections)
+        self.detections = [detection for part in gathered for detection in part]
+        if comm.is_main_process():
+            path = self.folder / INFERENCE
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_detections(path.parent, self.detections, name=path.name)
+
+
+class SetEvaluator(KeepDetections):
+    """Score detections by `detection.evaluation`, as the recipes do; of VOC's sets by VOC's too."""
+
+    def evaluate(self) -> dict[str, dict[str, float]] | None:
+        """Return the scores, on the main process."""
+        super().evaluate()
         if not comm.is_main_process():
             return None
-        detections = [detection for part in gathered for detection in part]
+        detections = self.detections
         scores = score(self.images.to_coco(), detections)
         overall = dict(scores.overall)
         if self.images.style == "voc":

@@ -61,41 +61,12 @@ class CocoFolder:
 
     def load(self, split: str, count: int | None = None) -> DetectionSet:
         """Read a split's annotations; its images are read when they are asked for."""
-        file = self._file(split)
-        content = read_json(file)
-        images = sorted(content["images"], key=lambda image: image["id"])
-        chosen = set(first([i["id"] for i in images], count, source=f"{split} of {self.name}"))
-        images = [image for image in images if image["id"] in chosen]
-        known = {image["id"] for image in content["images"]}
-        truth = {
-            "images": images,
-            # An annotation of an image that there is not stays, for the check to find.
-            "annotations": [
-                {field: a[field] for field in _FIELDS if field in a}
-                for a in content["annotations"]
-                if a["image_id"] in chosen or a["image_id"] not in known
-            ],
-            "categories": [{"id": c["id"], "name": c["name"]} for c in content["categories"]],
-        }
-        folder = _image_folder(file, self.path, images)
-        return DetectionSet(
-            name=self.name,
-            split=split,
-            truth=truth,
-            images=ImageFiles([folder / image["file_name"] for image in images]),
-            split_sha256=self._sha256(split, count),
-            where=Places(file),
-        )
+        return read_part(self._file(split), name=self.name, split=split, count=count)
 
     def sha256(self, *, train: int | None, test: int | None, test_split: str) -> str:
         """Hash the annotation files and the numbers of images."""
-        both = self._sha256("train", train) + self._sha256(test_split, test)
+        both = _sha256(self._file("train"), train) + _sha256(self._file(test_split), test)
         return hashlib.sha256(both.encode()).hexdigest()
-
-    def _sha256(self, split: str, count: int | None) -> str:
-        file = self._file(split)
-        definition = f"{file_sha256(file)} {count}"
-        return hashlib.sha256(definition.encode()).hexdigest()
 
     def _file(self, split: str) -> Path:
         if split not in self.files:
@@ -105,6 +76,43 @@ class CocoFolder:
                 "part, or test on test."
             )
         return self.files[split]
+
+
+def read_part(
+    file: Path, *, name: str, split: str, count: int | None = None, folder: Path | None = None
+) -> DetectionSet:
+    """Read the annotations of one part; its images are read when they are asked for.
+
+    Args:
+        file: the annotations, in COCO's format.
+        name, split: what messages and results call it.
+        count: number of images; None: all there are.
+        folder: of the images; None: the usual one beside the file.
+    """
+    content = read_json(file)
+    images = sorted(content["images"], key=lambda image: image["id"])
+    chosen = set(first([i["id"] for i in images], count, source=f"{split} of {name}"))
+    images = [image for image in images if image["id"] in chosen]
+    known = {image["id"] for image in content["images"]}
+    truth = {
+        "images": images,
+        # An annotation of an image that there is not stays, for the check to find.
+        "annotations": [
+            {field: a[field] for field in _FIELDS if field in a}
+            for a in content["annotations"]
+            if a["image_id"] in chosen or a["image_id"] not in known
+        ],
+        "categories": [{"id": c["id"], "name": c["name"]} for c in content["categories"]],
+    }
+    folder = folder or _image_folder(file, file.parent.parent, images)
+    return DetectionSet(
+        name=name,
+        split=split,
+        truth=truth,
+        images=ImageFiles([folder / image["file_name"] for image in images]),
+        split_sha256=_sha256(file, count),
+        where=Places(file),
+    )
 
 
 class Places:
@@ -158,6 +166,10 @@ def read_json(file: Path) -> dict[str, Any]:
                     "nothing was loaded. Export the annotations again."
                 )
     return content
+
+
+def _sha256(file: Path, count: int | None) -> str:
+    return hashlib.sha256(f"{file_sha256(file)} {count}".encode()).hexdigest()
 
 
 def _annotation_files(path: Path) -> list[Path]:

@@ -17,15 +17,20 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from backbones.runtime import resolve_device
 from detection.assembly import save_trained, start_from
-from detection.catalog import register_named
+from detection.catalog import INFERENCE, register_named, registered_set, voc_list
 from detection.config import quantization, read_config
 from detection.config_checks import flat
+from detection.detection_set import DetectionSet
+from detection.evaluation import read_detections
 from detection.hashing import file_sha256
 from detection.hooks import plain_scores
+from detection.measuring import keep
 from detection.recipe import Recipe
 from detection.recorder import read_curve
 from detection.stage import VERSION, claim
 from detection.trainer import LowbitTrainer
+from detection.voc import read_list
+from detection.voc_xml import digest
 
 _ROOT = Path(__file__).parents[1]
 _COSMETIC = (
@@ -40,10 +45,9 @@ def identity(recipe: Recipe) -> dict[str, Any]:
 
     Raises:
         ValueError: the configuration does not make sense.
-        FileNotFoundError: there is no such file, or the images' annotations are not there.
+        FileNotFoundError: there is no such file.
     """
     cfg = job_config(recipe)
-    names = _register(cfg, recipe)
     asked = quantization(cfg)
     method = cfg.SOLVER.OPTIMIZER.lower() if asked else "fp"
     training = (
@@ -53,22 +57,39 @@ def identity(recipe: Recipe) -> dict[str, Any]:
         "task": "detection",
         "engine": "detectron2",
         "dataset": cfg.DATASETS.TEST[0],
-        "split_sha256": _digest([_annotations_sha256(name) for name in names]),
+        "split_sha256": None if missing_data(recipe) else split_sha256(recipe),
         "protocol": cfg.MODEL.META_ARCHITECTURE,
         "image_size": cfg.INPUT.MIN_SIZE_TEST or None,
         "method": method,
         "training": training,
         "policy": asked[0].name if asked else "-",
         "policy_fingerprint": asked[0].fingerprint if asked else "-",
+        "precision": _precision(cfg),
         "config_sha256": _digest(_decisive(cfg)),
     }
+
+
+def split_sha256(recipe: Recipe) -> str:
+    """Hash the annotations that are trained and tested on.
+
+    Raises:
+        FileNotFoundError: they are not there.
+    """
+    names = _register(job_config(recipe), recipe)
+    return _digest([_annotations_sha256(name) for name in names])
+
+
+def tested_set(recipe: Recipe) -> DetectionSet:
+    """Return the set that the job is tested on."""
+    cfg = job_config(recipe)
+    _register(cfg, recipe)
+    return registered_set(cfg.DATASETS.TEST[0])
 
 
 def missing_data(recipe: Recipe) -> str | None:
     """Return what is not there and how to get it, or None."""
     try:
-        for name in _register(job_config(recipe), recipe):
-            _annotations_sha256(name)
+        split_sha256(recipe)
     except FileNotFoundError as error:
         return None if recipe.config in str(error) else str(error)
     except ValueError:  # a damaged set, or a senseless configuration: the job says so
@@ -84,7 +105,7 @@ def run(recipe: Recipe, folder: Path) -> dict[str, Any]:
     """
     cfg = job_config(recipe)
     cfg.OUTPUT_DIR, cfg.MODEL.DEVICE = str(folder), str(resolve_device(recipe.device))
-    _register(cfg, recipe)
+    images = tested_set(recipe)
     cfg.freeze()
     start = start_from(cfg)
     claim(folder, {"version": VERSION, "recipe": _decisive(cfg), "start": start.report["sha256"]})
@@ -96,14 +117,10 @@ def run(recipe: Recipe, folder: Path) -> dict[str, Any]:
     else:
         results = trainer.evaluate()
     detector = save_trained(cfg, trainer.model)
-    asked = quantization(cfg)
-    artifacts = {"checkpoint": detector.name}
-    detections = Path("inference") / "coco_instances_results.json"
-    if (folder / detections).is_file():  # COCOEvaluator's
-        artifacts["detections"] = str(detections)
+    kept = keep(folder, images, read_detections(folder / INFERENCE))
     return {
-        "measurements": _measurements(cfg, results, str(asked[1]) if asked else "FP"),
-        "artifacts": artifacts,
+        "measurements": _measurements(cfg, results),
+        "artifacts": {"checkpoint": detector.name, **kept},
         "checkpoint": start.backbone,
         "details": {
             "start": start.report,
@@ -150,7 +167,7 @@ def _register(cfg: CfgNode, recipe: Recipe) -> tuple[str, ...]:
 
 
 def _annotations_sha256(name: str) -> str:
-    """Hash the annotations of a registered set: ours, COCO's file, or VOC's list."""
+    """Hash the annotations of a registered set: ours, COCO's file, or VOC's files of the list."""
     if name not in DatasetCatalog.list():
         raise ValueError(
             f"there is no data set {name!r}; nothing was trained. Use Detectron2's names, or SET/SPLIT, "
@@ -159,15 +176,16 @@ def _annotations_sha256(name: str) -> str:
     metadata = MetadataCatalog.get(name)
     if metadata.get("detection_set"):
         return metadata.detection_set().split_sha256
-    file = metadata.get("json_file")
-    if file is None:
-        file = Path(metadata.dirname) / "ImageSets" / "Main" / f"{metadata.split}.txt"
-    if not Path(file).is_file():
+    file = Path(metadata.get("json_file") or voc_list(name))
+    if not file.is_file():
         raise FileNotFoundError(
             f"there is no {file}, which data set {name} needs; set DETECTRON2_DATASETS (or LOWBIT_DATA) "
             "to the folder that has it."
         )
-    return file_sha256(Path(file))
+    if file.suffix == ".json":
+        return file_sha256(file)
+    folder = Path(metadata.dirname, "Annotations")
+    return _digest([(image, digest(folder / f"{image}.xml")) for image in read_list(file)])
 
 
 def _decisive(cfg: CfgNode) -> dict[str, str]:
@@ -178,12 +196,17 @@ def _digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def _measurements(cfg: CfgNode, results: dict, precision: str) -> list[dict[str, Any]]:
+def _precision(cfg: CfgNode) -> str:
+    asked = quantization(cfg)
+    return str(asked[1]) if asked else "FP"
+
+
+def _measurements(cfg: CfgNode, results: dict) -> list[dict[str, Any]]:
     (name,) = cfg.DATASETS.TEST
     metadata = MetadataCatalog.get(name)
     by_voc = metadata.get("evaluator_type") == "pascal_voc"  # its AP is not COCO's
     suffix = f"_voc{metadata.year % 100:02d}" if by_voc else ""
-    common = {"unit": "%", "n": len(DatasetCatalog.get(name)), "precision": precision}
+    common = {"unit": "%", "n": len(DatasetCatalog.get(name)), "precision": _precision(cfg)}
     return [
         {"metric": f"{metric}{suffix}", "value": value, "split": "test", **common}
         for metric, value in plain_scores(results).items()

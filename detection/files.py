@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from torch import nn
 
 from runtime.atomic import atomic
@@ -77,6 +78,29 @@ def read_detector(path: str | Path, *, engine: str) -> tuple[dict[str, torch.Ten
             f"`engine: {meta['engine']}`, or train the detector again with {engine}."
         )
     return content["model"], {**meta, "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def check_relu(path: str | Path, meta: dict[str, Any], fpn_relu: bool) -> None:
+    """Refuse a detector whose heads learned on other features: it has no weight that would tell.
+
+    Args:
+        path: of the detector file.
+        meta: the file's.
+        fpn_relu: whether there is to be a ReLU between pyramid and heads.
+
+    Raises:
+        ValueError: the file's detector differs.
+    """
+    if "recipe" in meta:
+        trained = meta["recipe"]["fpn_relu"]
+    else:
+        trained = yaml.safe_load(meta["config"])["MODEL"]["LOWBIT"]["FPN_RELU"]
+    if trained != fpn_relu:
+        raise ValueError(
+            f"{path} holds a detector trained with fpn_relu {str(trained).lower()}, but "
+            f"{str(fpn_relu).lower()} is asked for; nothing was loaded. Its heads know no other "
+            "features: give both the same fpn_relu (in a configuration MODEL.LOWBIT.FPN_RELU)."
+        )
 
 
 def restore_detector(detector: nn.Module, state: dict[str, torch.Tensor], *, source: str) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from backbones import create_backbone, load_backbone, pyramid_info
 from data import list_datasets, normalization
-from detection.files import FORMAT, read_detector, restore_detector
+from detection.files import FORMAT, check_relu, read_detector, restore_detector
 from detection.parts import bottom_up
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean, std of RGB in units of 0..1
@@ -88,16 +88,20 @@ def start_from_random(architecture: str | None) -> Start:
     )
 
 
-def start_from_detector(detector: str, *, engine: str, backbone_sha256: str | None = None) -> Start:
+def start_from_detector(
+    detector: str, *, engine: str, fpn_relu: bool = False, backbone_sha256: str | None = None
+) -> Start:
     """Load a full-precision detector file that `engine` trained.
 
     Args:
         detector: the file.
         engine: the engine that is to go on.
+        fpn_relu: whether there is to be a ReLU between pyramid and heads.
         backbone_sha256: the backbone file the detector must have been trained from; None: any.
 
     Raises:
-        ValueError: the file is another engine's, already quantized, or of another backbone.
+        ValueError: the file is another engine's, already quantized, or of another backbone or
+            fpn_relu.
     """
     state, meta = read_detector(detector, engine=engine)
     if meta["precision"] != "FP":
@@ -105,6 +109,7 @@ def start_from_detector(detector: str, *, engine: str, backbone_sha256: str | No
             f"{detector} holds a detector at {meta['precision']}; nothing was trained. "
             "Quantization starts from a full-precision one: give the detector of a job with method fp."
         )
+    check_relu(detector, meta, fpn_relu)
     backbone = meta["backbone"]
     if backbone_sha256 not in (None, backbone["sha256"]):
         raise ValueError(

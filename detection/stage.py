@@ -54,15 +54,7 @@ def identity(recipe: Recipe) -> dict[str, Any]:
         "task": "detection",
         "engine": resolve_engine(recipe.engine),
         "dataset": recipe.dataset,
-        "split_sha256": detection_sha256(
-            recipe.dataset,
-            train=recipe.train_images,
-            test=recipe.test_images,
-            test_split=recipe.test_split,
-            layout=recipe.layout,
-            seed=recipe.scene_seed,
-            root=recipe.data_root,
-        ),
+        "split_sha256": split_sha256(recipe),
         "protocol": recipe.meta_architecture,
         "image_size": recipe.test_size or (recipe.image_size if scenes else None),
         "method": recipe.method,
@@ -70,6 +62,32 @@ def identity(recipe: Recipe) -> dict[str, Any]:
         "policy": policy.name if policy else "-",
         "policy_fingerprint": policy.fingerprint if policy else "-",
     }
+
+
+def split_sha256(recipe: Recipe) -> str:
+    """Hash the annotations that are trained and tested on.
+
+    Raises:
+        FileNotFoundError: they are not there.
+    """
+    if recipe.config is not None:
+        return _config_job().split_sha256(recipe)
+    return detection_sha256(
+        recipe.dataset,
+        train=recipe.train_images,
+        test=recipe.test_images,
+        test_split=recipe.test_split,
+        layout=recipe.layout,
+        seed=recipe.scene_seed,
+        root=recipe.data_root,
+    )
+
+
+def tested_set(recipe: Recipe) -> DetectionSet:
+    """Return the set that a job is tested on."""
+    if recipe.config is not None:
+        return _config_job().tested_set(recipe)
+    return load_images(recipe, recipe.test_split)
 
 
 def run(recipe: Recipe, folder: Path) -> dict[str, Any]:
@@ -94,7 +112,7 @@ def run(recipe: Recipe, folder: Path) -> dict[str, Any]:
     )
     start = load_start(recipe)
     claim(folder, _job_key(recipe, start))
-    train, test = load_images(recipe, "train"), load_images(recipe, recipe.test_split)
+    train, test = load_images(recipe, "train"), tested_set(recipe)
     check_pair(train, test)
     job = score_ptq if recipe.method == "ptq" else _train_and_score
     result = job(engine, recipe, start, train, test, folder)
@@ -163,7 +181,12 @@ def load_start(recipe: Recipe) -> Start:
             "detector.pth: detector PATH."
         )
     backbone = _file_sha256(recipe.checkpoint) if recipe.checkpoint else None
-    return start_from_detector(recipe.detector, engine=recipe.engine, backbone_sha256=backbone)
+    return start_from_detector(
+        recipe.detector,
+        engine=recipe.engine,
+        fpn_relu=recipe.fpn_relu,
+        backbone_sha256=backbone,
+    )
 
 
 def load_images(recipe: Recipe, split: str) -> DetectionSet:

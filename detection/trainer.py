@@ -24,12 +24,23 @@ from detectron2.engine import (
     create_ddp_model,
 )
 from detectron2.engine.hooks import EvalHook
-from detectron2.evaluation import COCOEvaluator, DatasetEvaluator, PascalVOCDetectionEvaluator
+from detectron2.evaluation import (
+    COCOEvaluator,
+    DatasetEvaluator,
+    DatasetEvaluators,
+    PascalVOCDetectionEvaluator,
+)
 from detectron2.utils import comm
 from torch import nn
 
 from detection.assembly import build_detector, calibration_batches, start_from
-from detection.catalog import EVALUATOR, Mapper, SetEvaluator
+from detection.catalog import (
+    EVALUATOR,
+    KeepDetections,
+    Mapper,
+    SetEvaluator,
+    registered_set,
+)
 from detection.config import check, quantization, solver
 from detection.files import write_atomically
 from detection.hooks import Evaluation, MetricsFile, ResumeState
@@ -177,9 +188,10 @@ class LowbitTrainer(DefaultTrainer):
         metadata = MetadataCatalog.get(dataset_name)
         kind = metadata.get("evaluator_type", "coco")
         if kind == EVALUATOR:
-            return SetEvaluator(metadata.detection_set())
+            return SetEvaluator(metadata.detection_set(), cfg.OUTPUT_DIR)
         if kind == "pascal_voc":
-            return PascalVOCDetectionEvaluator(dataset_name)
+            kept = KeepDetections(registered_set(dataset_name), cfg.OUTPUT_DIR)
+            return DatasetEvaluators([PascalVOCDetectionEvaluator(dataset_name), kept])
         return COCOEvaluator(dataset_name, output_dir=os.path.join(cfg.OUTPUT_DIR, "inference"))
 
     def build_hooks(self) -> list:

@@ -38,7 +38,7 @@ EXAMPLES = """examples:
   # is one way to train a detector better than another?
   python tools/leaderboard.py compare sgdt lsq --by training --runs-dir runs/demo
 
-  # do the numbers follow from the predictions? of every job, or of one by its folder
+  # do the numbers follow from the predictions and detections? of every job, or of one by its folder
   python tools/leaderboard.py rescore runs/demo
 """
 
@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
     try:
         return args.command(args) or 0
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, FileNotFoundError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
 
@@ -79,14 +79,15 @@ def _compare(args: argparse.Namespace) -> None:
 
 
 def _rescore(args: argparse.Namespace) -> int:
-    from benchmark.rescore import find_jobs, rescore
+    from benchmark.rescore import PREDICTIONS, find_jobs, rescore
 
     wrong = 0
     for folder, result in find_jobs(args.run):
         found = rescore(result, folder, data_root=args.data_root)
         differing = [line for line in found if line.problem]
         wrong += len(differing)
-        count = f"{len(found) - len(differing)} of {len(found)} numbers follow from the predictions"
+        kept = "predictions" if PREDICTIONS in result.artifacts else "detections"
+        count = f"{len(found) - len(differing)} of {len(found)} numbers follow from the {kept}"
         print(f"{result.job_id}  {result.checkpoint.name}: {count}")
         for line in differing:
             print(f"    {_measurement(line)}")
@@ -97,7 +98,7 @@ def _measurement(line: "Rescored") -> str:
     said = line.measurement
     again = "nothing" if line.value is None else f"{line.value:.4f}"
     what = f"{said.metric} at {said.precision} on {said.split}"
-    return f"{what}: the result says {said.value:.4f}, the predictions {again} ({line.problem})"
+    return f"{what}: the result says {said.value:.4f}, scored again {again} ({line.problem})"
 
 
 def table(lines: Sequence["Difference"], a: str, b: str) -> str:
@@ -181,13 +182,18 @@ def _parser() -> argparse.ArgumentParser:
             metavar="COLUMN=VALUE,...",
             help="show these published numbers instead of the suites' own; may be given several times",
         )
-    rescore = verbs.add_parser("rescore", help="compute accuracies again from saved predictions")
+    rescore = verbs.add_parser(
+        "rescore", help="compute the numbers again from saved predictions and detections"
+    )
     rescore.set_defaults(command=_rescore)
     rescore.add_argument(
         "run", metavar="RUN", type=Path, help="a job's folder, or a folder of jobs"
     )
     rescore.add_argument(
-        "--data-root", type=Path, metavar="DIR", help="image sets, to compare the labels with too"
+        "--data-root",
+        type=Path,
+        metavar="DIR",
+        help="image sets: to compare the labels with too, and for detections if no longer where they were",
     )
     compare = verbs.add_parser("compare", help="paired differences of two checkpoints")
     compare.set_defaults(command=_compare)

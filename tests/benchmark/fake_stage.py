@@ -28,6 +28,7 @@ class Recipe(BaseModel):
     architecture: str | None = None
     checkpoint: str | None = None
     detector: str | None = None
+    random_backbone: bool = False
     precisions: tuple[str, ...] = ("FP",)
     lr: float = Field(1.0, gt=0, description="learning rate")
     behave: str = "well"

@@ -43,6 +43,7 @@ def test_the_id_is_the_hash_of_what_decides(job):
             "detector": None,
             "lr": 0.5,
             "precisions": ["FP"],
+            "random_backbone": False,
             "seed": 0,
         },
         "identity": planned.identity,

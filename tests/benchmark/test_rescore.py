@@ -17,6 +17,8 @@ from benchmark.rescore import find_jobs, rescore
 from benchmark.results import RESULT
 from benchmark.schedule import Schedule
 from benchmark.sweep import plan
+from detection import Recipe
+from detection.stage import load_images
 from transfer.predictions import read_predictions, write_predictions
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -107,6 +109,57 @@ def test_labels_are_those_of_the_data_set(copy):
     ((folder, result),) = find_jobs(copy)
     with pytest.raises(ValueError, match="other images or labels than test of digits"):
         rescore(result, folder, data_root=copy)
+
+
+@pytest.fixture(scope="module")
+def detections(tmp_path_factory):
+    """Run a detector from random weights, and it calibrated; return the folder of runs."""
+    folder = tmp_path_factory.mktemp("detections")
+    tiny = {"image_size": 64, "digits_per_scene": [1, 2], "digit_size": [16, 32], "device": "cpu"}
+    tiny |= {"train_images": 8, "test_images": 6, "iterations": 2, "batch_size": 2}
+    tiny |= {"warmup_iterations": 0, "calibration_images": 4, "engine": "torchvision"}
+    fp = {**tiny, "random_backbone": True, "architecture": "resnet10_slim"}
+    ptq = {**tiny, "method": "ptq", "precisions": ["FP", "8w8a"]}
+    (folder / "fp.yaml").write_text(yaml.safe_dump(fp))
+    (folder / "ptq.yaml").write_text(yaml.safe_dump(ptq))
+    entries = [{"id": "fp", "recipe": "fp.yaml"}, {"recipe": "ptq.yaml", "detector": "fp"}]
+    (folder / "suite.yaml").write_text(yaml.safe_dump({"name": "two", "detection": entries}))
+    local.run(Schedule(plan(folder / "suite.yaml"), folder / "runs"), workers=1)
+    return folder / "runs"
+
+
+def test_every_number_follows_from_the_detections(detections):
+    jobs = {result.recipe["method"]: (folder, result) for folder, result in find_jobs(detections)}
+    for method, precisions in (("fp", {"FP"}), ("ptq", {"FP", "8w8a"})):
+        folder, result = jobs[method]
+        found = rescore(result, folder)
+        assert {line.measurement.precision for line in found} == precisions
+        assert len(found) == len(result.measurements) >= 3 * len(precisions)
+        assert not any(line.problem for line in found)
+
+
+def test_detections_are_scored_in_earnest(detections, tmp_path, main, capsys):
+    ((folder, result),) = [
+        found for found in find_jobs(detections) if found[1].recipe["method"] == "fp"
+    ]
+    copy = Path(shutil.copytree(folder, tmp_path / folder.name))
+    images = load_images(Recipe(**result.recipe), "test").to_coco()
+    perfect = [{**a, "score": 1.0} for a in images["annotations"]]
+    (copy / "detections.json").write_text(json.dumps(perfect))
+    assert main(["rescore", str(copy)]) == 1  # other detections than the job's
+    assert "not the file the job wrote" in capsys.readouterr().err
+    mapping = json.loads((copy / RESULT).read_text())
+    mapping["artifact_sha256"]["detections"] = files.file_sha256(copy / "detections.json")
+    (copy / RESULT).write_text(json.dumps(mapping))
+    assert main(["rescore", str(copy)]) == 1
+    assert "scored again 100.0000 (differs by +" in capsys.readouterr().out
+    mapping["identity"]["split_sha256"] = "0" * 64
+    (copy / RESULT).write_text(json.dumps(mapping))
+    assert main(["rescore", str(copy)]) == 1
+    assert "not those that the job was trained and scored on" in capsys.readouterr().err
+    (copy / "detections.json").unlink()
+    assert main(["rescore", str(copy)]) == 1
+    assert "was not scored again" in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")

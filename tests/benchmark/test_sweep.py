@@ -4,9 +4,11 @@ import os
 from collections import Counter
 
 import pytest
+import yaml
 
 from benchmark.job import File, Output
 from benchmark.messages import RecipeError
+from benchmark.results import load_frame
 from benchmark.suite import load_suite
 from benchmark.sweep import plan
 
@@ -216,3 +218,27 @@ def test_outputs_are_inputs_by_the_job_that_makes_them(bench):
     pretrain, transfer = bench.plan().jobs.values()
     assert transfer.inputs == {"checkpoint": Output(pretrain.id)}
     assert transfer.needs == (pretrain.id,)
+
+
+def test_random_weights_need_no_checkpoint(bench):
+    random = {"random_backbone": True, "architecture": "tiny"}
+    fp = {"id": "fp", "recipe": "detection.yaml", "overrides": random}
+    lsq = {"recipe": "detection.yaml", "detector": "fp", "overrides": {"lr": 2}}
+    suite = {"name": "random", "seeds": [0, 1], "detection": [lsq, fp]}
+    path = bench.folder / "random.yaml"
+    path.write_text(yaml.safe_dump(suite))
+    planned = plan(path)
+    assert [set(job.inputs) for job in planned.jobs.values()] == [set(), set(), *[{"detector"}] * 2]
+    assert {job.recipe["checkpoint"] for job in planned.jobs.values()} == {None}
+    bench.run(planned)
+    frame = load_frame(bench.runs)  # seeds of one network, not four networks
+    assert set(frame["checkpoint"]) == {"random tiny"} and len(frame) == 4
+
+    path.write_text(yaml.safe_dump({**suite, "transfer": [{"recipe": "transfer.yaml"}]}))
+    with pytest.raises(RecipeError, match=r"transfer.yaml has no checkpoint to score; nothing was"):
+        plan(path)
+    suite["checkpoints"] = [TWO[0]]
+    suite["detection"] = [{**fp, "checkpoints": ["A"]}]
+    path.write_text(yaml.safe_dump(suite))
+    with pytest.raises(RecipeError, match=r"starts from random weights, and its entry names"):
+        plan(path)

@@ -151,7 +151,7 @@ def test_ground_truth_has_ap_100_by_every_evaluator(root):
     assert voc.classes == pytest.approx({"cat": 100.0, "dog": 100.0})
     assert score(images.to_coco(), found).overall["AP"] == 100
 
-    evaluator = SetEvaluator(images)
+    evaluator = SetEvaluator(images, root / "run")
     evaluator.process(*as_outputs(images))
     results = evaluator.evaluate()["bbox"]
     assert results["AP"] == 100 and results["AP_voc07"] == pytest.approx(100)

@@ -1,13 +1,16 @@
 """Detectron2 configurations as jobs: what names them, and every family of detectors by its instant test."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 import torch
 
+from backbones import create_backbone, save_backbone
 from detection import Recipe, identity, missing_data, run
 from detection.files import read_detector
+from tests.detection.annotated_folders import annotation, coco_content, write_coco, write_voc
 from tests.detection.test_detection_stage import Killed, kill_at
 
 pytestmark = [
@@ -56,7 +59,10 @@ def test_a_configuration_gives_a_result_like_a_recipes(detector):
     for measurement in result["measurements"]:
         assert (measurement["n"], measurement["precision"]) == (6, "FP")
     assert result["checkpoint"]["architecture"] == "resnet10_slim"
-    assert (folder / result["artifacts"]["checkpoint"]).is_file()
+    artifacts = result["artifacts"]
+    assert (artifacts["checkpoint"], artifacts["detections"]) == ("detector.pth", "detections.json")
+    assert "pictures/picture_1.jpg" in artifacts.values()
+    assert all((folder / path).is_file() for path in artifacts.values())
     assert [row["iteration"] for row in result["details"]["curve"]] == [10]
     assert "MAX_ITER: 10" in result["details"]["config"]
 
@@ -84,7 +90,7 @@ def test_a_killed_job_goes_on_bit_for_bit_with_its_curve(detector, tmp_path, mon
         run(job(SGDT, "SOLVER.BASE_LR", 0.5, detector=file), folders[1])
 
 
-@pytest.mark.parametrize("family", ["faster_rcnn", "faster_rcnn_C4"])
+@pytest.mark.parametrize("family", ["faster_rcnn", "faster_rcnn_C4", "mask_rcnn"])
 def test_a_family_holds_together(family, backbone_file, tmp_path):
     """From a backbone file to a quantized detector and its scores, in a few iterations."""
     config = f"{FOLDER}/digit_scenes_{family}_fp_instant_test.yaml"
@@ -137,6 +143,107 @@ def test_what_is_missing_or_wrong_is_said(tmp_path, monkeypatch):
         identity(Recipe(config=coco, opts=("DATASETS.TRAIN", ("coco_2018",))))
     with pytest.raises(ValueError, match="evaluated on 2 sets"):
         identity(Recipe(config=coco, opts=("DATASETS.TEST", ("coco_2017_val", "coco_2017_train"))))
+
+
+def test_a_job_without_its_data_is_planned_at_its_precision():
+    from benchmark.job import Job, Label
+
+    config = f"{FOLDER}/retinanet_R_18_FPN_90k_sgdt_w3a3.yaml"
+    job = Job.plan("detection", Recipe(config=config), inputs={}, label=Label("x"))
+    assert "instances_train2017.json" in job.missing
+    assert (job.precisions, job.identity["dataset"]) == (("3w3a",), "coco_2017_val")
+
+
+def test_another_relu_than_the_detectors_is_refused(detector):
+    file = str(detector[0] / "detector.pth")
+    with pytest.raises(ValueError, match="trained with fpn_relu true, but false is asked for"):
+        run(job(RETINANET, "MODEL.QUANT.ENABLED", True, detector=file), detector[0] / "other")
+
+
+def test_kept_detections_give_the_numbers_again(detector):
+    from detection.rescoring import rescore
+
+    folder, result = detector
+    recipe, files = job(RETINANET), {"FP": folder / result["artifacts"]["detections"]}
+    found = rescore(recipe, files, identity=identity(recipe))
+    again = {m["metric"]: (m["value"], m["n"]) for m in found}
+    assert again == {m["metric"]: (m["value"], m["n"]) for m in result["measurements"]}
+
+
+@pytest.fixture
+def voc(tmp_path):
+    """Detectron2's way to register a VOC set, of two images."""
+    from detectron2.data import DatasetCatalog, MetadataCatalog
+    from detectron2.data.datasets import register_pascal_voc
+
+    cows = [("cow", (x, y, x + 5, y + 5), 0) for x in (9, 19, 29) for y in (6, 14, 22)]
+    objects = dict.fromkeys("ab", cows)  # about an anchor's size: something will be found
+    folder = write_voc(tmp_path / "VOC", objects, {"trainval": ["a", "b"]})
+    for file in (folder / "Annotations").iterdir():  # tags that Detectron2's evaluator asks for
+        tags = "<pose>Left</pose><truncated>0</truncated><difficult>"
+        file.write_text(file.read_text().replace("<difficult>", tags))
+    register_pascal_voc("cows", str(folder), "trainval", 2007, ["cow"])
+    MetadataCatalog.get("cows").evaluator_type = "pascal_voc"
+    yield folder
+    DatasetCatalog.remove("cows")
+    MetadataCatalog.remove("cows")
+
+
+@pytest.fixture
+def seeded(tmp_path):
+    """A backbone file of the same random weights every time: what it finds is no luck."""
+    torch.manual_seed(0)
+    path = tmp_path / "seeded.pth"
+    save_backbone(path, create_backbone("resnet10_slim"), {"method": "untrained", "data": "digits"})
+    return str(path)
+
+
+def run_and_rescore(name, classes, folder, **fields):
+    """Run two iterations on a set; return recipe, detections, and both scores' values by metric."""
+    from detection.rescoring import rescore
+
+    sets = ("DATASETS.TRAIN", (name,), "DATASETS.TEST", (name,), "SOLVER.MAX_ITER", 2)
+    opts = (*sets, "SOLVER.STEPS", (1,), "MODEL.RETINANET.NUM_CLASSES", classes)
+    opts += ("MODEL.RETINANET.SCORE_THRESH_TEST", 0.0)
+    opts += ("INPUT.MIN_SIZE_TRAIN", (90,), "INPUT.MIN_SIZE_TEST", 90)
+    recipe = Recipe(config=RETINANET, opts=opts, device="cpu", **fields)
+    folder.mkdir()
+    result = run(recipe, folder)
+    assert result["artifacts"]["picture_1"] == "pictures/picture_1.jpg"
+    files = {"FP": folder / result["artifacts"]["detections"]}
+    found = rescore(recipe, files, identity=identity(recipe))
+    said, again = ({m["metric"]: m["value"] for m in p} for p in (result["measurements"], found))
+    return recipe, files, said, again
+
+
+def test_a_set_that_detectron2_evaluates_as_cocos(seeded, tmp_path):
+    boxes = [(x, y, 6, 6) for x in (8, 18, 28) for y in (5, 13, 21)]
+    objects = [(image, category, box) for image in (7, 3) for category in (1, 5) for box in boxes]
+    entries = [annotation(number, *found) for number, found in enumerate(objects, 1)]
+    for part in ("train", "val"):
+        write_coco(tmp_path / "herd", part, coco_content(entries))
+    fields = {"checkpoint": seeded, "data_root": str(tmp_path)}
+    *_, said, again = run_and_rescore("coco:herd/test", 2, tmp_path / "run", **fields)
+    assert said["AP50"] > 0
+    assert again == pytest.approx(said, abs=1e-9)
+
+
+def test_a_voc_set_of_detectron2s(voc, seeded, tmp_path):
+    """Its annotations are in the job's identity, and its detections score the same again."""
+    from detection.rescoring import rescore
+
+    fields = {"checkpoint": seeded}
+    recipe, files, said, again = run_and_rescore("cows", 1, tmp_path / "run", **fields)
+    assert said["AP50_voc07"] > 0
+    assert {metric: again[metric] for metric in said} == pytest.approx(said, abs=1e-9)
+
+    facts = identity(recipe)
+    file = voc / "Annotations" / "b.xml"
+    file.write_text(file.read_text().replace("<xmin>9<", "<xmin>8<"))
+    os.utime(file, ns=(0, 0))  # however fast this was
+    assert identity(recipe)["split_sha256"] != facts["split_sha256"]
+    with pytest.raises(ValueError, match="not those that the job was trained and scored on"):
+        rescore(recipe, files, identity=facts)
 
 
 def test_a_job_is_named_by_what_its_configuration_says(tmp_path):

@@ -53,6 +53,7 @@ def test_a_start_from_a_detector_is_checked(detector, tmp_path):
         "precision": "FP",
         "backbone": {"method": "SSQL", "architecture": "resnet10_slim", "sha256": "a" * 64},
         "normalization": [[0.5] * 3, [0.25] * 3],
+        "recipe": {"fpn_relu": False},
     }
     path = tmp_path / "detector.pth"
     save_detector(path, detector, meta)
@@ -60,6 +61,8 @@ def test_a_start_from_a_detector_is_checked(detector, tmp_path):
     assert start.backbone["method"] == "SSQL" and start.normalization[0] == (0.5,) * 3
     with pytest.raises(ValueError, match=r"from backbone aaaaaaaaaaaa.*given is bbbbbbbbbbbb"):
         start_from_detector(path, engine="torchvision", backbone_sha256="b" * 64)
+    with pytest.raises(ValueError, match="trained with fpn_relu false, but true is asked for"):
+        start_from_detector(path, engine="torchvision", fpn_relu=True)
     save_detector(path, detector, {**meta, "precision": "4w4a"})
     with pytest.raises(ValueError, match="starts from a full-precision one"):
         start_from_detector(path, engine="torchvision")
