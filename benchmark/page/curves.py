@@ -16,7 +16,7 @@ _BIDI = dict.fromkeys([*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200E, 0
 def make_figures(boards: list[Board]) -> list[dict[str, Any]]:
     """Return, for every classification board and metric, its title, axis and traces.
 
-    A checkpoint keeps its colour, dash and symbol in all of them. Texts that plotly draws are plain:
+    A checkpoint, trained one way, keeps its colour, dash and symbol in all of them. Texts that plotly draws are plain:
     its own mark-up, and characters that reverse the reading direction, are taken out of names.
     """
     boards = [board for board in boards if board.facts["task"] == "classification"]
@@ -46,8 +46,15 @@ def plain(text: str) -> str:
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
-def _key(line: Line) -> tuple[str, str, str]:
-    return tuple(line.subject[column] for column in ("checkpoint", "method", "architecture"))
+def _key(line: Line) -> tuple[str, ...]:
+    columns = ("checkpoint", "method", "architecture", "training")
+    return tuple(line.subject[column] for column in columns)
+
+
+def _name(line: Line) -> str:
+    """Return the checkpoint, and how it was trained at low precision if that is what is compared."""
+    checkpoint, training = line.subject["checkpoint"], line.subject["training"]
+    return checkpoint if training == "-" else f"{checkpoint}, {training}"
 
 
 def _trace(line: Line, precisions: list[str], metric: str, index: int) -> dict[str, Any]:
@@ -56,7 +63,7 @@ def _trace(line: Line, precisions: list[str], metric: str, index: int) -> dict[s
     return {
         "type": "scatter",
         "mode": "lines+markers",
-        "name": plain(line.subject["checkpoint"]),
+        "name": plain(_name(line)),
         "x": [precision for precision, _ in cells],
         "y": [round(cell.value, 4) for _, cell in cells],
         "error_y": {
@@ -69,7 +76,7 @@ def _trace(line: Line, precisions: list[str], metric: str, index: int) -> dict[s
         "hovertemplate": "%{y:.1f}%{customdata}",
         "line": {"dash": _DASHES[index // COLOURS % len(_DASHES)], "width": 2},
         "marker": {"symbol": _SYMBOLS[index % len(_SYMBOLS)], "size": 7},
-        "meta": {"colour": index % COLOURS, "label": line.subject["checkpoint"]},
+        "meta": {"colour": index % COLOURS, "label": _name(line)},
     }
 
 

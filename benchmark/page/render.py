@@ -21,6 +21,7 @@ _HERE = Path(__file__).parent
 _ROW_FACETS = {
     "dataset": "Data set",
     "protocol": "Protocol",
+    "training": "Training",
     "metric": "Metric",
     "method": "Method",
     "architecture": "Architecture",

@@ -48,6 +48,28 @@ def test_the_board_has_a_line_a_checkpoint_data_set_and_protocol(page):
     assert {len(cells) for cells in rows} == {len(header)}
 
 
+def test_ways_to_train_at_low_precision_can_be_told_apart(tmp_path):
+    ways = {"sgd": ("lsq", [93.0, 93.5]), "sgdt": ("tr", [90.0, 91.0])}
+    rows = [
+        one
+        for training, (policy, values) in ways.items()
+        for one in seeds(
+            values,
+            protocol="qat",
+            training=training,
+            policy=policy,
+            policy_fingerprint=POLICY[policy],
+        )
+    ]
+    built = Page(build_page(tmp_path, pd.DataFrame(rows)))
+    header, *lines = built.tables["board"]
+    assert [line[header.index("Training")] for line in lines] == ["sgd", "sgdt"]
+    assert len({line[header.index("Group")] for line in lines}) == 1  # they are compared
+    (figure,) = _figures(built)
+    assert [trace["name"] for trace in figure["traces"]] == ["ssql-r10, sgd", "ssql-r10, sgdt"]
+    assert len({trace["meta"]["colour"] for trace in figure["traces"]}) == 2
+
+
 def test_a_cell_says_mean_spread_rank_and_drop(tmp_path):
     rows = seeds([93.0, 93.5, 94.0], precision="FP") + seeds([90.0, 91.0, 92.0])
     rows += seeds([50.0, 51.0, 52.0], checkpoint="bad")
