@@ -1,17 +1,16 @@
 """Learning from a full-precision teacher's predictions."""
 
 import logging
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from backbones import load_backbone
 from backbones.frames import average_frames
+from quant.adaptive.joint import distillation
 from transfer.classifier_files import stored_classifier
-from transfer.objectives import Tally
+from transfer.objectives import CrossEntropy
 from transfer.training import Network
 
 if TYPE_CHECKING:
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 _logger = logging.getLogger(__name__)
 
 
-class Distilled:
+class Distilled(CrossEntropy):
     """w T^2 KL(teacher || student) + (1 - w) cross-entropy, of softmaxes at temperature T.
 
     With w = T = 1 it is ReActNet's distributional loss (Liu et al. 2020, Eq. 5) less the teacher's
@@ -29,35 +28,22 @@ class Distilled:
     """
 
     def __init__(self, teacher: nn.Module, section: "Distillation") -> None:
+        super().__init__()
         self.teacher = teacher
         self.temperature, self.weight = section.temperature, section.weight
-        self.tally = Tally()
 
-    def __call__(
-        self,
-        network: nn.Module,
-        x: Tensor,
-        y: Tensor,
-        *,
-        step: int,
-        total_steps: int,
-        backward: Callable[[Tensor], None],
-    ) -> Tensor:
+    def loss(self, logits: Tensor, x: Tensor, y: Tensor) -> Tensor:
         with torch.no_grad():
             taught = self.teacher(x).float()
-        logits = network(x).float()
         loss = self.weight * divergence(taught, logits, self.temperature)
         if self.weight < 1:
-            loss = loss + (1 - self.weight) * F.cross_entropy(logits, y)
-        backward(loss)
-        self.tally.add(logits, y)
-        return loss.detach()
+            loss = loss + (1 - self.weight) * super().loss(logits, x, y)
+        return loss
 
 
 def divergence(taught: Tensor, logits: Tensor, temperature: float = 1.0) -> Tensor:
     """Return T^2 KL(softmax(taught / T) || softmax(logits / T)), mean over a batch (B, C)."""
-    p, q = (F.log_softmax(z / temperature, dim=1) for z in (taught, logits))
-    return temperature**2 * F.kl_div(q, p, log_target=True, reduction="batchmean")
+    return temperature**2 * distillation(logits / temperature, taught / temperature)
 
 
 def load_teacher(

@@ -59,7 +59,7 @@ def qat(
     start = starting_network(
         backbone, train, recipe=recipe, workspace=workspace, device=device, val=val
     )
-    objective: CrossEntropy | Distilled = CrossEntropy()
+    objective = CrossEntropy()
     details: dict[str, Any] = {"start": start.details, "final_loss": {}}
     if recipe.distillation is not None:
         teacher, details["teacher"] = load_teacher(
