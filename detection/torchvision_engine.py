@@ -141,7 +141,8 @@ def fit(
         with mixed, reuse_weights(detector):  # the heads run once a level
             losses = detector(*batch)
         total = sum(losses.values())
-        values = {_LOSSES[name]: loss.item() for name, loss in losses.items()}
+        found = torch.stack(list(losses.values())).tolist()  # one reading of the device
+        values = {_LOSSES[name]: value for name, value in zip(losses, found, strict=True)}
         try:
             check_finite(values, iteration)
         except FloatingPointError as error:
