@@ -33,7 +33,11 @@ BOARD = (
     "engine",
     "board_policy",
 )
-MEASURED = "measured"
+# Where a number comes from: a job that ran here; another's, scored again from its predictions; another's
+# word for it. Published numbers are `reported`.
+MEASURED, VERIFIED, SELF_REPORTED = "measured", "verified", "self-reported"
+OWN = (MEASURED, VERIFIED, SELF_REPORTED)  # of result files, not of papers
+RANKED = (MEASURED, VERIFIED)
 RANKED_TASKS = ("classification", "detection")
 UNRANKED_SPLITS = ("train", "val")
 ORIGIN = ("source", "paper", "table", "notes", "printed")  # all but the first of published numbers
@@ -90,9 +94,9 @@ def normalize(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def rankable(folded: pd.DataFrame) -> pd.Series:
-    """Which rows are measured, on a split that may be ranked, in a task that is."""
+    """Which rows are measured or verified, on a split that may be ranked, in a task that is."""
     return (
-        (folded["source"] == MEASURED)
+        folded["source"].isin(RANKED)
         & (folded["status"] == "completed")
         & folded["task"].isin(RANKED_TASKS)
         & ~folded["split"].isin(UNRANKED_SPLITS)

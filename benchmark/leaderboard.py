@@ -4,10 +4,8 @@ A pure function of the result files and of which published numbers are shown: no
 so that deleting the folder and building it again gives the same bytes.
 """
 
-import json
 import logging
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -17,33 +15,13 @@ from benchmark.exports import to_csv, to_latex, to_markdown
 from benchmark.files import write_text
 from benchmark.folding import fold_seeds
 from benchmark.page import render
+from benchmark.planned import Selection, remembered
 from benchmark.reference import reported_rows
 from benchmark.results import load_frame
 
 FORMATS = ("csv", "md", "tex")
-_SUITE = "suite-"  # a file beside the jobs' folders for each suite that ran
 
 _logger = logging.getLogger(__name__)
-
-
-Selection = Mapping[str, str | Sequence[str]]
-
-
-def remember(runs_dir: Path, suite: str, reported: Sequence[Selection]) -> None:
-    """Keep beside the results which published numbers a suite shows, so that a rebuild shows them."""
-    name = re.sub(r"[^A-Za-z0-9_.-]", "_", suite)
-    text = json.dumps({"reported": list(reported)}, sort_keys=True, indent=2)
-    write_text(Path(runs_dir) / f"{_SUITE}{name}.json", text + "\n")
-
-
-def remembered(runs_dir: Path) -> list[Selection]:
-    """Return the selections of every suite that ran in this folder, each once."""
-    found: list[Selection] = []
-    for path in sorted(Path(runs_dir).glob(f"{_SUITE}*.json")):
-        for selection in json.loads(path.read_text(encoding="utf-8"))["reported"]:
-            if selection not in found:
-                found.append(selection)
-    return found
 
 
 def build(runs_dir: Path, *, reported: Sequence[Selection] | None = None) -> Path:

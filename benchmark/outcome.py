@@ -4,6 +4,7 @@ import importlib.metadata
 import math
 import platform
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,7 @@ def completed(
         status="completed",
         checkpoint=CheckpointFacts(**{**_planned_checkpoint(job), **known}),
         measurements=tuple(returned["measurements"]),
+        costs=dict(returned.get("costs") or {}),
         artifacts=artifacts,
         artifact_sha256={name: file_sha256(folder / path) for name, path in artifacts.items()},
         details=dict(returned.get("details") or {}),
@@ -112,6 +114,7 @@ def _result(job: Job, inputs: Mapping[str, Path], **facts: Any) -> Result:
         "identity": dict(job.identity),
         "checkpoint": CheckpointFacts(**_planned_checkpoint(job)),
         "versions": versions(),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     return Result.model_validate({**fields, **facts})
 

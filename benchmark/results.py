@@ -4,8 +4,9 @@
     runs/<job id>/...             what the job left: recipe.yaml, log.txt, metrics.jsonl, checkpoints
 
 A result is written to a temporary name, synced, renamed, and its folder synced, so that no reader
-sees half of one. A file that does not parse, or that another version wrote, is reported and counts
-as absent: the job runs again. Everything shown anywhere is computed from these files.
+sees half of one. A file of an older layout is read as what it would be in this one; a file that does
+not parse, or of a layout unknown here, is reported and counts as absent: the job runs again.
+Everything shown anywhere is computed from these files.
 """
 
 import json
@@ -23,14 +24,16 @@ if TYPE_CHECKING:
     import pandas as pd
 
 RESULT = "result.json"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 COLUMNS = (
     *("job_id", "status", "reason", "checkpoint", "method", "architecture", "task", "dataset"),
     *("protocol", "precision", "metric", "value", "unit", "n", "split", "seed", "engine"),
     *("policy", "policy_fingerprint", "split_sha256", "protocol_version", "image_size", "source"),
 )
-# Columns of measured rows alone: how a backbone became a detector, or "-"; error over test images.
-TRAINING, STDERR = "training", "stderr"
+# Columns of measured rows alone: how a backbone became a detector, or "-"; error and 95 % interval
+# over test images; what the quantized backbone would store and compute on integer hardware.
+TRAINING, STDERR, LOW, HIGH = "training", "stderr", "image_low", "image_high"
+WEIGHT_BYTES, BIT_OPERATIONS = "weight_bytes", "bit_operations"
 ZERO_SHOT = "zero_shot"  # whether the network was trained at other bit-widths only
 # Where a job without numbers is shown: its task, and the metric of its cell.
 _TASKS = {"transfer": "classification"}
@@ -58,8 +61,22 @@ class Measurement(_Schema):
     stderr: FiniteFloat | None = Field(
         None, ge=0, description="Standard error over these images, in `unit`; null: not known."
     )
+    low: FiniteFloat | None = Field(
+        None,
+        description="Lower end of the 95 % bootstrap interval over these images; null: unknown.",
+    )
+    high: FiniteFloat | None = Field(None, description="Upper end of that interval.")
     precision: str = Field(description="Bit-widths it was measured at, such as 4w4a or FP.")
     split: str = Field(description="Part of the data set it was measured on.")
+
+
+class Cost(_Schema):
+    """What a network would take at one precision on integer hardware; here it is only simulated."""
+
+    weight_bytes: int = Field(ge=0, description="Bytes of the backbone's parameters, codes packed.")
+    bit_operations: int = Field(
+        ge=0, description="Sum over its layers of MACs x weight bits x activation bits, one image."
+    )
 
 
 class InputRecord(_Schema):
@@ -82,7 +99,7 @@ class CheckpointFacts(_Schema):
 class Result(_Schema):
     """What became of one job."""
 
-    schema_version: Literal[1] = Field(description="Version of this layout.")
+    schema_version: Literal[2] = Field(description="Version of this layout.")
     job_id: str = Field(description="Content hash that names the job and its folder.")
     question: str = Field(description="Hash of recipe and checkpoint name, without file contents.")
     stage: str = Field(description="The package that did the work.")
@@ -91,6 +108,9 @@ class Result(_Schema):
     reason: str | None = Field(None, description="Why it failed or was skipped; null if completed.")
     measurements: tuple[Measurement, ...] = Field((), description="The numbers; none if it failed.")
     precisions: tuple[str, ...] = Field(description="Bit-widths that were planned.")
+    costs: dict[str, Cost] = Field(
+        {}, description="Cost of the backbone by precision, where counted."
+    )
     recipe: dict[str, Any] = Field(description="The whole recipe, every default written out.")
     inputs: dict[str, InputRecord] = Field(description="The files it read, by recipe field.")
     identity: dict[str, Any] = Field(description="The stage's facts that say what it compares to.")
@@ -104,6 +124,17 @@ class Result(_Schema):
     seconds: float | None = Field(None, description="Time from start to end, in s.")
     peak_memory_mb: float | None = Field(None, description="Largest resident memory, in MiB.")
     peak_gpu_memory_mb: float | None = Field(None, description="Largest allocation, in MiB.")
+    finished: str | None = Field(
+        None, description="When it ended, UTC, ISO 8601; null: not recorded."
+    )
+
+
+def _from_1(old: dict[str, Any]) -> dict[str, Any]:
+    """Version 2 added `low` and `high` of measurements, `costs` and `finished`: all may be absent."""
+    return old | {"schema_version": 2}
+
+
+_MIGRATIONS = {1: _from_1}  # from a version to the next
 
 
 def write_result(folder: Path, result: Result) -> None:
@@ -121,11 +152,7 @@ def read_result(folder: Path) -> Result | None:
     except (OSError, UnicodeDecodeError) as error:
         return _untrusted(path, str(error))
     try:
-        mapping = json.loads(text)
-        version = mapping["schema_version"]
-        if version != SCHEMA_VERSION:
-            return _untrusted(path, f"its schema_version is {version!r}, not {SCHEMA_VERSION}")
-        result = Result.model_validate_json(text)
+        result = Result.model_validate(migrate(json.loads(text)))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         return _untrusted(path, f"{'.'.join(map(str, first['loc']))}: {first['msg']}")
@@ -134,6 +161,23 @@ def read_result(folder: Path) -> Result | None:
     if result.job_id != folder.name:
         return _untrusted(path, f"it is the result of job {result.job_id}")
     return result
+
+
+def migrate(mapping: dict[str, Any]) -> dict[str, Any]:
+    """Return a result file's content as the present layout has it.
+
+    Raises:
+        ValueError: its version is none that was ever written, or a later one.
+    """
+    version = mapping["schema_version"]
+    while version in _MIGRATIONS:
+        mapping = _MIGRATIONS[version](mapping)
+        version = mapping["schema_version"]
+    if version != SCHEMA_VERSION:
+        raise ValueError(
+            f"its schema_version is {version!r}, and this version reads 1 to {SCHEMA_VERSION}"
+        )
+    return mapping
 
 
 def find_results(runs_dir: Path) -> Iterator[Result]:
@@ -158,10 +202,10 @@ def load_frame(runs_dir: Path) -> "pd.DataFrame":
     results = [r for r in results if r.status == "completed" or r.question not in answered]
     names = _names(results)
     rows = [row for result in results for row in _rows(result, names[result.job_id])]
-    frame = pd.DataFrame(rows, columns=[*COLUMNS, TRAINING, STDERR, ZERO_SHOT])
-    return frame.astype(
-        {"value": float, STDERR: float, "n": "Int64", "seed": "Int64", "image_size": "Int64"}
-    )
+    numbers = (STDERR, LOW, HIGH, WEIGHT_BYTES, BIT_OPERATIONS)
+    frame = pd.DataFrame(rows, columns=[*COLUMNS, TRAINING, *numbers, ZERO_SHOT])
+    floats = dict.fromkeys(("value", *numbers), float)
+    return frame.astype(floats | {"n": "Int64", "seed": "Int64", "image_size": "Int64"})
 
 
 def _rows(result: Result, name: str) -> Iterator[dict[str, Any]]:
@@ -187,8 +231,11 @@ def _rows(result: Result, name: str) -> Iterator[dict[str, Any]]:
         shared[key] = str(facts.get(key) or "-")
     untrained = _untrained(result)
     for measurement in result.measurements:
-        zero_shot = {ZERO_SHOT: measurement.precision in untrained}
-        yield {**shared, **measurement.model_dump(), **zero_shot}
+        found = measurement.model_dump()
+        found |= {LOW: found.pop("low"), HIGH: found.pop("high")}
+        cost = result.costs.get(measurement.precision)
+        found |= cost.model_dump() if cost else {}
+        yield {**shared, **found, ZERO_SHOT: measurement.precision in untrained}
     if result.status != "completed":
         main, unit = _MAIN_METRIC.get(task, ("-", "-"))
         for metric in result.recipe.get("metrics") or [main]:

@@ -48,11 +48,10 @@ def start_from_backbone(checkpoint: str, architecture: str | None = None) -> Sta
     """Load a backbone file; a tensor of the backbone that the file lacks is refused."""
     network, report = load_backbone(checkpoint, architecture)
     pretraining = report.meta.get("data")
-    constants = normalization(pretraining) if pretraining in list_datasets() else IMAGENET
     return Start(
         network=network,
         state=None,
-        normalization=constants,
+        normalization=_constants(network, pretraining),
         backbone={
             "method": report.meta.get("method", "-"),
             "architecture": report.architecture,
@@ -66,6 +65,15 @@ def start_from_backbone(checkpoint: str, architecture: str | None = None) -> Sta
             "total": report.total,
         },
     )
+
+
+def _constants(network: nn.Module, pretraining: str | None) -> tuple[tuple[float, ...], ...]:
+    """Return mean and std of the images a network was trained on: of the set its file names, if it is
+    one of ours, else those timm publishes with the network."""
+    if pretraining in list_datasets():
+        return normalization(pretraining)
+    config = getattr(network, "default_cfg", None) or {}
+    return (tuple(config.get("mean", IMAGENET[0])), tuple(config.get("std", IMAGENET[1])))
 
 
 def start_from_random(architecture: str | None) -> Start:

@@ -23,11 +23,12 @@ from benchmark import reporting
 from benchmark.executors import EXECUTORS, StoppedError, get_executor
 from benchmark.job import Job
 from benchmark.messages import RecipeError, did_you_mean
+from benchmark.planned import remember
 from benchmark.preview import preview
 from benchmark.recipe import STAGES
 from benchmark.results import Result
 from benchmark.schedule import Schedule
-from benchmark.sweep import Plan, plan
+from benchmark.sweep import plan
 
 ALL_DONE, USAGE, SOME_FAILED = 0, 1, 2
 EXAMPLES = """\
@@ -136,10 +137,11 @@ def main(arguments: list[str] | None = None) -> int:
             rows = preview(schedule, overwrite=args.overwrite)
             print(reporting.describe_preview(rows, args.workers or 1))
             return ALL_DONE
+        remember(args.runs_dir, whole)
         _run(schedule, args)
         if failures := reporting.describe_failures(schedule):
             print(failures)
-        print(f"Leaderboard: {_build_board(args.runs_dir, whole)}")
+        print(f"Leaderboard: {_build_board(args.runs_dir)}")
     except RecipeError as error:
         print(error, file=sys.stderr)
         return USAGE
@@ -193,11 +195,10 @@ def _progress(total: int) -> Iterator[Callable[[int], None]]:
             yield advance
 
 
-def _build_board(runs_dir: Path, whole: Plan) -> Path:
+def _build_board(runs_dir: Path) -> Path:
     # here: only a run that ends needs pandas and jinja2
-    from benchmark.leaderboard import build, remember
+    from benchmark.leaderboard import build
 
-    remember(runs_dir, whole.name, whole.reported)
     return build(runs_dir)
 
 

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from benchmark import leaderboard
+from benchmark.planned import remember
 from benchmark.results import Result, write_result
+from benchmark.sweep import Plan
 from tests.benchmark.board_frames import POLICY, SPLITS, make_frame
 
 FILES = ["index.html", "results.csv", "results.md", "results.tex"]
@@ -23,7 +25,7 @@ def _write(runs, job_id, name, values, *, seed=0, status="completed", reason=Non
     ]
     result = Result.model_validate(
         {
-            "schema_version": 1,
+            "schema_version": 2,
             "job_id": job_id,
             "question": f"question {job_id}",
             "stage": "transfer",
@@ -146,8 +148,8 @@ def test_command_build_prints_the_page(main, runs, capsys):
 
 
 def test_a_rebuild_shows_the_published_numbers_of_the_suites_that_ran(main, runs):
-    leaderboard.remember(runs, "one/suite", [{"paper": "SSQL", "table": "Table 12"}])
-    leaderboard.remember(runs, "another", [])
+    remember(runs, Plan("one/suite", {}, ({"paper": "SSQL", "table": "Table 12"},)))
+    remember(runs, Plan("another", {}))
     csv = leaderboard.build(runs).parent / "results.csv"
     before = csv.read_bytes()
     assert b"Table 12" in before

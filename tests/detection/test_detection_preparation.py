@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from backbones import save_backbone
+from backbones import create_backbone, save_backbone
 from data import normalization
 from detection.engines import get_engine
 from detection.files import save_detector
@@ -37,6 +37,13 @@ def test_a_backbone_brings_its_weights_and_its_normalization(detector, backbone_
     assert all(torch.equal(loaded[k], v) for k, v in start.network.state_dict().items())
     save_backbone(tmp_path / "foreign.pth", start.network, {"method": "x", "data": "elsewhere"})
     assert start_from_backbone(tmp_path / "foreign.pth").normalization == IMAGENET
+
+
+def test_a_network_brings_the_normalization_that_timm_publishes_with_it(tmp_path):
+    network = create_backbone("tf_efficientnet_lite0")
+    torch.save(network.state_dict(), tmp_path / "lite.pth")
+    start = start_from_backbone(tmp_path / "lite.pth", "tf_efficientnet_lite0")
+    assert start.normalization == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 
 def test_a_backbone_with_a_tensor_missing_is_refused(backbone_file, tmp_path):
