@@ -42,7 +42,7 @@ class Solver:
         weight_decay_norm: decay of normalization parameters.
         scale_lr_factor: learning rate of quantizer scales over `lr`.
         iterations: length of the training.
-        warmup_iterations, warmup_factor: linear warm-up from `warmup_factor * lr`.
+        warmup_iterations, warmup_factor: linear warm-up from `warmup_factor * lr`; see `lr_factor`.
         schedule: "cosine" falls to 0; "step" multiplies by `lr_factor` at each of `milestones`.
         lambda_: λ of the initial target rate R_0 = λ sqrt(weight bits).
         weight_bits: b_w of that formula.
@@ -150,9 +150,12 @@ def _clipper(solver: Solver) -> Callable[[list[Tensor]], None]:
 def lr_factor(iteration: int, solver: Solver) -> float:
     """Return the learning rate over `lr`: cosine or steps, the first part replaced by a line.
 
-    The line runs from `warmup_factor` to where the schedule is when the warm-up ends.
+    The line runs from `warmup_factor` to where the schedule is when the warm-up ends. A warm-up as long
+    as the training takes half of it: cosine has fallen to 0 where the line would end.
     """
-    warmup = min(solver.warmup_iterations, solver.iterations)
+    warmup = solver.warmup_iterations
+    if warmup >= solver.iterations:
+        warmup = solver.iterations // 2
     if iteration >= warmup:
         return _schedule(iteration, solver)
     end = _schedule(warmup, solver)

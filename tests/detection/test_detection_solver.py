@@ -119,6 +119,13 @@ def test_the_rate_is_a_line_and_then_a_cosine():
     assert lr_factor(100, solver) == pytest.approx(0.0)
 
 
+def test_a_warm_up_longer_than_the_training_takes_half_of_it():
+    solver = Solver("sgd", lr=1.0, iterations=20, warmup_iterations=1000)
+    assert (
+        max(lr_factor(i, solver) for i in range(20)) == lr_factor(10, solver) == pytest.approx(0.5)
+    )
+
+
 def test_the_scheduler_keeps_the_groups_ratios(quantized):
     optimizer = build_optimizer(quantized, SOLVER)
     scheduler = build_scheduler(optimizer, SOLVER)
