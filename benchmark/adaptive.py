@@ -68,7 +68,10 @@ def make_adaptive(folded: pd.DataFrame) -> list[AdaptiveRow]:
 
     Empty where nothing adaptive was measured: published numbers have their own table.
     """
-    boards = [b for b in make_boards(folded) if b.facts["protocol"].startswith(_PREFIX)]
+    # The boards of these protocols and what may stand on them; other boards cost time and are not used.
+    adaptive = folded["protocol"].str.startswith(_PREFIX) | (folded["status"] != "completed")
+    boards = make_boards(folded[adaptive])
+    boards = [board for board in boards if board.facts["protocol"].startswith(_PREFIX)]
     if not boards:
         return []
     references = {
@@ -174,7 +177,7 @@ def _row(
     else:
         delta = _delta(cells, {p: c for (p, of), c in reference.cells.items() if of == metric})
     return AdaptiveRow(
-        checkpoint=line.subject["checkpoint"],
+        checkpoint=line.name,
         architecture=line.subject["architecture"],
         dataset=board.facts["dataset"],
         method=f"{name} ({others})" if others else name,

@@ -14,14 +14,21 @@ Validation numbers are kept but not ranked: hyper-parameters may have been chose
 numbers are never ranked: nothing shows that they answer the same question.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
 from quant import Precision
 
 # Who or what was measured. `method` made the backbone (SSQL); `training` made a detector, or a low-bit
-# network, of it (lsq, sgdt).
-SUBJECT = ("checkpoint", "method", "architecture", "training", "policy", "policy_fingerprint")
+# network, of it (lsq, sgdt). With the source, so that what was measured here is never averaged with what
+# was sent.
+SUBJECT = (
+    *("checkpoint", "method", "architecture", "training", "policy", "policy_fingerprint"),
+    "source",
+)
 BOARD = (
     "task",
     "dataset",
@@ -40,7 +47,7 @@ OWN = (MEASURED, VERIFIED, SELF_REPORTED)  # of result files, not of papers
 RANKED = (MEASURED, VERIFIED)
 RANKED_TASKS = ("classification", "detection")
 UNRANKED_SPLITS = ("train", "val")
-ORIGIN = ("source", "paper", "table", "notes", "printed")  # all but the first of published numbers
+PUBLISHED = ("paper", "table", "notes", "printed")  # columns that only published numbers fill
 
 _TEXT = (
     *SUBJECT,
@@ -48,8 +55,9 @@ _TEXT = (
     "precision",
     "metric",
     "unit",
-    *ORIGIN,
+    *PUBLISHED,
 )
+_NUMBERS = ("value", "stderr", "image_low", "image_high")
 
 
 def protocol_rank(protocol: str) -> tuple[bool, str]:
@@ -74,18 +82,22 @@ def precision_rank(precision: str) -> tuple[int, int, str]:
 def normalize(frame: pd.DataFrame) -> pd.DataFrame:
     """Return a results frame whose labels are all text ("-" when absent) plus `board_policy`."""
     frame = frame.reset_index(drop=True).copy()
-    for column in _TEXT:
-        absent = "" if column == "notes" else "-"
-        values = frame[column] if column in frame else [None] * len(frame)
-        frame[column] = pd.Series([_text(value, absent) for value in values], dtype=object)
-    frame["precision"] = [_precision(text) for text in frame["precision"]]
-    frame["reason"] = pd.Series([_text(value, "") for value in frame["reason"]], dtype=object)
-    frame["stderr"] = frame["stderr"].astype(float) if "stderr" in frame else np.nan
-    found = frame["zero_shot"] if "zero_shot" in frame else [False] * len(frame)
-    frame["zero_shot"] = [bool(value == 1) for value in found]  # absent: False
+    absent = dict.fromkeys(_TEXT, "-") | {"notes": "", "reason": ""}
+    for column, blank in absent.items():
+        if column in frame:
+            text = each(frame[column], _text, absent=blank)
+            frame[column] = text.where(text != "", blank)
+        else:
+            frame[column] = pd.Series(blank, index=frame.index, dtype=object)
+    frame["status"] = frame["status"].astype(object)
+    frame["precision"] = each(frame["precision"], _precision)
+    for column in _NUMBERS:
+        frame[column] = frame[column].astype(float) if column in frame else np.nan
+    zero_shot = frame["zero_shot"] == 1 if "zero_shot" in frame else False
+    frame["zero_shot"] = pd.Series(zero_shot, index=frame.index).fillna(False).astype(bool)
     trained = (frame["task"] == "detection") | frame["protocol"].str.match(r"qat(-|$)")
     frame["board_policy"] = frame["policy_fingerprint"].mask(trained, "-")
-    unusable = (frame["status"] == "completed") & ~np.isfinite(frame["value"].astype(float))
+    unusable = (frame["status"] == "completed") & ~np.isfinite(frame["value"])
     frame.loc[unusable, ["status", "reason"]] = [
         "failed",
         "the value measured is not a finite number",
@@ -93,22 +105,34 @@ def normalize(frame: pd.DataFrame) -> pd.DataFrame:
     return frame
 
 
+def each(
+    values: pd.Series, function: Callable[[Any], str], *, absent: str | None = None
+) -> pd.Series:
+    """Apply a function to a column, once to each different value; what is missing becomes `absent`."""
+    codes, found = pd.factorize(values)
+    results = np.array([*map(function, found), absent], dtype=object)
+    return pd.Series(results[codes], index=values.index, dtype=object)  # -1, missing, is the last
+
+
 def rankable(folded: pd.DataFrame) -> pd.Series:
     """Which rows are measured or verified, on a split that may be ranked, in a task that is."""
+    return shown(folded) & folded["source"].isin(RANKED)
+
+
+def shown(folded: pd.DataFrame) -> pd.Series:
+    """Which rows stand on a board: those that may be ranked, and with them the self-reported."""
     return (
-        folded["source"].isin(RANKED)
+        folded["source"].isin(OWN)
         & (folded["status"] == "completed")
         & folded["task"].isin(RANKED_TASKS)
         & ~folded["split"].isin(UNRANKED_SPLITS)
     )
 
 
-def _text(value: object, absent: str) -> str:
-    if value is None or (isinstance(value, float) and np.isnan(value)) or value is pd.NA:
-        return absent
+def _text(value: Any) -> str:
     if isinstance(value, (float, np.floating)) and float(value).is_integer():
         value = int(value)  # a column that also holds missing values reads integers as floats
-    return " ".join(str(value).split()) or absent
+    return " ".join(str(value).split())
 
 
 def _precision(text: str) -> str:

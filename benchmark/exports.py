@@ -3,17 +3,29 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import pandas as pd
 
 from benchmark import adaptive
-from benchmark.boards import Board, Cell, Line, make_boards, make_reported, missing_jobs
-from benchmark.comparability import precision_rank
-from benchmark.wording import NOTE, NOTHING, ZERO_SHOT, metric_name, number, title
+from benchmark.boards import Board, Cell, Line, make_reported, missing_jobs
+from benchmark.comparability import MEASURED, precision_rank
+from benchmark.wording import NOTE, NOTHING, SENT, ZERO_SHOT, metric_name, number, title
 
 CSV_COLUMNS = (
     *("checkpoint", "method", "architecture", "task", "dataset", "protocol", "training"),
     *("precision", "metric", "value", "sd", "n_seeds", "engine", "policy", "source", "status"),
-    *("ci_low", "ci_high", "stderr", "unit", "n", "split", "group", "rank", "policy_fingerprint"),
+    *(
+        "ci_low",
+        "ci_high",
+        "interval",
+        "stderr",
+        "unit",
+        "n",
+        "split",
+        "group",
+        "rank",
+        "policy_fingerprint",
+    ),
     *("split_sha256", "protocol_version", "image_size", "reason", "paper", "table", "notes"),
     "zero_shot",
 )
@@ -34,14 +46,14 @@ def to_csv(folded: pd.DataFrame) -> str:
     """Return every folded row, numbers with four digits after the point, empty where unknown."""
     frame = folded.rename(columns={"low": "ci_low", "high": "ci_high"})[list(CSV_COLUMNS)].copy()
     for column in ("n_seeds", "n", "rank"):
-        frame[column] = [str(int(value)) if value else "" for value in frame[column]]
-    frame["zero_shot"] = ["yes" if value else "" for value in frame["zero_shot"]]
+        frame[column] = frame[column].astype(object).where(frame[column] > 0, "")
+    frame["zero_shot"] = np.where(frame["zero_shot"], "yes", "")
     return frame.to_csv(index=False, float_format="%.4f", lineterminator="\n")
 
 
-def to_markdown(frame: pd.DataFrame, folded: pd.DataFrame) -> str:
+def to_markdown(frame: pd.DataFrame, folded: pd.DataFrame, boards: Sequence[Board]) -> str:
     """Return the boards, what is missing and the published numbers as GitHub-flavoured Markdown."""
-    tables, reported = _tables(folded)
+    tables, reported = _tables(folded, boards)
     parts = ["# lowbit-bench leaderboard", NOTE if tables else NOTHING]
     parts += [_markdown(table) for table in tables]
     if missing := missing_jobs(frame):
@@ -53,9 +65,9 @@ def to_markdown(frame: pd.DataFrame, folded: pd.DataFrame) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def to_latex(folded: pd.DataFrame) -> str:
+def to_latex(folded: pd.DataFrame, boards: Sequence[Board]) -> str:
     """Return the boards and the published numbers as tables for the booktabs package."""
-    tables, reported = _tables(folded)
+    tables, reported = _tables(folded, boards)
     head = "% \\usepackage{booktabs}\n% " + _latex_text(NOTE)
     if not tables:
         head += f"\n% {NOTHING}"
@@ -63,9 +75,9 @@ def to_latex(folded: pd.DataFrame) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _tables(folded: pd.DataFrame) -> tuple[list[Table], Table | None]:
+def _tables(folded: pd.DataFrame, boards: Sequence[Board]) -> tuple[list[Table], Table | None]:
     tables: list[Table] = []
-    for board in make_boards(folded):
+    for board in boards:
         if board.facts["task"] == "detection":
             tables.append(_detection(board))
         else:
@@ -79,18 +91,20 @@ def _tables(folded: pd.DataFrame) -> tuple[list[Table], Table | None]:
 def _classification(board: Board, metric: str) -> Table:
     labels = ["checkpoint", "method", "architecture"]
     rows = [
-        [line.subject[x] for x in labels]
+        [line.name, *(line.subject[x] for x in labels[1:])]
         + [line.cells.get((p, metric), "–") for p in board.precisions]
         for line in board.lines
     ]
-    return Table(title(board, metric), labels + board.precisions, rows, labels=len(labels))
+    header = labels + board.precisions
+    return Table(title(board, metric), header, rows, labels=len(labels), notes=_notes(board))
 
 
 def _detection(board: Board) -> Table:
     labels = ["checkpoint", "architecture", "training", "policy"]
     rows = [
         [
-            *(line.subject[x] for x in labels),
+            line.name,
+            *(line.subject[x] for x in labels[1:]),
             p,
             *(line.cells.get((p, m), "–") for m in board.metrics),
         ]
@@ -98,7 +112,11 @@ def _detection(board: Board) -> Table:
         for p in sorted({precision for precision, _ in line.cells}, key=precision_rank)
     ]
     header = [*labels, "precision", *board.metrics]
-    return Table(title(board), header, rows, labels=len(labels) + 1)
+    return Table(title(board), header, rows, labels=len(labels) + 1, notes=_notes(board))
+
+
+def _notes(board: Board) -> list[str]:
+    return [SENT] if any(line.subject["source"] != MEASURED for line in board.lines) else []
 
 
 def _adaptive(rows: Sequence[adaptive.AdaptiveRow]) -> Table:
@@ -158,12 +176,14 @@ class _Markup:
         return (self.bold(text) if cell.best else text) + mark
 
 
+# What Markdown, or the HTML inside it, would read as anything but text.
+_MARKDOWN_ESCAPES = str.maketrans(
+    {"&": "&amp;", "<": "&lt;", ">": "&gt;"} | {c: f"\\{c}" for c in r"\`*_[]|~$"}
+)
+
+
 def _markdown_text(text: str) -> str:
-    """Escape what Markdown, or the HTML inside it, would read as anything but text."""
-    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return "".join(
-        f"\\{character}" if character in r"\`*_[]|~$" else character for character in text
-    )
+    return text.translate(_MARKDOWN_ESCAPES)
 
 
 _MARKDOWN = _Markup(_markdown_text, "**{}**".format, " <sup>{}</sup>".format)
@@ -177,26 +197,29 @@ def _markdown(table: Table) -> str:
     return "\n".join([*lines, *(f"\n{_markdown_text(note)}" for note in table.notes)])
 
 
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    "±": r"$\pm$",
-    "−": "$-$",
-    "–": "--",
-    "†": r"$^\dagger$",
-    "§": r"\S{}",
-    "Δ": r"$\Delta$",
-    "×": r"$\times$",
-    **{character: f"\\{character}" for character in "&%$#_{}"},
-}
+_LATEX_ESCAPES = str.maketrans(
+    {
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+        "|": r"\textbar{}",
+        "±": r"$\pm$",
+        "−": "$-$",
+        "–": "--",
+        "†": r"$^\dagger$",
+        "§": r"\S{}",
+        "Δ": r"$\Delta$",
+        "×": r"$\times$",
+    }
+    | {character: f"\\{character}" for character in "&%$#_{}"}
+)
 
 
 def _latex_text(text: str) -> str:
-    escaped = "".join(_LATEX.get(c, c) for c in text if c.isprintable())
+    printable = text if text.isprintable() else "".join(filter(str.isprintable, text))
+    escaped = printable.translate(_LATEX_ESCAPES)
     return escaped.replace(r"$\Delta$\_B", r"$\Delta_{\mathcal{B}}$")
 
 

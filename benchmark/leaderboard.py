@@ -10,14 +10,15 @@ from pathlib import Path
 
 import pandas as pd
 
+from benchmark.boards import make_boards
 from benchmark.comparability import normalize
 from benchmark.exports import to_csv, to_latex, to_markdown
 from benchmark.files import write_text
 from benchmark.folding import fold_seeds
+from benchmark.frame import load_frame
 from benchmark.page import render
 from benchmark.planned import Selection, remembered
 from benchmark.reference import reported_rows
-from benchmark.results import load_frame
 
 FORMATS = ("csv", "md", "tex")
 
@@ -45,8 +46,9 @@ def build(runs_dir: Path, *, reported: Sequence[Selection] | None = None) -> Pat
     folder.mkdir(exist_ok=True)
     csv = to_csv(folded)
     write_text(folder / "results.csv", csv)
-    write_text(folder / "results.md", to_markdown(frame, folded))
-    write_text(folder / "results.tex", to_latex(folded))
+    boards = make_boards(folded)
+    write_text(folder / "results.md", to_markdown(frame, folded, boards))
+    write_text(folder / "results.tex", to_latex(folded, boards))
     write_text(folder / "index.html", render(frame, folded, csv=csv))
     _logger.info("board of %d numbers: %s", int(folded["value"].notna().sum()), folder)
     return folder / "index.html"
@@ -58,7 +60,8 @@ def export(runs_dir: Path, format: str, *, reported: Sequence[Selection] | None 
     folded = fold_seeds(frame)
     if format == "csv":
         return to_csv(folded)
-    return to_markdown(frame, folded) if format == "md" else to_latex(folded)
+    boards = make_boards(folded)
+    return to_markdown(frame, folded, boards) if format == "md" else to_latex(folded, boards)
 
 
 def board_frame(runs_dir: Path, *, reported: Sequence[Selection] | None = None) -> pd.DataFrame:

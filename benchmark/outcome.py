@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import math
+import os
 import platform
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -14,6 +15,7 @@ from benchmark.results import SCHEMA_VERSION, CheckpointFacts, InputRecord, Resu
 
 LOG = "log.txt"
 _TAIL = 20  # lines of a failed job's log that its result repeats
+_TAIL_BYTES = 64 * 1024  # in which these lines are looked for
 _PACKAGES = ("torch", "torchvision", "timm", "detectron2", "lowbit-bench")
 
 
@@ -81,9 +83,11 @@ def skipped(job: Job, reason: str) -> Result:
 
 
 def log_tail(folder: Path) -> tuple[str, ...]:
-    """Return the last lines of a job's log."""
+    """Return the last lines of a job's log, however long it and they are."""
     try:
-        text = (folder / LOG).read_text(encoding="utf-8", errors="replace")
+        with (folder / LOG).open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
+            text = file.read().decode("utf-8", errors="replace")
     except FileNotFoundError:
         return ()
     return tuple(text.splitlines()[-_TAIL:])

@@ -6,42 +6,33 @@
 A result is written to a temporary name, synced, renamed, and its folder synced, so that no reader
 sees half of one. A file of an older layout is read as what it would be in this one; a file that does
 not parse, or of a layout unknown here, is reported and counts as absent: the job runs again.
-Everything shown anywhere is computed from these files.
+Everything shown anywhere is computed from these files (`benchmark/frame.py`).
 """
 
-import json
 import logging
-from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
+from pydantic_core import from_json
 
 from benchmark.files import write_text
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 RESULT = "result.json"
 SCHEMA_VERSION = 2
+# Columns of the frame over all results, see `benchmark/frame.py`. The first are those of published
+# numbers too. Of measured ones alone: how a backbone became a detector, or "-"; error and 95 % interval
+# over test images; what the quantized backbone would store and compute on integer hardware; whether
+# the network was trained at other bit-widths only.
 COLUMNS = (
     *("job_id", "status", "reason", "checkpoint", "method", "architecture", "task", "dataset"),
     *("protocol", "precision", "metric", "value", "unit", "n", "split", "seed", "engine"),
     *("policy", "policy_fingerprint", "split_sha256", "protocol_version", "image_size", "source"),
 )
-# Columns of measured rows alone: how a backbone became a detector, or "-"; error and 95 % interval
-# over test images; what the quantized backbone would store and compute on integer hardware.
 TRAINING, STDERR, LOW, HIGH = "training", "stderr", "image_low", "image_high"
-WEIGHT_BYTES, BIT_OPERATIONS = "weight_bytes", "bit_operations"
-ZERO_SHOT = "zero_shot"  # whether the network was trained at other bit-widths only
-# Where a job without numbers is shown: its task, and the metric of its cell.
-_TASKS = {"transfer": "classification"}
-_MAIN_METRIC = {
-    "classification": ("top1", "%"),
-    "detection": ("AP", "%"),
-    "pretrain": ("loss", "-"),
-}
+WEIGHT_BYTES, BIT_OPERATIONS, ZERO_SHOT = "weight_bytes", "bit_operations", "zero_shot"
+_WHOLE = 2**53  # integers up to here are the same number to every reader of JSON
 
 _logger = logging.getLogger(__name__)
 _reported: set[tuple[Path, str]] = set()  # damaged files are reported once a process
@@ -57,7 +48,7 @@ class Measurement(_Schema):
     metric: str = Field(description="Name of the metric, such as top1 or AP.")
     value: FiniteFloat = Field(description="The measured number, in `unit`.")
     unit: str = Field(description="Unit of the value, % for accuracies and average precision.")
-    n: int = Field(ge=1, description="How many images it was measured on.")
+    n: int = Field(ge=1, le=_WHOLE, description="How many images it was measured on.")
     stderr: FiniteFloat | None = Field(
         None, ge=0, description="Standard error over these images, in `unit`; null: not known."
     )
@@ -73,9 +64,13 @@ class Measurement(_Schema):
 class Cost(_Schema):
     """What a network would take at one precision on integer hardware; here it is only simulated."""
 
-    weight_bytes: int = Field(ge=0, description="Bytes of the backbone's parameters, codes packed.")
+    weight_bytes: int = Field(
+        ge=0, le=_WHOLE, description="Bytes of the backbone's parameters, codes packed."
+    )
     bit_operations: int = Field(
-        ge=0, description="Sum over its layers of MACs x weight bits x activation bits, one image."
+        ge=0,
+        le=_WHOLE,
+        description="Sum over its layers of MACs x weight bits x activation bits, one image.",
     )
 
 
@@ -103,7 +98,9 @@ class Result(_Schema):
     job_id: str = Field(description="Content hash that names the job and its folder.")
     question: str = Field(description="Hash of recipe and checkpoint name, without file contents.")
     stage: str = Field(description="The package that did the work.")
-    protocol_version: int = Field(description="The stage's version; numbers of two do not compare.")
+    protocol_version: int = Field(
+        ge=0, le=_WHOLE, description="The stage's version; numbers of two do not compare."
+    )
     status: Literal["completed", "failed", "skipped"] = Field(description="How the job ended.")
     reason: str | None = Field(None, description="Why it failed or was skipped; null if completed.")
     measurements: tuple[Measurement, ...] = Field((), description="The numbers; none if it failed.")
@@ -134,7 +131,7 @@ def _from_1(old: dict[str, Any]) -> dict[str, Any]:
     return old | {"schema_version": 2}
 
 
-_MIGRATIONS = {1: _from_1}  # from a version to the next
+MIGRATIONS = {1: _from_1}  # from a version to the next; each says what the next one brought
 
 
 def write_result(folder: Path, result: Result) -> None:
@@ -146,13 +143,13 @@ def read_result(folder: Path) -> Result | None:
     """Return the result in a job's folder, or None where there is none that can be trusted."""
     path = folder / RESULT
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_bytes()
     except FileNotFoundError:
         return None
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         return _untrusted(path, str(error))
     try:
-        result = Result.model_validate(migrate(json.loads(text)))
+        result = Result.model_validate(migrate(from_json(text)))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         return _untrusted(path, f"{'.'.join(map(str, first['loc']))}: {first['msg']}")
@@ -170,8 +167,8 @@ def migrate(mapping: dict[str, Any]) -> dict[str, Any]:
         ValueError: its version is none that was ever written, or a later one.
     """
     version = mapping["schema_version"]
-    while version in _MIGRATIONS:
-        mapping = _MIGRATIONS[version](mapping)
+    while version in MIGRATIONS:
+        mapping = MIGRATIONS[version](mapping)
         version = mapping["schema_version"]
     if version != SCHEMA_VERSION:
         raise ValueError(
@@ -185,92 +182,6 @@ def find_results(runs_dir: Path) -> Iterator[Result]:
     for path in sorted(Path(runs_dir).glob(f"*/{RESULT}")):
         if (result := read_result(path.parent)) is not None:
             yield result
-
-
-def load_frame(runs_dir: Path) -> "pd.DataFrame":
-    """Return one row a measurement of every result under `runs_dir`.
-
-    A failed or skipped job gives a row without a value for each precision it was planned at, so
-    that its reason can be shown in its place; once a completed job answers the same question (the
-    path was corrected, say) the failure is left out. Where one checkpoint name has meant several
-    files or pretraining runs over time, each is shown under a name of its own, ``name@hash``.
-    """
-    import pandas as pd  # here, so that a job's process does not pay for it
-
-    results = list(find_results(runs_dir))
-    answered = {r.question for r in results if r.status == "completed"}
-    results = [r for r in results if r.status == "completed" or r.question not in answered]
-    names = _names(results)
-    rows = [row for result in results for row in _rows(result, names[result.job_id])]
-    numbers = (STDERR, LOW, HIGH, WEIGHT_BYTES, BIT_OPERATIONS)
-    frame = pd.DataFrame(rows, columns=[*COLUMNS, TRAINING, *numbers, ZERO_SHOT])
-    floats = dict.fromkeys(("value", *numbers), float)
-    return frame.astype(floats | {"n": "Int64", "seed": "Int64", "image_size": "Int64"})
-
-
-def _rows(result: Result, name: str) -> Iterator[dict[str, Any]]:
-    task = result.identity.get("task") or _TASKS.get(result.stage, result.stage)
-    facts = {**result.recipe, **result.identity}
-    shared = {
-        "job_id": result.job_id,
-        "status": result.status,
-        "reason": result.reason or "",
-        "checkpoint": name,
-        "method": result.checkpoint.method,
-        "architecture": result.checkpoint.architecture,
-        "task": task,
-        "seed": result.recipe.get("seed"),
-        "image_size": facts.get("image_size"),
-        "protocol_version": result.protocol_version,
-        "source": "measured",
-    }
-    for key in (
-        *("dataset", "protocol", "engine", TRAINING),
-        *("policy", "policy_fingerprint", "split_sha256"),
-    ):
-        shared[key] = str(facts.get(key) or "-")
-    untrained = _untrained(result)
-    for measurement in result.measurements:
-        found = measurement.model_dump()
-        found |= {LOW: found.pop("low"), HIGH: found.pop("high")}
-        cost = result.costs.get(measurement.precision)
-        found |= cost.model_dump() if cost else {}
-        yield {**shared, **found, ZERO_SHOT: measurement.precision in untrained}
-    if result.status != "completed":
-        main, unit = _MAIN_METRIC.get(task, ("-", "-"))
-        for metric in result.recipe.get("metrics") or [main]:
-            planned = {"metric": metric, "unit": unit, "split": "test"}
-            for precision in result.precisions:
-                yield {**shared, **planned, "precision": precision}
-
-
-def _untrained(result: Result) -> set[str]:
-    """Return the zero-shot precisions, which a result's details list."""
-    return set(result.details.get(ZERO_SHOT, ()))
-
-
-def _names(results: list[Result]) -> dict[str, str]:
-    """Return what to call each result's checkpoint: its name, told apart by origin if need be."""
-    origins = defaultdict(set)
-    for result in results:
-        if result.status == "completed":
-            origins[result.checkpoint.name].add(_origin(result))
-    return {
-        r.job_id: f"{r.checkpoint.name}@{_origin(r)[:8]}"
-        if len(origins[r.checkpoint.name]) > 1
-        else r.checkpoint.name
-        for r in results
-    }
-
-
-def _origin(result: Result) -> str:
-    """Return what the checkpoint came from: the job that made it, the content of its file, or chance."""
-    source = result.inputs.get("checkpoint")
-    if source is None and result.stage == "pretrain":
-        return result.job_id
-    if source is None:  # random weights
-        return result.checkpoint.name
-    return source.job_id or source.sha256 or "missing"
 
 
 def _untrusted(path: Path, why: str) -> None:

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from benchmark.adaptive import blanks, columns, delta_b, make_adaptive
+from benchmark.boards import make_boards
 from benchmark.comparability import normalize
 from benchmark.exports import to_csv, to_latex, to_markdown
 from benchmark.folding import fold_seeds
@@ -211,7 +212,7 @@ def suite():
 def test_markdown_and_latex_have_the_table_its_marks_and_its_reasons(suite):
     frame = normalize(pd.DataFrame(suite))
     folded = fold_seeds(frame)
-    text = to_markdown(frame, folded)
+    text = to_markdown(frame, folded, make_boards(folded))
     assert "## Adaptive bit-widths: accuracy and Δ\\_B (%)" in text
     start = "| group | checkpoint | architecture | dataset | method | metric | 8w8a | 6w6a | 4w4a "
     assert f"{start}| 2w2a | 3w3a | Δ\\_B |" in text
@@ -220,7 +221,7 @@ def test_markdown_and_latex_have_the_table_its_marks_and_its_reasons(suite):
     )
     assert f"{line}| 60.0†§ | 107.5 |" in text
     assert "No Δ\\_B of AdaBits, a\\|b on digits (A): no adaptive-individual result" in text
-    latex = to_latex(folded)
+    latex = to_latex(folded, make_boards(folded))
     assert "60.0$^\\dagger$\\S{} & 107.5" in latex
     assert "\\par\\footnotesize No $\\Delta_{\\mathcal{B}}$ of AdaBits" in latex
 

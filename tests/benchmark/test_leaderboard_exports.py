@@ -6,6 +6,7 @@ import io
 import pandas as pd
 import pytest
 
+from benchmark.boards import make_boards
 from benchmark.comparability import normalize
 from benchmark.exports import CSV_COLUMNS, to_csv, to_latex, to_markdown
 from benchmark.folding import fold_seeds
@@ -69,7 +70,7 @@ def test_markdown_line_of_a_board():
     frame, folded = _both(
         seeds([90.0, 91.0], checkpoint="good") + seeds([60.0, 61.0], checkpoint="bad_one")
     )
-    text = to_markdown(frame, folded)
+    text = to_markdown(frame, folded, make_boards(folded))
     assert "## A. Classification: digits, linear, top-1 (%)" in text
     assert "| good | SSQL | resnet10\\_slim | **90.5 ± 0.7** <sup>1</sup> |" in text
     assert "| bad\\_one | SSQL | resnet10\\_slim | 60.5 ± 0.7 <sup>2</sup> |" in text
@@ -77,13 +78,13 @@ def test_markdown_line_of_a_board():
 
 def test_a_single_seed_has_a_dagger_and_no_spread():
     frame, folded = _both([row(value=90.0)])
-    assert "| 90.0† |" in to_markdown(frame, folded)
-    assert r"90.0$^\dagger$" in to_latex(folded)
+    assert "| 90.0† |" in to_markdown(frame, folded, make_boards(folded))
+    assert r"90.0$^\dagger$" in to_latex(folded, make_boards(folded))
 
 
 def test_markdown_lists_what_is_missing_and_what_is_reported():
     frame, folded = _both([failure("out of | memory")], [{"paper": "SSQL", "table": "Table 12"}])
-    text = to_markdown(frame, folded)
+    text = to_markdown(frame, folded, make_boards(folded))
     assert "There is no result to show" in text
     assert "out of \\| memory" in text
     assert text.index("Jobs without numbers") < text.index("Reported by the papers")
@@ -92,7 +93,7 @@ def test_markdown_lists_what_is_missing_and_what_is_reported():
 
 def test_latex_is_booktabs_with_balanced_rows():
     _, folded = _both(make_frame(), [{"paper": "SSQL", "table": "Table 11"}])
-    text = to_latex(folded)
+    text = to_latex(folded, make_boards(folded))
     assert text.count("\\begin{tabular}") == text.count("\\end{tabular}") == 8
     assert text.count("\\toprule") == text.count("\\midrule") == text.count("\\bottomrule") == 8
     for table in text.split("\\begin{tabular}{")[1:]:
@@ -109,12 +110,14 @@ def test_latex_escapes_every_special_character():
         r"a\textbackslash{}b\{c\}d\%e\&f\#g\$h\_i\textasciicircum{}j\textasciitilde{}k"
         r"\textless{}l\textgreater{}m\textbar{}n &"
     )
-    assert escaped in to_latex(folded)
+    assert escaped in to_latex(folded, make_boards(folded))
 
 
 @pytest.mark.parametrize("name", ["<script>x</script>", "a|b", "`c`", "*d*", "[e](f)"])
 def test_markdown_escapes_names(name):
     frame, folded = _both([row(checkpoint=name)])
-    line = next(x for x in to_markdown(frame, folded).splitlines() if "resnet10" in x)
+    line = next(
+        x for x in to_markdown(frame, folded, make_boards(folded)).splitlines() if "resnet10" in x
+    )
     assert name not in line
     assert line.replace("\\|", "").count("|") == 5  # three labels and one precision

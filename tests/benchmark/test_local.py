@@ -11,8 +11,8 @@ import pytest
 
 from benchmark.claim import LOCK, Claim
 from benchmark.executors import StoppedError, get_executor, local
+from benchmark.frame import load_frame
 from benchmark.messages import RecipeError
-from benchmark.results import load_frame
 from benchmark.schedule import Schedule
 
 PATIENCE = 90  # s a process may take to start on a busy machine

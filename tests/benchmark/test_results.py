@@ -13,21 +13,13 @@ import pytest
 
 from benchmark.comparability import normalize
 from benchmark.files import write_text
+from benchmark.frame import MEASURED_COLUMNS, load_frame
 from benchmark.outcome import completed, failed, skipped
 from benchmark.results import (
-    BIT_OPERATIONS,
-    COLUMNS,
-    HIGH,
-    LOW,
     RESULT,
     SCHEMA_VERSION,
-    STDERR,
-    TRAINING,
-    WEIGHT_BYTES,
-    ZERO_SHOT,
     Result,
     find_results,
-    load_frame,
     read_result,
     write_result,
 )
@@ -138,24 +130,6 @@ def test_a_file_without_standard_errors_is_read(jobs, store, bench):
     assert frame["stderr"].isna().all() and frame["stderr"].dtype == float
 
 
-def test_a_file_of_the_first_version_is_read_as_one_of_the_present(jobs, store, bench):
-    folder = store(jobs[1])
-    now = read_result(folder)
-    mapping = json.loads((folder / RESULT).read_text())
-    old = {k: v for k, v in mapping.items() if k not in ("costs", "finished")}
-    old["schema_version"] = 1
-    old["measurements"] = [
-        {k: v for k, v in m.items() if k not in ("low", "high")} for m in mapping["measurements"]
-    ]
-    (folder / RESULT).write_text(json.dumps(old))
-    found = read_result(folder)
-    assert found.finished is None and [m.low for m in found.measurements] == [None, None]
-    kept = {"value", "stderr", "precision", "n"}
-    for a, b in zip(found.measurements, now.measurements, strict=True):
-        assert a.model_dump(include=kept) == b.model_dump(include=kept)
-    assert found.recipe == now.recipe and found.job_id == now.job_id
-
-
 def test_files_of_another_version_or_job_are_not_read(jobs, store, bench, caplog):
     folder = store(jobs[1])
     mapping = json.loads((folder / RESULT).read_text())
@@ -213,9 +187,7 @@ def test_a_reader_never_sees_half_a_file_of_a_writer_that_is_killed(tmp_path):
 def test_the_frame_has_a_row_a_measurement(jobs, store, bench):
     store(jobs[1])
     frame = load_frame(bench.runs)
-    assert tuple(frame.columns) == (
-        *(*COLUMNS, TRAINING, STDERR, LOW, HIGH, WEIGHT_BYTES, BIT_OPERATIONS, ZERO_SHOT),
-    )
+    assert tuple(frame.columns) == MEASURED_COLUMNS
     row = frame.iloc[1]
     expected = {
         "job_id": jobs[1].id,
@@ -276,9 +248,7 @@ def test_a_job_without_numbers_has_a_row_for_each_precision_planned(jobs, store,
 
 def test_an_empty_folder_gives_an_empty_frame(tmp_path):
     frame = load_frame(tmp_path / "nothing")
-    assert tuple(frame.columns) == (
-        *(*COLUMNS, TRAINING, STDERR, LOW, HIGH, WEIGHT_BYTES, BIT_OPERATIONS, ZERO_SHOT),
-    )
+    assert tuple(frame.columns) == MEASURED_COLUMNS
     assert frame.empty
 
 

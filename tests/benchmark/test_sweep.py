@@ -6,9 +6,9 @@ from collections import Counter
 import pytest
 import yaml
 
+from benchmark.frame import load_frame
 from benchmark.job import File, Output
 from benchmark.messages import RecipeError
-from benchmark.results import load_frame
 from benchmark.suite import load_suite
 from benchmark.sweep import plan
 

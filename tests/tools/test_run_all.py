@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.results import RESULT, load_frame, read_result
+from benchmark.frame import load_frame
+from benchmark.results import RESULT, read_result
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOL = ROOT / "tools" / "run_all.py"

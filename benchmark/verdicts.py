@@ -1,0 +1,64 @@
+"""Results of others, and what each counts as: verified from its predictions, or only said.
+
+    runs/submissions/<name>/verdict.json             written when a bundle was added
+    runs/submissions/<name>/<job id>/result.json     as it came, beside the files it is scored from
+
+A job without a verdict is not read.
+"""
+
+import logging
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+VERDICT = "verdict.json"
+SUBMISSIONS = "submissions"
+SCHEMA_VERSION = 1
+
+_logger = logging.getLogger(__name__)
+_Schema = ConfigDict(extra="forbid", frozen=True)
+
+
+class JobVerdict(BaseModel):
+    """What one job counts as."""
+
+    model_config = _Schema
+
+    source: Literal["verified", "self-reported"] = Field(
+        description="Whether its numbers follow from its predictions, or are the sender's word."
+    )
+    reason: str = Field(description="Why.")
+
+
+class Verdict(BaseModel):
+    """What came of checking a bundle."""
+
+    model_config = _Schema
+
+    schema_version: Literal[1] = Field(description="Version of this layout.")
+    bundle_sha256: Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")] = Field(
+        description="Content of the bundle that was checked."
+    )
+    jobs: dict[str, JobVerdict] = Field(description="What each of its jobs counts as, by id.")
+
+
+def read_verdicts(runs_dir: Path) -> dict[str, JobVerdict]:
+    """Return the verdicts of a runs folder by the job's folder, relative to it.
+
+    A verdict that cannot be read is reported, and its submission is left out.
+    """
+    verdicts = {}
+    for path in sorted(Path(runs_dir).glob(f"{SUBMISSIONS}/*/{VERDICT}")):
+        try:
+            jobs = Verdict.model_validate_json(path.read_bytes()).jobs
+        except (OSError, ValidationError) as error:
+            _logger.warning(
+                "%s cannot be read (%s); the submission is not shown. Add its bundle again.",
+                path,
+                str(error).splitlines()[0],
+            )
+            continue
+        name = path.parent.name
+        verdicts |= {f"{SUBMISSIONS}/{name}/{job_id}": found for job_id, found in jobs.items()}
+    return verdicts
