@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Build the leaderboard of a runs folder, print or rescore it, or compare two checkpoints."""
+"""Build the leaderboard of a runs folder, print or rescore it, compare two checkpoints, share results."""
 
 import argparse
 import dataclasses
@@ -40,6 +40,14 @@ EXAMPLES = """examples:
 
   # do the numbers follow from the predictions and detections? of every job, or of one by its folder
   python tools/leaderboard.py rescore runs/demo
+
+  # your results for somebody else's board; the entry says who you are (docs/submit.md)
+  python tools/leaderboard.py bundle runs/demo mine.zip --entry entry.yaml
+
+  # another's results beside yours: checked alone, checked and kept, taken away
+  python tools/leaderboard.py add theirs.zip --runs-dir runs/demo --dry-run
+  python tools/leaderboard.py add theirs.zip --runs-dir runs/demo
+  python tools/leaderboard.py remove their-name --runs-dir runs/demo
 """
 
 
@@ -92,6 +100,44 @@ def _rescore(args: argparse.Namespace) -> int:
         for line in differing:
             print(f"    {_measurement(line)}")
     return 1 if wrong else 0
+
+
+def _bundle(args: argparse.Namespace) -> None:
+    from benchmark.bundle import describe, read_entry, write_bundle
+
+    submission = write_bundle(
+        args.runs_dir,
+        args.out,
+        read_entry(args.entry),
+        checkpoints=args.checkpoint,
+        data_root=args.data_root,
+    )
+    print("As others will see it, with the image sets that are here:")
+    print(*describe(submission), sep="\n")
+    print(f"{args.out}: {args.out.stat().st_size / 2**20:.1f} MiB, ready to send")
+
+
+def _add(args: argparse.Namespace) -> None:
+    from benchmark.bundle import add, compare, describe, examine, measured_here
+
+    if args.dry_run:
+        submission = examine(args.bundle, data_root=args.data_root)
+    else:
+        submission = add(args.bundle, args.runs_dir, data_root=args.data_root)
+    print(*describe(submission), sep="\n")
+    for theirs, own in measured_here(submission, args.runs_dir):
+        print(compare(theirs, own))
+    if args.dry_run:
+        print("Nothing was kept; without --dry-run it is.")
+    else:
+        print(f"Kept. Build the board: python tools/leaderboard.py build {args.runs_dir}")
+
+
+def _remove(args: argparse.Namespace) -> None:
+    from benchmark.bundle import remove
+
+    remove(args.name, args.runs_dir)
+    print(f"Removed. Build the board: python tools/leaderboard.py build {args.runs_dir}")
 
 
 def _measurement(line: "Rescored") -> str:
@@ -207,7 +253,44 @@ def _parser() -> argparse.ArgumentParser:
         help="what A and B name (default: checkpoint)",
     )
     compare.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    _add_bundle_verbs(verbs)
     return parser
+
+
+def _add_bundle_verbs(verbs: argparse._SubParsersAction) -> None:
+    """Add bundle, add and remove to the command line."""
+    bundle = verbs.add_parser("bundle", help="write results into one file for others to check")
+    bundle.set_defaults(command=_bundle)
+    bundle.add_argument("runs_dir", metavar="RUNS_DIR", type=Path, help="folder of a suite's runs")
+    bundle.add_argument("out", metavar="OUT.zip", type=Path)
+    bundle.add_argument(
+        "--entry", type=Path, required=True, metavar="FILE", help="YAML that says who you are"
+    )
+    bundle.add_argument(
+        "--checkpoint",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="only this one's results; may be given several times",
+    )
+    add = verbs.add_parser("add", help="check another's bundle and show it on the board")
+    add.set_defaults(command=_add)
+    add.add_argument("bundle", metavar="BUNDLE", type=Path)
+    add.add_argument("--dry-run", action="store_true", help="check it and keep nothing")
+    for verb in (bundle, add):
+        verb.add_argument(
+            "--data-root",
+            type=Path,
+            metavar="DIR",
+            help="image sets, whose labels decide (default: $LOWBIT_DATA, else ./datasets)",
+        )
+    remove = verbs.add_parser("remove", help="take another's results away")
+    remove.set_defaults(command=_remove)
+    remove.add_argument("name", metavar="NAME", help="of the submission")
+    for verb in (add, remove):
+        verb.add_argument(
+            "--runs-dir", type=Path, required=True, metavar="DIR", help="folder of the board's runs"
+        )
 
 
 if __name__ == "__main__":

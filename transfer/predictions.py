@@ -20,6 +20,7 @@ from runtime.atomic import atomic
 FILE = "predictions.parquet"
 _FACTS = b"lowbit-bench"
 _LEADING = ("split", "id", "label")
+_METADATA = {"dataset", "split_sha256", "classes"}
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,9 @@ def read_predictions(path: Path) -> tuple[list[Predictions], dict]:
         ) from error
     facts = (table.schema.metadata or {}).get(_FACTS)
     absent = [name for name in _LEADING if name not in table.column_names]
-    if facts is None or absent:
+    facts = {} if facts is None else json.loads(facts)
+    absent = absent or [f"values of {c}" for c in table.column_names if table[c].null_count]
+    if absent or not facts.keys() >= _METADATA:
         raise ValueError(
             f"{path} lacks {', '.join(absent) or 'its metadata'}; nothing was scored. It is not a "
             f"{FILE} of a transfer job, or was written again by something else."
@@ -87,4 +90,4 @@ def read_predictions(path: Path) -> tuple[list[Predictions], dict]:
             classes={p: torch.tensor(part[p].to_numpy(), dtype=torch.int64) for p in precisions},
         )
         for split, part in frame.groupby("split", sort=False, observed=True)
-    ], json.loads(facts)
+    ], facts

@@ -115,3 +115,15 @@ def bench(tmp_path, monkeypatch):
         spec.loader.exec_module(module)
     monkeypatch.syspath_prepend(made.stages)  # a job's process gets this path
     return made
+
+
+@pytest.fixture(scope="session")
+def linear_bundle(tmp_path_factory):
+    """A bundle of one linear evaluation on digits that really ran."""
+    from benchmark.bundle import write_bundle
+    from tests.benchmark.bundles import ENTRY, run_linear
+
+    home = tmp_path_factory.mktemp("linear")
+    run_linear(home / "runs")
+    write_bundle(home / "runs", home / "linear.zip", ENTRY)
+    return home / "linear.zip"

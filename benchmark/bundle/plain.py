@@ -1,0 +1,95 @@
+"""Foreign text: JSON that means one thing, and words that can be shown to people."""
+
+import json
+import math
+import unicodedata
+from typing import Any
+
+# Controls, and what is invisible or turns the direction of writing: a name with them can look like
+# another name, or steer a terminal.
+_HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+_MARKUP = frozenset("<>`\\")
+_SHOWN = 60  # characters of a foreign text that a message repeats
+LONGEST_NAME = 120
+
+
+def parse_json(data: bytes, what: str) -> Any:
+    """Return what a JSON file holds, where everybody would read the same out of it.
+
+    Args:
+        data: its bytes.
+        what: the file, for the message.
+
+    Raises:
+        ValueError: it is not JSON, or has NaN, an infinity, or a key twice.
+    """
+    try:
+        return json.loads(
+            data.decode("utf-8"),
+            object_pairs_hook=_mapping,
+            parse_float=_finite,
+            parse_constant=_no_number,
+        )
+    except RecursionError as error:
+        raise ValueError(f"{what} is nested too deeply") from error
+    except ValueError as error:  # not UTF-8, not JSON, or one of ours
+        raise ValueError(f"{what} cannot be read: {error}") from error
+
+
+def shown(text: object, longest: int = _SHOWN) -> str:
+    """Return a foreign text for a message: in quotes, on one line, in ASCII, not long.
+
+    Example:
+        >>> print(shown("a\\x1b[2Jb"))
+        'a\\x1b[2Jb'
+    """
+    text = str(text)
+    return ascii(text if len(text) <= longest else f"{text[:longest]}...")
+
+
+def name_problem(text: str) -> str | None:
+    """Say why a text is no name for a board, or return None.
+
+    Example:
+        >>> name_problem("SSQL (ours), α = 0.1"), name_problem("<b>SSQL</b>")
+        (None, 'has a character of markup')
+    """
+    if not text.strip() or text != text.strip():
+        return "is empty, or begins or ends with a space"
+    if len(text) > LONGEST_NAME:
+        return f"is longer than {LONGEST_NAME} characters"
+    if _MARKUP & set(text):
+        return "has a character of markup"
+    if any(unicodedata.category(character) in _HIDDEN for character in text):
+        return "has characters that are not seen"
+    return None
+
+
+def hidden_text(value: Any) -> str | None:
+    """Return the first text in a JSON value that has controls other than line ends, or None."""
+    if isinstance(value, str):
+        seen = value.replace("\n", "").replace("\t", "")
+        return value if any(unicodedata.category(c) in _HIDDEN for c in seen) else None
+    if isinstance(value, dict):
+        value = [*value.keys(), *value.values()]
+    if isinstance(value, list):
+        return next((found for item in value if (found := hidden_text(item)) is not None), None)
+    return None
+
+
+def _mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    mapping = dict(pairs)
+    if len(mapping) < len(pairs):
+        raise ValueError("a key is given twice")
+    return mapping
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text[:20]} is no finite number")
+    return number
+
+
+def _no_number(text: str) -> float:
+    raise ValueError(f"{text} is no number")
