@@ -7,8 +7,10 @@ import numpy as np
 import pandas as pd
 
 from benchmark import adaptive
+from benchmark.averages import NOTE as AVERAGED
+from benchmark.averages import Average, Mean, averages
 from benchmark.boards import Board, Cell, Line, make_reported, missing_jobs
-from benchmark.comparability import MEASURED, precision_rank
+from benchmark.comparability import MEASURED, SUBJECT, precision_rank
 from benchmark.wording import NOTE, NOTHING, SENT, ZERO_SHOT, metric_name, number, title
 
 CSV_COLUMNS = (
@@ -37,7 +39,7 @@ class Table:
 
     title: str
     header: list[str]
-    rows: list[list[str | Cell]]
+    rows: list[list[str | Cell | Mean]]
     labels: int  # leading columns that are text
     notes: list[str] = field(default_factory=list)  # below it
 
@@ -84,6 +86,7 @@ def _tables(folded: pd.DataFrame, boards: Sequence[Board]) -> tuple[list[Table],
             tables += [_classification(board, metric) for metric in board.metrics]
     if rows := adaptive.make_adaptive(folded):
         tables.append(_adaptive(rows))
+    tables += [_average(average) for average in averages(folded)]
     reported = make_reported(folded)
     return tables, _reported(reported) if reported else None
 
@@ -134,6 +137,20 @@ def _adaptive(rows: Sequence[adaptive.AdaptiveRow]) -> Table:
     return Table(heading, header, body, labels=len(labels), notes=notes)
 
 
+def _average(average: Average) -> Table:
+    labels = ["checkpoint", "method", "architecture", "training"]
+    rows = []
+    for subject, cells in average.means.items():
+        facts = dict(zip(SUBJECT, subject, strict=True))
+        means = [cells.get(precision, "–") for precision in average.precisions]
+        rows.append([*(facts[x] for x in labels), *means])
+    facts, metric = average.facts, metric_name(average.metric)
+    heading = f"Mean over {', '.join(average.datasets)}: {facts['protocol']}, {metric} (%)"
+    header = labels + average.precisions
+    notes = [AVERAGED, *average.notes]
+    return Table(heading, header, rows, labels=len(labels), notes=notes)
+
+
 def _printed(cell: str | Cell) -> str | Cell:
     """Return a published number as its paper prints it, and all else as it is."""
     if isinstance(cell, str) or not cell.printed:
@@ -164,14 +181,20 @@ class _Markup:
     bold: Callable[[str], str]
     rank: Callable[[int], str]
 
-    def cell(self, cell: str | Cell) -> str:
+    def cell(self, cell: str | Cell | Mean) -> str:
         if isinstance(cell, str):
             return self.text(cell)
+        if isinstance(cell, Mean):
+            interval = f" [{number(cell.low)}, {number(cell.high)}]" if cell.interval else ""
+            return self._ranked(number(cell.value) + interval, cell)
         if not cell.n_seeds:
             return self.text(cell.status)
         spread = "†" if cell.n_seeds == 1 else f" ± {number(cell.sd)}"
         zero_shot = ZERO_SHOT if cell.zero_shot else ""
-        text = self.text(number(cell.value) + spread + zero_shot)
+        return self._ranked(number(cell.value) + spread + zero_shot, cell)
+
+    def _ranked(self, text: str, cell: Cell | Mean) -> str:
+        text = self.text(text)
         mark = self.rank(cell.rank) if cell.best or cell.rank > 1 else ""
         return (self.bold(text) if cell.best else text) + mark
 

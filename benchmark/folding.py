@@ -187,9 +187,12 @@ def _ranks(folded: pd.DataFrame, values: list[np.ndarray]) -> np.ndarray:
     images = folded["n"].where(
         folded["metric"].isin(PROPORTIONS) & (folded["unit"] == "%") & (folded["n"] > 0), 0
     )
+    stderr = folded["stderr"].to_numpy(dtype=float)
     ranked = folded[rankable(folded)]
     for rows in ranked.groupby(["group", "precision", "metric"], sort=False).indices.values():
         rows = ranked.index[rows]
-        samples = [Sample(tuple(values[i]), images=int(images[i]) or None) for i in rows]
+        samples = [
+            Sample(tuple(values[i]), images=int(images[i]) or None, stderr=stderr[i]) for i in rows
+        ]
         ranks[rows] = rank_groups(samples)
     return ranks

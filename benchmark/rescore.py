@@ -180,7 +180,7 @@ def _compare(
 
 def _again(found: Accuracy, metric: str) -> dict[str, Any]:
     value, stderr = getattr(found, metric), found.stderr(metric)
-    low, high = getattr(found, "interval", lambda metric: None)(metric) or (None, None)
+    low, high = found.interval(metric) or (None, None)
     return {"value": value, "n": found.n, "unit": "%", "stderr": stderr, "low": low, "high": high}
 
 

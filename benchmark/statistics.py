@@ -5,14 +5,19 @@ Everything here is a pure function of numbers; what may be compared with what is
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
-from scipy import stats
+from scipy import special, stats
+
+from benchmark.studentized_range import critical
 
 ALPHA = 0.05  # two-sided; intervals cover 1 - ALPHA
+ROUNDING = 1e-9  # percentage points: numbers this close are equal
+
+Score = Callable[[slice], np.ndarray]  # some rows against all: (rows, R) statistics, symmetric
+PValue = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -28,19 +33,17 @@ class Summary:
     low: float
     high: float
 
+    @property
+    def varies(self) -> bool:
+        """Whether there is a spread to test with, and not only what rounding leaves of none."""
+        return self.sd > ROUNDING
 
-@dataclass(frozen=True)
-class Sample:
-    """One row's values, one a seed, in the unit of its metric.
-
-    Attributes:
-        values: at least one number.
-        images: test images behind every value when the metric is the share of images answered
-            right, in percent; None for anything else (average precision is no proportion).
-    """
-
-    values: tuple[float, ...]
-    images: int | None = None
+    @property
+    def p(self) -> float:
+        """Two-sided p-value of a t-test that the mean is 0; NaN where there is no spread."""
+        if not self.varies:
+            return math.nan
+        return float(2 * stats.t.sf(abs(self.mean) / (self.sd / math.sqrt(self.n)), self.n - 1))
 
 
 def summarize(values: Sequence[float], *, alpha: float = ALPHA) -> Summary:
@@ -88,6 +91,22 @@ def paired_difference(a: Sequence[float], b: Sequence[float], *, alpha: float = 
     return summarize(np.subtract(a, b), alpha=alpha)
 
 
+@dataclass(frozen=True)
+class Sample:
+    """One row's values, one a seed, in the unit of its metric.
+
+    Attributes:
+        values: at least one number.
+        images: test images behind every value when the metric is the share of images answered
+            right, in percent; None for anything else (average precision is no proportion).
+        stderr: standard error of a value over the test images, in its unit; NaN: not known.
+    """
+
+    values: tuple[float, ...]
+    images: int | None = None
+    stderr: float = math.nan
+
+
 def rank_groups(samples: Sequence[Sample], *, alpha: float = ALPHA) -> list[int]:
     """Rank rows, larger being better: 1 + the number of rows told to be better.
 
@@ -100,59 +119,117 @@ def rank_groups(samples: Sequence[Sample], *, alpha: float = ALPHA) -> list[int]
     is at most `alpha` whatever the number of rows. It assumes one spread for all rows. A row with one
     seed is tested with the spread of the others; its own is unknown, which the board says.
 
-    Where nothing has a spread (one seed everywhere) proportions are tested by their images instead
-    (two-proportion z-test, Bonferroni over the pairs), and anything else stays tied.
+    Where nothing has a spread (one seed everywhere, or seeds that agree to the last digit) rows are
+    told apart by their test images: shares of right answers by the two-proportion z-test, anything
+    else by its standard error; p-values are Holm's over the pairs. All rows answer the same images,
+    and these tests treat them as independent: that overstates the error, so ties are favoured.
 
     Example:
         >>> seeds = [(93.0, 93.4, 93.2), (93.1, 93.3, 93.5), (80.1, 80.4, 80.2)]
         >>> rank_groups([Sample(values) for values in seeds])
         [1, 1, 3]
     """
-    left, right = np.tril_indices(len(samples), -1)  # every pair once
     means = np.array([np.mean(sample.values) for sample in samples])
-    different = _tukey_kramer(samples, left, right, alpha)
-    if different is None:
-        level = alpha / max(len(left), 1)
-        pairs = zip(left, right, strict=True)
-        different = [_two_proportions(samples[i], samples[j]) <= level for i, j in pairs]
-    worse = np.where(means[left] > means[right], right, left)[np.array(different, dtype=bool)]
-    return [1 + int(count) for count in np.bincount(worse, minlength=len(samples))]
-
-
-def _tukey_kramer(
-    samples: Sequence[Sample], left: np.ndarray, right: np.ndarray, alpha: float
-) -> np.ndarray | None:
-    """Which pairs differ: |difference| / sqrt(MSE / 2 (1/n_i + 1/n_j)) > q(alpha; rows, freedom).
-
-    None when no spread can be estimated: one seed a row, or seeds that agree to the last digit.
-    """
     n = np.array([len(sample.values) for sample in samples])
     freedom = int((n - 1).sum())
-    if freedom == 0 or not any(np.ptp(sample.values) for sample in samples):
-        return None
-    means = np.array([np.mean(sample.values) for sample in samples])
-    squares = sum(
-        float(np.square(np.subtract(sample.values, mean)).sum())
-        for sample, mean in zip(samples, means, strict=True)
-    )
-    error = np.sqrt(squares / freedom / 2 * (1 / n[left] + 1 / n[right]))
-    return np.abs(means[left] - means[right]) > _critical(alpha, len(samples), freedom) * error
+    if freedom == 0 or not any(max(s.values) > min(s.values) for s in samples):
+        return rank_by_holm(means, _by_images(samples, means), _normal_p, alpha=alpha)
+    values = np.concatenate([sample.values for sample in samples])
+    squares = float(np.square(values - np.repeat(means, n)).sum())
+
+    def score(rows: slice) -> np.ndarray:
+        """|difference| / sqrt(MSE / 2 (1/n_i + 1/n_j)), to set against q(alpha; rows, freedom)."""
+        error = np.sqrt(squares / freedom / 2 * (1 / n[rows, None] + 1 / n))
+        return np.abs(means[rows, None] - means) / error
+
+    return _ranks(means, score, critical(alpha, len(samples), freedom))
 
 
-@cache
-def _critical(alpha: float, rows: int, freedom: int) -> float:
-    return float(stats.studentized_range.ppf(1 - alpha, rows, freedom)) if rows > 1 else math.inf
+def rank_by_holm(
+    values: np.ndarray, score: Score, p_value: PValue, *, alpha: float = ALPHA
+) -> list[int]:
+    """Rank rows as `rank_groups` does, by a test of every pair, corrected by Holm over all pairs.
+
+    Args:
+        values: (R,) larger being better.
+        score: the tests' statistics of some rows against all; 0 where nothing can be tested.
+        p_value: of statistics; it falls as they rise.
+        alpha: the chance of a single false claim.
+    """
+    rows = len(values)
+    found = [
+        scores[np.arange(scores.shape[1]) < np.arange(rows)[part, None]]  # every pair once
+        for part in _blocks(rows)
+        for scores in [score(part)]
+    ]
+    kept = np.concatenate(found or [np.zeros(0)])
+    kept = np.sort(kept)[::-1]
+    levels = alpha / np.arange(len(kept), 0, -1)
+    return _ranks(values, score, _first_failing(kept, p_value, levels))
 
 
-def _two_proportions(a: Sample, b: Sample) -> float:
-    """p-value of equal shares of right answers; 1 where there is nothing to test."""
-    if not (a.images and b.images):
-        return 1.0
-    # Every seed answers the same test images, so more seeds do not make more images. Treating the
-    # two rows' images as independent overstates the error of the difference: ties are favoured.
-    shares = [float(np.mean(sample.values)) / 100 for sample in (a, b)]
-    pooled = (shares[0] * a.images + shares[1] * b.images) / (a.images + b.images)
-    error = math.sqrt(pooled * (1 - pooled) * (1 / a.images + 1 / b.images))
-    if error == 0:  # all right or all wrong, both
-        return 1.0
-    return float(2 * stats.norm.sf(abs(shares[0] - shares[1]) / error))
+def _first_failing(scores: np.ndarray, p_value: PValue, levels: np.ndarray) -> float:
+    """Return the first of falling scores whose p-value is over its level; 0 if none is."""
+    for start in range(0, len(scores), 1024):
+        part = slice(start, start + 1024)
+        if p_value(scores[part][-1:])[0] <= levels[start]:
+            continue  # p and the levels rise: nothing between fails, and p is slow to compute
+        failing = np.flatnonzero(p_value(scores[part]) > levels[part])
+        if len(failing):
+            return float(scores[part][failing[0]])
+    return 0.0
+
+
+def _ranks(values: np.ndarray, score: Score, bound: float) -> list[int]:
+    """Count for every row the better rows whose score is over the bound."""
+    ranks: list[int] = []
+    for part in _blocks(len(values)):
+        better = (values > values[part, None]) & (score(part) > bound)
+        ranks += (1 + better.sum(axis=1)).tolist()
+    return ranks
+
+
+def _blocks(rows: int) -> Iterator[slice]:
+    """Yield slices that keep the pairs held at once to a few MB, however many rows there are."""
+    return (slice(start, min(start + 128, rows)) for start in range(0, rows, 128))
+
+
+def _by_images(samples: Sequence[Sample], means: np.ndarray) -> Score:
+    """Return z-scores of equal numbers; 0 where there is nothing to test with."""
+    # Every seed answers the same test images, so more seeds do not make more images.
+    images = np.array([sample.images or 0 for sample in samples], dtype=np.float64)
+    stderr = np.array([sample.stderr for sample in samples])
+    shares = means / 100
+
+    def score(rows: slice) -> np.ndarray:
+        a, b, p, q = images[rows, None], images, shares[rows, None], shares
+        with np.errstate(divide="ignore", invalid="ignore"):
+            pooled = (p * a + q * b) / (a + b)
+            counted = 100 * np.sqrt(pooled * (1 - pooled) * (1 / a + 1 / b))
+            error = np.where((a > 0) & (b > 0), counted, np.hypot(stderr[rows, None], stderr))
+            z = np.abs(means[rows, None] - means) / error
+        return np.where(error > 0, z, 0.0)  # no error: all right or all wrong, both; NaN: not known
+
+    return score
+
+
+def _normal_p(z: np.ndarray) -> np.ndarray:
+    return 2 * special.ndtr(-z)
+
+
+def holm(p_values: Sequence[float]) -> np.ndarray:
+    """Adjust p-values of one family by Holm's step-down method; compare the result with the level.
+
+    The chance of a single false claim in the family is at most the level, whatever depends on what.
+    The k-th smallest of m is multiplied by m - k + 1, and none is left below a smaller one's.
+
+    Example:
+        >>> holm([0.01, 0.04, 0.03]).tolist()
+        [0.03, 0.06, 0.06]
+    """
+    p = np.asarray(p_values, dtype=np.float64)
+    order = np.argsort(p, kind="stable")
+    raised = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
+    adjusted = np.empty(len(p))
+    adjusted[order] = np.minimum(raised, 1)
+    return adjusted

@@ -17,14 +17,15 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from backbones.runtime import resolve_device
 from detection.assembly import save_trained, start_from
+from detection.bootstrap import DRAWS, Spread
 from detection.catalog import INFERENCE, register_named, registered_set, voc_list
 from detection.config import quantization, read_config
 from detection.config_checks import flat
 from detection.detection_set import DetectionSet
-from detection.evaluation import read_detections
+from detection.evaluation import read_detections, score
 from detection.hashing import file_sha256
 from detection.hooks import plain_scores
-from detection.measuring import keep
+from detection.measuring import keep, spread_facts
 from detection.recipe import Recipe
 from detection.recorder import read_curve
 from detection.stage import VERSION, claim
@@ -117,9 +118,11 @@ def run(recipe: Recipe, folder: Path) -> dict[str, Any]:
     else:
         results = trainer.evaluate()
     detector = save_trained(cfg, trainer.model)
-    kept = keep(folder, images, read_detections(folder / INFERENCE))
+    detections = read_detections(folder / INFERENCE)
+    kept = keep(folder, images, detections)
+    spreads = score(images.to_coco(), detections, draws=DRAWS).spreads
     return {
-        "measurements": _measurements(cfg, results),
+        "measurements": _measurements(cfg, results, spreads),
         "artifacts": {"checkpoint": detector.name, **kept},
         "checkpoint": start.backbone,
         "details": {
@@ -201,15 +204,17 @@ def _precision(cfg: CfgNode) -> str:
     return str(asked[1]) if asked else "FP"
 
 
-def _measurements(cfg: CfgNode, results: dict) -> list[dict[str, Any]]:
+def _measurements(cfg: CfgNode, results: dict, spreads: dict[str, Spread]) -> list[dict[str, Any]]:
     (name,) = cfg.DATASETS.TEST
     metadata = MetadataCatalog.get(name)
     by_voc = metadata.get("evaluator_type") == "pascal_voc"  # its AP is not COCO's
     suffix = f"_voc{metadata.year % 100:02d}" if by_voc else ""
     common = {"unit": "%", "n": len(DatasetCatalog.get(name)), "precision": _precision(cfg)}
+    named = {f"{metric}{suffix}": value for metric, value in plain_scores(results).items()}
     return [
-        {"metric": f"{metric}{suffix}", "value": value, "split": "test", **common}
-        for metric, value in plain_scores(results).items()
+        {"metric": metric, "value": value, "split": "test", **common}
+        | spread_facts(spreads.get(metric))
+        for metric, value in named.items()
     ]
 
 

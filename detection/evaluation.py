@@ -12,9 +12,9 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from detection.bootstrap import METRICS, Spread, draw_images, redraw, spread
 from runtime.atomic import atomic
 
-METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")  # the first entries of COCOeval.stats
 DETECTIONS = "detections.json"
 
 
@@ -22,11 +22,13 @@ class Scores(NamedTuple):
     """Average precision in percent: over all classes by metric, and AP by class.
 
     A metric that no annotated object bears on (APl without a large object) is left out, and so is a
-    class without objects.
+    class without objects. `spreads` say how far other draws of the images would move the overall
+    numbers; none where that was not asked for, or is not known.
     """
 
     overall: dict[str, float]
     classes: dict[str, float]
+    spreads: dict[str, Spread] = {}
 
 
 def evaluate(truth: dict[str, Any], detections: Sequence[dict[str, Any]]) -> dict[str, float]:
@@ -34,7 +36,7 @@ def evaluate(truth: dict[str, Any], detections: Sequence[dict[str, Any]]) -> dic
     return score(truth, detections).overall
 
 
-def score(truth: dict[str, Any], detections: Sequence[dict[str, Any]]) -> Scores:
+def score(truth: dict[str, Any], detections: Sequence[dict[str, Any]], *, draws: int = 0) -> Scores:
     """Score detections: AP (mean over IoU .50:.05:.95), AP50, AP75, and AP by area and class.
 
     APs, APm and APl are of objects under 32², up to 96² and over 96² pixels. No detection at all
@@ -43,18 +45,13 @@ def score(truth: dict[str, Any], detections: Sequence[dict[str, Any]]) -> Scores
     Args:
         truth: annotations in COCO's format.
         detections: dictionaries with image_id, category_id, bbox (x, y, width, height) and score.
+        draws: of the images, for the spreads.
 
     Raises:
         ValueError: there is no annotated object, so precision is not defined.
     """
-    if not truth["annotations"]:
-        raise ValueError(
-            f"none of the {len(truth['images'])} images has an annotated object; average precision "
-            "was not computed. Evaluate on images with objects."
-        )
+    run = match(truth, detections)
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress and table
-        run = COCOeval(*_indices(truth, detections), iouType="bbox")
-        run.evaluate()
         run.accumulate()
         run.summarize()
     overall = dict(zip(METRICS, run.stats[: len(METRICS)].tolist(), strict=True))
@@ -65,7 +62,21 @@ def score(truth: dict[str, Any], detections: Sequence[dict[str, Any]]) -> Scores
         for place, category_id in enumerate(run.params.catIds)
     }
     # pycocotools says -1 where no object bears on a number.
-    return Scores(*({n: 100 * v for n, v in part.items() if v >= 0} for part in (overall, classes)))
+    scores = ({n: 100 * v for n, v in part.items() if v >= 0} for part in (overall, classes))
+    return Scores(*scores, _spreads(run, draws) if draws else {})
+
+
+def match(truth: dict[str, Any], detections: Sequence[dict[str, Any]]) -> COCOeval:
+    """Match detections with objects, image by image, at every IoU; arguments are those of `score`."""
+    if not truth["annotations"]:
+        raise ValueError(
+            f"none of the {len(truth['images'])} images has an annotated object; average precision "
+            "was not computed. Evaluate on images with objects."
+        )
+    with contextlib.redirect_stdout(io.StringIO()):
+        run = COCOeval(*_indices(truth, detections), iouType="bbox")
+        run.evaluate()
+    return run
 
 
 def to_detections(
@@ -106,6 +117,12 @@ def write_detections(
 def read_detections(path: str | Path) -> list[dict[str, Any]]:
     """Read COCO's result file."""
     return json.loads(Path(path).read_bytes())
+
+
+def _spreads(run: COCOeval, draws: int) -> dict[str, Spread]:
+    drawn = redraw(run, draw_images(len(run.params.imgIds), draws))
+    found = {name: spread(values) for name, values in drawn.items()}
+    return {name: known for name, known in found.items() if known}
 
 
 def _indices(truth: dict[str, Any], detections: Sequence[dict[str, Any]]) -> tuple[COCO, COCO]:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from detection.bootstrap import DRAWS, Spread
 from detection.detection_set import DetectionSet
 from detection.evaluation import score, write_detections
 from detection.pictures import draw_pictures
@@ -24,6 +25,9 @@ def measure(
 ) -> Measured:
     """Score detections by COCO's metrics and, on VOC's sets by Detectron2, by VOC's.
 
+    COCO's have standard errors and intervals over the images; VOC's are scored by Detectron2's code,
+    which does not say which image a hit is in, and have none.
+
     Args:
         images: what was tested on.
         detections: in COCO's format, with the set's ids.
@@ -33,7 +37,7 @@ def measure(
     Raises:
         ValueError: the images have no object to find.
     """
-    scores = score(images.to_coco(), detections)
+    scores = score(images.to_coco(), detections, draws=DRAWS)
     overall, classes = dict(scores.overall), {"AP": scores.classes}
     if images.style == "voc" and engine == "detectron2":
         from detection.voc_evaluation import score_voc
@@ -47,8 +51,16 @@ def measure(
         *(engine, precision, images.split, images.name, len(images), found),
     )
     common = {"unit": "%", "n": len(images), "precision": precision, "split": images.split}
-    measurements = [{"metric": name, "value": value, **common} for name, value in overall.items()]
+    measurements = [
+        {"metric": name, "value": value, **common, **spread_facts(scores.spreads.get(name))}
+        for name, value in overall.items()
+    ]
     return Measured(measurements, classes)
+
+
+def spread_facts(known: Spread | None) -> dict[str, float]:
+    """Return what a measurement says of its spread over the images; nothing where it is unknown."""
+    return known._asdict() if known else {}
 
 
 def keep(

@@ -2,10 +2,8 @@
 """Build the leaderboard of a runs folder, print or rescore it, compare two checkpoints, share results."""
 
 import argparse
-import dataclasses
 import json
 import logging
-import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +14,6 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 if TYPE_CHECKING:
-    from benchmark.comparison import Difference
     from benchmark.rescore import Rescored
 
 EXAMPLES = """examples:
@@ -32,8 +29,8 @@ EXAMPLES = """examples:
   # tables for a paper
   python tools/leaderboard.py export runs/demo --format tex > results.tex
 
-  # is one checkpoint better than another? paired differences with 95 % intervals
-  python tools/leaderboard.py compare SSQL SimSiam --runs-dir runs/demo
+  # is one checkpoint better than another? a line a precision, every difference, and a picture
+  python tools/leaderboard.py compare SSQL SimSiam --runs-dir runs/demo --plot compare.svg
 
   # is one way to train a detector better than another?
   python tools/leaderboard.py compare sgdt lsq --by training --runs-dir runs/demo
@@ -76,14 +73,18 @@ def _export(args: argparse.Namespace) -> None:
 
 def _compare(args: argparse.Namespace) -> None:
     from benchmark.comparison import compare
+    from benchmark.comparison_text import to_json, to_text
     from benchmark.leaderboard import board_frame
 
-    lines = compare(board_frame(args.runs_dir), args.a, args.b, by=args.by)
+    lines = compare(board_frame(args.runs_dir), args.a, args.b, by=args.by, runs_dir=args.runs_dir)
+    if args.plot is not None:
+        from benchmark.comparison_plot import plot
+
+        plot(lines, args.a, args.b, args.plot)
     if args.json:
-        rows = [dataclasses.asdict(line) for line in lines]
-        print(json.dumps(_without_nan(rows), indent=2))
+        print(json.dumps(to_json(lines, args.a, args.b, by=args.by), indent=2))
     else:
-        print(table(lines, args.a, args.b))
+        print(to_text(lines, args.a, args.b))
 
 
 def _rescore(args: argparse.Namespace) -> int:
@@ -145,50 +146,6 @@ def _measurement(line: "Rescored") -> str:
     again = "nothing" if line.value is None else f"{line.value:.4f}"
     what = f"{said.metric} at {said.precision} on {said.split}"
     return f"{what}: the result says {said.value:.4f}, scored again {again} ({line.problem})"
-
-
-def table(lines: Sequence["Difference"], a: str, b: str) -> str:
-    """Lay differences out, a line each; a star marks an interval that leaves zero out."""
-    from benchmark.wording import metric_name, number
-
-    rows = [
-        ["data set", "protocol", "alike", "precision", "metric", "A", "B", "A - B", "95 %", "n"]
-    ]
-    for line in lines:
-        found = line.summary
-        interval, star = "unknown", ""
-        if not math.isnan(found.low):
-            interval = f"[{number(found.low, sign=True)}, {number(found.high, sign=True)}]"
-            star = "*" if found.low > 0 or found.high < 0 else ""
-        difference = number(found.mean, sign=True)
-        unit = line.unit if found.n != 1 else line.unit.removesuffix("s")
-        rows.append(
-            [line.dataset, line.protocol, line.alike, line.precision, metric_name(line.metric)]
-            + [number(line.a), number(line.b), difference, interval + star, f"{found.n} {unit}"]
-        )
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    left = 5  # columns of words; the rest are numbers
-    text = [
-        "  ".join(
-            cell.ljust(width) if i < left else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
-    note = (
-        "Pairs differ in nothing else; 95 % is the paired Student interval of A - B over what n counts.\n"
-        "* leaves zero out (each line by itself: many lines, and some will by chance)."
-    )
-    return "\n".join([f"A = {a}, B = {b}", "", *text, "", note])
-
-
-def _without_nan(value: Any) -> Any:
-    """JSON has no NaN: an interval that is unknown is null."""
-    if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_without_nan(item) for item in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _reported(args: argparse.Namespace) -> list[dict[str, Any]] | None:
@@ -253,6 +210,12 @@ def _parser() -> argparse.ArgumentParser:
         help="what A and B name (default: checkpoint)",
     )
     compare.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    compare.add_argument(
+        "--plot",
+        type=Path,
+        metavar="FILE",
+        help="draw the differences with their intervals: .svg, .png, .pdf or .html",
+    )
     _add_bundle_verbs(verbs)
     return parser
 

@@ -3,8 +3,12 @@
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
+
+LEVEL = 0.95  # of the intervals
+_DRAWS = 4_000  # of the images, where the interval has no closed form
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,7 @@ class Accuracy:
     @property
     def mean_per_class(self) -> float:
         """Mean of the classes' own accuracies, in %, over the classes that have images."""
-        shares = [c / n for c, n in zip(self.correct, self.counts, strict=True) if n]
+        shares = [c / n for c, n in self._classes]
         return 100 * sum(shares) / len(shares)
 
     def stderr(self, metric: str) -> float:
@@ -49,7 +53,41 @@ class Accuracy:
         if metric == "top1":
             return _stderr([(sum(self.correct), self.n)])
         assert metric == "mean_per_class", metric
-        return _stderr([(c, n) for c, n in zip(self.correct, self.counts, strict=True) if n])
+        return _stderr(self._classes)
+
+    def interval(self, metric: str) -> tuple[float, float] | None:
+        """Return the 95 % percentile bootstrap interval over test images of an accuracy, in %.
+
+        All n images drawn anew, the right ones among them are Binomial(n, p): `top1` takes its
+        quantiles, which is the bootstrap of infinitely many draws. For `mean_per_class` the images are
+        drawn within their classes, 4,000 times, always the same ones. None where no draw differs
+        (everything was right, or nothing): that the images vary then says nothing, not that it is sure.
+
+        Example:
+            >>> a = Accuracy(counts=(300, 100), correct=(240, 60))
+            >>> a.interval("top1")
+            (70.75, 79.25)
+            >>> [round(end) for end in a.interval("mean_per_class")]
+            [65, 75]
+        """
+        if self.stderr(metric) == 0:
+            return None
+        ends = np.array([(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+        if metric == "top1":
+            from scipy.stats import binom  # here: slow to import, and needed once a job, last
+
+            low, high = binom.ppf(ends, self.n, self.top1 / 100) / self.n
+        else:
+            right, images = np.array(self._classes).T  # (C,) each
+            draw = np.random.default_rng(0)
+            drawn = draw.binomial(images, right / images, size=(_DRAWS, len(images)))
+            low, high = np.quantile((drawn / images).mean(axis=1), ends)
+        return 100 * float(low), 100 * float(high)
+
+    @property
+    def _classes(self) -> list[tuple[int, int]]:
+        """Right answers and images of each class that has images."""
+        return [(c, n) for c, n in zip(self.correct, self.counts, strict=True) if n]
 
 
 def _stderr(strata: list[tuple[int, int]]) -> float:

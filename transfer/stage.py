@@ -74,15 +74,7 @@ def run(recipe: Recipe, folder: Path) -> dict[str, Any]:
         )
     return {
         "measurements": [
-            {
-                "metric": metric,
-                "value": getattr(score, metric),
-                "stderr": score.stderr(metric),
-                "unit": "%",
-                "n": score.n,
-                "precision": precision,
-                "split": split,
-            }
+            _measurement(score, metric, precision=precision, split=split)
             for split, by_precision in scores.items()
             for precision, score in by_precision.items()
             for metric in recipe.metrics
@@ -119,6 +111,21 @@ def _score(found: Predictions, num_classes: int) -> dict[str, Accuracy]:
     text = ", ".join(f"{precision} {score.top1:.2f}" for precision, score in scores.items())
     _logger.info("top-1 on %s (n=%d): %s %%", found.split, len(found.labels), text)
     return scores
+
+
+def _measurement(score: Accuracy, metric: str, *, precision: str, split: str) -> dict[str, Any]:
+    low, high = score.interval(metric) or (None, None)
+    return {
+        "metric": metric,
+        "value": getattr(score, metric),
+        "stderr": score.stderr(metric),
+        "low": low,
+        "high": high,
+        "unit": "%",
+        "n": score.n,
+        "precision": precision,
+        "split": split,
+    }
 
 
 def _load_report(report: LoadReport) -> dict[str, Any]:

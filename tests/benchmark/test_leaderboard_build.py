@@ -169,26 +169,33 @@ def test_command_export_prints_what_build_writes(main, runs, capsys, kind):
 def test_command_compare_prints_differences_with_intervals(main, runs, capsys):
     _write(runs, "d" * 12, "good", {"FP": 95.4, "4w4a": 93.5}, seed=1)
     _write(runs, "e" * 12, "bad", {"FP": 90.6, "4w4a": 61.0}, seed=1)
-    assert main(["compare", "good", "bad", "--runs-dir", str(runs), "--json"]) == 0
-    rows = json.loads(capsys.readouterr().out)
-    assert [(row["precision"], row["summary"]["n"]) for row in rows] == [
-        ("FP", 2),
-        ("4w4a", 2),
-        ("all", 2),
+    picture = runs / "compare.svg"
+    command = ["compare", "good", "bad", "--runs-dir", str(runs)]
+    assert main([*command, "--json", "--plot", str(picture)]) == 0
+    assert picture.read_text().startswith("<?xml")
+    lines = json.loads(capsys.readouterr().out)["lines"]
+    found = [line["overall"] for line in lines]
+    assert [(d["precision"], d["over"], d["n"]) for d in found] == [
+        ("FP", "seeds", 2),
+        ("4w4a", "seeds", 2),
     ]
-    assert rows[0]["summary"]["mean"] == pytest.approx(4.9)
-    assert main(["compare", "good", "bad", "--runs-dir", str(runs)]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "A = good, B = bad"
-    # +4.9, sd .1414, t(.975, 1) = 12.706: half-width 1.27
-    assert lines[3].split()[-6:] == ["90.3", "+4.9", "[+3.6,", "+6.2]*", "2", "seeds"]
+    assert found[0]["mean"] == pytest.approx(4.9)
+    assert main(command) == 0
+    text = capsys.readouterr().out.splitlines()
+    assert text[0] == "A = good, B = bad"
+    # +4.9, sd .1414, t(.975, 1) = 12.706: half-width 1.27; t = 49, p = .013, and 4w4a has less
+    assert "  good beats bad at FP on digits, +4.9 [+3.6, +6.2]" in text
+    row = next(line for line in text if line.startswith("digits") and " FP " in line)
+    assert row.split()[-8:] == ["90.3", "+4.9", "[+3.6,", "+6.2]", "2", "seeds", "0.013", "0.013"]
 
 
-def test_command_compare_on_one_seed_has_no_interval(main, runs, capsys):
+def test_command_compare_on_one_seed_without_errors_tests_nothing(main, runs, capsys):
     assert main(["compare", "good", "bad", "--runs-dir", str(runs), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)[0]["summary"]["low"] is None
+    line = json.loads(capsys.readouterr().out)["lines"][0]
+    assert line["overall"]["low"] is line["overall"]["p"] is None and line["untested"] == 1
     assert main(["compare", "good", "bad", "--runs-dir", str(runs)]) == 0
-    assert "unknown  1 seed" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert "[unknown]  1 seed" in text and "beats" not in text
 
 
 @pytest.mark.parametrize(

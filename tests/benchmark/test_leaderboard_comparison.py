@@ -1,54 +1,81 @@
-"""Paired differences of two checkpoints, or of two ways to train."""
+"""Two checkpoints, or two ways to train, side by side: what is paired, tested, corrected and said."""
 
+import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
 
 from benchmark.comparability import normalize
 from benchmark.comparison import compare
+from benchmark.comparison_plot import plot
+from benchmark.comparison_text import sentence, to_json, to_text
 from tests.benchmark.board_frames import make_frame, row, seeds
+
+SETS = [f"set{k}" for k in range(7)]
 
 
 def _compare(rows, a="a", b="b", **options):
     return compare(normalize(pd.DataFrame(rows)), a, b, **options)
 
 
+def _both(a, b, **changes):
+    return seeds(a, checkpoint="a", **changes) + seeds(b, checkpoint="b", **changes)
+
+
+def _single(difference, *, base=80.0, stderr=1.0, **changes):
+    a = row(checkpoint="a", value=base + difference, stderr=stderr, **changes)
+    return [a, row(checkpoint="b", value=base, stderr=stderr, **changes)]
+
+
 def test_one_setting_is_paired_over_seeds():
     a, b = [90.0, 92.0, 91.0], [88.0, 89.0, 89.5]
-    (line,) = _compare(seeds(a, checkpoint="a") + seeds(b, checkpoint="b"))
-    assert (line.dataset, line.protocol, line.precision, line.metric) == (
+    (line,) = _compare(_both(a, b))
+    found = line.overall
+    assert (found.dataset, found.protocol, found.precision, found.metric) == (
         "digits", "linear", "4w4a", "top1",
     )  # fmt: skip
-    assert (line.a, line.unit, line.summary.n) == (91.0, "seeds", 3)
-    interval = stats.ttest_rel(a, b).confidence_interval(0.95)
-    assert (line.summary.low, line.summary.high) == pytest.approx((interval.low, interval.high))
+    assert (found.a, found.over, found.n) == (91.0, "seeds", 3)
+    oracle = stats.ttest_rel(a, b)
+    interval = oracle.confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
+    assert found.p == found.adjusted == pytest.approx(oracle.pvalue)
+    assert line.settings == (found,)
 
 
 def test_swapping_the_sides_swaps_the_sign():
-    rows = seeds([90.0, 92.0], checkpoint="a") + seeds([88.0, 89.0], checkpoint="b")
+    rows = _both([90.0, 92.0], [88.0, 89.0])
     (there,), (back,) = _compare(rows), _compare(rows, "b", "a")
-    assert there.summary.mean == -back.summary.mean == 2.5
-    assert there.summary.low == -back.summary.high
+    assert there.overall.mean == -back.overall.mean == 2.5
+    assert there.overall.low == -back.overall.high
+    assert there.overall.p == back.overall.p
 
 
-def test_settings_count_once_however_many_seeds_they_have():
-    rows = seeds([92.0], checkpoint="a") + seeds([90.0], checkpoint="b")
-    for offset in (0, 1):
-        rows += seeds([70.0 + offset] * 3, checkpoint="a", dataset="cifar10", protocol=f"p{offset}")
-        rows += seeds([64.0] * 3, checkpoint="b", dataset="cifar10", protocol=f"p{offset}")
-    *each, overall = _compare(rows)
-    assert sorted(line.summary.mean for line in each) == [2.0, 6.0, 7.0]
-    assert (overall.dataset, overall.unit, overall.summary.n) == ("all", "settings", 3)
-    assert overall.summary.mean == 5.0
+def test_a_line_is_over_data_sets_that_count_once_however_many_seeds_they_have():
+    rows = _both([92.0], [90.0])
+    for k, offset in enumerate((0.0, 1.0)):
+        rows += _both([70.0 + offset] * 3, [64.0] * 3, dataset=f"cifar{k}")
+    (line,) = _compare(rows)
+    assert sorted(setting.mean for setting in line.settings) == [2.0, 6.0, 7.0]
+    found = line.overall
+    assert (found.dataset, found.over, found.n, found.mean) == ("all", "settings", 3, 5.0)
+    interval = stats.ttest_1samp([2.0, 6.0, 7.0], 0).confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
 
 
-def test_precisions_of_one_setting_are_summed_up_over_seeds():
-    rows = seeds([90.0, 92.0], checkpoint="a", precision="FP")
-    rows += seeds([89.0, 91.0], checkpoint="b", precision="FP")
-    rows += seeds([70.0, 74.0], checkpoint="a") + seeds([65.0, 67.0], checkpoint="b")
-    full, low, overall = _compare(rows)
-    assert (full.precision, low.precision, overall.precision) == ("FP", "4w4a", "all")
-    assert (overall.summary.mean, overall.unit, overall.summary.n) == (3.5, "seeds", 2)
+def test_protocols_precisions_and_metrics_have_lines_of_their_own():
+    rows = []
+    for precision in ("4w4a", "FP"):
+        for protocol in ("finetune", "linear"):
+            for metric in ("mean_per_class", "top1"):
+                facts = {"precision": precision, "protocol": protocol, "metric": metric}
+                rows += _both([90.0, 92.0], [89.0, 90.0], **facts)
+    found = [(x.overall.metric, x.overall.protocol, x.overall.precision) for x in _compare(rows)]
+    assert found == [
+        (metric, protocol, precision)
+        for metric in ("top1", "mean_per_class")
+        for protocol in ("linear", "finetune")
+        for precision in ("FP", "4w4a")
+    ]
 
 
 def test_only_what_differs_in_nothing_else_is_paired():
@@ -57,30 +84,159 @@ def test_only_what_differs_in_nothing_else_is_paired():
     rows += seeds([5.0] * 3, checkpoint="b", policy_fingerprint="0" * 12)
     rows += seeds([6.0] * 3, checkpoint="b", split="val")
     (line,) = _compare(rows)
-    assert (line.summary.n, line.summary.mean) == (1, 11.0)
+    assert (line.overall.n, line.overall.mean) == (1, 11.0)
+
+
+def test_p_values_are_corrected_over_the_data_sets_of_a_line():
+    rows = []
+    for name, difference in zip(SETS, (4.0, 3.0, 2.9, 2.7, 0.5, 0.1, -3.0), strict=True):
+        rows += _single(difference, dataset=name, stderr=0.7)
+    (line,) = _compare(rows)
+    p = [2 * stats.norm.sf(abs(d) / (0.7 * 2**0.5)) for d in (4.0, 3.0, 2.9, 2.7, 0.5, 0.1, -3.0)]
+    assert [s.p for s in line.settings] == pytest.approx(p)
+    # Holm by hand: times 7 for the smallest, 6 and 5 for the equal two, 4 and 3 and so on for the
+    # rest, and none below a smaller one's: 4 p(2.9) = .0136 is raised to 6 p(3.0) = .0147
+    assert line.settings[0].adjusted == pytest.approx(7 * p[0])
+    assert [line.settings[k].adjusted for k in (1, 6, 2)] == pytest.approx([6 * p[1]] * 3)
+    assert line.settings[3].adjusted == pytest.approx(3 * p[3])
+    assert [s.outcome for s in line.settings] == ["a", "a", "a", "a", "tie", "tie", "b"]
+
+
+def test_single_precision_lines_are_corrected_over_the_precisions():
+    rows = []
+    for precision, difference in (("FP", 3.0), ("8w8a", 3.1), ("4w4a", 9.0)):
+        rows += _single(difference, precision=precision)
+    full, eight, four = _compare(rows)
+    # 3.0 and 3.1 of an error of 1.41: p = .034 and .028, each below .05 by itself
+    assert full.overall.p < 0.05 and eight.overall.p < 0.05
+    assert [x.overall.outcome for x in (full, eight, four)] == ["tie", "tie", "a"]
+    assert full.settings == (full.overall,)
+
+
+@pytest.mark.parametrize(
+    ("differences", "expected"),
+    [
+        ((5, 5, 5, 5, 5, 6, 0.1), "a beats b at 4w4a on 6 of 7 data sets (1 tie), mean +4.4 ["),
+        ((-5, -5, -5, -5, -5, -6, -7), "b beats a at 4w4a on 7 of 7 data sets, mean +5.4 ["),
+        ((9, 8, 7, -6, 0, 0, 0), "a beats b at 4w4a on 3 of 7 data sets and loses on 1 (3 ties), mean"),
+        ((9, 8, -8.5, -7.5, -0.1), "a beats b at 4w4a on 2 of 5 data sets and loses on 2 (1 tie)"),
+        ((0.2, -0.2, 0.1), "a and b tie at 4w4a on all 3 data sets, mean 0.0 [−0.5, +0.6]"),
+        ((1, 1.1, 0.9, 1, 1.05), "a beats b at 4w4a over 5 data sets together, on none alone, mean +1.0"),
+        ((5,), "a beats b at 4w4a on set0, +5.0 [+2.2, +7.8]"),
+        ((-0.5,), "a and b tie at 4w4a on set0, −0.5 [−3.3, +2.3]"),
+    ],
+)  # fmt: skip
+def test_a_line_says_who_is_better_from_the_winners_side_and_ties_are_ties(differences, expected):
+    rows = []
+    for name, difference in zip(SETS, differences, strict=False):
+        rows += _single(difference, dataset=name)
+    (line,) = _compare(rows)
+    assert sentence(line, "a", "b").startswith(expected)
+
+
+def test_what_could_not_be_tested_is_said():
+    rows = [row(checkpoint="a", value=95.0), row(checkpoint="b", value=60.0)]
+    (line,) = _compare(rows)
+    assert line.overall.outcome == "untested"
+    assert "nothing known of its images" in sentence(line, "a", "b")
+    rows += _single(5.0, dataset="set0") + _single(6.0, dataset="set1")
+    (line,) = _compare(rows)
+    assert sentence(line, "a", "b").startswith(
+        "a beats b at 4w4a on 2 of 3 data sets (1 not tested)"
+    )
+
+
+def test_seeds_that_agree_to_the_last_digit_are_tested_by_their_images():
+    rows = _both([90.1, 91.2, 93.3], [89.1, 90.2, 92.3], stderr=1.2)  # but for rounding
+    (line,) = _compare(rows)
+    assert (line.overall.over, line.overall.n) == ("images, unpaired", 540)
+    assert line.overall.outcome == "tie"
 
 
 def test_ways_to_train_are_paired_by_checkpoint():
     lines = compare(normalize(make_frame()), "sgdt", "lsq", by="training")
-    each = [line for line in lines if line.metric == "AP" and line.unit == "seeds"]
-    assert sorted(line.alike for line in each) == ["simclr-r10", "simsiam-r10", "ssql-r10"]
-    overall = next(line for line in lines if line.metric == "AP" and line.unit == "settings")
-    assert overall.summary.n == 3
-    assert overall.summary.mean > 0
+    line = lines[0]
+    assert (line.overall.metric, line.overall.alike) == ("AP", "all")
+    assert [s.alike for s in line.settings] == ["simclr-r10", "simsiam-r10", "ssql-r10"]
+    assert line.overall.n == 3 and line.overall.mean > 0
+    assert "3 checkpoints" in sentence(line, "sgdt", "lsq")
 
 
 def test_detectors_of_two_checkpoints_are_paired_by_training():
     lines = compare(normalize(make_frame()), "ssql-r10", "simclr-r10")
-    found = {(line.alike, line.precision) for line in lines if line.metric == "AP50"}
-    assert {("fp", "FP"), ("lsq", "4w4a"), ("sgdt", "4w4a")} <= found
+    found = {(x.overall.alike, x.overall.precision) for x in lines if x.overall.metric == "AP50"}
+    assert found == {("fp", "FP"), ("lsq", "4w4a"), ("sgdt", "4w4a")}
+    assert lines[0].overall.metric == "top1"
+    first = next(x.overall.metric for x in lines if x.overall.metric.startswith("AP"))
+    assert first == "AP"
+
+
+def test_text_has_a_sentence_a_line_and_a_row_a_difference():
+    lines = compare(normalize(make_frame()), "ssql-r10", "simclr-r10")
+    text = to_text(lines, "ssql-r10", "simclr-r10")
+    for line in lines:
+        assert f"  {sentence(line, 'ssql-r10', 'simclr-r10')}\n" in text
+    rows = [x for x in text.splitlines() if x.startswith(("digit", "cifar")) and "top-1" in x]
+    assert len(rows) == 2 * 3 * 6
+    assert len({len(x) for x in rows}) == 1  # the columns are aligned
+
+
+def test_json_is_the_whole_comparison_without_nan():
+    rows = _single(5.0) + [row(checkpoint=x, value=80.0, dataset="other") for x in "ab"]
+    lines = _compare(rows)
+    found = to_json(lines, "a", "b", by="checkpoint")
+    (line,) = found["lines"]
+    assert (found["a"], found["by"], line["wins"], line["untested"]) == ("a", "checkpoint", 1, 1)
+    assert line["sentence"] == sentence(lines[0], "a", "b")
+    other = next(s for s in line["settings"] if s["dataset"] == "other")
+    assert other["p"] is other["low"] is None and other["outcome"] == "untested"
+    assert "NaN" not in str(found) and "nan" not in str(found)
+
+
+@pytest.mark.parametrize("suffix", [".svg", ".png", ".html"])
+def test_plots_draw_names_as_they_are_and_twice_the_same(tmp_path, suffix):
+    rows = []
+    for name in ("$\\frac$", "<b>set</b>"):
+        rows += _single(5.0, dataset=name) + _single(0.1, dataset=name, precision="FP")
+    rows += [row(checkpoint=x, value=80.0, dataset="other") for x in "ab"]
+    path = tmp_path / f"compare{suffix}"
+    plot(_compare(rows), "a<script>", "b$_", path)
+    before = path.read_bytes()
+    plot(_compare(rows), "a<script>", "b$_", path)
+    assert path.read_bytes() == before
+    if suffix == ".html":
+        text = before.decode()
+        assert "a<script>" not in text and "<b>set" not in text and "cdn." not in text[:2000]
+    if suffix == ".svg":
+        assert before.count(b'<g id="axes_') == 2  # a panel a precision
+
+
+def test_a_plot_of_another_kind_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"\.bmp has no suffix .* nothing was\. Use one of \.svg"):
+        plot(_compare(_single(1.0)), "a", "b", tmp_path / "x.bmp")
 
 
 def test_an_unknown_name_is_refused_with_a_suggestion():
     with pytest.raises(ValueError, match=r"no checkpoint 'ssql-r18'.*Did you mean 'ssql-r10'"):
         compare(normalize(make_frame()), "ssql-r18", "simsiam-r10")
+    with pytest.raises(ValueError, match="compared with itself"):
+        compare(normalize(make_frame()), "ssql-r10", "ssql-r10")
 
 
 def test_names_without_a_common_setting_are_refused():
     rows = seeds([90.0], checkpoint="a") + seeds([80.0], checkpoint="b", engine="other")
     with pytest.raises(ValueError, match="nothing was compared"):
         _compare(rows)
+
+
+def test_lines_of_equal_checkpoints_rarely_claim_anything():
+    draw = np.random.default_rng(4)
+    claims = 0
+    for _ in range(20):
+        rows = []
+        for name in SETS:
+            a, b = draw.normal(80, 1, size=(2, 3))
+            rows += _both(a, b, dataset=name)
+        (line,) = _compare(rows)
+        claims += line.count("a") + line.count("b") > 0
+    assert claims <= 20 * 0.05 + 3 * (20 * 0.05 * 0.95) ** 0.5

@@ -94,8 +94,8 @@ def test_markdown_lists_what_is_missing_and_what_is_reported():
 def test_latex_is_booktabs_with_balanced_rows():
     _, folded = _both(make_frame(), [{"paper": "SSQL", "table": "Table 11"}])
     text = to_latex(folded, make_boards(folded))
-    assert text.count("\\begin{tabular}") == text.count("\\end{tabular}") == 8
-    assert text.count("\\toprule") == text.count("\\midrule") == text.count("\\bottomrule") == 8
+    assert text.count("\\begin{tabular}") == text.count("\\end{tabular}") == 10
+    assert text.count("\\toprule") == text.count("\\midrule") == text.count("\\bottomrule") == 10
     for table in text.split("\\begin{tabular}{")[1:]:
         columns = len(table.split("}")[0])
         rows = [line for line in table.splitlines() if line.endswith("\\\\")]

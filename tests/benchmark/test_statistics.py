@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from benchmark.statistics import Sample, paired_difference, rank_groups, summarize
+from benchmark.statistics import (
+    Sample,
+    holm,
+    paired_difference,
+    rank_by_holm,
+    rank_groups,
+    summarize,
+)
+from benchmark.studentized_range import critical
 
 
 def test_summary_by_hand():
@@ -55,6 +63,29 @@ def test_pairing_removes_what_both_sides_share():
     assert found.sd < 0.2
 
 
+def test_p_is_that_of_the_paired_t_test():
+    a, b = [93.0, 94.0, 95.5, 91.0], [92.0, 92.5, 93.5, 91.5]
+    assert paired_difference(a, b).p == pytest.approx(stats.ttest_rel(a, b).pvalue)
+    assert paired_difference(b, a).p == paired_difference(a, b).p
+    assert math.isnan(summarize([1.0]).p) and math.isnan(summarize([1.0, 1.0]).p)
+
+
+def test_holm_by_hand_and_by_its_definition():
+    # sorted .01 .02 .03 .04: times 4, 3, 2, 1 = .04 .06 .06 .04, the last raised to .06
+    assert holm([0.04, 0.01, 0.03, 0.02]).tolist() == pytest.approx([0.06, 0.04, 0.06, 0.06])
+    assert holm([0.5, 0.9]).tolist() == [1.0, 1.0]
+    assert holm([]).size == 0
+    draw = np.random.default_rng(3)
+    for _ in range(20):
+        p = draw.random(9) ** 4
+        rejected, order = set(), np.argsort(p)
+        for k, place in enumerate(order):  # step down until one is not rejected
+            if p[place] > 0.05 / (9 - k):
+                break
+            rejected.add(int(place))
+        assert set(np.flatnonzero(holm(p) <= 0.05).tolist()) == rejected
+
+
 def test_unequal_sides_do_not_pair():
     with pytest.raises(ValueError, match="3 values cannot be paired with 2"):
         paired_difference([1, 2, 3], [1, 2])
@@ -82,6 +113,28 @@ def test_draws_above_have_ties_and_differences():
     sizes = generator.integers(2, 6, size=6)
     rows = [generator.normal(generator.normal(80, 1.2), 0.5, size=n) for n in sizes]
     assert 1 < len(set(_reference_ranks(rows))) < 6
+
+
+@pytest.mark.parametrize("rows", [2, 3, 10, 60])
+@pytest.mark.parametrize("freedom", [1, 2, 5, 40])
+def test_critical_values_are_scipys(rows, freedom):
+    expected = stats.studentized_range.ppf(0.95, rows, freedom)
+    assert critical(0.05, rows, freedom) == pytest.approx(expected, rel=1e-6)
+
+
+def test_critical_values_at_their_limits():
+    # two means: t sqrt 2; many degrees of freedom: the range of normal means, tables say 3.314
+    assert critical(0.01, 2, 7) == pytest.approx(stats.t.ppf(0.995, 7) * math.sqrt(2))
+    assert critical(0.05, 3, 100_000) == pytest.approx(3.3146, abs=2e-4)
+    assert critical(0.05, 1, 5) == math.inf
+
+
+def test_many_rows_are_ranked_as_few_at_a_time_would_be():
+    # more rows than are held at once, in two groups far apart
+    draw = np.random.default_rng(0)
+    rows = [tuple(draw.normal(50 + 40 * (k % 2), 0.1, 3)) for k in range(300)]
+    ranks = rank_groups([Sample(row) for row in rows])
+    assert ranks == [151, 1] * 150
 
 
 def test_ties_are_ties_and_ranks_count_the_better_rows():
@@ -118,8 +171,34 @@ def test_single_seeds_everywhere_are_told_apart_by_their_images():
     assert rank_groups([*close, Sample((91.0,), 540)]) == [1, 1, 1]
 
 
-def test_what_is_no_proportion_stays_tied_on_single_seeds():
-    assert rank_groups([Sample((60.0,)), Sample((20.0,))]) == [1, 1]
+def test_what_is_no_proportion_is_told_apart_by_its_standard_errors():
+    assert rank_groups([Sample((60.0,)), Sample((20.0,))]) == [1, 1]  # unknown: tied
+    # 40 of sqrt(1 + 1) is apart, 2 is not
+    assert rank_groups([Sample((60.0,), stderr=1.0), Sample((20.0,), stderr=1.0)]) == [1, 2]
+    assert rank_groups([Sample((60.0,), stderr=1.0), Sample((58.0,), stderr=1.0)]) == [1, 1]
+    assert rank_groups([Sample((60.0,), stderr=1.0), Sample((20.0,))]) == [1, 1]
+
+
+def test_ranks_by_images_are_holms_over_all_pairs():
+    draw = np.random.default_rng(8)
+    values = np.sort(draw.normal(80, 3, 150))
+    samples = [Sample((value,), stderr=0.8) for value in values.tolist()]
+    left, right = np.tril_indices(150, -1)
+    p = 2 * stats.norm.sf(abs(values[left] - values[right]) / (0.8 * math.sqrt(2)))
+    apart = holm(p) <= 0.05
+    worse = np.where(values[left] > values[right], right, left)[apart]
+    expected = (1 + np.bincount(worse, minlength=150)).tolist()
+    assert rank_groups(samples) == expected
+    assert len(set(expected)) > 1 and 0 < apart.mean() < 1
+
+
+def test_rows_that_all_differ_by_any_test_are_ranked_in_order():
+    values = np.array([3.0, 1.0, 2.0])
+
+    def score(rows):
+        return 50 * abs(values[rows, None] - values)
+
+    assert rank_by_holm(values, score, lambda z: 2 * stats.norm.sf(z)) == [1, 3, 2]
 
 
 def test_seeds_that_agree_to_the_last_digit_are_no_spread():

@@ -212,6 +212,8 @@ def run_and_rescore(name, classes, folder, **fields):
     assert result["artifacts"]["picture_1"] == "pictures/picture_1.jpg"
     files = {"FP": folder / result["artifacts"]["detections"]}
     found = rescore(recipe, files, identity=identity(recipe))
+    with_interval = {m["metric"] for m in result["measurements"] if "low" in m}
+    assert with_interval == {m["metric"] for m in found if "low" in m}
     said, again = ({m["metric"]: m["value"] for m in p} for p in (result["measurements"], found))
     return recipe, files, said, again
 

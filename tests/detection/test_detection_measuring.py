@@ -5,9 +5,10 @@ import json
 import pytest
 import torch
 
+from detection.bootstrap import DRAWS, Spread
 from detection.datasets import load_detection
 from detection.evaluation import read_detections, score, to_detections
-from detection.measuring import keep, measure
+from detection.measuring import keep, measure, spread_facts
 from tests.detection.annotated_folders import write_voc
 
 
@@ -31,11 +32,14 @@ def farm(tmp_path):
 def test_measurements_are_every_overall_metric_in_plain_types(scenes):
     found = detect(scenes)
     measured = measure(scenes, found, precision="4w4a", engine="torchvision")
-    expected = score(scenes.to_coco(), found)
+    expected = score(scenes.to_coco(), found, draws=DRAWS)
     assert {m["metric"]: m["value"] for m in measured.measurements} == expected.overall
     assert measured.classes == {"AP": expected.classes}
     assert json.loads(json.dumps(measured)) == [measured.measurements, measured.classes]
+    assert expected.spreads["AP"].low < expected.overall["AP"] < expected.spreads["AP"].high
     for m in measured.measurements:
+        known = expected.spreads.get(m["metric"])
+        assert {name: m[name] for name in Spread._fields if name in m} == spread_facts(known)
         assert (m["unit"], m["n"], m["precision"], m["split"]) == ("%", 12, "4w4a", "train")
 
 

@@ -1,0 +1,43 @@
+"""The critical value of Tukey's test, quickly."""
+
+from functools import cache
+
+import numpy as np
+from scipy import special, stats
+from scipy.optimize import brentq
+
+
+@cache
+def critical(alpha: float, rows: int, freedom: int) -> float:
+    """Return the upper `alpha` quantile of the studentized range of `rows` means.
+
+    scipy has it too and takes 0.2 to 0.8 s for each number of rows and degrees of freedom, of which a
+    large board has hundreds. The same double integral by the trapezoidal rule, which converges
+    exponentially on integrands that die away at both ends, takes a few ms:
+
+        P(q) = E_s[ W(q s) ],  freedom s^2 ~ chi^2(freedom)
+        W(r) = rows * int phi(z) (Phi(z + r) - Phi(z))^(rows - 1) dz
+
+    Example:
+        >>> round(critical(0.05, 3, 6), 3)  # tables: 4.339
+        4.339
+    """
+    if rows < 2:
+        return float("inf")
+    z = np.linspace(-8.5, 8.5, 171)  # the least of the means
+    below, weight = special.ndtr(z), rows * np.exp(-z * z / 2) / np.sqrt(2 * np.pi) * (z[1] - z[0])
+    # The tails of log s that hold less than 1e-13; the left one is long for few degrees of freedom.
+    ends = np.log(stats.chi2.ppf([1e-13, 1 - 1e-13], freedom) / freedom) / 2
+    y = np.linspace(*ends, 321)
+    log_density = freedom * (y - np.exp(2 * y) / 2)
+    density = np.exp(log_density - log_density.max())
+    density /= density.sum()
+
+    def exceeds(q: float) -> float:
+        spans = special.ndtr(z + q * np.exp(y)[:, None]) - below  # (s, z)
+        return alpha - 1 + float(density @ (spans ** (rows - 1) @ weight))
+
+    high = 8.0
+    while exceeds(high) < 0:
+        high *= 2
+    return float(brentq(exceeds, 0.0, high, xtol=1e-9))

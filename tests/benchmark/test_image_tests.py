@@ -1,0 +1,103 @@
+"""Paired tests over shared images, by hand, against exact enumeration and naive bootstraps."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from benchmark.image_tests import compare_answers, compare_draws
+
+ONE_CLASS = np.zeros(200)
+
+
+def _answers(both, only_a, only_b, neither):
+    counts = (both, only_a, only_b, neither)
+    return np.repeat([1, 1, 0, 0], counts) == 1, np.repeat([1, 0, 1, 0], counts) == 1
+
+
+@pytest.mark.parametrize(("only_a", "only_b"), [(12, 3), (3, 12), (20, 18), (0, 5), (0, 0)])
+def test_top1_is_mcnemars_exact_test(only_a, only_b):
+    n = only_a + only_b
+    a, b = _answers(150, only_a, only_b, 200 - 150 - n)
+    expected = stats.binomtest(only_a, n, 0.5).pvalue if n else 1.0
+    found = compare_answers(a, b, ONE_CLASS)
+    assert found.p == pytest.approx(expected)
+    assert compare_answers(b, a, ONE_CLASS).p == pytest.approx(expected)
+
+
+def test_the_interval_is_a_bootstrap_that_redraws_every_image():
+    a, b = _answers(120, 30, 12, 38)
+    found = compare_answers(a, b, ONE_CLASS)
+    draw = np.random.default_rng(9)
+    places = draw.integers(200, size=(8000, 200))
+    drawn = 100 * (a[places].mean(axis=1) - b[places].mean(axis=1))
+    # differences are multiples of .5, and the quantile of 4,000 draws is .04 sd off
+    assert [found.low, found.high] == pytest.approx(np.quantile(drawn, [0.025, 0.975]), abs=0.8)
+    # pairing narrows it: unpaired, the error would be that of two independent accuracies
+    unpaired = 100 * math.sqrt((a.mean() * (1 - a.mean()) + b.mean() * (1 - b.mean())) / 200)
+    assert found.high - found.low < 0.9 * 2 * 1.96 * unpaired
+
+
+def test_a_mean_per_class_is_tested_within_its_classes():
+    labels = np.repeat([0, 1], [40, 6])
+    a, b = np.ones(46, dtype=bool), np.ones(46, dtype=bool)
+    b[:5] = False  # five of the large class: 12.5 points of it
+    a[40:42] = False  # two of the small one: 33.3 points of it
+    found = compare_answers(a, b, labels)
+
+    def difference(signs):
+        return sum(signs[:5]) / 40 / 2 + sum(signs[5:]) / 6 / 2
+
+    observed = abs(difference((1,) * 5 + (-1,) * 2))
+    exact = [
+        abs(difference(signs)) >= observed - 1e-12 for signs in itertools.product((1, -1), repeat=7)
+    ]
+    assert found.p == pytest.approx(np.mean(exact), abs=0.03)
+    draw = np.random.default_rng(1)
+    strata = [
+        (a[labels == k].astype(float) - b[labels == k])[
+            draw.integers(count, size=(8000, count))
+        ].mean(axis=1)
+        for k, count in ((0, 40), (1, 6))
+    ]
+    expected = 100 * np.quantile(np.mean(strata, axis=0), [0.025, 0.975])
+    assert [found.low, found.high] == pytest.approx(expected, abs=1.5)
+    assert found.low < 100 * (5 / 80 - 2 / 12) < found.high
+
+
+def test_equal_networks_are_rarely_told_apart():
+    draw = np.random.default_rng(2)
+    hard = draw.random(200)  # what is hard for one is hard for the other
+    labels = np.arange(200) % 4
+    p = [
+        compare_answers(draw.random(200) > hard, draw.random(200) > hard, labels).p
+        for _ in range(60)
+    ]
+    assert np.mean(np.array(p) < 0.05) < 0.05 + 3 * math.sqrt(0.05 * 0.95 / 60)
+
+
+def test_draws_share_what_both_sides_share():
+    draw = np.random.default_rng(0)
+    shared = draw.normal(40, 3, size=1000)  # easy and hard draws of the images
+    a, b = shared + 1 + draw.normal(0, 0.2, 1000), shared
+    found = compare_draws(a, b)
+    assert (found.low, found.high) == tuple(np.quantile(a - b, [0.025, 0.975]))
+    assert found.low > 0 and found.p == pytest.approx(2 / 1001)
+    assert compare_draws(b, a).p == found.p
+    independent = compare_draws(a, draw.permutation(b))
+    assert independent.low < 0 < independent.high and independent.p > 0.5
+
+
+def test_p_of_draws_is_twice_the_smaller_tail():
+    drawn = np.arange(-30, 970) / 1.0  # 31 of 1,000 at or below 0
+    assert compare_draws(drawn, np.zeros(1000)).p == pytest.approx(2 * 32 / 1001)
+
+
+def test_draws_without_objects_are_left_out_until_they_are_many():
+    a, b = np.linspace(1, 2, 100), np.zeros(100)
+    a[:4] = np.nan
+    assert compare_draws(a, b).low == pytest.approx(np.quantile(a[4:], 0.025))
+    a[:6] = np.nan
+    assert compare_draws(a, b) is None
