@@ -16,8 +16,8 @@ from benchmark.exports import to_csv, to_latex, to_markdown
 from benchmark.files import write_text
 from benchmark.folding import fold_seeds
 from benchmark.frame import load_frame
-from benchmark.page import render
-from benchmark.planned import Selection, remembered
+from benchmark.page import Source, render
+from benchmark.planned import Selection, planned_suites, remembered
 from benchmark.reference import reported_rows
 
 FORMATS = ("csv", "md", "tex")
@@ -44,12 +44,13 @@ def build(runs_dir: Path, *, reported: Sequence[Selection] | None = None) -> Pat
     folded = fold_seeds(frame)
     folder = Path(runs_dir) / "leaderboard"
     folder.mkdir(exist_ok=True)
-    csv = to_csv(folded)
-    write_text(folder / "results.csv", csv)
     boards = make_boards(folded)
+    write_text(folder / "results.csv", to_csv(folded))
     write_text(folder / "results.md", to_markdown(frame, folded, boards))
     write_text(folder / "results.tex", to_latex(folded, boards))
-    write_text(folder / "index.html", render(frame, folded, csv=csv))
+    planned = tuple(planned_suites(runs_dir))
+    source = Source(frame, folded, tuple(boards), planned, Path(runs_dir))
+    write_text(folder / "index.html", render(source))
     _logger.info("board of %d numbers: %s", int(folded["value"].notna().sum()), folder)
     return folder / "index.html"
 

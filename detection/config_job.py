@@ -15,6 +15,7 @@ from typing import Any
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from backbones.costs import backbone_costs
 from backbones.runtime import resolve_device
 from detection.assembly import save_trained, start_from
 from detection.bootstrap import DRAWS, Spread
@@ -102,7 +103,7 @@ def run(recipe: Recipe, folder: Path) -> dict[str, Any]:
     """Train by the configuration, going on from what a killed run left in `folder`, and score.
 
     Returns:
-        measurements, artifacts, checkpoint and details, in plain JSON types.
+        measurements, costs, artifacts, checkpoint and details, in plain JSON types.
     """
     cfg = job_config(recipe)
     cfg.OUTPUT_DIR, cfg.MODEL.DEVICE = str(folder), str(resolve_device(recipe.device))
@@ -123,6 +124,7 @@ def run(recipe: Recipe, folder: Path) -> dict[str, Any]:
     spreads = score(images.to_coco(), detections, draws=DRAWS).spreads
     return {
         "measurements": _measurements(cfg, results, spreads),
+        "costs": _costs(cfg, start.architecture),
         "artifacts": {"checkpoint": detector.name, **kept},
         "checkpoint": start.backbone,
         "details": {
@@ -216,6 +218,15 @@ def _measurements(cfg: CfgNode, results: dict, spreads: dict[str, Spread]) -> li
         | spread_facts(spreads.get(metric))
         for metric, value in named.items()
     ]
+
+
+def _costs(cfg: CfgNode, architecture: str) -> dict[str, dict[str, int]]:
+    """Count the backbone on a square of the test images' shorter side; nothing where that varies."""
+    if not cfg.INPUT.MIN_SIZE_TEST:
+        return {}
+    policy, precision = quantization(cfg) or (None, "FP")
+    size = cfg.INPUT.MIN_SIZE_TEST
+    return backbone_costs(architecture, policy, [str(precision)], image_size=size)
 
 
 def _classes(results: dict[str, dict[str, float]]) -> dict[str, float]:

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from backbones import create_backbone
+from backbones.costs import backbone_costs
 from backbones.runtime import resolve_device
 from detection.annotations import check_pair
 from detection.datasets import detection_sha256, load_detection
@@ -48,7 +49,6 @@ def identity(recipe: Recipe) -> dict[str, Any]:
     if recipe.config is not None:
         return _config_job().identity(recipe)
     policy = recipe.quant_policy
-    scenes = recipe.dataset == "digit-scenes"
     training = recipe.method if recipe.optimizer is None else f"{recipe.method}, {recipe.optimizer}"
     return {
         "task": "detection",
@@ -56,7 +56,7 @@ def identity(recipe: Recipe) -> dict[str, Any]:
         "dataset": recipe.dataset,
         "split_sha256": split_sha256(recipe),
         "protocol": recipe.meta_architecture,
-        "image_size": recipe.test_size or (recipe.image_size if scenes else None),
+        "image_size": _image_size(recipe),
         "method": recipe.method,
         "training": training if recipe.scope == "backbone" else f"{training}, {recipe.scope}",
         "policy": policy.name if policy else "-",
@@ -94,7 +94,7 @@ def run(recipe: Recipe, folder: Path) -> dict[str, Any]:
     """Train and score a detector by its recipe; go on from what a killed run left in `folder`.
 
     Returns:
-        measurements, artifacts, checkpoint and details, in plain JSON types.
+        measurements, costs, artifacts, checkpoint and details, in plain JSON types.
 
     Raises:
         FileNotFoundError: the backbone or detector file, or an image set, is not there.
@@ -115,6 +115,7 @@ def run(recipe: Recipe, folder: Path) -> dict[str, Any]:
     train, test = load_images(recipe, "train"), tested_set(recipe)
     check_pair(train, test)
     job = score_ptq if recipe.method == "ptq" else _train_and_score
+    costs = _costs(recipe, start.architecture)
     result = job(engine, recipe, start, train, test, folder)
     facts = {
         "start": start.report,
@@ -122,7 +123,26 @@ def run(recipe: Recipe, folder: Path) -> dict[str, Any]:
         "calibration_images": recipe.calibration_images if recipe.method != "fp" else 0,
         "images": {"train": len(train), "test": len(test)},
     }
-    return {**result, "checkpoint": start.backbone, "details": facts | result["details"]}
+    return {
+        **result,
+        "costs": costs,
+        "checkpoint": start.backbone,
+        "details": facts | result["details"],
+    }
+
+
+def _costs(recipe: Recipe, architecture: str) -> dict[str, dict[str, int]]:
+    """Count the backbone on a square of the test images' shorter side; nothing where that varies."""
+    side = _image_size(recipe)
+    precisions = recipe.precisions if recipe.method == "ptq" else [recipe.precision]
+    if side is None:
+        return {}
+    return backbone_costs(architecture, recipe.quant_policy, precisions, image_size=side)
+
+
+def _image_size(recipe: Recipe) -> int | None:
+    scenes = recipe.dataset == "digit-scenes"
+    return recipe.test_size or (recipe.image_size if scenes else None)
 
 
 def _train_and_score(

@@ -36,7 +36,7 @@ from quant.memory import keep_freed_memory
 from quant.policy import QuantizerSpec, QuantPolicy, Rule, get_policy, list_policies
 from quant.precision import FP, Precision
 from quant.quantizers import LSQ, QUANTIZERS, Interval, MinMax, Quantizer, register
-from quant.report import bitops, explain, size_bytes
+from quant.report import bitops, costs, explain, size_bytes
 from quant.roles import parameters_by_role
 from quant.targets import target_rate
 from quant.transition import transition
@@ -55,6 +55,7 @@ __all__ = [
     "TransitionCounter",
     "bitops",
     "calibrate",
+    "costs",
     "dequantize",
     "explain",
     "fused_kernels",

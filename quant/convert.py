@@ -139,7 +139,8 @@ def _quantize_module(
     if rule.weight != FULL:
         weight = module.weight
         module.w_quant = _make(policy.weight, weight, "weight").to(weight.device)
-        module.w_quant.init_from(weight)
+        if not weight.is_meta:  # a network without values is only counted, see `costs`
+            module.w_quant.init_from(weight)
     if rule.activation != FULL:
         module.quantizes_output = policy.activation_side == "output"
         module.a_quant = _make(policy.activation, None, "activation")

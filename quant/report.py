@@ -1,18 +1,20 @@
 """What a quantized network is made of, and what it would cost: for people, and for the board.
 
 Nothing here makes a network smaller or faster: quantization is simulated. `size_bytes` and `bitops`
-say what integer hardware would store and compute.
+(`costs`: both, at several precisions) say what integer hardware would store and compute.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
+from quant.convert import set_precision
 from quant.layers import ActivationQuantized, Quantized, WeightQuantized
 from quant.policy import FULL, TARGET
-from quant.precision import OFF
+from quant.precision import FP, OFF, Precision
 
 
 @dataclass(frozen=True)
@@ -125,58 +127,84 @@ def size_bytes(model: nn.Module) -> int:
 def bitops(model: nn.Module, inputs: Any) -> int:
     """Return the bit-operations of one forward pass: Σ MACs x weight bits x activation bits.
 
-    MACs are fvcore's count for each convolution and linear layer. A layer's activation bits are
-    those of the tensor that enters it: of its own input quantizer, or of the activation module that
-    made the tensor (max-pooling keeps them).
+    The sum is over convolutions and linear layers. A layer's activation bits are those of the tensor
+    that enters it: of its own input quantizer, or of the activation module that made the tensor
+    (max-pooling keeps them).
 
     Args:
         model: quantized or not (32 x 32 then), on the inputs' device.
         inputs: what `model(inputs)` takes.
     """
-    from fvcore.nn import FlopCountAnalysis
+    return sum(product.bit_operations for product in _products(model, inputs))
 
-    entering = _entering_bits(model, inputs)
-    counts = (
-        FlopCountAnalysis(model, (inputs,))
-        .unsupported_ops_warnings(False)
-        .uncalled_modules_warnings(False)
-        .by_module()
-    )
-    total = 0
-    for name, activation_bits in entering.items():
-        layer = model.get_submodule(name)
-        quantizer = getattr(layer, "w_quant", None)
-        weight_bits = OFF if quantizer is None else quantizer.bits
-        total += int(counts[name]) * weight_bits * activation_bits
-    return total
+
+def costs(
+    model: nn.Module, precisions: Iterable[Precision | str], inputs: Any
+) -> dict[str, dict[str, int]]:
+    """Return `weight_bytes` (`size_bytes`) and `bit_operations` (`bitops`) at each precision.
+
+    One forward pass serves all, in full precision, so that nothing need be calibrated and meta tensors
+    will do; the model is left at the last precision.
+
+    Example:
+        >>> from quant import quantize
+        >>> net = quantize(nn.Sequential(nn.Conv2d(3, 8, 3, bias=False)), "ssql")
+        >>> costs(net, ["4w4a"], torch.rand(1, 3, 5, 5))  # 8 bits in the first layer
+        {'4w4a': {'weight_bytes': 248, 'bit_operations': 124416}}
+    """
+    set_precision(model, FP)
+    products = _products(model, inputs)
+    found = {}
+    for precision in precisions:
+        set_precision(model, Precision.parse(str(precision)))
+        found[str(precision)] = {
+            "weight_bytes": size_bytes(model),
+            "bit_operations": sum(product.bit_operations for product in products),
+        }
+    return found
+
+
+@dataclass(frozen=True)
+class _Product:
+    """One call of a convolution or linear layer; `source` made the tensor that entered, if known."""
+
+    layer: nn.Module
+    macs: int
+    source: nn.Module | None
+
+    @property
+    def bit_operations(self) -> int:
+        weight = _current_bits(self.layer, "w_quant")
+        own, entering = _current_bits(self.layer, "a_quant"), _current_bits(self.source, "a_quant")
+        return self.macs * weight * min(own, entering)
+
+
+def _current_bits(module: nn.Module | None, quantizer: str) -> int:
+    found = getattr(module, quantizer, None)
+    return OFF if found is None else found.bits
 
 
 @torch.no_grad()
-def _entering_bits(model: nn.Module, inputs: Any) -> dict[str, int]:
-    """Bits of the tensor entering each convolution and linear layer, seen in one forward pass."""
-    made: dict[int, int] = {}  # id of a tensor -> bits of the quantizer it came from
+def _products(model: nn.Module, inputs: Any) -> list[_Product]:
+    """Follow one forward pass: every layer's MACs, and which quantized activation it reads."""
+    made: dict[int, nn.Module | None] = {}  # id of a tensor -> the activation it came from
     alive: list[torch.Tensor] = []  # so that no id is used twice
-    entering: dict[str, int] = {}
+    products: list[_Product] = []
 
-    def enter(name: str):
-        def hook(module, args):
-            quantizer = getattr(module, "a_quant", None)
-            own = OFF if quantizer is None else quantizer.bits
-            entering[name] = min(own, made.get(id(args[0]), OFF))
-
-        return hook
+    def multiply(layer, args, output):
+        macs = output.numel() * layer.weight.numel() // layer.weight.shape[0]
+        products.append(_Product(layer, macs, made.get(id(args[0]))))
 
     def leave(module, args, output):
         if isinstance(output, torch.Tensor):
             kept = isinstance(module, nn.MaxPool2d | nn.Identity | nn.Flatten)
-            bits = made.get(id(args[0]), OFF) if kept else module.a_quant.bits
-            made[id(output)] = bits
+            made[id(output)] = made.get(id(args[0])) if kept else module
             alive.append(output)
 
     handles = []
-    for name, module in model.named_modules():
+    for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
-            handles.append(module.register_forward_pre_hook(enter(name)))
+            handles.append(module.register_forward_hook(multiply))
         elif isinstance(module, ActivationQuantized | nn.MaxPool2d | nn.Identity | nn.Flatten):
             handles.append(module.register_forward_hook(leave))
     mode = model.training
@@ -186,4 +214,4 @@ def _entering_bits(model: nn.Module, inputs: Any) -> dict[str, int]:
         model.train(mode)
         for handle in handles:
             handle.remove()
-    return entering
+    return products

@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from backbones import LoadReport, load_backbone
+from backbones.costs import backbone_costs
 from backbones.frames import average_frames
 from backbones.runtime import resolve_device, seeded
 from data import Images
@@ -34,7 +35,7 @@ def run(recipe: Recipe, folder: Path) -> dict[str, Any]:
     beside, and test is read once, last.
 
     Returns:
-        measurements, artifacts, checkpoint and details, in plain JSON types.
+        measurements, costs, artifacts, checkpoint and details, in plain JSON types.
 
     Raises:
         FileNotFoundError: the checkpoint or the image set is not there.
@@ -48,6 +49,9 @@ def run(recipe: Recipe, folder: Path) -> dict[str, Any]:
             recipe.checkpoint, recipe.architecture, allow_partial=recipe.allow_partial
         )
         _logger.info("%s", report)
+        costs = backbone_costs(
+            report.architecture, recipe.policy, recipe.precisions, image_size=recipe.image_size
+        )
         if splits.train.frames is not None:
             average_frames(backbone, splits.train.frames)
         workspace = Workspace(Path(folder), key=_job_key(recipe, report.sha256))
@@ -79,6 +83,7 @@ def run(recipe: Recipe, folder: Path) -> dict[str, Any]:
             for precision, score in by_precision.items()
             for metric in recipe.metrics
         ],
+        "costs": costs,
         "artifacts": artifacts,
         "checkpoint": {
             "method": report.meta.get("method", "-"),

@@ -1,10 +1,12 @@
 """The leaderboard as one HTML file that opens offline.
 
-Tables are written by the server side of a template (readable without JavaScript) and made sortable by
-DataTables; the curves are drawn by plotly. Both libraries stand in the file, nothing is ever fetched:
-a content security policy in the file forbids it.
+A section is a module with `content(source)` (plain JSON), a template (its static frame) and a script
+that draws the content into it; `render.SECTIONS` lists them. Tables are DataTables', charts plotly's.
+Both libraries and the results stand packed in the file, nothing is ever fetched: a content security
+policy in the file forbids it.
 """
 
 from benchmark.page.render import render
+from benchmark.page.source import Source
 
-__all__ = ["render"]
+__all__ = ["Source", "render"]

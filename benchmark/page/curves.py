@@ -1,84 +1,122 @@
-"""Accuracy against precision as plotly traces, one figure a board and metric."""
+"""Curves: every line of a board over bit-widths, bit-operations and bytes, and the area under it."""
 
-import math
+from collections import Counter
 from typing import Any
 
-from benchmark.boards import Board, Line
+import pandas as pd
+
+from benchmark.boards import Board
+from benchmark.comparability import BOARD, SUBJECT, precision_rank
+from benchmark.page import series
+from benchmark.page.source import Source
+from benchmark.results import BIT_OPERATIONS, WEIGHT_BYTES
 from benchmark.wording import metric_name
 
-_DASHES = ("solid", "dash", "dot", "dashdot")
-_SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "pentagon")
-COLOURS = 7  # of style.css: --line-0 ... --line-6
-_HOVER_NAME = 40  # characters; a longer name would leave the screen
-_BIDI = dict.fromkeys([*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200E, 0x200F, 0x061C])
+POINT = (
+    *("precision", "value", "low", "high", "seeds", "spread"),
+    *("retention", "retention_low", "retention_high", WEIGHT_BYTES, BIT_OPERATIONS),
+)
+"""What a point of a line holds, in this order; its precision is a place in the board's `precisions`."""
+
+_DIGITS = 4
 
 
-def make_figures(boards: list[Board]) -> list[dict[str, Any]]:
-    """Return, for every classification board and metric, its title, axis and traces.
-
-    A checkpoint, trained one way, keeps its colour, dash and symbol in all of them. Texts that plotly draws are plain:
-    its own mark-up, and characters that reverse the reading direction, are taken out of names.
-    """
-    boards = [board for board in boards if board.facts["task"] == "classification"]
-    names = sorted({_key(line) for board in boards for line in board.lines})
-    style = {name: index for index, name in enumerate(names)}
-    return [
-        {
-            "title": f"{board.facts['dataset']} · {board.facts['protocol']}",
-            "group": board.group,
-            "metric": f"{metric_name(metric)} (%)",
-            "precisions": board.precisions,
-            "traces": [
-                trace
-                for line in board.lines
-                if (trace := _trace(line, board.precisions, metric, style[_key(line)]))["x"]
-            ],
-        }
-        for board in boards
-        for metric in board.metrics
+def content(source: Source) -> dict[str, Any]:
+    """Return every board and metric with its lines, best first; empty where nothing is ranked."""
+    seeds = series.by_seed(source.frame)
+    if seeds.empty:
+        return {}
+    lines = seeds.drop_duplicates("line").set_index("line")
+    points = series.over_seeds(seeds).join(lines[[*BOARD, "metric"]], on="line")
+    boards = {tuple(board.facts[c] for c in BOARD): board for board in source.boards}
+    order = [*BOARD, "metric"]
+    of_seeds = dict(list(seeds.groupby(order, sort=False)))
+    found = [
+        _board(boards[key[:-1]], key[-1], part, of_seeds[key])
+        for key, part in points.groupby(order, sort=False)
     ]
+    found.sort(key=lambda board: (len(board["group"]), board["group"], board["rank"]))
+    return {"point": POINT, "boards": found}
 
 
-def plain(text: str) -> str:
-    """Return text that plotly draws as it is: no tags, no entities, no reversed reading direction."""
-    text = text.translate(_BIDI)
-    text = text if len(text) <= _HOVER_NAME else f"{text[: _HOVER_NAME - 1]}…"
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-
-
-def _key(line: Line) -> tuple[str, ...]:
-    columns = ("checkpoint", "method", "architecture", "training")
-    return tuple(line.subject[column] for column in columns)
-
-
-def _name(line: Line) -> str:
-    """Return the checkpoint, and how it was trained at low precision if that is what is compared."""
-    checkpoint, training = line.subject["checkpoint"], line.subject["training"]
-    return checkpoint if training == "-" else f"{checkpoint}, {training}"
-
-
-def _trace(line: Line, precisions: list[str], metric: str, index: int) -> dict[str, Any]:
-    cells = [(p, line.cells[p, metric]) for p in precisions if (p, metric) in line.cells]
-    cells = [(precision, cell) for precision, cell in cells if cell.n_seeds]
+def _board(board: Board, metric: str, points: pd.DataFrame, seeds: pd.DataFrame) -> dict[str, Any]:
+    precisions = sorted(set(points["precision"]), key=precision_rank)
+    shared = series.shared_precisions(points)
+    facts = {name: board.facts[name] for name in ("task", "dataset", "protocol", "engine")}
     return {
-        "type": "scatter",
-        "mode": "lines+markers",
-        "name": plain(_name(line)),
-        "x": [precision for precision, _ in cells],
-        "y": [round(cell.value, 4) for _, cell in cells],
-        "error_y": {
-            "type": "data",
-            "array": [0 if math.isnan(cell.sd) else round(cell.sd, 4) for _, cell in cells],
-            "thickness": 1.2,
-            "width": 3,
-        },
-        "customdata": [_spread(cell.sd, cell.n_seeds) for _, cell in cells],
-        "hovertemplate": "%{y:.1f}%{customdata}",
-        "line": {"dash": _DASHES[index // COLOURS % len(_DASHES)], "width": 2},
-        "marker": {"symbol": _SYMBOLS[index % len(_SYMBOLS)], "size": 7},
-        "meta": {"colour": index % COLOURS, "label": _name(line)},
+        "group": board.group,
+        "rank": board.metrics.index(metric),
+        **facts,
+        "metric": metric_name(metric),
+        "precisions": precisions,
+        "shared": sorted(shared, key=precision_rank),
+        "lines": _lines(board, points, seeds, precisions, shared),
     }
 
 
-def _spread(sd: float, n_seeds: int) -> str:
-    return " (1 seed)" if n_seeds == 1 else f" ± {sd:.1f} ({n_seeds} seeds)"
+def _lines(
+    board: Board,
+    points: pd.DataFrame,
+    seeds: pd.DataFrame,
+    precisions: list[str],
+    shared: tuple[str, ...],
+) -> list[dict[str, Any]]:
+    """Return the lines in the board's order; `full` is the place of the one they are held against."""
+    firsts = seeds.drop_duplicates("line")
+    subjects = firsts[[*SUBJECT, "source"]].itertuples(index=False, name=None)
+    subject = dict(zip(firsts["line"], subjects, strict=True))
+    order = [tuple(line.subject[column] for column in SUBJECT) for line in board.lines]
+    rank = {key: number for number, key in enumerate(order)}
+    numbers = sorted(subject, key=lambda number: (rank[subject[number][:-1]], subject[number][-1]))
+    place = {number: index for index, number in enumerate(numbers)}
+    reference = dict(zip(firsts["line"], firsts["reference"].fillna(-1), strict=True))
+    of_line: dict[int, list[list[Any]]] = {number: [] for number in numbers}
+    of_precision = {precision: index for index, precision in enumerate(precisions)}
+    columns = [plain(points[column]) for column in POINT[1:]]
+    for number, precision, *values in zip(
+        points["line"], points["precision"], *columns, strict=True
+    ):
+        of_line[number].append([of_precision[precision], *values])
+    area = {c: _areas(series.areas(seeds, shared, c)) for c in ("value", "retention")}
+    lines = [
+        {
+            **dict(zip((*SUBJECT, "source"), subject[number], strict=True)),
+            "points": sorted(of_line[number], key=lambda point: point[0]),
+            "full": place.get(reference[number]),
+            "area": area["value"].get(number),
+            "retained": area["retention"].get(number),
+        }
+        for number in numbers
+    ]
+    return [line | {"label": text} for line, text in zip(lines, labels(lines), strict=True)]
+
+
+def labels(lines: list[dict[str, Any]]) -> list[str]:
+    """Name lines by as little as tells them apart: checkpoint and training, then all that is known."""
+    short = [_joined(line, "checkpoint", "training") for line in lines]
+    count = Counter(short)
+    longer = (*("checkpoint", "training", "method", "architecture"), *SUBJECT[-2:], "source")
+    return [
+        text if count[text] == 1 else _joined(line, *longer)
+        for text, line in zip(short, lines, strict=True)
+    ]
+
+
+def _joined(line: dict[str, Any], *columns: str) -> str:
+    return ", ".join(line[column] for column in columns if line[column] != "-")
+
+
+def plain(column: pd.Series) -> list[Any]:
+    """Return a column as JSON holds it in few characters; null: not known."""
+    if column.dtype != float:
+        return column.tolist()
+    return [
+        None if value != value else int(value) if value.is_integer() else value
+        for value in column.round(_DIGITS).tolist()
+    ]
+
+
+def _areas(areas: pd.DataFrame) -> dict[int, tuple[Any, ...]]:
+    return dict(
+        zip(areas.index, zip(plain(areas["mean"]), plain(areas["sd"]), strict=True), strict=True)
+    )

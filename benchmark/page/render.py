@@ -1,57 +1,78 @@
-"""From folded results to the text of index.html."""
+"""From what a runs folder holds to the text of index.html.
 
+The page is a frame of static text, one packed JSON object and the scripts that draw it. Texts of results
+travel in that object alone and become text nodes: none of them is ever part of the page's own HTML.
+"""
+
+import json
+import math
 from base64 import b64encode
+from collections.abc import Callable
+from dataclasses import dataclass
+from gzip import compress
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from benchmark import adaptive
-from benchmark.boards import make_boards, make_reported, missing_jobs
-from benchmark.comparability import MEASURED, precision_rank
-from benchmark.page import rows
-from benchmark.page.curves import make_figures
+from benchmark.page import (
+    adaptive,
+    averages,
+    checkpoints,
+    classification,
+    coverage,
+    curves,
+    detection,
+    notes,
+    overview,
+    reported,
+    reproduction,
+)
 from benchmark.page.libraries import datatables_module, plotly_script
-from benchmark.page.policies import describe_policies
-from benchmark.reference import PAPERS
+from benchmark.page.source import Source
 
 _HERE = Path(__file__).parent
-_ROW_FACETS = {
-    "dataset": "Data set",
-    "protocol": "Protocol",
-    "training": "Training",
-    "metric": "Metric",
-    "method": "Method",
-    "architecture": "Architecture",
-}
-_ADAPTIVE_FACETS = {
-    "dataset": "Data set",
-    "checkpoint": "Checkpoint",
-    "architecture": "Architecture",
-    "method": "Method",
-    "metric": "Metric",
-}
-_DETECTION_FACETS = {
-    "dataset": "Data set",
-    "protocol": "Detector",
-    "engine": "Engine",
-    "training": "Training",
-    "precision": "Precision",
-    "method": "Method",
-}
-_REPORTED_FACETS = {"paper": "Paper", "table": "Table", "dataset": "Data set", "metric": "Metric"}
 
 
-def render(frame: pd.DataFrame, folded: pd.DataFrame, *, csv: str) -> str:
-    """Return the page.
+@dataclass(frozen=True)
+class Section:
+    """A part of the page.
 
-    Args:
-        frame: normalized results, reported rows among them.
-        folded: the same, folded over seeds.
-        csv: the text behind the download button.
+    Attributes:
+        name: its id, and the name of its template and of its script.
+        label: what the navigation calls it.
+        content: makes its JSON content; where that is empty the section is left out.
     """
+
+    name: str
+    label: str
+    content: Callable[[Source], dict[str, Any]]
+
+
+SECTIONS = (
+    Section("averages", "Averages", averages.content),
+    Section("classification", "Classification", classification.content),
+    Section("adaptive", "Adaptive bit-widths", adaptive.content),
+    Section("detection", "Detection", detection.content),
+    Section("curves", "Curves", curves.content),
+    Section("checkpoints", "Checkpoints", checkpoints.content),
+    Section("coverage", "Coverage", coverage.content),
+    Section("reproduction", "Reproduction", reproduction.content),
+    Section("reported", "Reported", reported.content),
+    Section("notes", "How to read this", notes.content),
+)
+_STYLES = ("style.css", "sections.css")
+# Scripts that stand before those of the sections, in this order.
+_FRAME = ("core", "theme", "state", "plot", "formats", "table", "masthead", "board")
+
+
+def render(source: Source) -> str:
+    """Return the page of a runs folder; the same results give the same text."""
+    content = {section.name: section.content(source) for section in SECTIONS}
+    shown = [section for section in SECTIONS if content[section.name]]
+    about = overview.content(source)
+    data = {"overview": about, "sections": {s.name: content[s.name] for s in shown}}
     environment = Environment(
         loader=FileSystemLoader(_HERE / "templates"),
         autoescape=True,
@@ -59,80 +80,40 @@ def render(frame: pd.DataFrame, folded: pd.DataFrame, *, csv: str) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    template = environment.get_template("index.html.j2")
-    # Our own files and the libraries go in as they are; everything from a result file is escaped.
-    return template.render(
-        **_content(frame, folded),
-        style=Markup((_HERE / "style.css").read_text(encoding="utf-8")),
-        script=Markup((_HERE / "page.js").read_text(encoding="utf-8")),
-        datatables=Markup(datatables_module()),
-        plotly=Markup(plotly_script()),
-        csv=b64encode(csv.encode("utf-8")).decode("ascii"),
+    # Our own files and the libraries go in as they are; everything from a result file is packed.
+    return environment.get_template("index.html.j2").render(
+        sections=shown,
+        content=content,
+        overview=about,
+        style=Markup("\n".join((_HERE / name).read_text(encoding="utf-8") for name in _STYLES)),
+        script=Markup(_script([section.name for section in shown])),
+        data=pack(to_json(data)),
+        datatables=pack(datatables_module()),
+        plotly=pack(plotly_script()),
     )
 
 
-def _content(frame: pd.DataFrame, folded: pd.DataFrame) -> dict[str, Any]:
-    boards = make_boards(folded)
-    tables = {
-        "classification": _classification(boards),
-        "adaptive": _adaptive(folded),
-        "detection": _detection(boards),
-        "reported": _reported(folded),
-    }
-    return {
-        "facts": _facts(frame),
-        "figures": make_figures(boards),
-        "missing": missing_jobs(frame),
-        "groups": boards,
-        "policies": describe_policies(frame),
-        "papers": PAPERS,
-        **tables,
-    }
+def pack(text: str) -> str:
+    """Return text as base64 of gzip, without a time in it."""
+    return b64encode(compress(text.encode("utf-8"), compresslevel=6, mtime=0)).decode("ascii")
 
 
-def _classification(boards: list) -> dict[str, Any]:
-    boards = [board for board in boards if board.facts["task"] == "classification"]
-    precisions = sorted({p for board in boards for p in board.precisions}, key=precision_rank)
-    found = rows.classification_rows(boards, precisions)
-    return {"columns": precisions, "rows": found, "facets": rows.facets(found, _ROW_FACETS)}
+def to_json(value: Any) -> str:
+    """Return JSON without blanks; a number that is not finite is null."""
+    try:
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    except ValueError:
+        return json.dumps(_finite(value), ensure_ascii=False, separators=(",", ":"))
 
 
-def _adaptive(folded: pd.DataFrame) -> dict[str, Any]:
-    networks = adaptive.make_adaptive(folded)
-    precisions = adaptive.columns(networks)
-    found = rows.adaptive_rows(networks, precisions)
-    return {
-        "columns": precisions,
-        "rows": found,
-        "facets": rows.facets(found, _ADAPTIVE_FACETS),
-        "blanks": adaptive.blanks(networks),
-    }
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _detection(boards: list) -> dict[str, Any]:
-    boards = [board for board in boards if board.facts["task"] == "detection"]
-    metrics = sorted({m for board in boards for m in board.metrics}, key=lambda m: (len(m), m))
-    found = rows.detection_rows(boards, metrics)
-    return {"columns": metrics, "rows": found, "facets": rows.facets(found, _DETECTION_FACETS)}
-
-
-def _reported(folded: pd.DataFrame) -> dict[str, Any]:
-    lines = make_reported(folded)
-    precisions = sorted({p for line in lines for p, _ in line.cells}, key=precision_rank)
-    found = rows.reported_rows(lines, precisions)
-    return {"columns": precisions, "rows": found, "facets": rows.facets(found, _REPORTED_FACETS)}
-
-
-def _facts(frame: pd.DataFrame) -> dict[str, Any]:
-    """What was measured: names in a stable order, and counts of jobs."""
-    measured = frame[frame["source"] == MEASURED]
-    scores = measured[(measured["status"] == "completed") & (measured["task"] != "pretrain")]
-    status = measured.groupby("job_id")["status"].first()
-    seeds = sorted({int(seed) for seed in scores["seed"].dropna()})
-    return {
-        "checkpoints": sorted(set(scores["checkpoint"])),
-        "datasets": sorted(set(scores["dataset"])),
-        "precisions": sorted(set(scores["precision"]), key=precision_rank),
-        "seeds": [str(seed) for seed in seeds],
-        "jobs": {name: int((status == name).sum()) for name in ("completed", "failed", "skipped")},
-    }
+def _script(names: list[str]) -> str:
+    files = [_HERE / "js" / f"{name}.js" for name in (*_FRAME, *names, "start")]
+    return "\n".join(file.read_text(encoding="utf-8") for file in files)

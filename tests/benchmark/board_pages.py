@@ -1,5 +1,9 @@
 """Pages built from fixture frames, among them one whose every name is hostile, and how to read one."""
 
+import base64
+import gzip
+import json
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -39,43 +43,27 @@ def build_page(folder: Path, frame: pd.DataFrame, *, reported=()) -> Path:
 
 
 class Page(HTMLParser):
-    """A page's tables (rows of cell texts by the table's id), tags, attributes and scripts."""
+    """A page's tags with their attributes, its own text without what is packed, and its data."""
 
     def __init__(self, path: Path):
         super().__init__(convert_charrefs=True)
         self.text = path.read_text(encoding="utf-8")
-        self.tables: dict[str, list[list[str]]] = {}
-        self.cells: dict[str, list[list[dict[str, str]]]] = {}
         self.tags: list[tuple[str, dict[str, str]]] = []
-        self.scripts: list[tuple[dict[str, str], str]] = []
-        self._table = None
-        self._in_cell = False
         self.feed(self.text)
         self.close()
+        packed = dict(
+            re.findall(r'<script type="application/octet-stream" id="(\w+)">(.*?)<', self.text)
+        )
+        self.plain = re.sub(r'(octet-stream" id="\w+">)[^<]*', r"\1", self.text)
+        self.data = json.loads(gzip.decompress(base64.b64decode(packed["data"])))
+        self.sections = self.data["sections"]
 
     def handle_starttag(self, tag, attributes):
-        attributes = dict(attributes)
-        self.tags.append((tag, attributes))
-        if tag == "table":
-            self._table = attributes.get("id", f"table {len(self.tables)}")
-            self.tables[self._table], self.cells[self._table] = [], []
-        elif tag == "tr":
-            self.tables[self._table].append([])
-            self.cells[self._table].append([])
-        elif tag in ("td", "th"):
-            self.tables[self._table][-1].append("")
-            self.cells[self._table][-1].append(attributes)
-            self._in_cell = True
-        elif tag == "script":
-            self.scripts.append((attributes, ""))
+        self.tags.append((tag, dict(attributes)))
 
-    def handle_endtag(self, tag):
-        if tag in ("td", "th"):
-            self._in_cell = False
-
-    def handle_data(self, data):
-        if self.lasttag == "script" and self.scripts:
-            attributes, text = self.scripts[-1]
-            self.scripts[-1] = (attributes, text + data)
-        if self._in_cell:
-            self.tables[self._table][-1][-1] += data
+    def cell(self, row, column, section="classification"):
+        """Return a cell of a section's row by the names of its parts."""
+        content = self.sections[section]
+        return dict(
+            zip(content["cell"], row["cells"][content["columns"].index(column)], strict=False)
+        )

@@ -11,6 +11,7 @@ from benchmark.planned import remember
 from benchmark.results import Result, write_result
 from benchmark.sweep import Plan
 from tests.benchmark.board_frames import POLICY, SPLITS, make_frame
+from tests.benchmark.board_pages import Page
 
 FILES = ["index.html", "results.csv", "results.md", "results.tex"]
 TOOL = Path(__file__).parents[2] / "tools" / "leaderboard.py"
@@ -131,9 +132,9 @@ def test_an_empty_folder_gives_a_board_that_says_so(tmp_path):
 
 def test_only_failures_give_a_board_with_reasons(tmp_path):
     _write(tmp_path, "c" * 12, "lost", {"FP": 0}, status="failed", reason="disk full")
-    page = leaderboard.build(tmp_path).read_text(encoding="utf-8")
-    assert "There is no result to show" in page
-    assert "disk full" in page
+    page = Page(leaderboard.build(tmp_path))
+    assert "There is no result to show" in page.text
+    assert "disk full" in json.dumps(page.sections["coverage"])
 
 
 def test_a_missing_folder_is_refused(tmp_path):

@@ -1,30 +1,61 @@
-"""The page in a real browser, opened from its file: sorting, filters, download, themes, names."""
+"""The page in a real browser, opened from its file: tables, links, downloads, themes, names, access."""
 
 import base64
-import json
-import os
+import csv
+import io
 import re
-import time
-from itertools import pairwise
+import shutil
+import subprocess
+import tarfile
+from pathlib import Path
 
+import pandas as pd
 import pytest
 
+from benchmark.boards import Board, Cell, Line
+from benchmark.comparability import BOARD, SUBJECT, normalize
+from benchmark.folding import fold_seeds
+from benchmark.page import Source, render
 from tests.benchmark.board_frames import make_frame
 from tests.benchmark.board_pages import HOSTILE, TABLE_11, build_page, hostile_frame
+from tests.benchmark.browsing import console, emulate, open_page, requests, start, until
 
 pytestmark = pytest.mark.browser
+CIFAR_10 = {"paper": "SSQL", "table": "Table 11", "dataset": "CIFAR-10"}
+AXE = "axe-core@4.10.3"
 
-OPTIONS = (
-    *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-    *("--disable-dev-shm-usage", "--window-size=1440,1000"),
-)
-WATCH_SHIFTS = """
-window.shifts = [];
-new PerformanceObserver((list) => {
-  for (const entry of list.getEntries()) window.shifts.push(entry.value);
-}).observe({ type: "layout-shift", buffered: true });
-"""
+
+def _small_frame() -> pd.DataFrame:
+    """Return little of everything, failures among it."""
+    frame = make_frame()
+    return frame[
+        frame["dataset"].isin(["digits", "digit-scenes"]) & (frame["protocol"] != "finetune")
+    ]
+
+
+def _many_rows(path: Path) -> Path:
+    """Write a page of 5,000 rows in ten groups."""
+    frame = normalize(make_frame().iloc[:0])
+    boards = [
+        Board(
+            group=f"G{n}",
+            facts=dict.fromkeys(BOARD, "-") | {"task": "classification", "dataset": f"set {n}"},
+            lines=[
+                Line(
+                    dict.fromkeys(SUBJECT, "-") | {"checkpoint": f"net {500 * n + m:04}"},
+                    {(p, "top1"): Cell(value=m / 10, n_seeds=1, n_jobs=1) for p in ("FP", "4w4a")},
+                )
+                for m in range(500)
+            ],
+            precisions=["FP", "4w4a"],
+            metrics=["top1"],
+            images=[540],
+        )
+        for n in range(10)
+    ]
+    page = render(Source(frame, fold_seeds(frame), tuple(boards), (), path.parent))
+    path.write_text(page, encoding="utf-8")
+    return path
 
 
 @pytest.fixture(scope="module")
@@ -34,195 +65,290 @@ def pages(tmp_path_factory):
         "full": build_page(root / "full", make_frame(), reported=TABLE_11),
         "hostile": build_page(root / "hostile", hostile_frame()),
         "empty": build_page(root / "empty", make_frame().iloc[:0]),
+        "small": build_page(root / "small", _small_frame(), reported=[CIFAR_10]),
+        "many": _many_rows(root / "many.html"),
     }
 
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
-    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
-    options = webdriver.ChromeOptions()
-    for option in (*OPTIONS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(option)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    # Named, so that selenium does not go looking for a driver on the network.
-    service = webdriver.ChromeService(os.environ.get("CHROMEDRIVER", "/usr/bin/chromedriver"))
-    driver = webdriver.Chrome(options=options, service=service)
-    driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": WATCH_SHIFTS})
+    driver = start(tmp_path_factory.mktemp("profile"))
     yield driver
     driver.quit()
 
 
 @pytest.fixture
-def open_page(browser, pages):
-    """Return a function that opens a page at a width, in a theme, and waits until it is ready."""
+def visit(browser, pages):
+    """Return a function that opens a page and returns the browser."""
 
-    def open_(name, *, width=1440, dark=False):
-        _emulate(browser, width=width, dark=dark)
-        for kind in ("browser", "performance"):
-            browser.get_log(kind)
-        browser.get(pages[name].as_uri())
-        _until(lambda: browser.execute_script("return document.documentElement.dataset.ready"))
+    def visit(name, hash="", **screen):
+        open_page(browser, pages[name], hash, **screen)
         return browser
 
-    return open_
+    yield visit
+    browser.execute_script("try { localStorage.clear() } catch { }")
 
 
-def _emulate(browser, *, width, dark):
-    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    theme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-    still = {
-        "name": "prefers-reduced-motion",
-        "value": "reduce",
-    }  # clicks do not wait for scrolling
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [theme, still]})
-
-
-def _until(condition, seconds=20):
-    end = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < end, "the page did not get there"
-        time.sleep(0.05)
-    return found
-
-
-def _column(browser, table, index):
+def _rows(browser, table="classification", column="checkpoint"):
+    """Return the texts of a column, or what it is sorted by, of the rows on the screen."""
     script = """
-      const rows = document.querySelectorAll(`#${arguments[0]} tbody tr`);
-      return [...rows].map((row) => row.cells[arguments[1]].dataset.order ?? row.cells[arguments[1]].innerText);
+      const table = document.getElementById(`${arguments[0]}-table`);
+      const at = [...table.tHead.rows[0].cells].findIndex((th) => th.innerText.trim().toLowerCase() === arguments[1]);
+      const rows = [...table.tBodies[0].rows].filter((row) => !row.matches(".group"));
+      return rows.map((row) => (row.cells[at].querySelector(".name, .value") ?? row.cells[at]).innerText);
     """
-    return browser.execute_script(script, table, index)
+    return browser.execute_script(script, table, column)
 
 
-def _console(browser):
-    return [entry["message"] for entry in browser.get_log("browser")]
+def _parts(browser, table="classification"):
+    """Return, group by group, the column of 4w4a as numbers; what failed is -1."""
+    script = """
+      const table = document.getElementById(`${arguments[0]}-table`);
+      const at = [...table.tHead.rows[0].cells].findIndex((th) => th.innerText.trim() === "4w4a");
+      const parts = [];
+      for (const row of table.tBodies[0].rows) {
+        if (row.matches(".group")) parts.push([]);
+        else parts.at(-1).push(Number(row.cells[at].querySelector(".value")?.innerText ?? -1));
+      }
+      return parts;
+    """
+    return browser.execute_script(script, table)
 
 
-def _requests(browser):
-    events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
-    return [
-        event["params"]["request"]["url"]
-        for event in events
-        if event["method"] == "Network.requestWillBeSent"
-    ]
+def _count(browser, table="classification"):
+    return browser.find_element("css selector", f"#{table} .count").text
 
 
-@pytest.mark.parametrize("name", ["full", "hostile", "empty"])
-def test_it_opens_from_its_file_silently_and_fetches_nothing(open_page, pages, name):
-    browser = open_page(name)
+def _menu(browser, name, table="classification"):
+    return browser.find_element("css selector", f'#{table} select[name="{name}"]')
+
+
+def _choose(menu, text):
+    next(o for o in menu.find_elements("css selector", "option") if o.text == text).click()
+
+
+@pytest.mark.parametrize("name", ["full", "hostile", "empty", "many"])
+def test_it_opens_from_its_file_silently_and_fetches_nothing(visit, pages, name):
+    browser = visit(name)
     assert browser.title == "lowbit-bench leaderboard"
-    assert _console(browser) == []
-    requests = _requests(browser)
-    assert requests[0] == pages[name].as_uri()
-    assert all(url.startswith("data:") for url in requests[1:])
+    assert console(browser) == []
+    first, *others = requests(browser)
+    assert first == pages[name].as_uri()
+    assert all(url.startswith(("data:", "blob:")) for url in others)
 
 
-def test_a_script_that_tried_to_fetch_would_be_stopped(open_page):
-    browser = open_page("empty")
+def test_a_script_that_tried_to_fetch_would_be_stopped(visit):
+    browser = visit("empty")
     script = "fetch('https://example.org').catch((e) => arguments[0](String(e)))"
     assert "Failed to fetch" in browser.execute_async_script(script)
-    assert any("Content Security Policy" in message for message in _console(browser))
+    assert any("Content Security Policy" in message for message in console(browser))
 
 
 @pytest.mark.parametrize("width", [1440, 390])
 @pytest.mark.parametrize("name", ["full", "hostile"])
-def test_nothing_moves_and_the_page_does_not_scroll_sideways(open_page, name, width):
-    browser = open_page(name, width=width)
+def test_nothing_moves_and_the_page_does_not_scroll_sideways(visit, name, width):
+    browser = visit(name, width=width)
     root = browser.find_element("css selector", "html")
     assert root.get_property("scrollWidth") == root.get_property("clientWidth") > width - 20
     assert browser.execute_script("return window.shifts") == []
 
 
-def _until_sorted(browser, table, index, key=str, *, reverse=False):
-    # DataTables sorts after the event that asked for it
-    def found():
-        values = [key(value) for value in _column(browser, table, index)]
-        return values if values == sorted(values, reverse=reverse) else None
-
-    return _until(found)
-
-
-def test_tables_sort_by_click_and_by_keyboard(open_page):
-    browser = open_page("full")
-    header = browser.find_elements("css selector", "#board thead th")
-    column = [th.text for th in header].index("4w4a")
-    button = header[column].find_element("css selector", ".dt-column-order")
+def test_tables_sort_by_click_and_by_keyboard_inside_their_groups(visit):
+    browser = visit("full")
+    header = browser.find_elements("css selector", "#classification-table thead th")
+    fours = next(th for th in header if th.text.strip() == "4w4a")
+    before = _parts(browser)
+    button = fours.find_element("css selector", ".dt-column-order")
     button.click()
-    values = _until_sorted(browser, "board", column, float, reverse=True)  # the best come first
-    assert values[-1] == -1  # what failed comes last
-    assert header[column].get_attribute("aria-sort") == "descending"
+    until(lambda: fours.get_attribute("aria-sort") == "descending")  # the best come first
+    assert _parts(browser) == [sorted(part, reverse=True) for part in before]
+    assert [part[-1] for part in _parts(browser)].count(-1) == 1  # what failed comes last
     button.send_keys("\ue007")  # Enter
-    _until_sorted(browser, "board", column, float)
-    assert header[column].get_attribute("aria-sort") == "ascending"
-    header[0].click()
-    _until_sorted(browser, "board", 0)
-    assert _console(browser) == []
+    until(lambda: fours.get_attribute("aria-sort") == "ascending")
+    assert _parts(browser) == [sorted(part) for part in before]
+    button.send_keys("\ue007")  # a third time: as it was
+    until(lambda: not fours.get_attribute("aria-sort"))
+    assert _parts(browser) == before
+    assert console(browser) == []
 
 
-def test_search_and_menus_filter_rows_and_say_how_many(open_page):
-    browser = open_page("full")
-    toolbar = browser.find_element("css selector", '.toolbar[data-for="board"]')
-    count = toolbar.find_element("css selector", ".count")
-    assert count.text == "31 rows"
-    menu = toolbar.find_element("css selector", 'select[name="dataset"]')
-    menu.find_element("css selector", 'option[value="cifar10"]').click()
-    assert count.text == "10 of 31 rows"
-    assert set(_column(browser, "board", 3)) == {"cifar10"}
-    search = toolbar.find_element("css selector", "input")
+def test_search_and_menus_filter_rows_and_say_how_many(visit):
+    browser = visit("full")
+    assert _count(browser) == "31 rows"
+    _choose(_menu(browser, "dataset"), "cifar10")
+    assert _count(browser) == "10 of 31 rows"
+    assert len(_parts(browser)) == 2  # linear and finetune
+    search = browser.find_element("css selector", "#classification input[type=search]")
     search.send_keys("ssql-r10")
-    assert count.text == "2 of 31 rows"
+    assert _count(browser) == "2 of 31 rows"
     search.send_keys(" nothing")
-    assert count.text == "0 of 31 rows"
-    assert "No row matches" in browser.find_element("id", "board").text
-    assert len(_column(browser, "detectors", 0)) == 9  # other tables are left alone
+    assert _count(browser) == "0 of 31 rows"
+    assert "No row matches" in browser.find_element("id", "classification-table").text
+    assert _count(browser, "detection") == "9 rows"  # other tables are left alone
+    browser.find_element("css selector", "#classification .found .quiet").click()
+    assert _count(browser) == "31 rows"
+    assert console(browser) == []
 
 
-def test_menus_filter_by_hostile_values(open_page):
-    browser = open_page("hostile")
-    script = """
-      const menu = document.querySelector('.toolbar[data-for="board"] select[name="dataset"]');
-      menu.selectedIndex = 1;
-      menu.dispatchEvent(new Event("change"));
-      return menu.value;
-    """
-    value = browser.execute_script(script)
-    assert value == "cifar100<i>\"'&amp;"
-    assert set(_column(browser, "board", 3)) == {value}
+def test_menus_filter_by_hostile_values(visit):
+    browser = visit("hostile")
+    menu = _menu(browser, "dataset")
+    _choose(menu, "cifar100<i>\"'&amp;")
+    assert _count(browser) == "10 of 31 rows"
+    assert (
+        browser.execute_script("return document.querySelectorAll('#classification i').length") == 0
+    )
 
 
-def test_the_csv_downloads(open_page, pages, tmp_path):
-    browser = open_page("full")
-    behaviour = {"behavior": "allow", "downloadPath": str(tmp_path)}
+def test_a_link_shows_the_same_rows_in_the_same_order_again(visit, browser):
+    visit("full")
+    _choose(_menu(browser, "dataset"), "cifar10")
+    header = browser.find_elements("css selector", "#classification-table thead th")
+    next(th for th in header if th.text.strip() == "4w4a").click()
+    browser.find_element("css selector", "#classification-table tbody input").click()
+    _choose(browser.find_element("id", "spread"), "95 % CI")
+    shown = _parts(browser), _rows(browser)
+    browser.execute_script(
+        "navigator.clipboard.writeText = async (text) => { window.copied = text; }"
+    )
+    buttons = browser.find_elements("css selector", "#classification .actions button")
+    buttons[-1].click()
+    until(lambda: buttons[-1].text == "Link copied")
+    link = browser.execute_script("return window.copied")
+    visit("full", "#" + link.partition("#")[2])
+    assert (_parts(browser), _rows(browser)) == shown
+    assert _count(browser) == "10 of 31 rows"
+    assert browser.execute_script("return location.hash").startswith("#classification?")
+    chosen = browser.find_elements("css selector", "#classification-table tr.chosen")
+    assert len(chosen) == 2  # one checkpoint, two groups
+    small = browser.find_element("css selector", "#classification-table td .interval")
+    assert re.fullmatch(r"\[\d+\.\d, \d+\.\d\]", small.text)
+    top = browser.execute_script(
+        "return document.getElementById('classification').getBoundingClientRect().top"
+    )
+    assert 0 <= top < 120
+
+
+def test_a_link_of_the_page_to_a_place_keeps_the_choices(visit):
+    browser = visit("full", "#classification?classification.dataset=digits")
+    browser.execute_script("location.hash = '#notes'")
+    until(lambda: browser.execute_script("return location.hash").startswith("#notes?"))
+    assert _count(browser) == "11 of 31 rows"
+    browser.execute_script("location.hash = '#classification?classification.dataset=cifar10'")
+    until(lambda: _menu(browser, "dataset").get_property("value") == "cifar10")
+
+
+@pytest.mark.parametrize(
+    "hash",
+    ["#nowhere?classification.sort=zz:up&x=%zz", "#classification?classification.dataset=gone"],
+)
+def test_a_link_to_what_is_no_more_shows_everything(visit, hash):
+    browser = visit("full", hash)
+    assert _count(browser) == "31 rows"
+    assert console(browser) == []
+
+
+def test_chosen_checkpoints_can_be_shown_alone(visit):
+    browser = visit("full")
+    only = browser.find_element("css selector", "#classification .only")
+    assert not only.is_displayed()
+    browser.find_elements("css selector", "#classification-table tbody input")[1].click()
+    assert only.text == "only the 6 chosen"
+    only.click()
+    assert set(_rows(browser)) == {"cq-c-r10"}
+    assert _count(browser) == "6 of 31 rows"
+
+
+def _downloaded(browser, folder, name, label):
+    behaviour = {"behavior": "allow", "downloadPath": str(folder)}
     browser.execute_cdp_cmd("Browser.setDownloadBehavior", behaviour)
-    browser.find_element("id", "csv").click()
-    file = tmp_path / "results.csv"
-    expected = (pages["full"].parent / "results.csv").read_bytes()
-    _until(lambda: file.exists() and file.read_bytes() == expected)
+    buttons = browser.find_elements("css selector", "#classification .actions button")
+    next(button for button in buttons if button.text == label).click()
+    file = folder / name
+    until(lambda: file.exists() and file.stat().st_size)
+    return file.read_text(encoding="utf-8")
 
 
-def test_curves_show_the_chosen_data_set(open_page):
-    browser = open_page("full")
-    _until(lambda: len(browser.find_elements("css selector", "#plot .scatterlayer .trace")) == 5)
-    plotted = "return document.getElementById('plot').data.map((t) => t.y[0])"
-    first = browser.execute_script(plotted)
-    options = browser.find_elements("css selector", "#figure option")
-    (linear,) = (option for option in options if option.text.startswith("digits · linear"))
-    assert linear.text == "digits · linear · top-1 (%) (group E)"
-    linear.click()
-    assert browser.execute_script(plotted) != first
-    assert browser.execute_script(plotted)[0] == pytest.approx(95.6, abs=0.1)
+def test_what_is_shown_downloads_as_csv(visit, tmp_path):
+    browser = visit(
+        "full", "#classification?classification.dataset=cifar10&classification.search=ssql-r10"
+    )
+    text = _downloaded(browser, tmp_path, "classification.csv", "CSV")
+    first, second = csv.DictReader(io.StringIO(text))
+    assert first["group"] == "cifar10, linear (group A)"
+    assert (first["Checkpoint"], first["4w4a seeds"], first["4w4a rank"]) == ("ssql-r10", "3", "1")
+    assert float(first["4w4a low"]) < float(first["4w4a"]) < float(first["4w4a high"])
+    assert second["group"] == "cifar10, finetune (group B)"
 
 
-def test_legend_buttons_hide_and_show_lines(open_page):
-    browser = open_page("full")
-    button = browser.find_elements("css selector", "#legend button")[1]
-    assert button.text == "cq-c-r10"
-    visible = "return document.getElementById('plot').data.map((t) => t.visible)"
-    button.click()
+def test_what_is_shown_downloads_as_markdown_and_latex(visit, tmp_path):
+    browser = visit(
+        "full", "#classification?classification.dataset=cifar10&classification.search=ssql-r10"
+    )
+    text = _downloaded(browser, tmp_path, "classification.md", "Markdown")
+    assert text.startswith("## Classification accuracy (%)\n\n### cifar10, linear (group A)\n")
+    assert re.search(
+        r"^\| ssql-r10 \| SSQL \| resnet10\\_slim \| \*\*82\.6 ± 0\.6\*\* <sup>1</sup>", text, re.M
+    )
+    text = _downloaded(browser, tmp_path, "classification.tex", "LaTeX")
+    assert r"\toprule" in text
+    assert r"\multicolumn{10}{l}{\emph{cifar10, linear (group A)}} \\" in text
+    assert r"ssql-r10 & SSQL & resnet10\_slim & \textbf{82.6 $\pm$ 0.6}$^{1}$" in text
+    rows = [
+        line for line in text.splitlines() if line.endswith(r"\\") and "multicolumn" not in line
+    ]
+    assert {line.count("&") - line.count(r"\&") for line in rows} == {9}
+
+
+def test_hostile_names_are_escaped_in_downloads(visit, tmp_path):
+    browser = visit(
+        "hostile", "#classification?classification.dataset=digits%3Ci%3E%22%27%26amp%3B"
+    )
+    text = _downloaded(browser, tmp_path, "classification.md", "Markdown")
+    assert r"&lt;script&gt;window.hurt=1&lt;/script&gt;" in text
+    assert r"a \| b &amp; c\_d {e} \~ ^ \\ #1 100%" in text
+    text = _downloaded(browser, tmp_path, "classification.tex", "LaTeX")
+    assert (
+        r"a \textbar{} b \& c\_d \{e\} \textasciitilde{} \textasciicircum{} \textbackslash{} \#1 100\%"
+        in text
+    )
+    assert "\u202e" not in text
+
+
+def test_five_thousand_rows_are_paged_and_searched_at_once(visit):
+    browser = visit("many")
+    assert _count(browser) == "5,000 rows"
+    assert len(_rows(browser)) == 100
+    pages = browser.find_element("css selector", "#classification .pages")
+    assert "1–100 of 5,000" in pages.text
+    pages.find_elements("css selector", "button")[1].click()
+    assert "101–200 of 5,000" in pages.text
+    seconds = browser.execute_script("""
+      const start = performance.now();
+      const search = document.querySelector("#classification input[type=search]");
+      search.value = "net 4321";
+      search.dispatchEvent(new Event("input"));
+      return (performance.now() - start) / 1000;
+    """)
+    assert _rows(browser) == ["net 4321"]
+    assert not pages.is_displayed()
+    assert seconds < 2
+
+
+def test_the_theme_switch_is_remembered(visit, browser):
+    ground = "return getComputedStyle(document.body).backgroundColor"
+    visit("full")
+    light = browser.execute_script(ground)
+    button = browser.find_element("id", "theme")
     assert button.get_attribute("aria-pressed") == "false"
-    assert browser.execute_script(visible) == [True, False, True, True, True]
     button.click()
-    assert browser.execute_script(visible) == [True] * 5
+    dark = browser.execute_script(ground)
+    assert _luminance(dark) < 0.05 < _luminance(light)
+    assert button.get_attribute("aria-pressed") == "true"
+    visit("full")
+    assert browser.execute_script(ground) == dark
+    emulate(browser, width=1440, dark=False)
+    assert browser.execute_script(ground) == dark  # the reader's word counts, not the system's
 
 
 def _luminance(colour):
@@ -245,9 +371,9 @@ COLOURS = """
 
 
 @pytest.mark.parametrize("dark", [False, True])
-def test_both_themes_have_contrast(open_page, dark):
-    browser = open_page("full", dark=dark)
-    texts = ["--text", "--muted", "--accent", "--bad", "--warn"]  # WCAG AA: 4.5
+def test_both_themes_have_contrast(visit, dark):
+    browser = visit("empty", dark=dark)
+    texts = ["--text", "--muted", "--accent", "--good", "--bad", "--warn"]  # WCAG AA: 4.5
     lines = [f"--line-{index}" for index in range(7)]  # graphics: 3
     found = browser.execute_script(COLOURS, texts + lines)
     page = _luminance(found.pop("page"))
@@ -258,48 +384,62 @@ def test_both_themes_have_contrast(open_page, dark):
         assert contrast >= (4.5 if name in texts else 3), (name, contrast)
 
 
-def test_curves_follow_the_theme_when_it_changes(open_page, browser):
-    open_page("full")
-    ink = "return document.getElementById('plot').layout.font.color"
-    assert browser.execute_script(ink) == "#586172"
-    _emulate(browser, width=1440, dark=True)
-    _until(lambda: browser.execute_script(ink) == "#9ca6b5")
-
-
-def test_hostile_names_are_drawn_as_text(open_page):
-    browser = open_page("hostile")
-    labels = [b.text for b in browser.find_elements("css selector", "#legend button")]
-    assert sorted(labels) == sorted(" ".join(name.split()) for name in HOSTILE.values())
-    chart = browser.find_element("id", "plot")
-    webdriver = pytest.importorskip("selenium.webdriver")
-    webdriver.ActionChains(browser).move_to_element(chart).perform()
-    layer = browser.find_element("css selector", "#plot .hoverlayer")
-    drawn = _until(lambda: layer.get_attribute("textContent"))
-    for name in HOSTILE.values():
-        visible = name.replace("\u202e", "").replace("\u202c", "")
-        assert visible[:39] in drawn
+def test_hostile_names_are_shown_as_text(visit):
+    browser = visit("hostile")
+    script = "return [...document.querySelectorAll('#classification-table th .name')].map((n) => n.textContent)"
+    assert set(browser.execute_script(script)) >= set(HOSTILE.values())
     assert browser.execute_script("return window.hurt === undefined")
     assert (
-        browser.execute_script("return document.querySelectorAll('#board i, #plot img').length")
-        == 0
+        browser.execute_script("return document.querySelectorAll('main i, main img').length") == 0
     )
-    assert _console(browser) == []
+    assert console(browser) == []
 
 
-def test_the_plot_keeps_its_place_on_a_phone(open_page):
-    browser = open_page("full", width=390)
-    boxes = browser.execute_script("""
-      const box = (query) => document.querySelector(query).getBoundingClientRect().toJSON();
-      return ["#curves h2", "#plot", "#legend"].map(box);
-    """)
-    for above, below in pairwise(boxes):
-        assert above["bottom"] <= below["top"]
-    assert boxes[1]["right"] <= 390
-    ticks = browser.find_elements("css selector", "#plot .xtick text")
-    assert [tick.text for tick in ticks] == ["FP", "8w8a", "5w5a", "4w4a", "3w3a", "2w2a"]
+def test_a_phone_hides_menus_until_asked(visit):
+    browser = visit("full", width=390)
+    menu = _menu(browser, "dataset")
+    assert not menu.is_displayed()
+    browser.find_element("css selector", "#classification .filters").click()
+    assert menu.is_displayed()
+    _choose(menu, "cifar10")
+    assert browser.find_element("css selector", "#classification .filters").text == "Filters (1)"
 
 
-def test_the_picture_of_the_page_is_not_blank(open_page):
-    browser = open_page("full")
+@pytest.fixture(scope="session")
+def axe(request):
+    """The accessibility checker's script, fetched once into pytest's cache."""
+    folder = request.config.cache.mkdir("axe")
+    if not (folder / "axe.min.js").exists():
+        npm = shutil.which("npm")
+        if npm is None:
+            pytest.skip("npm is not installed, so axe-core cannot be fetched")
+        fetched = subprocess.run(
+            [npm, "pack", AXE, "--pack-destination", folder, "--silent"],
+            capture_output=True, text=True, timeout=120,
+        )  # fmt: skip
+        if fetched.returncode:
+            pytest.skip(f"axe-core could not be fetched: {fetched.stderr.strip()[-200:]}")
+        with tarfile.open(folder / fetched.stdout.strip()) as archive:
+            script = archive.extractfile("package/axe.min.js").read()
+        (folder / "axe.min.js").write_bytes(script)
+    return (folder / "axe.min.js").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("width", "dark"), [(1440, False), (390, True)])
+def test_axe_finds_no_serious_violation(visit, axe, width, dark):
+    browser = visit("small", width=width, dark=dark)
+    browser.execute_script(axe)
+    found = browser.execute_async_script("axe.run().then(arguments[0])")
+    serious = [
+        (violation["id"], violation["nodes"][0]["html"][:200], len(violation["nodes"]))
+        for violation in found["violations"]
+        if violation["impact"] in ("serious", "critical")
+    ]
+    assert serious == []
+    assert len(found["passes"]) > 20  # it did look
+
+
+def test_the_picture_of_the_page_is_not_blank(visit):
+    browser = visit("full")
     picture = browser.execute_cdp_cmd("Page.captureScreenshot", {"format": "png"})["data"]
     assert len(base64.b64decode(picture)) > 40_000

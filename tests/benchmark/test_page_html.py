@@ -1,17 +1,17 @@
-"""The page as text: content, order, escaping, size, and that nothing in it is fetched."""
+"""The page as text: content, order, size, that nothing of a result is in its HTML and nothing is fetched."""
 
-import base64
-import json
+import gzip
+import math
 import re
+from base64 import b64decode
 
 import pandas as pd
-import plotly.graph_objects
 import pytest
 
 from benchmark.comparability import normalize
-from benchmark.page.curves import plain
 from benchmark.page.policies import describe_policies
-from tests.benchmark.board_frames import POLICY, make_frame, row, seeds
+from benchmark.page.render import SECTIONS, pack, to_json
+from tests.benchmark.board_frames import POLICY, failure, make_frame, row, seeds
 from tests.benchmark.board_pages import HOSTILE, TABLE_11, Page, build_page, hostile_frame
 
 
@@ -25,27 +25,24 @@ def hostile(tmp_path_factory):
     return Page(build_page(tmp_path_factory.mktemp("hostile"), hostile_frame()))
 
 
-def _figures(page):
-    (text,) = [text for attributes, text in page.scripts if attributes.get("id") == "figures"]
-    return json.loads(text)
+def test_sections_come_in_their_order_and_are_linked(page):
+    shown = [attributes["id"] for tag, attributes in page.tags if tag == "section"]
+    assert shown == list(page.sections)
+    assert shown == [section.name for section in SECTIONS if section.name in shown]
+    assert {"classification", "detection", "reported", "notes"} <= set(shown)
+    assert "adaptive" not in shown  # nothing of it was measured
+    linked = [a["href"][1:] for tag, a in page.tags if tag == "a"]
+    assert [name for name in linked if name in shown][: len(shown)] == shown
+    ids = {attributes["id"] for _, attributes in page.tags if "id" in attributes}
+    assert {f"{name}-title" for name in shown} <= ids  # what names the sections
 
 
-def test_sections_come_in_their_order(page):
-    sections = [attributes["id"] for tag, attributes in page.tags if tag == "section"]
-    expected = ["classification", "curves", "detection", "coverage", "reported", "notes"]
-    assert sections == expected
-    linked = [a["href"][1:] for tag, a in page.tags if tag == "a" and a["href"].startswith("#")]
-    assert [name for name in linked if name in expected][:6] == expected
-
-
-def test_the_board_has_a_line_a_checkpoint_data_set_and_protocol(page):
-    header, *rows = page.tables["board"]
-    assert header == [
-        *("Checkpoint", "Method", "Architecture", "Data set", "Protocol"),
-        *("FP", "8w8a", "5w5a", "4w4a", "3w3a", "2w2a", "Seeds", "Group", "Policy"),
-    ]
-    assert len(rows) == 5 * 3 * 2 + 1  # and the checkpoint that failed
-    assert {len(cells) for cells in rows} == {len(header)}
+def test_the_board_has_a_row_a_checkpoint_data_set_and_protocol(page):
+    found = page.sections["classification"]
+    assert found["columns"] == ["FP", "8w8a", "5w5a", "4w4a", "3w3a", "2w2a"]
+    assert len(found["rows"]) == 5 * 3 * 2 + 1  # and the checkpoint that failed
+    assert {len(one["cells"]) for one in found["rows"]} == {6}
+    assert {one["group"] for one in found["rows"]} == set(found["groups"])
 
 
 def test_ways_to_train_at_low_precision_can_be_told_apart(tmp_path):
@@ -61,95 +58,101 @@ def test_ways_to_train_at_low_precision_can_be_told_apart(tmp_path):
             policy_fingerprint=POLICY[policy],
         )
     ]
-    built = Page(build_page(tmp_path, pd.DataFrame(rows)))
-    header, *lines = built.tables["board"]
-    assert [line[header.index("Training")] for line in lines] == ["sgd", "sgdt"]
-    assert len({line[header.index("Group")] for line in lines}) == 1  # they are compared
-    (figure,) = _figures(built)
-    assert [trace["name"] for trace in figure["traces"]] == ["ssql-r10, sgd", "ssql-r10, sgdt"]
-    assert len({trace["meta"]["colour"] for trace in figure["traces"]}) == 2
+    found = Page(build_page(tmp_path, pd.DataFrame(rows))).sections["classification"]["rows"]
+    assert [one["training"] for one in found] == ["sgd", "sgdt"]
+    assert len({one["group"] for one in found}) == 1  # they are compared
 
 
 def test_a_cell_says_mean_spread_rank_and_drop(tmp_path):
     rows = seeds([93.0, 93.5, 94.0], precision="FP") + seeds([90.0, 91.0, 92.0])
     rows += seeds([50.0, 51.0, 52.0], checkpoint="bad")
     built = Page(build_page(tmp_path, pd.DataFrame(rows)))
-    best, bad = built.tables["board"][1:]
-    cell = built.tables["board"][0].index("4w4a")
-    assert best[cell] == "91.0±\u202f1.0, rank 1, against full precision −2.5"
-    assert bad[cell] == "51.0±\u202f1.0, rank 2"
-    attributes = built.cells["board"][1][cell]
-    assert "best" in attributes["class"].split()
-    assert attributes["data-order"] == "91.0"
-    assert attributes["title"] == (
-        "91.00 %; 3 seeds, standard deviation 1.00; "
-        "95 % interval of the mean 88.52 to 93.48; 540 test images"
-    )
-    assert "best" not in built.cells["board"][2][cell]["class"].split()
+    best, bad = built.sections["classification"]["rows"]
+    found = built.cell(best, "4w4a")
+    known = {"text": "91.0", "value": 91.0, "seeds": 3, "sd": "1.0", "drop": "−2.5", "rank": 1}
+    assert found.items() >= (known | {"best": 1, "marks": ""}).items()
+    assert (found["low"], found["high"]) == pytest.approx(
+        (88.5159, 93.4841)
+    )  # t(.975, 2) / sqrt(3)
+    assert built.cell(bad, "4w4a").items() >= {"text": "51.0", "rank": 2, "best": 0}.items()
+    assert bad["cells"][0] is None  # nobody planned it
+    assert built.sections["classification"]["groups"]["A"]["images"] == [540]
 
 
 def test_a_cell_says_how_far_other_test_images_would_move_it(tmp_path):
-    rows = seeds([91.0, 92.0], stderr=1.2)
-    built = Page(build_page(tmp_path, pd.DataFrame(rows)))
-    cell = built.tables["board"][0].index("4w4a")
-    title = built.cells["board"][1][cell]["title"]
-    assert title.endswith("540 test images; standard error over test images 1.20")
+    built = Page(build_page(tmp_path, pd.DataFrame(seeds([91.0, 92.0], stderr=1.2))))
+    (line,) = built.sections["classification"]["rows"]
+    assert built.cell(line, "4w4a")["error"] == 1.2
 
 
 def test_single_seeds_and_shared_seeds_are_marked(tmp_path):
     rows = [row(value=90.0), row(value=80.0, precision="FP"), row(value=82.0, precision="FP")]
     rows[2]["job_id"] = "another"
     built = Page(build_page(tmp_path, pd.DataFrame(rows)))
-    cells = dict(zip(*built.tables["board"], strict=True))
-    assert cells["4w4a"].startswith("90.0†")
-    assert cells["FP"].startswith("81.0†‡")
-    assert "averaged first" in built.text
+    (line,) = built.sections["classification"]["rows"]
+    single, shared = built.cell(line, "4w4a"), built.cell(line, "FP")
+    assert (single["text"], single["marks"], single["sd"]) == ("90.0", "†", "")
+    assert (shared["text"], shared["marks"], shared["jobs"]) == ("81.0", "†‡", 2)
 
 
-def test_what_failed_says_so_in_its_place_and_under_coverage(page):
-    line = next(cells for cells in page.tables["board"] if cells[0].startswith("byol-r10"))
-    assert line[5:11] == ["failed"] * 6
-    reasons = {cells[0]: (cells[1], cells[7]) for cells in page.tables["missing"][1:]}
-    assert reasons["byol-r10"][0] == "failed"
-    assert "diverged at step 312" in reasons["byol-r10"][1]
-    assert reasons["ssql-r10"][0] == "skipped"
+def test_what_failed_says_so_in_its_place(page):
+    (line,) = (r for r in page.sections["classification"]["rows"] if r["checkpoint"] == "byol-r10")
+    assert {cell[0] for cell in line["cells"]} == {"failed"}
+    assert all("diverged at step 312" in cell[1] for cell in line["cells"])
 
 
 def test_detectors_are_ordered_best_first_within_a_precision(page):
-    header, *rows = page.tables["detectors"]
-    precision, ap = header.index("Precision"), header.index("AP")
-    assert header[ap : ap + 3] == ["AP", "AP50", "AP75"]
-    assert [cells[precision] for cells in rows] == ["FP"] * 3 + ["4w4a"] * 6
-    values = [float(cells[ap][:4]) for cells in rows]
+    found = page.sections["detection"]
+    assert found["columns"] == ["AP", "AP50", "AP75"]
+    assert [one["precision"] for one in found["rows"]] == ["FP"] * 3 + ["4w4a"] * 6
+    values = [page.cell(one, "AP", "detection")["value"] for one in found["rows"]]
     assert values[:3] == sorted(values[:3], reverse=True)
     assert values[3:] == sorted(values[3:], reverse=True)
-    assert {cells[header.index("Training")] for cells in rows} == {"fp", "lsq", "sgdt"}
-    assert {cells[header.index("Engine")] for cells in rows} == {"torchvision"}
+    assert {one["training"] for one in found["rows"]} == {"fp", "lsq", "sgdt"}
+    assert {one["engine"] for one in found["rows"]} == {"torchvision"}
 
 
 def test_reported_numbers_stand_in_their_own_table_as_printed(page):
-    header, *rows = page.tables["published"]
-    assert len(rows) == 28  # 2 systems x 7 data sets x 2 protocols
-    line = next(
-        x for x in rows if x[0] == "SSQL" and x[3] == "CIFAR-10" and x[4].endswith("linear")
+    found = page.sections["reported"]
+    assert len(found["rows"]) == 28  # 2 systems x 7 data sets x 2 protocols
+    (line,) = (
+        one
+        for one in found["rows"]
+        if (one["checkpoint"], one["dataset"]) == ("SSQL", "CIFAR-10")
+        and one["protocol"].endswith("linear")
     )
-    assert line[1] == "SSQL, Table 11"
-    assert line[header.index("FP") :] == ["81.0", "80.9", "80.9", "79.5", "69.6"]
-    pets = next(x for x in rows if x[3] == "Pets")
-    assert pets[-1].endswith("?")  # could not be read beyond doubt
-    assert "Synergistic Self-supervised and Quantization Learning" in page.text
-    measured = {cells[3] for cells in page.tables["board"]}
-    assert "CIFAR-10" not in measured
+    assert [cell[0] for cell in line["cells"]] == ["81.0", "80.9", "80.9", "79.5", "69.6"]
+    pets = next(one for one in found["rows"] if one["dataset"] == "Pets")
+    assert pets["cells"][-1][-1] == "?"  # could not be read beyond doubt
+    assert "Synergistic Self-supervised" in found["papers"]["SSQL"]
+    assert not any(one["dataset"] == "CIFAR-10" for one in page.sections["classification"]["rows"])
 
 
 def test_groups_and_policies_are_spelled_out(page):
-    groups = next(t for name, t in page.tables.items() if t[0][0] == "Group")
-    assert [cells[0] for cells in groups[1:]] == list("ABCDEFG")
-    targets = {attributes["id"] for _, attributes in page.tags if "id" in attributes}
-    links = {a["href"][1:] for tag, a in page.tags if tag == "a" and "group" in a["href"]}
-    assert links <= targets
-    policies = next(t for t in page.tables.values() if t[0][0] == "Policy")
-    assert [cells[1] for cells in policies[1:]] == [POLICY[n] for n in ("lsq", "ssql", "tr")]
+    notes = page.sections["notes"]
+    assert list(notes["groups"]) == list("ABCDEFG")
+    assert [policy["fingerprint"] for policy in notes["policies"]] == [
+        POLICY[name] for name in ("lsq", "ssql", "tr")
+    ]
+
+
+def test_averages_are_over_the_same_data_sets(page):
+    found = page.sections["averages"]
+    families = [(family["protocol"], family["datasets"]) for family in found["families"]]
+    assert families == [
+        ("linear", ["cifar10", "cifar100", "digits"]),
+        ("finetune", ["cifar10", "cifar100", "digits"]),
+    ]
+    line = next(one for one in found["rows"] if one["checkpoint"] == "ssql-r10")
+    same = [
+        page.cell(one, "4w4a")["value"]
+        for one in page.sections["classification"]["rows"]
+        if (one["checkpoint"], one["protocol"]) == ("ssql-r10", "linear")
+    ]
+    mean = page.cell(line, "4w4a", "averages")
+    assert len(same) == 3
+    assert mean["value"] == pytest.approx(sum(same) / 3, abs=1e-4)
+    assert mean["low"] < mean["value"] < mean["high"]
 
 
 def test_a_policy_is_described_only_if_its_fingerprint_is_that_of_its_name():
@@ -166,14 +169,6 @@ def test_a_policy_is_described_only_if_its_fingerprint_is_that_of_its_name():
     assert "recipe.yaml" in unknown["text"]
 
 
-def test_the_download_is_the_csv_file(tmp_path):
-    path = build_page(tmp_path, make_frame())
-    href = next(a["href"] for tag, a in Page(path).tags if a.get("id") == "csv")
-    kind, _, data = href.partition(",")
-    assert kind == "data:text/csv;charset=utf-8;base64"
-    assert base64.b64decode(data) == (path.parent / "results.csv").read_bytes()
-
-
 def test_nothing_is_fetched(page):
     for tag, attributes in page.tags:
         assert "src" not in attributes, (tag, attributes)
@@ -188,91 +183,43 @@ def test_nothing_is_fetched(page):
 
 
 def test_the_page_is_small_enough_to_send(page):
-    assert len(page.text.encode()) < 8_000_000
+    assert len(page.text.encode()) < 4_000_000
 
 
-def test_tables_are_built_for_screen_readers(page):
-    tables = sum(tag == "table" for tag, _ in page.tags)
-    assert sum(tag == "caption" for tag, _ in page.tags) == tables == 6
-    heads = [attributes for tag, attributes in page.tags if tag == "th"]
-    assert {attributes.get("scope") for attributes in heads} == {"col", "row"}
-    labelled = sum(tag == "label" for tag, _ in page.tags)
-    assert labelled == sum(tag in ("input", "select") for tag, _ in page.tags)
+def test_what_the_frame_holds_is_labelled(page):
     regions = [a for _, a in page.tags if a.get("class") == "scroll"]
-    assert len(regions) == tables
+    assert regions
     assert all(a["role"] == "region" and a["aria-label"] and a["tabindex"] == "0" for a in regions)
+    tables = sum(tag == "table" for tag, _ in page.tags)
+    assert sum(tag == "caption" for tag, _ in page.tags) == tables
+    assert {a.get("scope") for tag, a in page.tags if tag == "th"} <= {"col", "row"}
 
 
-def test_facts_say_what_was_measured(page):
-    facts = page.text.partition('<dl class="facts">')[2].partition("</dl>")[0]
-    words = re.sub(r"<[^>]+>", "", facts)
-    assert "Checkpoints5" in words
-    assert "cifar10, cifar100, digit-scenes, digits" in words
-    assert "FP, 8w8a, 5w5a, 4w4a, 3w3a, 2w2a" in words
-    assert "Seeds0, 1, 2" in words
-    assert "1 failed, 1 skipped" in words
+def test_the_head_says_what_was_measured(page):
+    overview = page.data["overview"]
+    assert overview["precisions"] == ["FP", "8w8a", "5w5a", "4w4a", "3w3a", "2w2a"]
+    assert overview["seeds"] == [0, 1, 2]
+    assert len(overview["checkpoints"]) == 5  # byol-r10 gave no number
+    assert overview["jobs"] == {"completed": 113, "failed": 1, "skipped": 1}
+    assert ">1,134<" in page.text
 
 
-def test_curves_hold_the_boards_numbers(page):
-    figures = _figures(page)
-    assert len(figures) == 6
-    ssql = next(t for t in figures[0]["traces"] if t["name"] == "ssql-r10")
-    assert ssql["x"] == ["FP", "8w8a", "5w5a", "4w4a", "3w3a", "2w2a"]
-    header, *rows = page.tables["board"]
-    line = next(cells for cells in rows if cells[0].startswith("ssql-r10"))
-    first = header.index("FP")
-    assert [f"{y:.1f}" for y in ssql["y"]] == [cell[:4] for cell in line[first : first + 6]]
-    spreads = [float(re.search(r"±\s?([0-9.]+)", cell)[1]) for cell in line[first : first + 6]]
-    assert ssql["error_y"]["array"] == pytest.approx(spreads, abs=0.06)
+def test_no_text_of_a_result_is_part_of_the_html(hostile):
+    for name in (*HOSTILE.values(), "<i>", "hurt", "7*7"):
+        assert name not in hostile.plain
+    assert {r["checkpoint"] for r in hostile.sections["classification"]["rows"]} > set(
+        HOSTILE.values()
+    )
 
 
-def test_curves_are_valid_plotly_and_keep_their_look(page, hostile):
-    for figure in _figures(page) + _figures(hostile):
-        plotly.graph_objects.Figure(data=figure["traces"])  # raises on what plotly does not know
-    looks = [
-        {
-            t["name"]: (t["meta"]["colour"], t["line"]["dash"], t["marker"]["symbol"])
-            for t in f["traces"]
-        }
-        for f in _figures(page)
-    ]
-    assert all(look == looks[0] for look in looks)
-    assert len(set(looks[0].values())) == 5
+def test_another_results_page_has_the_same_tags(page, hostile):
+    def shape(built):
+        return [tag for tag, a in built.tags if a.get("id") not in ("reported", "reported-title")]
 
-
-@pytest.mark.parametrize(
-    ("name", "drawn"),
-    [
-        ("plain", "plain"),
-        ("<b>a</b> &amp;", "&lt;b&gt;a&lt;/b&gt; &amp;amp;"),
-        ("\u202eabc\u2066", "abc"),
-        ("y" * 300, "y" * 39 + "…"),
-    ],
-)
-def test_names_are_plain_text_in_the_plot(name, drawn):
-    assert plain(name) == drawn
-
-
-def test_hostile_names_are_text_in_tables(hostile):
-    names = {cells[0] for cells in hostile.tables["board"][1:]}
-    for name in HOSTILE.values():
-        assert any(cell.startswith(name) for cell in names), name
-    reasons = [cells[7] for cells in hostile.tables["missing"][1:]]
-    assert all(reason.endswith("</td></table><script>hurt=3</script>") for reason in reasons)
-
-
-def test_hostile_names_make_no_tags(page, hostile):
-    assert {tag for tag, _ in hostile.tags} <= {tag for tag, _ in page.tags}
-    assert len(hostile.scripts) == len(page.scripts) == 3
+    kept = [tag for tag in shape(hostile) if tag != "i"]
+    assert len(kept) == len(shape(hostile))
+    assert set(kept) <= set(shape(page))
     assert not any("onerror" in attributes for _, attributes in hostile.tags)
-    assert "{{ 7*7 }}" in hostile.text  # a name is no template
-
-
-def test_hostile_names_do_not_leave_the_embedded_json(hostile):
-    (raw,) = [text for attributes, text in hostile.scripts if attributes.get("id") == "figures"]
-    assert "<" not in raw
-    labels = {t["meta"]["label"] for figure in _figures(hostile) for t in figure["traces"]}
-    assert labels == set(HOSTILE.values())
 
 
 @pytest.mark.parametrize("kept", ["none", "failures"])
@@ -280,8 +227,25 @@ def test_a_page_without_results_says_so(tmp_path, kept):
     frame = make_frame()
     frame = frame[frame["status"] != "completed"] if kept == "failures" else frame.iloc[:0]
     built = Page(build_page(tmp_path, frame))
-    sections = [attributes["id"] for tag, attributes in built.tags if tag == "section"]
-    assert sections == ["empty", "coverage", "notes"]
+    shown = [attributes["id"] for tag, attributes in built.tags if tag == "section"]
+    assert shown[0] == "empty"
+    assert "classification" not in shown
     assert "There is no result to show" in built.text
-    assert ("diverged at step 312" in built.text) == (kept == "failures")
-    assert len(built.text) < 1_000_000  # no plotly without a plot
+    assert ("1 failed and 1 skipped" in built.text) == (kept == "failures")
+
+
+def test_a_failed_job_alone_makes_no_board(tmp_path):
+    built = Page(build_page(tmp_path, pd.DataFrame([failure("disk full", split="-")])))
+    assert "classification" not in built.sections
+
+
+def test_packed_text_comes_back_and_holds_no_time():
+    text = "</script>\u2028 é" * 100
+    assert gzip.decompress(b64decode(pack(text))).decode() == text
+    assert pack(text) == pack(text)
+    assert b64decode(pack(text))[4:8] == b"\0\0\0\0"
+
+
+def test_numbers_that_are_not_finite_are_null():
+    assert to_json({"a": [1.5, math.nan], "b": math.inf}) == '{"a":[1.5,null],"b":null}'
+    assert to_json({"é": (1, "x")}) == '{"é":[1,"x"]}'

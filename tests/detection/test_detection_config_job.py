@@ -58,6 +58,7 @@ def test_a_configuration_gives_a_result_like_a_recipes(detector):
     assert [m["metric"] for m in result["measurements"]] == ["AP", "AP50", "AP75", "APs"]
     for measurement in result["measurements"]:
         assert (measurement["n"], measurement["precision"]) == (6, "FP")
+    assert set(result["costs"]) == {"FP"} and result["costs"]["FP"]["bit_operations"] > 0
     assert result["checkpoint"]["architecture"] == "resnet10_slim"
     artifacts = result["artifacts"]
     assert (artifacts["checkpoint"], artifacts["detections"]) == ("detector.pth", "detections.json")

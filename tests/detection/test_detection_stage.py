@@ -33,6 +33,7 @@ def test_a_job_returns_what_the_contract_says(trained):
         assert 0 <= measurement["value"] <= 100
         assert (measurement["n"], measurement["split"], measurement["unit"]) == (6, "test", "%")
         assert measurement["precision"] == "FP"
+    assert set(result["costs"]) == {"FP"} and result["costs"]["FP"]["bit_operations"] > 0
     assert result["checkpoint"]["method"] == "untrained"
     assert result["checkpoint"]["architecture"] == "resnet10_slim"
     assert len(result["checkpoint"]["sha256"]) == 64

@@ -10,6 +10,7 @@ from quant import (
     Precision,
     bitops,
     calibrate,
+    costs,
     explain,
     get_policy,
     quantize,
@@ -85,3 +86,29 @@ def test_bitops_fall_as_bits_fall(name):
     assert full > counts[0] > counts[1] > counts[2]
     if name == "resnet18_cifar":  # all but the stem at b x b
         assert counts[0] < full / 12
+
+
+def test_costs_of_several_precisions_come_from_one_pass():
+    net = quantize(create_backbone("resnet10_slim"), "lsq")
+    found = costs(net, ["FP", "8w8a", "3w2a"], IMAGES)
+    calibrate(net, [IMAGES])
+    for precision in ("FP", "8w8a", "3w2a"):
+        set_precision(net, Precision.parse(precision))
+        expected = {"weight_bytes": size_bytes(net), "bit_operations": bitops(net, IMAGES)}
+        assert found[precision] == expected
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenetv2", "vit_tiny_patch16_224"])
+def test_macs_are_those_of_fvcore(name):
+    from fvcore.nn import FlopCountAnalysis
+
+    net, images = create_backbone(name).eval(), torch.rand(1, 3, 224, 224)
+    counts = FlopCountAnalysis(net, (images,)).unsupported_ops_warnings(False)
+    by_module = counts.uncalled_modules_warnings(False).by_module()
+    layers = [n for n, m in net.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    assert bitops(net, images) == 1024 * int(sum(by_module[name] for name in layers))
+
+
+def test_a_layer_called_twice_counts_twice():
+    layer = nn.Linear(4, 4)
+    assert bitops(nn.Sequential(layer, layer), torch.rand(2, 4)) == 2 * (2 * 4 * 4) * 1024

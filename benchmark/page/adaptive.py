@@ -1,0 +1,46 @@
+"""Networks of adaptive bit-widths, measured and published, and what sharing one set of weights costs."""
+
+import math
+from typing import Any
+
+from benchmark import adaptive
+from benchmark.boards import Cell
+from benchmark.page import rows
+from benchmark.page.source import Source
+from benchmark.wording import metric_name, number
+
+
+def content(source: Source) -> dict[str, Any]:
+    """Return one row a network with a cell for each precision; empty where none was measured."""
+    if not any(board.facts["protocol"].startswith("adaptive-") for board in source.boards):
+        return {}
+    networks = adaptive.make_adaptive(source.folded)
+    precisions = adaptive.columns(networks)
+    return {
+        "cell": rows.CELL,
+        "columns": precisions,
+        "rows": [_row(network, precisions) for network in networks],
+        "blanks": adaptive.blanks(networks),
+    }
+
+
+def _row(network: adaptive.AdaptiveRow, precisions: list[str]) -> rows.Row:
+    kept = ("checkpoint", "architecture", "dataset", "method")
+    pack = rows.pack_cell if network.board else rows.pack_printed
+    return {name: getattr(network, name) for name in kept} | {
+        "metric": metric_name(network.metric),
+        "group": network.board.group if network.board else "",
+        "source": "measured" if network.board else "reported",
+        "cells": [pack(network.cells.get(precision)) for precision in precisions],
+        "delta": _delta(network.delta),
+    }
+
+
+def _delta(cell: Cell) -> list[Any]:
+    """Return Delta_B: its text, its value (null where blank) and what it is made of or why it is blank."""
+    blank = math.isnan(cell.value)
+    return [
+        cell.printed or number(cell.value),
+        None if blank else round(cell.value, 4),
+        cell.reason,
+    ]

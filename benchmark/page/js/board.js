@@ -1,0 +1,139 @@
+// What the boards share: numbers with all that is known about them, labels and groups.
+
+const board = (() => {
+  const SOURCES = {
+    measured: "measured here, by a job of this folder",
+    verified: "sent in; scored again here from its predictions",
+    "self-reported": "sent in; nothing here confirms it, so it is not ranked",
+    reported: "printed in a paper; not measured here, not ranked",
+  };
+  const badge = (source) => el("span", { class: `badge ${source}`, title: SOURCES[source] ?? null }, source);
+
+  // Cells come as lists; `names` says what stands where.
+  function unpackCells(rows, names) {
+    const cell = (list) => {
+      if (list === null) return { kind: "absent", reason: "not in any suite that ran here" };
+      if (list.length === 2) return { kind: list[0], reason: list[1] || list[0] };
+      return { kind: "number", ...Object.fromEntries(list.map((value, index) => [names[index], value])) };
+    };
+    return rows.map((row) => ({ ...row, cells: row.cells.map(cell) }));
+  }
+
+  const fixed = (value) => value.toFixed(2).replace("-", "−");
+
+  function story(cell, images) {
+    if (cell.kind !== "number") return cell.reason;
+    const interval = cell.low !== undefined && cell.low !== null ? `${fixed(cell.low)} to ${fixed(cell.high)}` : null;
+    return [
+      `${fixed(cell.value)} %`,
+      cell.marks.includes("§") && "zero-shot: not trained at this precision",
+      cell.seeds > 1 && `${cell.seeds} seeds, standard deviation ${cell.sd}`,
+      cell.seeds === 1 && "one seed, spread over seeds unknown",
+      interval && `95 % interval ${cell.marks.includes("†") ? "over test images" : "of the mean"} ${interval}`,
+      images?.length === 1 && `${images[0].toLocaleString("en")} test images`,
+      cell.error && `standard error over test images ${fixed(cell.error)}`,
+      cell.jobs && `${cell.jobs} jobs share these seeds and were averaged first`,
+      cell.checked,
+      cell.missing && `${cell.missing} more job(s) gave no number`,
+    ].filter(Boolean).join("; ");
+  }
+
+  const rankOf = (cell) => (cell.best || cell.rank > 1 ? cell.rank : 0);
+
+  function drawn(cell, element, images) {
+    element.classList.add(cell.kind);
+    element.classList.toggle("best", Boolean(cell.best));
+    element.title = story(cell, images);
+    if (cell.kind !== "number") return el("span", {}, cell.kind === "absent" ? "–" : cell.kind);
+    const known = cell.low !== undefined && cell.low !== null;
+    const rank = rankOf(cell);
+    return el("div", { class: "cell" },
+      el("span", { class: "value" }, cell.text),
+      cell.sd ? el("span", { class: "sd" }, `±\u202f${cell.sd}`) : null,
+      cell.marks ? el("sup", {}, cell.marks) : null,
+      rank ? el("span", { class: "rank" }, el("span", { class: "aside" }, ", rank "), rank) : null,
+      el("small", { class: "interval" }, known ? `[${cell.low.toFixed(1)}, ${cell.high.toFixed(1)}]` : "–"),
+      cell.drop ? el("small", { class: "drop" }, el("span", { class: "aside" }, ", against full precision "), cell.drop) : null);
+  }
+
+  const text = (cell) => {
+    if (cell.kind !== "number") return cell.kind === "absent" ? "–" : cell.kind;
+    return cell.text + (cell.sd ? ` ± ${cell.sd}` : "") + cell.marks;
+  };
+
+  // One column of numbers; `groups` knows on how many images they were measured.
+  const numbers = (label, index, groups = {}) => ({
+    name: label,
+    label,
+    number: true,
+    cell: (row, element) => drawn(row.cells[index], element, groups[row.group]?.images),
+    order: (row) => row.cells[index].value ?? -1e9,
+    text: (row) => text(row.cells[index]),
+    mark: (row) => ({ bold: Boolean(row.cells[index].best), rank: rankOf(row.cells[index]) }),
+    fields: (row) => {
+      const { kind, value, sd, low, high, seeds, rank } = row.cells[index];
+      const status = kind === "number" ? value : kind === "absent" ? "" : kind;
+      return [[label, status], [`${label} sd`, sd], [`${label} low`, low], [`${label} high`, high], [`${label} seeds`, seeds || ""], [`${label} rank`, rank || ""]];
+    },
+  });
+
+  const seeds = {
+    name: "seeds",
+    label: "Seeds",
+    number: true,
+    text(row) {
+      const found = [...new Set(row.cells.map((cell) => cell.seeds).filter(Boolean))].sort((a, b) => a - b);
+      return found.length > 1 ? `${found[0]}–${found.at(-1)}` : String(found[0] ?? 0);
+    },
+    order: (row) => Math.max(0, ...row.cells.map((cell) => cell.seeds ?? 0)),
+    cell(row) { return el("span", {}, this.text(row)); },
+  };
+
+  // The checkpoint's name, a box that puts it into the curves, and what phones have no column for.
+  const checkpoint = (page, more) => ({
+    name: "checkpoint",
+    label: "Checkpoint",
+    cell: (row) => el("div", { class: "who" },
+      el("input", {
+        type: "checkbox",
+        "aria-label": `Choose ${row.checkpoint}`,
+        title: "Choose it for the curves",
+        change: (event) => choose(page.state, row.checkpoint, event.target.checked),
+      }),
+      el("div", {},
+        el("a", { class: "to", href: "#checkpoints", click: () => page.state.set("checkpoints.name", row.checkpoint) },
+          page.name(row.checkpoint)),
+        row.source === "measured" ? null : badge(row.source),
+        el("bdi", { class: "narrow" }, more(row)))),
+  });
+
+  // A table whose rows can be chosen shows which are.
+  const choices = ({ state }) => {
+    const chosen = (row) => state.list("checkpoint").includes(row.checkpoint);
+    return {
+      chosen,
+      dress(row, element) {
+        element.classList.toggle("chosen", chosen(row));
+        element.querySelector("input").checked = chosen(row);
+      },
+    };
+  };
+
+  function choose(state, checkpoint, chosen) {
+    const others = state.list("checkpoint").filter((name) => name !== checkpoint);
+    state.set("checkpoint", chosen ? [...others, checkpoint] : others);
+  }
+
+  const policy = {
+    name: "policy",
+    label: "Policy",
+    text: (row) => (row.policy === "-" ? "–" : `${row.policy} ${row.policy_fingerprint}`),
+    cell: (row) => (row.policy === "-" ? el("span", { class: "absent" }, "–")
+      : el("span", {}, el("bdi", {}, row.policy), " ", el("code", {}, row.policy_fingerprint))),
+  };
+  const source = { name: "source", label: "Source", wide: true, cell: (row) => badge(row.source) };
+
+  const groupLink = (letter) => el("a", { class: "letter", href: `#group-${letter}`, title: "What the rows of this group share" }, letter);
+
+  return { unpackCells, numbers, seeds, checkpoint, choices, policy, source, badge, groupLink };
+})();

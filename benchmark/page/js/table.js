@@ -1,0 +1,219 @@
+// Tables: search, menus, sorting, paging, links and downloads around DataTables. A spec is
+//
+//   {name, title, caption, columns, rows, facets, group, notes, dress, chosen}
+//
+//   name      of the table's keys in the address and of its downloads
+//   title     of downloads; caption: what a screen reader says the table is
+//   columns   [{name, label, head, wide, number, cell(row), order(row), text(row), mark(row), fields(row)}]
+//             cell: an element, by default the text; order and text: what is sorted and searched by, by
+//             default row[name]; mark: {bold, rank} in downloads; fields: [[label, value], ...] of the
+//             CSV, by default the text; head: an element for the header instead of the label
+//   facets    [{name, label, of(row)}]: menus; of is row[name] by default, one with one value is left out
+//   group     {of(row), label(row), head(row)}: rows of a group stay together however they are sorted
+//   notes     lines below the table in downloads
+//   dress(row, element)    called for a new row's element, and for each again when choices change
+//   chosen(row)            whether the reader chose the row; adds a box to show these alone
+
+const PAGE_LENGTH = 100;
+
+function table(DataTable, page, place, spec) {
+  const { el, name, state } = page;
+  const key = (what) => `${spec.name}.${what}`;
+  const columns = spec.columns.map((column) => {
+    const text = column.text ?? ((row) => String(row[column.name] ?? "–"));
+    return { cell: (row) => name(text(row)), order: text, fields: (row) => [[column.label, text(row)]], ...column, text };
+  });
+  const facets = (spec.facets ?? [])
+    .map((facet) => ({ of: (row) => row[facet.name], ...facet }))
+    .map((facet) => ({ ...facet, values: [...new Set(spec.rows.map(facet.of))].sort() }))
+    .filter((facet) => facet.values.length > 1);
+  const offset = spec.group ? 1 : 0;  // of DataTables' columns: a hidden one holds the group
+
+  const search = el("input", { type: "search", autocomplete: "off", spellcheck: "false" });
+  const menus = facets.map((facet) => el("select", { name: facet.name },
+    el("option", { value: "" }, "All"),
+    facet.values.map((value) => el("option", { value, dir: "auto" }, value))));
+  const count = el("p", { class: "count", role: "status", "aria-live": "polite" });
+  const clear = el("button", { type: "button", class: "quiet", hidden: true, click: reset }, "Clear filters");
+  const only = el("input", { type: "checkbox" });
+  const onlyLabel = el("label", { class: "only", hidden: true }, only, el("span", {}));
+  const filters = el("button", {
+    type: "button", class: "filters", "aria-expanded": "false", "aria-controls": `${spec.name}-menus`,
+    click: () => filters.setAttribute("aria-expanded", String(filters.getAttribute("aria-expanded") !== "true")),
+  }, "Filters");
+  const [before, after] = [["‹", "Previous rows", "previous"], ["›", "Next rows", "next"]].map(([sign, label, where]) =>
+    el("button", { type: "button", "aria-label": label, click: () => turn(where) }, sign));
+  const pages = el("div", { class: "pages", hidden: true }, before, el("span", {}), after);
+  const element = el("table", { class: "results", id: `${spec.name}-table` },
+    el("caption", { class: "aside" }, spec.caption),
+    el("thead", {}, el("tr", {},
+      spec.group ? el("th", { scope: "col" }, "Group") : null,
+      columns.map((column) => el("th", { scope: "col", class: classes(column) }, column.head?.() ?? column.label)))));
+  const region = el("div", { class: "scroll", role: "region", tabindex: "0", "aria-label": `${spec.caption}; scrolls` }, element);
+  place.replaceChildren(
+    el("div", { class: "toolbar" },
+      el("label", { class: "search" }, el("span", {}, "Search"), search),
+      menus.length ? filters : null,
+      el("div", { class: "menus", id: `${spec.name}-menus` },
+        menus.map((menu, index) => el("label", {}, el("span", {}, facets[index].label), menu))),
+      el("div", { class: "found" }, clear, onlyLabel, count)),
+    region,
+    el("div", { class: "under" }, pages, actions()));
+
+  const places = new Map();  // group -> where it comes
+  if (spec.group) for (const row of spec.rows) if (!places.has(spec.group.of(row))) places.set(spec.group.of(row), places.size);
+
+  const shown = new DataTable(element, {
+    data: spec.rows,
+    columns: [
+      ...(spec.group ? [{ visible: false, searchable: false, type: "num", data: (row) => places.get(spec.group.of(row)) }] : []),
+      ...columns.map((column, index) => ({
+        className: classes(column),
+        type: column.number ? "num" : "string",
+        orderSequence: column.number ? ["desc", "asc", ""] : ["asc", "desc", ""],
+        cellType: index ? "td" : "th",
+        // Nothing is displayed by DataTables itself, which would read it as HTML.
+        data: (row, type) => ({ display: "", filter: column.text(row) })[type] ?? column.order(row),
+        createdCell: (cell, _, row) => fill(cell, column, row),
+      })),
+    ],
+    createdRow: (element, row) => spec.dress?.(row, element),
+    orderFixed: spec.group ? { pre: [[0, "asc"]] } : [],
+    rowGroup: spec.group ? { dataSrc: spec.group.of, startRender: (rows) => heading(rows.data()[0]) } : undefined,
+    order: order(),
+    pageLength: PAGE_LENGTH,
+    autoWidth: false,
+    layout: { topStart: null, topEnd: null, bottomStart: null, bottomEnd: null },
+    language: { zeroRecords: "No row matches.", emptyTable: "There is no row." },
+  });
+  shown.search.fixed("facets", (text, row) => menus.every((menu, index) => !menu.value || facets[index].of(row) === menu.value));
+  shown.search.fixed("chosen", (text, row) => onlyLabel.hidden || !only.checked || spec.chosen(row));
+
+  // DataTables announces the direction of the first order, which here is always the groups'.
+  shown.on("draw", () => columns.forEach((_, index) => {
+    const [[at, direction] = []] = current();
+    const header = shown.column(index + offset).header();
+    if (at === index + offset) header.setAttribute("aria-sort", direction === "asc" ? "ascending" : "descending");
+    else header.removeAttribute("aria-sort");
+  }));
+  search.addEventListener("input", () => state.set(key("search"), search.value));
+  for (const menu of menus) menu.addEventListener("change", () => state.set(key(menu.name), menu.value));
+  only.addEventListener("change", () => state.set(key("only"), only.checked ? "chosen" : ""));
+  shown.on("order", () => {
+    const [[index, direction] = []] = current();
+    const text = direction ? `${columns[index - offset].name}:${direction}` : "";
+    if (text !== state.get(key("sort"))) state.set(key("sort"), text);
+  });
+  state.subscribe((changed) => {
+    if (changed === key("sort")) return;  // the table's own doing
+    const choice = spec.chosen && (changed === null || changed === "checkpoint");
+    if (choice || changed === null || changed.startsWith(key(""))) apply();
+  });
+  apply();
+
+  function classes(column) {
+    return [column.number && "num", column.wide && "wide"].filter(Boolean).join(" ");
+  }
+
+  function fill(cell, column, row) {
+    if (cell.tagName === "TH") cell.scope = "row";
+    cell.replaceChildren(column.cell(row, cell));
+  }
+
+  function heading(row) {
+    return el("tr", { class: "group" },
+      el("th", { scope: "rowgroup", colspan: columns.length }, el("div", {}, spec.group.head(row))));
+  }
+
+  function current() {
+    return shown.order().map(([index, direction]) => [index, direction])
+      .filter(([index, direction]) => index >= offset && direction);
+  }
+
+  // What the address says about the order: nothing is the order of the rows as they came.
+  function order() {
+    const [column, direction] = state.get(key("sort")).split(/:(?=[^:]*$)/);
+    const index = columns.findIndex((each) => each.name === column);
+    return index < 0 || !["asc", "desc"].includes(direction) ? [] : [[index + offset, direction]];
+  }
+
+  function apply() {
+    search.value = state.get(key("search"));
+    for (const menu of menus) menu.value = state.get(key(menu.name));
+    for (const menu of menus) if (menu.selectedIndex < 0) menu.value = "";  // a link to what is no more
+    if (spec.chosen) {
+      const many = spec.rows.filter(spec.chosen).length;
+      onlyLabel.hidden = many === 0;
+      only.checked = state.get(key("only")) === "chosen";
+      onlyLabel.querySelector("span").textContent = `only the ${many} chosen`;
+      for (const index of shown.rows().indexes().toArray()) {
+        const row = shown.row(index);
+        if (row.node()) spec.dress(row.data(), row.node());  // rows never shown have no element yet
+      }
+    }
+    if (String(current()) !== String(order())) shown.order(order());
+    shown.search(search.value).draw();
+    say();
+  }
+
+  function say() {
+    const { start, end, recordsDisplay: found, recordsTotal: total, pages: many } = shown.page.info();
+    count.textContent = found === total ? `${total.toLocaleString("en")} rows` : `${found.toLocaleString("en")} of ${total.toLocaleString("en")} rows`;
+    const filtered = menus.filter((menu) => menu.value).length;
+    clear.hidden = !search.value && !filtered;
+    filters.textContent = filtered ? `Filters (${filtered})` : "Filters";
+    pages.hidden = many < 2;
+    pages.querySelector("span").textContent = `${(start + 1).toLocaleString("en")}–${end.toLocaleString("en")} of ${found.toLocaleString("en")}`;
+    [before.disabled, after.disabled] = [start === 0, end === found];
+  }
+
+  function turn(where) {
+    shown.page(where).draw("page");
+    region.scrollTop = 0;
+    say();
+  }
+
+  function reset() {
+    for (const what of ["search", ...menus.map((menu) => menu.name)]) state.set(key(what), "");
+    search.focus();
+  }
+
+  function actions() {
+    const save = (label, extension, type, write) => el("button", {
+      type: "button", click: () => page.download(`${spec.name}.${extension}`, type, write()),
+    }, label);
+    const link = el("button", { type: "button", click: async () => {
+      const worked = await page.copy(state.link(place.closest("section").id));
+      link.textContent = worked ? "Link copied" : "Copy it from the address bar";
+      setTimeout(() => { link.textContent = "Copy link"; }, 2500);
+    } }, "Copy link");
+    return el("div", { class: "actions", role: "group", "aria-label": "What is shown, to take away" },
+      el("span", { "aria-hidden": "true" }, "Take what is shown:"),
+      save("CSV", "csv", "text/csv", () => formats.csv(records())),
+      save("Markdown", "md", "text/markdown", () => formats.markdown(sheet())),
+      save("LaTeX", "tex", "application/x-tex", () => formats.latex(sheet())),
+      link);
+  }
+
+  const found = () => shown.rows({ search: "applied", order: "applied" }).data().toArray();
+
+  function records() {
+    const rows = found().map((row) => [
+      ...(spec.group ? [["group", spec.group.label(row)]] : []),
+      ...columns.flatMap((column) => column.fields(row)),
+    ]);
+    const header = rows.length ? rows[0].map(([label]) => label) : columns.map((column) => column.label);
+    return [header, ...rows.map((row) => row.map(([, value]) => value))];
+  }
+
+  function sheet() {
+    const parts = [];
+    for (const row of found()) {
+      const heading = spec.group?.label(row) ?? "";
+      if (parts.at(-1)?.heading !== heading) parts.push({ heading, rows: [] });
+      parts.at(-1).rows.push(columns.map((column) => ({ text: column.text(row), ...column.mark?.(row) })));
+    }
+    const labels = columns.filter((column) => !column.number).length;
+    return { title: spec.title, header: columns.map((column) => column.label), labels, parts, notes: spec.notes ?? [] };
+  }
+}

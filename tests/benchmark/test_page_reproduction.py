@@ -1,0 +1,74 @@
+"""Published numbers beside ours, by table."""
+
+import json
+import sys
+from dataclasses import dataclass
+from types import ModuleType
+
+import pytest
+
+from benchmark.page import reproduction
+from tests.benchmark.board_frames import row
+from tests.benchmark.page_sources import make_source
+
+STATUSES = ("reproduced", "differs", "not comparable", "failed", "not run")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row as the reproduction gives it."""
+
+    table: str
+    status: str
+    ours: float | None = None
+    paper: str = "SSQL"
+    system: str = "SimSiam"
+    dataset: str = "Pets"
+    architecture: str = "ResNet-18"
+    protocol: str = "linear"
+    precision: str = "4w4a"
+    metric: str = "top1"
+    published: float = 64.1
+    printed: str = "64.1"
+    doubt: str = ""
+    sd: float | None = None
+    n_seeds: int = 0
+    difference: float | None = None
+    tolerance: float | None = 2.0
+    reason: str = ""
+    differs: str = "four crops"
+    suite: str | None = "ssql_table11"
+    command: str | None = "python tools/run_all.py configs/suites/ssql_table11.yaml"
+    jobs: tuple[str, ...] = ()
+
+
+@pytest.fixture
+def reproduce(monkeypatch):
+    """Let `benchmark.reproduction` give these rows."""
+
+    def give(*rows):
+        module = ModuleType("benchmark.reproduction")
+        module.STATUSES, module.reproduce = STATUSES, lambda frame, planned: list(rows)
+        monkeypatch.setitem(sys.modules, "benchmark.reproduction", module)
+        return reproduction.content(make_source([row()]))
+
+    return give
+
+
+def test_tables_with_something_of_ours_come_first(reproduce):
+    content = reproduce(
+        Row("Table 1", "not run"),
+        Row("Table 2", "reproduced", ours=65.000049, difference=0.900049, n_seeds=1),
+        Row("Table 2", "differs", ours=60.0, difference=-4.1, n_seeds=1),
+    )
+    assert [table["table"] for table in content["tables"]] == ["Table 2", "Table 1"]
+    table = content["tables"][0]
+    assert table["counts"] == [1, 1, 0, 0, 0] and table["differs"] == "four crops"
+    first = dict(zip(content["columns"], table["rows"][0], strict=True))
+    assert (first["ours"], first["difference"], first["metric"]) == (65.0, 0.9, "top-1")
+    assert (first["status"], first["tolerance"], first["printed"]) == ("reproduced", 2.0, "64.1")
+    assert json.dumps(content, allow_nan=False)
+
+
+def test_nothing_published_is_no_section(reproduce):
+    assert reproduce() == {}
