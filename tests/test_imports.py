@@ -62,11 +62,11 @@ def test_detectron2_and_ray_stay_in_their_rooms():
                     assert where.startswith(allowed), f"{where} imports {library}"
 
 
-def test_quant_imports_torch_and_its_counter_only():
+def test_quant_imports_torch_only():
     outside = set()
     for file in (ROOT / "quant").rglob("*.py"):
         outside |= imported(file) - set(sys.stdlib_module_names) - {"quant"}
-    assert outside == {"torch", "fvcore"}
+    assert outside == {"torch"}
 
 
 def test_nothing_at_import_time_needs_detectron2_or_ray():

@@ -63,11 +63,11 @@ def _lines(
 ) -> list[dict[str, Any]]:
     """Return the lines in the board's order; `full` is the place of the one they are held against."""
     firsts = seeds.drop_duplicates("line")
-    subjects = firsts[[*SUBJECT, "source"]].itertuples(index=False, name=None)
+    subjects = firsts[list(SUBJECT)].itertuples(index=False, name=None)
     subject = dict(zip(firsts["line"], subjects, strict=True))
     order = [tuple(line.subject[column] for column in SUBJECT) for line in board.lines]
     rank = {key: number for number, key in enumerate(order)}
-    numbers = sorted(subject, key=lambda number: (rank[subject[number][:-1]], subject[number][-1]))
+    numbers = sorted(subject, key=lambda number: rank[subject[number]])
     place = {number: index for index, number in enumerate(numbers)}
     reference = dict(zip(firsts["line"], firsts["reference"].fillna(-1), strict=True))
     of_line: dict[int, list[list[Any]]] = {number: [] for number in numbers}
@@ -80,7 +80,7 @@ def _lines(
     area = {c: _areas(series.areas(seeds, shared, c)) for c in ("value", "retention")}
     lines = [
         {
-            **dict(zip((*SUBJECT, "source"), subject[number], strict=True)),
+            **dict(zip(SUBJECT, subject[number], strict=True)),
             "points": sorted(of_line[number], key=lambda point: point[0]),
             "full": place.get(reference[number]),
             "area": area["value"].get(number),
@@ -95,7 +95,11 @@ def labels(lines: list[dict[str, Any]]) -> list[str]:
     """Name lines by as little as tells them apart: checkpoint and training, then all that is known."""
     short = [_joined(line, "checkpoint", "training") for line in lines]
     count = Counter(short)
-    longer = (*("checkpoint", "training", "method", "architecture"), *SUBJECT[-2:], "source")
+    longer = (
+        "checkpoint",
+        "training",
+        *(c for c in SUBJECT if c not in ("checkpoint", "training", "policy")),
+    )
     return [
         text if count[text] == 1 else _joined(line, *longer)
         for text, line in zip(short, lines, strict=True)

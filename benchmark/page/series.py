@@ -11,7 +11,7 @@ from benchmark.results import BIT_OPERATIONS, HIGH, LOW, WEIGHT_BYTES
 from benchmark.statistics import ALPHA
 from quant import Precision
 
-LINE = (*SUBJECT, *BOARD, "metric", "source")
+LINE = (*SUBJECT, *BOARD, "metric")  # SUBJECT says the source
 FULL = "FP"
 _NUMBERS = ("value", LOW, HIGH, WEIGHT_BYTES, BIT_OPERATIONS)
 _SAME_BACKBONE = (*BOARD, "metric", "source", "checkpoint", "method", "architecture")

@@ -87,7 +87,7 @@ def test_lines_are_of_test_images_and_name_their_jobs():
 
 def test_what_was_sent_in_is_shown_without_a_command():
     (line,) = _one([row(source="self-reported")])["lines"]
-    assert line["source"] == "self-reported" and line["jobs"] == [] and line["group"] == "-"
+    assert line["source"] == "self-reported" and line["jobs"] == []
 
 
 def test_costs_by_policy_and_image_size():
