@@ -17,10 +17,8 @@ import platform
 import secrets
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-
-from benchmark.files import write_text
 
 LOCK = "lock"
 HEARTBEAT = 10.0  # s between touches
@@ -84,15 +82,20 @@ class Claim:
 
     def name_worker(self, pid: int) -> None:
         """Record the job's process: the claim outlives a killed runner as long as it lives."""
-        self._holder = Holder(self._holder.host, self._holder.runner, pid, self.token)
-        write_text(self._path, json.dumps(asdict(self._holder)))
+        self._holder = replace(self._holder, worker=pid)
+        # Renamed, so that nobody reads half of it; not synced: a machine that dies has no processes.
+        new = self._path.with_name(f".{LOCK}.{self.token}")
+        new.write_text(json.dumps(asdict(self._holder)))
+        new.replace(self._path)
 
-    def beat(self) -> None:
-        """Touch the lock, at most every `HEARTBEAT` seconds."""
-        if time.monotonic() - self._beat >= HEARTBEAT:
-            with contextlib.suppress(FileNotFoundError):
-                os.utime(self._path)
-            self._beat = time.monotonic()
+    def beat(self) -> bool:
+        """Touch the lock, at most every `HEARTBEAT` seconds; return whether it was time."""
+        if time.monotonic() - self._beat < HEARTBEAT:
+            return False
+        with contextlib.suppress(FileNotFoundError):
+            os.utime(self._path)
+        self._beat = time.monotonic()
+        return True
 
     def release(self) -> None:
         """Give the job back, unless another runner took it over."""
@@ -112,6 +115,13 @@ def read_holder(path: Path) -> Holder | None:
         return Holder(**json.loads(path.read_text()))
     except (FileNotFoundError, ValueError, TypeError):
         return None
+
+
+def live_holder(folder: Path) -> Holder | None:
+    """Return who runs the job of `folder` now; None: nobody, or one who is gone."""
+    path = folder / LOCK
+    holder = read_holder(path)
+    return None if holder is None or _dead(path) else holder
 
 
 def host_name() -> str:

@@ -1,12 +1,14 @@
 """What a run would do, without doing it."""
 
-import statistics
-from collections import defaultdict
 from dataclasses import dataclass
+from typing import Literal
 
+from benchmark.estimate import UNKNOWN, Estimate, Estimator
 from benchmark.job import Job
-from benchmark.results import Result, find_results, read_result
+from benchmark.results import Result, read_result
 from benchmark.schedule import Schedule
+
+State = Literal["finished", "new", "blocked", "skipped"]
 
 
 @dataclass(frozen=True)
@@ -17,26 +19,28 @@ class Preview:
         job: the job.
         state: finished (its result stays), new (it would run), blocked (it cannot) or skipped (its
             data is not there).
-        note: why it is blocked, or that it failed before.
-        seconds: how long jobs of its recipe took here, the median; None if none has run.
+        note: why it is blocked or skipped, or that it failed before.
+        estimate: what a new job would take, or a skipped one if its data came.
     """
 
     job: Job
-    state: str
+    state: State
     note: str = ""
-    seconds: float | None = None
+    estimate: Estimate = UNKNOWN
 
 
-def preview(schedule: Schedule, *, overwrite: str) -> list[Preview]:
+def preview(schedule: Schedule, estimator: Estimator, *, overwrite: str) -> list[Preview]:
     """Say for each job of the schedule's plan what a run would do; nothing is written."""
-    times = _times(schedule)
     found: dict[str, Preview] = {}
     for job in schedule.plan.jobs.values():
         result = read_result(schedule.folder(job))
-        state, note = _state(job, result, overwrite, schedule, found)
-        seconds = times.get((job.stage, job.recipe.get("name"))) if state == "new" else None
-        found[job.id] = Preview(job, state, note, seconds)
-    return list(found.values())
+        found[job.id] = Preview(job, *_state(job, result, overwrite, schedule, found))
+    by_state = {s: [r.job for r in found.values() if r.state == s] for s in ("new", "skipped")}
+    estimates = estimator.estimate_all([*by_state["new"], *by_state["skipped"]])
+    return [
+        Preview(row.job, row.state, row.note, estimates.get(row.job.id, UNKNOWN))
+        for row in found.values()
+    ]
 
 
 def _state(
@@ -45,7 +49,7 @@ def _state(
     overwrite: str,
     schedule: Schedule,
     found: dict[str, Preview],
-) -> tuple[str, str]:
+) -> tuple[State, str]:
     if result is not None and overwrite != "always" and result.status == "completed":
         return "finished", ""
     if result is not None and overwrite == "never":
@@ -53,22 +57,15 @@ def _state(
     if job.problem is not None:
         return "blocked", job.problem
     if job.missing is not None:
-        return "skipped", ""
+        return "skipped", job.missing
     for need in job.needs:
         if need in found:
-            if found[need].state == "blocked" or (found[need].note and overwrite == "never"):
-                return "blocked", f"needs job {need}, which cannot run or failed"
+            if found[need].state in ("blocked", "skipped"):
+                return found[need].state, found[need].note
+            if found[need].note and overwrite == "never":
+                return "blocked", f"needs job {need}, which failed and is not to run again"
         else:
             made = read_result(schedule.runs_dir / need)
             if made is None or made.status != "completed":
                 return "blocked", f"needs job {need}, which is left out and has not completed"
     return "new", f"{result.status} before" if result is not None else ""
-
-
-def _times(schedule: Schedule) -> dict[tuple[str, str | None], float]:
-    """Return the median seconds of the completed jobs of each stage and recipe name."""
-    times = defaultdict(list)
-    for result in find_results(schedule.runs_dir):
-        if result.status == "completed" and result.seconds is not None:
-            times[result.stage, result.recipe.get("name")].append(result.seconds)
-    return {key: statistics.median(values) for key, values in times.items()}

@@ -17,7 +17,8 @@ STAGES = ("pretrain", "transfer", "detection")
 """The packages that do a job's work, in the order data flows. Each has Recipe, VERSION, identity
 and run; a package that has these four is a stage once its name stands here. It may also have
 `missing_data(recipe)`, which says how to get a data set whose files are not there, or None: such a
-job is skipped, for nothing is wrong with it."""
+job is skipped, for nothing is wrong with it; and `work(recipe)`, which counts operations and bytes
+(`runtime.work.Work`) for the estimates of a plan, or returns None."""
 
 BASE = "_BASE_"
 _ASSIGNMENT = re.compile(r"[A-Za-z_][\w.-]*=")

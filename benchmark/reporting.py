@@ -2,12 +2,9 @@
 
 import textwrap
 from collections import Counter, defaultdict
-from collections.abc import Iterable
 
 from benchmark.job import Job
 from benchmark.outcome import LOG
-from benchmark.preview import Preview
-from benchmark.recipe import STAGES
 from benchmark.results import Result
 from benchmark.schedule import Schedule
 
@@ -19,14 +16,18 @@ def describe_ending(job: Job, result: Result) -> str:
     if result.status != "completed":
         reason = (result.reason or "").partition("\n")[0]
         return f"{result.status.upper()}: {job.title}: {reason}"
-    line = f"completed in {result.seconds:.1f} s: {job.title}"
+    return f"completed in {result.seconds:.1f} s: {describe_result(job.title, result)}"
+
+
+def describe_result(title: str, result: Result) -> str:
+    """Give a completed job its main numbers, by precision."""
     main = [m for m in result.measurements if m.split != "val"]
     main = [m for m in main if m.metric == main[0].metric]
     if not main:
-        return line
+        return title
     unit, digits = (" %", ".1f") if main[0].unit == "%" else ("", ".3g")
     values = ", ".join(f"{m.precision} {m.value:{digits}}" for m in main)
-    return f"{line}: {main[0].metric} {values}{unit}"
+    return f"{title}: {main[0].metric} {values}{unit}"
 
 
 def describe_failures(schedule: Schedule) -> str:
@@ -49,30 +50,6 @@ def describe_failures(schedule: Schedule) -> str:
         lines.append(textwrap.indent(reason, _INDENT))
         logs = [schedule.folder(job) / LOG for job in alike]
         lines += [f"{_INDENT}Log: {log}" for log in logs if log.exists()]
-    return "\n".join(lines)
-
-
-def describe_preview(rows: Iterable[Preview], workers: int) -> str:
-    """List the jobs of a plan by stage, with their states and about how long they will take."""
-    rows = list(rows)
-    lines = []
-    for stage in STAGES:
-        if ours := [row for row in rows if row.job.stage == stage]:
-            lines.append(f"{stage}: {listed(Counter(row.state for row in ours))}")
-            for row in ours:
-                note = f"  ({row.note})" if row.note else ""
-                lines.append(f"  {row.job.id}  {row.state:<8}  {row.job.title}{note}")
-    lines.append(f"{len(rows)} jobs: {listed(Counter(row.state for row in rows))}")
-    missing = Counter(row.job.missing for row in rows if row.state == "skipped")
-    for reason, count in missing.items():
-        jobs = "1 job" if count == 1 else f"{count} jobs"
-        lines.append(f"{jobs} without data:\n{textwrap.indent(reason, '    ')}")
-    new = [row for row in rows if row.state == "new"]
-    if timed := [row.seconds for row in new if row.seconds is not None]:
-        lines.append(
-            f"About {sum(timed) / workers / 60:.1f} min with {workers} at once, by the time such "
-            f"jobs took here; {len(new) - len(timed)} new jobs are of a kind not timed."
-        )
     return "\n".join(lines)
 
 

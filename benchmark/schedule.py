@@ -6,6 +6,7 @@ write too; the schedule reads them when a job's turn comes, and again once the j
 
 import logging
 import shutil
+from collections import defaultdict, deque
 from pathlib import Path
 from typing import Literal
 
@@ -13,13 +14,15 @@ import yaml
 
 from benchmark import outcome
 from benchmark.claim import LOCK
-from benchmark.files import file_sha256, write_text
+from benchmark.files import file_sha256
 from benchmark.job import File, Job, Output
-from benchmark.recipe import STAGES
 from benchmark.results import RESULT, Result, read_result, write_result
 from benchmark.sweep import Plan
+from benchmark.turns import Turns
 
 Overwrite = Literal["never", "failed", "always"]
+# pyyaml's own dumper is ten times as slow as libyaml's, which not every build has.
+_Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 _logger = logging.getLogger(__name__)
 
@@ -40,11 +43,16 @@ class Schedule:
         self.kept: set[str] = set()
         self.blocked: dict[str, str] = {}
         self._overwrite = overwrite
-        self._needed = plan.needed
+        self._turns = Turns(plan.jobs.values(), plan.needed)
+        self._users = defaultdict(list)  # ids of the jobs that need a job
+        self._lacking: dict[str, int] = {}  # how many of its needs have yet to end, by job
+        for job in plan.jobs.values():
+            own = [need for need in job.needs if need in plan.jobs]
+            self._lacking[job.id] = len(own)
+            for need in own:
+                self._users[need].append(job.id)
         self._waiting = dict(plan.jobs)
-        self._running: set[str] = set()
-        self._elsewhere: set[str] = set()
-        self._examined: set[str] = set()
+        self._unexamined = deque(job_id for job_id, count in self._lacking.items() if not count)
         self._before = {job_id: self._signature(job_id) for job_id in plan.jobs}
 
     @property
@@ -55,28 +63,40 @@ class Schedule:
     @property
     def elsewhere(self) -> set[str]:
         """Ids of jobs that another runner holds."""
-        return set(self._elsewhere)
+        return self._turns.elsewhere
+
+    @property
+    def running(self) -> set[str]:
+        """Ids of jobs that run here."""
+        return self._turns.running
+
+    @property
+    def pause(self) -> float:
+        """Seconds until a job that another runner holds should be looked at; infinite: there is none."""
+        return self._turns.pause
+
+    @property
+    def unfinished(self) -> list[Job]:
+        """The jobs that have yet to end."""
+        return list(self._waiting.values())
 
     def folder(self, job: Job) -> Path:
         """Return the job's folder."""
         return self.runs_dir / job.id
 
-    def ready(self) -> list[Job]:
-        """Return the jobs that may run now: those others need first, then the cheap stages.
+    def ready(self, limit: int | None = None) -> list[Job]:
+        """Return jobs that may run now: those others need first, then the cheap stages.
 
-        Jobs whose result stands are settled on the way.
+        Of jobs that share what none of them has computed yet, one goes first and the others come
+        last. Jobs whose result stands are settled on the way. A job that another runner holds comes
+        up again after a pause, which grows.
+
+        Args:
+            limit: how many are wanted at most; None: all.
         """
-        ready = []
-        for job in list(self._waiting.values()):
-            if job.id in self._running or not self._inputs_ended(job):
-                continue
-            if job.id not in self._examined and (result := self.standing(job)):
-                self.kept.add(job.id)
-                self.finish(job, result)
-            elif job.id in self._waiting:
-                self._examined.add(job.id)
-                ready.append(job)
-        return sorted(ready, key=lambda job: (job.id not in self._needed, STAGES.index(job.stage)))
+        self._unexamined.extend(self._turns.due())
+        self._examine()
+        return self._turns.next(limit)
 
     def standing(self, job: Job) -> Result | None:
         """Return the result on disk if there is no reason to run the job again."""
@@ -130,34 +150,53 @@ class Schedule:
                 elif path.name != LOCK:
                     path.unlink(missing_ok=True)
         paths = {name: str(path) for name, path in self.inputs(job).items()}
-        text = yaml.safe_dump({**job.recipe, **paths}, sort_keys=False, allow_unicode=True)
-        write_text(folder / "recipe.yaml", f"# {job.title} (a {job.stage} recipe)\n{text}")
+        text = yaml.dump(
+            {**job.recipe, **paths}, Dumper=_Dumper, sort_keys=False, allow_unicode=True
+        )
+        # For people: the truth is in the plan, so that nothing waits for the disk here.
+        (folder / "recipe.yaml").write_text(f"# {job.title} (a {job.stage} recipe)\n{text}")
         return folder
 
     def start(self, job: Job) -> None:
         """Note that the job runs here."""
-        self._running.add(job.id)
-        self._elsewhere.discard(job.id)
+        self._turns.start(job)
 
     def leave(self, job: Job) -> None:
         """Note that another runner holds the job; it is looked at again."""
-        self._running.discard(job.id)
-        self._examined.discard(job.id)
-        self._elsewhere.add(job.id)
+        self._turns.leave(job)
 
     def finish(self, job: Job, result: Result) -> None:
         """Note the result of a job."""
         self.done[job.id] = result
-        for state in (self._running, self._elsewhere):
-            state.discard(job.id)
-        self._waiting.pop(job.id, None)
+        self._turns.end(job, completed=result.status == "completed")
+        self._end(job)
+
+    def _end(self, job: Job) -> None:
+        """Strike a job off; those that waited for it alone are examined next."""
+        if self._waiting.pop(job.id, None) is None:
+            return
+        for user in self._users[job.id]:
+            self._lacking[user] -= 1
+            if not self._lacking[user]:
+                self._unexamined.append(user)
+
+    def _examine(self) -> None:
+        """Settle the jobs whose needs have ended and whose result stands; the others are ready."""
+        while self._unexamined:
+            job = self.plan.jobs[self._unexamined.popleft()]
+            if job.id not in self._waiting or not self._inputs_ended(job):
+                continue
+            if (result := self.standing(job)) is not None:
+                self.kept.add(job.id)
+                self.finish(job, result)
+            else:
+                self._turns.add(job)
 
     def _inputs_ended(self, job: Job) -> bool:
+        """Whether the job's needs have results; one that lacks a need is kept or blocked."""
         for need in job.needs:
             if need in self.done:
                 continue
-            if need in self.plan.jobs and need not in self.blocked:
-                return False
             made, own = read_result(self.runs_dir / need), read_result(self.folder(job))
             if made is not None and made.status == "completed":
                 self.done[need] = made
@@ -169,7 +208,7 @@ class Schedule:
                 self.blocked[job.id] = (
                     f"It needs job {need}, which has not completed and is left out of this run."
                 )
-                del self._waiting[job.id]
+                self._end(job)
                 return False
         return True
 
@@ -192,8 +231,7 @@ class Schedule:
         folder = self.folder(job)
         if all((folder / path).is_file() for path in result.artifacts.values()):
             return True
-        users = [other for other in self.plan.jobs.values() if job.id in other.needs]
-        results = [read_result(self.folder(user)) for user in users]
+        results = [read_result(self.runs_dir / user) for user in self._users[job.id]]
         return all(r is not None and r.status == "completed" for r in results)
 
     def _output(self, source: Output) -> Path:

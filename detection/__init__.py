@@ -7,5 +7,6 @@ A recipe names a backbone checkpoint (or a detector trained from one), a method 
 from detection.availability import missing_data
 from detection.recipe import Recipe
 from detection.stage import VERSION, identity, run
+from detection.work import work
 
-__all__ = ["VERSION", "Recipe", "identity", "missing_data", "run"]
+__all__ = ["VERSION", "Recipe", "identity", "missing_data", "run", "work"]

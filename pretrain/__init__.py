@@ -6,5 +6,6 @@ Contrastive Quant's) and a network; `run` trains it and leaves a backbone file.
 
 from pretrain.recipe import VERSION, Recipe, identity
 from pretrain.stage import run
+from pretrain.work import work
 
-__all__ = ["VERSION", "Recipe", "identity", "run"]
+__all__ = ["VERSION", "Recipe", "identity", "run", "work"]

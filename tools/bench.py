@@ -27,6 +27,9 @@ EXAMPLES = """examples:
   # iterations of detectors, over full precision and over Detectron2's own (which it needs)
   python tools/bench.py detection
 
+  # what a sweep costs beside its jobs: 2,000 of them that do nothing
+  python tools/bench.py sweep
+
   # a rough look in one minute, and the rows for a script
   python tools/bench.py quant --quick --json quant.json
 """
@@ -39,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument(
         "what",
-        choices=("quant", "pretrain", "data", "transfer", "qat", "detection"),
+        choices=("quant", "pretrain", "data", "transfer", "qat", "detection", "sweep"),
         help="what to measure",
     )
     parser.add_argument("--quick", action="store_true", help="few repetitions, small cases")

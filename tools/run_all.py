@@ -5,30 +5,31 @@ Killed at any instant, the same command goes on where it stopped. Finished jobs 
 """
 
 import argparse
-import contextlib
 import logging
+import math
 import runpy
 import signal
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
 from pathlib import Path
-
-from tqdm import tqdm
-from tqdm.contrib.logging import logging_redirect_tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmark import reporting
-from benchmark.executors import EXECUTORS, StoppedError, get_executor
+from benchmark.budget import choose
+from benchmark.estimate import Estimator, estimator
+from benchmark.executors import EXECUTORS, StoppedError, get_executor, local
 from benchmark.job import Job
 from benchmark.messages import RecipeError, did_you_mean
+from benchmark.outlook import describe_choice, describe_plan
 from benchmark.planned import remember
 from benchmark.preview import preview
+from benchmark.progress import progress
 from benchmark.recipe import STAGES
+from benchmark.refresh import BoardRefresher
 from benchmark.results import Result
 from benchmark.schedule import Schedule
-from benchmark.sweep import plan
+from benchmark.sweep import Plan, plan
 
 ALL_DONE, USAGE, SOME_FAILED = 0, 1, 2
 EXAMPLES = """\
@@ -39,8 +40,14 @@ examples:
   # what would run, without running it
   python tools/run_all.py configs/suites/demo.yaml --dry-run
 
+  # the jobs that tell most for half an hour, and which are left out
+  python tools/run_all.py configs/suites/demo.yaml --budget-hours 0.5 --dry-run
+
   # run it, two jobs at once
   python tools/run_all.py configs/suites/demo.yaml --workers 2
+
+  # what is done, running, failed and waiting: from another terminal, while it runs
+  python tools/run_all.py status runs --watch
 
   # put your own checkpoint on the board, beside the suite's
   python tools/run_all.py configs/suites/demo.yaml checkpoint=backbone.pth name=my-ssl
@@ -102,7 +109,18 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         default="failed",
         help="which jobs that have a result run again (default: failed, and those they stopped)",
     )
-    what.add_argument("--dry-run", action="store_true", help="list the jobs and write nothing")
+    what.add_argument(
+        "--budget-hours",
+        type=_hours,
+        metavar="H",
+        help="run what fits in H hours with --workers at once, the cheapest information first",
+    )
+    what.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="say what would run, for how long and on how much disk, and write nothing",
+    )
+    what.add_argument("--verbose", action="store_true", help="--dry-run: list every job")
     how = parser.add_argument_group("how to run it")
     how.add_argument("--executor", choices=EXECUTORS, default="local", help="where jobs run")
     how.add_argument(
@@ -124,21 +142,27 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     words = sys.argv[1:] if arguments is None else arguments
-    if words[:1] == ["check"]:
-        return runpy.run_path(str(Path(__file__).with_name("check.py")))["main"](words[1:])
+    if words[:1] in (["check"], ["status"]):
+        verb = Path(__file__).with_name(f"{words[0]}.py")
+        return runpy.run_path(str(verb))["main"](words[1:])
     args = parse_arguments(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     try:
         whole = plan(args.suite, args.overrides)
-        schedule = Schedule(
-            whole.select(only=args.only, shard=args.shard), args.runs_dir, overwrite=args.overwrite
-        )
+        part = whole.select(only=args.only, shard=args.shard)
+        learned = estimator(args.runs_dir, whole.jobs)
+        workers = args.workers or local.usual_workers()
+        if args.budget_hours is not None:
+            part, said = _within_budget(part, learned, args, workers)
+            print(said)
+        schedule = Schedule(part, args.runs_dir, overwrite=args.overwrite)
         if args.dry_run:
-            rows = preview(schedule, overwrite=args.overwrite)
-            print(reporting.describe_preview(rows, args.workers or 1))
+            rows = preview(schedule, learned, overwrite=args.overwrite)
+            facts = {"workers": workers, "runs_dir": args.runs_dir, "device": learned.device}
+            print(describe_plan(whole.name, rows, verbose=args.verbose, **facts))
             return ALL_DONE
         remember(args.runs_dir, whole)
-        _run(schedule, args)
+        _run(schedule, learned, args, workers)
         if failures := reporting.describe_failures(schedule):
             print(failures)
         print(f"Leaderboard: {_build_board(args.runs_dir)}")
@@ -163,36 +187,40 @@ def main(arguments: list[str] | None = None) -> int:
     return SOME_FAILED if failures else ALL_DONE
 
 
-def _run(schedule: Schedule, args: argparse.Namespace) -> None:
+def _run(schedule: Schedule, learned: Estimator, args: argparse.Namespace, workers: int) -> None:
     jobs = schedule.plan.jobs
     stages = Counter(job.stage for job in jobs.values())
     _logger.info(
         "%s: %d jobs (%s), results in %s",
         *(schedule.plan.name, len(jobs), reporting.listed(stages), args.runs_dir),
     )
-    with _progress(len(jobs)) as advance:
+    refresh = BoardRefresher(args.runs_dir)
+    with progress(schedule, learned, workers=workers) as shown:
 
         def report(job: Job, result: Result) -> None:
-            count = len(schedule.done)
-            advance(count)
-            _logger.info("[%d/%d] %s", count, len(jobs), reporting.describe_ending(job, result))
+            shown.report(job, result)
+            refresh()
 
-        get_executor(args.executor).run(schedule, workers=args.workers, report=report)
-        advance(len(schedule.done))
+        try:
+            get_executor(args.executor).run(schedule, workers=args.workers, report=report)
+        finally:
+            refresh.end()
     if schedule.kept:
         _logger.info("%d jobs had their results already.", len(schedule.kept))
 
 
-@contextlib.contextmanager
-def _progress(total: int) -> Iterator[Callable[[int], None]]:
-    """Show a bar on a terminal; elsewhere the lines of the log are the progress."""
-    with tqdm(total=total, unit="job", disable=not sys.stderr.isatty()) as bar:
-
-        def advance(count: int) -> None:
-            bar.update(count - bar.n)
-
-        with logging_redirect_tqdm() if not bar.disable else contextlib.nullcontext():
-            yield advance
+def _within_budget(
+    part: Plan, learned: Estimator, args: argparse.Namespace, workers: int
+) -> tuple[Plan, str]:
+    """Return the part of the plan that fits the budget, and what there is to say of the rest."""
+    rows = preview(
+        Schedule(part, args.runs_dir, overwrite=args.overwrite), learned, overwrite=args.overwrite
+    )
+    new = {row.job.id: row.estimate for row in rows if row.state == "new"}
+    free = part.jobs.keys() - new.keys()
+    seconds = 3600 * args.budget_hours
+    choice = choose(part, new, seconds=seconds, workers=workers, finished=free)
+    return choice.plan, describe_choice(choice, part, hours=args.budget_hours, workers=workers)
 
 
 def _build_board(runs_dir: Path) -> Path:
@@ -225,6 +253,16 @@ def _folder(text: str) -> Path:
     if path.exists() and not path.is_dir():
         raise argparse.ArgumentTypeError(f"{text} is a file; name a folder, new or not")
     return path
+
+
+def _hours(text: str) -> float:
+    try:
+        hours = float(text)
+    except ValueError:
+        hours = 0.0
+    if not 0 < hours < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of hours; write 0.5 or 12")
+    return hours
 
 
 def _count(text: str) -> int:

@@ -2,9 +2,9 @@
 
 A folder of `<key>.npy`, float32 (N, D), each beside `<key>.json`, the facts whose SHA-256 the key
 is. A file is written under another name, synced and renamed, so that a reader finds all of it or
-none; whoever shares the folder may write the same file at the same time. Files that were not read for
-longest give way once the folder is larger than LOWBIT_CACHE_GB (64 unless it is set); whoever has one
-mapped keeps it. The folder can be deleted at any time.
+none; of jobs that want the same file at the same time one computes it and the others wait. Files that
+were not read for longest give way once the folder is larger than LOWBIT_CACHE_GB (64 unless it is
+set); whoever has one mapped keeps it. The folder can be deleted at any time.
 """
 
 import hashlib
@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from runtime.alone import alone
 from runtime.atomic import atomic
 
 _logger = logging.getLogger(__name__)
@@ -52,11 +53,14 @@ class FeatureCache:
         if found is not None:
             return found
         self.folder.mkdir(parents=True, exist_ok=True)
-        with atomic(path.with_suffix(".json")) as file:
-            file.write(text.encode())
-        with atomic(path) as file:
-            _write_rows(file, compute(), known["count"])
-        found = _mapped(path)
+        with alone(path.with_suffix(".lock"), path.name):
+            if (found := _mapped(path)) is not None:
+                return found
+            with atomic(path.with_suffix(".json")) as file:
+                file.write(text.encode())
+            with atomic(path) as file:
+                _write_rows(file, compute(), known["count"])
+            found = _mapped(path)
         _logger.info("computed %s (%.1f MB)", path, found.nbytes / 1e6)
         _give_way(self.folder, limit=self.limit)
         return found
@@ -80,8 +84,8 @@ def _give_way(folder: Path, *, limit: float) -> None:
     for stat, file in sorted(files, key=lambda found: -found[0].st_mtime):
         kept += stat.st_size
         if kept > limit:
-            file.unlink(missing_ok=True)
-            file.with_suffix(".json").unlink(missing_ok=True)
+            for suffix in (".npy", ".json", ".lock"):
+                file.with_suffix(suffix).unlink(missing_ok=True)
 
 
 def _limit() -> float:

@@ -6,12 +6,8 @@ full-precision training (`fp_start`). That training is done once for all jobs wi
 finds it taken waits.
 """
 
-import fcntl
 import hashlib
 import json
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +17,7 @@ from torch import Tensor, nn
 
 from backbones.runtime import seeded
 from data import Images
+from runtime.alone import alone
 from transfer.cache import state_sha256
 from transfer.classifier_files import stored_classifier
 from transfer.classifiers import fit_linear, initial_classifier
@@ -45,8 +42,6 @@ _DECISIVE = (
     *("batch_size", "momentum", "gamma", "amp"),
 )
 _PRACTICAL = ("checkpoint", "data_root", "device", "num_workers", "checkpoint_every")
-
-_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -166,7 +161,7 @@ def _trained(
         place = Workspace(Path(recipe.cache_dir) / STARTS / name, key=facts)
         place.folder.mkdir(parents=True, exist_ok=True)
     # Its own seed throughout: what a job draws is the same whether it trains the start or finds it.
-    with _alone(place.folder), seeded(own.seed, device):
+    with alone(place.folder / "lock", str(place.folder)), seeded(own.seed, device):
         network = Network(backbone, *_random(backbone, train, own.seed)).to(device)
         objective = CrossEntropy()
         training = Training(
@@ -179,15 +174,3 @@ def _trained(
             what="full-precision start",
         )
         return network, training.run(place, place.resume())
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Hold a folder; whoever comes second waits until the first has finished, or is gone."""
-    with (folder / "lock").open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            _logger.info("waiting for the job that trains %s", folder)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -23,13 +23,14 @@ from benchmark.executors.processes import (
     SERVER_LOST,
     describe_death,
     signal_group,
+    start,
     start_server,
 )
 from benchmark.job import Job
 from benchmark.results import Result, read_result, write_result
 from benchmark.schedule import Schedule
 
-_POLL = 0.5  # s between looks at a job that another runner holds
+_POLL = 0.5  # s that a signal to all processes may come later to this one
 _PATIENCE = 3.0  # s a process has to end after SIGTERM
 
 _logger = logging.getLogger(__name__)
@@ -78,37 +79,39 @@ def run(
             runner.end()
 
 
+def usual_workers() -> int:
+    """Return how many jobs run at once unless told otherwise: one a GPU, else one a core."""
+    return len(_gpus()) or _cores()
+
+
 class _Runner:
     """Owns the processes and claims of one `run`."""
 
     def __init__(self, schedule: Schedule, workers: int | None, report: Callable):
-        gpus = _gpus()
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         self._schedule = schedule
         self._report = report
-        self._workers = workers or len(gpus) or cores
-        self._gpus = gpus
-        self._threads = _threads(cores, self._workers)
+        self._workers = workers or usual_workers()
+        self._gpus = _gpus()
+        self._threads = _threads(_cores(), self._workers)
         self._running: dict[str, _Running] = {}
+        self._stages = sorted({job.stage for job in schedule.plan.jobs.values()})
         self._context: ForkServerContext | None = None
 
     def fill(self) -> None:
         """Start what can start, settle what needs no process."""
-        again = True
-        while again:
-            again = False
-            for job in self._schedule.ready():
-                if len(self._running) >= self._workers:
-                    return
-                again |= self._begin(job)
+        while free := self._workers - len(self._running):
+            ready = self._schedule.ready(free)
+            if not ready:
+                return
+            for job in ready:
+                self._begin(job)
 
     def wait(self, stop: "_StopSignal") -> None:
         """Sleep until a process ends, a signal comes or it is time to look around."""
-        timeout = _POLL if self._schedule.elsewhere else HEARTBEAT
+        timeout = min(HEARTBEAT, self._schedule.pause)
         connection.wait([stop.pipe, *(r.process.sentinel for r in self._running.values())], timeout)
         for running in list(self._running.values()):
-            running.claim.beat()
-            if not running.claim.held:
+            if running.claim.beat() and not running.claim.held:
                 _logger.warning("Job %s was taken over by another runner.", running.job.id)
                 self._close(running)
                 self._schedule.leave(running.job)
@@ -147,21 +150,21 @@ class _Runner:
             running.process.join(max(0.0, deadline - time.monotonic()))
             self._close(running)
 
-    def _begin(self, job: Job) -> bool:
-        """Claim a job and start it, or settle it; return whether that may have freed others."""
+    def _begin(self, job: Job) -> None:
+        """Claim a job and start it, or settle it."""
         claim = Claim.take(self._schedule.folder(job))
         if claim is None:
             if job.id not in self._schedule.elsewhere:
                 _logger.info("Another runner has job %s (%s).", job.id, job.title)
             self._schedule.leave(job)
-            return False
+            return
         try:
             result = self._schedule.standing(job)  # another runner may have ended it just now
             if result is None and (result := self._schedule.refusal(job)) is not None:
                 write_result(self._schedule.folder(job), result)
             if result is None:
                 self._start(job, claim)
-                return False
+                return
         except BaseException:
             if job.id not in self._running:
                 claim.release()
@@ -169,7 +172,6 @@ class _Runner:
         claim.release()
         self._schedule.finish(job, result)
         self._report(job, result)
-        return True
 
     def _start(self, job: Job, claim: Claim) -> None:
         slot = min(set(range(self._workers)) - {r.slot for r in self._running.values()})
@@ -182,10 +184,10 @@ class _Runner:
             threads=self._threads,
             gpu=self._gpus[slot % len(self._gpus)] if self._gpus else None,
         )
-        self._context = self._context or start_server(self._threads)
+        self._context = self._context or start_server(self._threads, self._stages)
         receiver, lifeline = self._context.Pipe(duplex=False)
         process = self._context.Process(target=worker.main, args=(task, receiver), name=job.id)
-        process.start()
+        start(process)
         receiver.close()
         running = _Running(job, claim, process, lifeline, slot, folder, dict(task.inputs))
         self._running[job.id] = running
@@ -229,6 +231,10 @@ def _stop_signals() -> Iterator[_StopSignal]:
         for number, handler in before.items():
             signal.signal(number, handler)
         stop.close()
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def _gpus() -> list[str]:

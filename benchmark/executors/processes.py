@@ -5,13 +5,15 @@ import multiprocessing
 import os
 import signal
 import sys
+from collections.abc import Iterable
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext, ForkServerProcess
+from types import ModuleType
 
 # Imported once, by the server. Importing them runs no operation, so that the server has no threads
 # of torch's, which a fork would lose.
 _PRELOAD = [
-    "__main__",
+    "quant",
     "torch",
     "torchvision",
     "timm",
@@ -24,13 +26,20 @@ _NO_THREAD = {"JE_ARROW_MALLOC_CONF": "background_thread:false"}
 SERVER_LOST = 255  # the exit code of a process whose fork server has died
 
 
-def start_server(threads: int) -> ForkServerContext:
-    """Start the server that jobs are forked from, and return its context."""
+def start_server(threads: int, stages: Iterable[str]) -> ForkServerContext:
+    """Start the server that jobs are forked from, and return its context.
+
+    Args:
+        threads: of a job.
+        stages: packages that the jobs will need.
+    """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(_PRELOAD)
+    context.set_forkserver_preload([*_PRELOAD, *stages])
     # Hack: until Python 3.13 the server ignores sys.path, so that it would not find our packages
-    # outside the repository's folder; it reads the environment.
+    # outside the repository's folder; it reads the environment, and may not look into the working
+    # directory first.
     settings = dict.fromkeys(_THREAD_VARIABLES, str(threads)) | _NO_THREAD
+    settings["PYTHONSAFEPATH"] = "1"
     settings["PYTHONPATH"] = os.pathsep.join(p for p in sys.path if p)
     before = {name: os.environ.get(name) for name in settings}
     os.environ.update(settings)
@@ -43,6 +52,20 @@ def start_server(threads: int) -> ForkServerContext:
             else:
                 os.environ[name] = value
     return context
+
+
+def start(process: ForkServerProcess) -> None:
+    """Start a process that does not run the command line's file again before its own work.
+
+    Hack: multiprocessing has every process import what was run as `__main__`; nothing that a job
+    needs is in there, and the imports cost more than many a job.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        process.start()
+    finally:
+        sys.modules["__main__"] = main
 
 
 def signal_group(process: ForkServerProcess, signum: int) -> None:

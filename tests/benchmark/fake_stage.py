@@ -13,6 +13,8 @@ from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from runtime.work import Work
+
 VERSION = 1
 _STAGE = __name__
 _TASKS = {"pretrain": "pretrain", "transfer": "classification", "detection": "detection"}
@@ -22,7 +24,7 @@ _logger = logging.getLogger(__name__)
 
 class Recipe(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
-    cosmetic: ClassVar = frozenset({"name", "journal", "sleep", "device"})
+    cosmetic: ClassVar = frozenset({"name", "journal", "sleep", "device", "cache_dir"})
 
     name: str = "fake"
     architecture: str | None = None
@@ -36,6 +38,8 @@ class Recipe(BaseModel):
     sleep: float = 0.0
     journal: str = os.devnull
     device: str = "cpu"
+    cache_dir: str | None = "of its own"
+    size: float = 0.0
 
 
 def missing_data(recipe):
@@ -58,6 +62,13 @@ def identity(recipe):
         "split_sha256": "0" * 64,
         "image_size": 32,
     }
+
+
+def work(recipe):
+    if recipe.architecture is None or not recipe.size:
+        return None
+    shared = 9 * recipe.size if recipe.cache_dir is None else 0.0
+    return Work(recipe.size, disk=10**6, shared_operations=shared, shared_disk=int(shared))
 
 
 def run(recipe, folder):
@@ -105,6 +116,9 @@ def _misbehave(how):
         os.kill(os.getpid(), signal.SIGKILL)
     if how == "abort":
         os.abort()
+    if how == "deaf":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        time.sleep(300)
 
 
 def _value(recipe):

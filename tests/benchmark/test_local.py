@@ -211,6 +211,18 @@ def test_a_signal_ends_jobs_and_gives_claims_back(bench, caplog, signum, code):
     assert "1 of 3 jobs finished. Run the same command to go on." in caplog.text
 
 
+def test_a_job_that_does_not_hear_sigterm_is_killed(bench):
+    bench.suite(transfer=[{"recipe": "transfer.yaml", "overrides": {"behave": "deaf"}}])
+    runner = bench.start("--workers", "1")
+    wait_for(lambda: len(bench.events("begin")) == 2, what="the transfer to begin")
+    time.sleep(0.2)  # until it has stopped its ears
+    runner.send_signal(signal.SIGTERM)
+    output, _ = runner.communicate(timeout=PATIENCE)
+    assert runner.returncode == 143, output
+    assert locks(bench) == []
+    assert not any(alive(pid) for pid in bench.processes())
+
+
 def test_a_preempted_job_goes_on_from_its_state(bench):
     planned = bench.plan(
         transfer=[{"recipe": "transfer.yaml", "overrides": {"behave": "preempted"}}]
@@ -231,15 +243,20 @@ def test_a_job_that_lost_its_claim_is_ended_and_left_to_the_new_holder(bench, mo
     monkeypatch.setattr(local, "HEARTBEAT", 0.05)  # how often the runner looks around
 
     def steal(claim):
-        if claim.token in lock.read_text() and transfer.id in bench.events("begin"):
+        if (
+            lock.exists()
+            and claim.token in lock.read_text()
+            and transfer.id in bench.events("begin")
+        ):
             lock.write_text(lock.read_text().replace(claim.token, "of another"))
+        return True
 
     def leave(job):
         assert job is transfer
         assert not any(alive(pid) for pid in bench.processes())
         os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(Claim, "beat", lambda claim: lock.exists() and steal(claim))
+    monkeypatch.setattr(Claim, "beat", steal)
     monkeypatch.setattr(schedule, "leave", leave)
     with pytest.raises(StoppedError):
         local.run(schedule, workers=1)

@@ -2,13 +2,14 @@
 
 import json
 import sys
+from types import SimpleNamespace
 
 import pytest
 
-from benchmark.preview import preview
-from benchmark.reporting import describe_preview
 from benchmark.results import RESULT, read_result
 from benchmark.schedule import Schedule
+
+FILES = [{"name": "A", "path": "a.pth"}, {"name": "B", "path": "b.pth"}]
 
 
 @pytest.fixture
@@ -192,10 +193,56 @@ def test_a_job_whose_data_has_come_runs_and_keeps_its_id(bench, monkeypatch):
     assert bench.result(list(after.jobs.values())[1]).status == "completed"
 
 
-def test_a_preview_names_what_is_missing_once(bench):
-    lacking = {"recipe": "transfer.yaml", "overrides": {"behave": "data missing"}, "seeds": [0, 1]}
-    schedule = Schedule(bench.plan(transfer=[lacking]), bench.runs)
-    text = describe_preview(preview(schedule, overwrite="failed"), 1)
-    assert "transfer: 2 skipped" in text
-    assert text.count("python get_fakes.py") == 1
-    assert "2 jobs without data:" in text
+def begin(schedule, count):
+    """Start the first jobs that are ready; return them."""
+    ready = schedule.ready(count)
+    for job in ready:
+        schedule.start(job)
+    return ready
+
+
+def test_no_more_jobs_are_named_than_asked_for(bench):
+    schedule = Schedule(bench.plan(seeds=[0, 1, 2], checkpoints=FILES), bench.runs)
+    assert [job.recipe["seed"] for job in schedule.ready(2)] == [0, 1]
+    assert len(schedule.ready()) == 6
+
+
+def test_of_jobs_that_share_features_one_goes_first(bench):
+    """Two checkpoints, three seeds each: while a checkpoint's features are made, the other's turn."""
+    planned = bench.plan(
+        seeds=[0, 1, 2],
+        checkpoints=FILES,
+        transfer=[{"recipe": "transfer.yaml", "overrides": {"cache_dir": None}}],
+    )
+    schedule = Schedule(planned, bench.runs)
+    first, other = begin(schedule, 2)
+    assert [job.label.checkpoint for job in (first, other)] == ["A", "B"]
+    waiting = schedule.ready(1)
+    assert [job.label.checkpoint for job in waiting] == ["A"]  # rather than nothing
+    schedule.finish(first, SimpleNamespace(status="completed"))
+    assert [job.label.checkpoint for job in schedule.ready(3)] == ["A", "A", "B"]
+
+
+def test_a_job_of_another_runner_comes_up_again_after_a_growing_pause(bench, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("benchmark.turns.time.monotonic", lambda: now[0])
+    schedule = Schedule(bench.plan(checkpoints=FILES[:1]), bench.runs)
+    (job,) = schedule.ready()
+    pauses = []
+    for _ in range(8):
+        schedule.leave(job)
+        assert schedule.ready() == [] and schedule.elsewhere == {job.id}
+        pauses.append(schedule.pause)
+        now[0] += schedule.pause
+        assert schedule.ready() == [job]
+    assert pauses == [0.5, 1, 2, 4, 8, 10, 10, 10]
+
+
+def test_many_jobs_are_examined_once_each(bench, monkeypatch):
+    reads = []
+    monkeypatch.setattr("benchmark.schedule.read_result", lambda folder: reads.append(folder))
+    schedule = Schedule(bench.plan(seeds=list(range(300)), checkpoints=FILES[:1]), bench.runs)
+    while jobs := begin(schedule, 1):
+        schedule.finish(jobs[0], SimpleNamespace(status="failed"))
+    assert len(reads) == len(set(reads)) == 300
+    assert not schedule.open

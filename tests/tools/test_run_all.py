@@ -1,6 +1,7 @@
 """The front door, as a user runs it: real stages, killed and started again, wrong on purpose."""
 
 import importlib.util
+import json
 import os
 import re
 import shlex
@@ -120,6 +121,7 @@ def test_the_frame_shows_every_cell_planned(folder, uninterrupted):
     }
 
 
+@pytest.mark.timeout(900)
 def test_a_run_killed_again_and_again_gives_the_same_board(folder, uninterrupted):
     runs = folder / "killed"
     whole = results(folder / "whole")
@@ -132,20 +134,17 @@ def test_a_run_killed_again_and_again_gives_the_same_board(folder, uninterrupted
     def scoring():
         return (runs / transfer / "log.txt").exists()
 
-    def made():
-        return (runs / pretrain / RESULT).exists()
-
-    for moment in (learning, made, scoring):
+    for moment in (learning, scoring):
         before = stamps(runs)
         runner = start(folder, "killed")
         end = time.monotonic() + PATIENCE
         while not moment() and runner.poll() is None and time.monotonic() < end:
             time.sleep(0.002)
-        assert runner.poll() is None, runner.communicate()[0]
-        runner.kill()
-        runner.communicate()
+        runner.kill()  # wherever it is by now, on a busy machine
+        output, _ = runner.communicate()
+        assert moment(), output
         assert before.items() <= stamps(runs).items()
-    assert set(stamps(runs)) < {r.job_id for r in whole.values() if r.status == "completed"}
+    assert set(stamps(runs)) <= {r.job_id for r in whole.values() if r.status == "completed"}
     before = stamps(runs)
     runner = start(folder, "killed")
     output, _ = runner.communicate(timeout=2 * PATIENCE)
@@ -186,6 +185,7 @@ def tool():
         ("suite.yaml --executor slurm", "invalid choice: 'slurm'"),
         ("suite.yaml --overwrite sometimes", "invalid choice: 'sometimes'"),
         ("suite.yaml --wrokers 2", "--wrokers"),
+        ("suite.yaml --budget-hours 0", "write 0.5 or 12"),
         ("suite.yaml seeds", "'seeds' has no value"),
         ("suite.yaml seed 1", "Did you mean 'seeds'"),
         ("suite.yaml checkpoints.0.name SimSiam", "'SimSiam' is given twice"),
@@ -215,10 +215,11 @@ def test_a_dry_run_lists_the_jobs_and_writes_nothing(tool, folder, tmp_path, mon
     before = sorted(folder.iterdir())
     assert tool.main(["suite.yaml", "--dry-run", "--runs-dir", str(tmp_path / "new")]) == 0
     output = capsys.readouterr().out
-    assert "pretrain: 3 new" in output
-    assert "transfer: 3 new, 1 blocked" in output
-    assert re.search(r"blocked .*transfer gone .*There is no checkpoint file", output)
-    assert output.rstrip().endswith("7 jobs: 6 new, 1 blocked")
+    assert re.search(r"^pretrain +- +3 ", output, re.M)
+    assert re.search(r"^transfer +- +3 +1 ", output, re.M)
+    assert re.search(r"1 job blocked:\n +There is no checkpoint file", output)
+    assert re.search(r"Disk: about .* needed, .* free", output)
+    assert output.rstrip().endswith("small: 7 jobs: 6 new, 1 blocked")
     assert sorted(folder.iterdir()) == before
     assert not (tmp_path / "new").exists()
 
@@ -231,13 +232,54 @@ def test_a_dry_run_tells_what_is_finished_and_how_long_the_rest_takes(
     before = {path: path.stat().st_mtime_ns for path in (folder / "whole").rglob("*")}
     assert tool.main([*words, "seeds", "[0, 1]"]) == 0
     output = capsys.readouterr().out
-    assert "pretrain: 2 finished, 1 new" in output
-    assert "transfer: 2 finished, 4 new, 2 blocked" in output
+    assert re.search(r"^pretrain +2 +1 ", output, re.M)
+    assert re.search(r"^transfer +2 +4 +2 ", output, re.M)
     assert "(failed before)" in output
-    assert re.search(r"About \d+\.\d min with 2 at once", output)
+    assert re.search(r"Time: about \S+ \w+ with 2 at once on cpu .*such jobs took here", output)
     assert tool.main([*words, "--overwrite", "never"]) == 0
     assert "7 jobs: 7 finished" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in (folder / "whole").rglob("*")} == before
+
+
+def test_a_budget_runs_the_cheapest_information_first(tool, folder, tmp_path, monkeypatch, capsys):
+    """The untrained network costs nothing to make, so that its score comes first."""
+    monkeypatch.chdir(folder)
+    words = ["suite.yaml", "--dry-run", "--runs-dir", str(tmp_path / "new"), "--workers", "1"]
+    assert tool.main([*words, "--budget-hours", "0.0005"]) == 0  # 1.8 s
+    output = capsys.readouterr().out
+    assert re.search(r"new .* transfer untrained digits linear", output)
+    assert not re.search(r"new .* transfer SimSiam", output)
+    assert re.search(r"Budget of 1.8 s with 1 at once.* are left out", output)
+    assert tool.main([*words, "--budget-hours", "1"]) == 0
+    assert "0 jobs of 7 are left out." in capsys.readouterr().out
+
+
+def test_status_of_a_finished_sweep(tool, folder, uninterrupted, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    assert tool.main(["status", "whole"]) == 0
+    by_folder = capsys.readouterr().out
+    assert "small: 7 jobs: 4 completed, 2 failed, 1 skipped" in by_folder
+    assert re.search(r"Failed: FloatingPointError.*\n +\w{12} +pretrain diverges", by_folder)
+    assert re.search(r"Last results:\n +\w{12} +transfer .*top1 FP \d", by_folder)
+    assert tool.main(["status", "suite.yaml", "--runs-dir", "whole"]) == 0
+    assert capsys.readouterr().out == by_folder
+    assert tool.main(["status", "whole", "--json"]) == 0
+    (suite,) = json.loads(capsys.readouterr().out)
+    assert suite["counts"]["completed"] == 4 and len(suite["jobs"]) == 7
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("status suite.yaml --runs-dir nowhere", "was not started in nowhere"),
+        ("status .", "No sweep was started in ."),
+        ("status gone.yaml", "There is no file gone.yaml"),
+    ],
+)
+def test_a_status_of_nothing_says_what_to_name(tool, folder, monkeypatch, capsys, words, said):
+    monkeypatch.chdir(folder)
+    assert tool.main(words.split()) == 1
+    assert said in capsys.readouterr().err
 
 
 def test_overrides_and_options_come_in_any_order(tool):
@@ -257,8 +299,9 @@ def test_every_example_of_the_help_is_a_command_that_is_understood(tool, capsys)
         tool.parse_arguments(["--help"])
     assert stop.value.code == 0
     examples = re.findall(r"^  python tools/run_all\.py (.*)$", capsys.readouterr().out, re.M)
-    assert len(examples) == 6
+    assert len(examples) == 8
     assert shlex.split(examples.pop(0)) == ["check", "backbone.pth"]
+    examples.remove("status runs --watch")
     for example in examples:
         args = tool.parse_arguments(shlex.split(example))
         assert (ROOT / args.suite).is_file()

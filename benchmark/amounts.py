@@ -1,0 +1,41 @@
+"""How counts, times and sizes are written for people."""
+
+
+def counted(number: int, noun: str) -> str:
+    """Write a count with its noun.
+
+    Example:
+        >>> counted(1, "job"), counted(2000, "job")
+        ('1 job', '2,000 jobs')
+    """
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+def duration(seconds: float) -> str:
+    """Write a time with two digits or so.
+
+    Example:
+        >>> [duration(s) for s in (0.4, 42, 100, 4000, 200_000, 9_000_000)]
+        ['0.4 s', '42 s', '1.7 min', '1.1 h', '56 h', '104 days']
+    """
+    for unit, name in ((1, "s"), (60, "min"), (3600, "h")):
+        if seconds < 60 * unit or (unit == 3600 and seconds < 100 * unit):
+            return f"{_digits(seconds / unit)} {name}"
+    return f"{_digits(seconds / 86400)} days"
+
+
+def size(count: float) -> str:
+    """Write a number of bytes.
+
+    Example:
+        >>> size(900), size(45e6), size(1.234e12)
+        ('900 bytes', '45 MB', '1.2 TB')
+    """
+    for unit, name in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if count >= unit:
+            return f"{_digits(count / unit)} {name}"
+    return f"{count:.0f} bytes"
+
+
+def _digits(value: float) -> str:
+    return f"{value:,.0f}" if value >= 10 else f"{value:.1f}"

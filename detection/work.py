@@ -1,0 +1,149 @@
+"""What a detection recipe takes: passes of backbone, pyramid and heads over images."""
+
+from dataclasses import dataclass
+from math import sqrt
+
+from backbones.counting import NetworkSize, network_size
+from detection.recipe import Recipe
+from runtime.work import LEARNING, Work
+
+_BYTES = 4  # of a number
+_STATE = 3  # detectors' worth in the states to resume from
+_RATIO = 4 / 3  # longer over shorter side of a photograph, about
+_UNKNOWN_TESTS = 5_000  # images of COCO's val; of other folders it is not worth reading annotations
+_PHOTOGRAPH = 600  # shorter side where a recipe leaves images as they are, pixels
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The numbers that decide a detector's work.
+
+    Attributes:
+        architecture: the backbone's name.
+        pixels: of a training image, and of a test image.
+        batch: images a step.
+        steps: optimizer steps; 0: nothing is trained.
+        tests: images scored.
+        scorings: how often they are.
+        stages: how many of the backbone's last stages the pyramid stands on; 0: it has none (C4).
+        extra: levels above those.
+        channels: of the pyramid.
+        towers: convolutions of a RetinaNet head's two towers together; 0: two stages.
+        regions: boxes an image that a second stage sees, and the width of its head.
+    """
+
+    architecture: str
+    pixels: tuple[float, float]
+    batch: int
+    steps: int
+    tests: int
+    scorings: int
+    stages: int
+    extra: int
+    channels: int
+    towers: int
+    regions: tuple[int, int]
+
+
+def work(recipe: Recipe) -> Work | None:
+    """Count the work of a recipe that names its architecture; None where it cannot be counted.
+
+    Raises:
+        ValueError: there is no network of that name.
+    """
+    shape = _of_config(recipe) if recipe.config is not None else _of_recipe(recipe)
+    if shape is None:
+        return None
+    learned = LEARNING * shape.steps * shape.batch * _forward(shape, shape.pixels[0])
+    scored = shape.scorings * shape.tests * _forward(shape, shape.pixels[1])
+    kept = 1 + _STATE if shape.steps else 0
+    return Work(learned + scored, disk=kept * _BYTES * _parameters(shape))
+
+
+def _of_recipe(recipe: Recipe) -> Shape | None:
+    if recipe.architecture is None:
+        return None
+    if recipe.dataset == "digit-scenes":
+        train = test = float(recipe.image_size**2)
+    else:
+        sizes = recipe.train_sizes or (_PHOTOGRAPH,)
+        train = sum(s * s for s in sizes) / len(sizes) * _RATIO
+        test = (recipe.test_size or _PHOTOGRAPH) ** 2 * _RATIO
+    one_stage = recipe.meta_architecture == "retinanet"
+    return Shape(
+        architecture=recipe.architecture,
+        pixels=(train, test),
+        batch=recipe.batch_size,
+        steps=0 if recipe.method == "ptq" else recipe.iterations,
+        tests=recipe.test_images or _UNKNOWN_TESTS,
+        scorings=len(recipe.precisions) or 1 + len(recipe.evaluate_at),
+        stages=len(recipe.features),
+        extra=recipe.added_levels,
+        channels=recipe.fpn_channels,
+        towers=2 * recipe.head_convs if one_stage else 0,
+        regions=(0, 0) if one_stage else (recipe.regions_per_image, recipe.box_head_channels),
+    )
+
+
+def _of_config(recipe: Recipe) -> Shape:
+    from detection.engines import import_detectron2
+
+    import_detectron2()
+    from detection.config_job import job_config
+
+    cfg = job_config(recipe)
+    sizes = cfg.INPUT.MIN_SIZE_TRAIN
+    one_stage = cfg.MODEL.META_ARCHITECTURE == "RetinaNet"
+    pyramid = "fpn" in cfg.MODEL.BACKBONE.NAME
+    scenes = str(cfg.DATASETS.TEST[0]).startswith("digit_scenes")
+    ratio = 1.0 if scenes else _RATIO
+    train = sum(s * s for s in sizes) / len(sizes) or _PHOTOGRAPH**2
+    return Shape(
+        architecture=cfg.MODEL.LOWBIT.ARCHITECTURE,
+        pixels=(train * ratio, (cfg.INPUT.MIN_SIZE_TEST or _PHOTOGRAPH) ** 2 * ratio),
+        batch=cfg.SOLVER.IMS_PER_BATCH,
+        steps=cfg.SOLVER.MAX_ITER,
+        tests=_UNKNOWN_TESTS,
+        scorings=1,
+        stages=len(cfg.MODEL.LOWBIT.OUT_FEATURES) if pyramid else 0,
+        extra=2 * cfg.MODEL.LOWBIT.EXTRA_LEVELS if one_stage else 1,
+        channels=cfg.MODEL.FPN.OUT_CHANNELS,
+        towers=2 * cfg.MODEL.RETINANET.NUM_CONVS if one_stage else 0,
+        regions=(0, 0)
+        if one_stage
+        else (cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE, cfg.MODEL.ROI_BOX_HEAD.FC_DIM),
+    )
+
+
+def _forward(shape: Shape, pixels: float) -> float:
+    """Return the operations of a detector's forward pass over one image."""
+    size = network_size(shape.architecture, 32 * round(sqrt(pixels) / 32) or 32)
+    if not shape.stages:
+        return size.operations + _res5_heads(size, shape)
+    strides = [stride for _, stride in size.levels[-shape.stages :]]
+    lateral = sum(c * pixels / s**2 for c, s in size.levels[-shape.stages :]) * shape.channels
+    strides += [strides[-1] * 2 ** (k + 1) for k in range(shape.extra)]
+    cells = sum(pixels / stride**2 for stride in strides)
+    square = shape.channels**2
+    convolved = 9 * square * cells * (1 + (shape.towers or 1))  # the pyramid's own, and the heads'
+    regions, width = shape.regions
+    boxes = regions * (49 * shape.channels * width + width**2)
+    return size.operations + 2 * (lateral + convolved + boxes)
+
+
+def _parameters(shape: Shape) -> int:
+    """Return how many numbers a detector learns, but for norms and predictors."""
+    size = network_size(shape.architecture, 224)
+    lateral = sum(channels for channels, _ in size.levels[-shape.stages :]) if shape.stages else 0
+    convolved = 9 * shape.channels * (shape.stages + (shape.towers or 1))
+    regions, width = shape.regions
+    boxes = (49 * shape.channels + width) * width if regions and shape.stages else 0
+    return size.parameters + shape.channels * (lateral + convolved) + boxes
+
+
+def _res5_heads(size: NetworkSize, shape: Shape) -> float:
+    """Return the operations of the last stage on each region, 7 x 7 of its cells."""
+    share = 0.2  # of a ResNet's operations, its last stage has about
+    cells = 49 * shape.regions[0] * size.levels[-1][1] ** 2
+    per_pixel = network_size(shape.architecture, 224).operations / 224**2
+    return share * per_pixel * cells

@@ -1,0 +1,26 @@
+"""One process at a time: the others wait until it has finished, or is gone."""
+
+import fcntl
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def alone(lock: Path, what: str) -> Iterator[None]:
+    """Hold the file `lock`, made if need be; whoever comes second waits.
+
+    Args:
+        lock: a file of no content, which stays.
+        what: is being made, for the log of those that wait.
+    """
+    with lock.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            _logger.info("waiting for the job that makes %s", what)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,40 @@
+"""Whoever comes second waits, and a dead holder holds nothing."""
+
+import multiprocessing
+import os
+
+from runtime.alone import alone
+
+CONTEXT = multiprocessing.get_context("fork")
+
+
+def _append(folder, mark, together):
+    together.wait()
+    with alone(folder / "lock", "the list"), (folder / "list").open("a") as file:
+        for _ in range(50):
+            file.write(mark)
+            file.flush()
+
+
+def test_one_at_a_time(tmp_path):
+    together = CONTEXT.Barrier(3)
+    others = [CONTEXT.Process(target=_append, args=(tmp_path, m, together)) for m in "abc"]
+    for other in others:
+        other.start()
+    for other in others:
+        other.join()
+    written = (tmp_path / "list").read_text()
+    assert sorted(written[i : i + 50] for i in (0, 50, 100)) == [m * 50 for m in "abc"]
+
+
+def _die_holding(lock):
+    with alone(lock, "nothing"):
+        os._exit(1)
+
+
+def test_a_holder_that_died_is_not_waited_for(tmp_path):
+    holder = CONTEXT.Process(target=_die_holding, args=(tmp_path / "lock",))
+    holder.start()
+    holder.join()
+    with alone(tmp_path / "lock", "something"):
+        pass
