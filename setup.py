@@ -32,7 +32,7 @@ setup(
     package_data={
         "quant": ["kernels.c"],
         "data": ["splits/*.json"],
-        "benchmark": ["page/*", "page/**/*", "reference/*.csv"],
+        "benchmark": ["page/*", "page/**/*", "reference/*.csv", "reference/*.yaml"],
     },
     install_requires=[
         "torch>=2.11",

@@ -19,21 +19,26 @@ from pydantic import BaseModel
 from benchmark.files import file_sha256
 from benchmark.recipe import get_stage
 
+CHECKPOINT = "checkpoint"  # the artifact that is a backbone, or a detector
 ID_LENGTH = 12  # hex characters of SHA-256: 48 bits, one clash expected in 10^7 jobs
 
 
 @dataclass(frozen=True)
 class File:
-    """An input that is a file of the user's; `sha256` is None when there is no such file."""
+    """An input that is a file of the user's; `sha256` is None when there is no such file.
+
+    `url` says where to get one that is not there.
+    """
 
     path: Path
     sha256: str | None
+    url: str | None = field(default=None, compare=False)
 
     @classmethod
-    def at(cls, path: Path | str) -> "File":
+    def at(cls, path: Path | str, *, url: str | None = None) -> "File":
         """Read the hash of the file at `path`."""
         path = Path(path).resolve()
-        return cls(path, file_sha256(path) if path.is_file() else None)
+        return cls(path, file_sha256(path) if path.is_file() else None, url)
 
     @property
     def content(self) -> str:
@@ -43,14 +48,16 @@ class File:
 
 @dataclass(frozen=True)
 class Output:
-    """An input that another job makes: its `checkpoint` artifact."""
+    """An input that another job makes: one of its artifacts."""
 
     job_id: str
+    artifact: str = CHECKPOINT
 
     @property
     def content(self) -> str:
         """What enters a job id."""
-        return f"job:{self.job_id}"
+        made = f"job:{self.job_id}"
+        return made if self.artifact == CHECKPOINT else f"{made}/{self.artifact}"
 
 
 @dataclass(frozen=True)
@@ -76,6 +83,7 @@ class Job:
         label: what the board calls its checkpoint.
         problem: why it cannot run, when that is known before it starts.
         missing: the data that is not there and how to get it; the job is skipped, not failed.
+        published: the published numbers it is to reproduce, see `benchmark.claims`; None: none is known.
     """
 
     stage: str
@@ -87,6 +95,7 @@ class Job:
     label: Label = field(compare=False)
     problem: str | None = field(default=None, compare=False)
     missing: str | None = field(default=None, compare=False)
+    published: Mapping[str, Any] | None = field(default=None, compare=False)
 
     @classmethod
     def plan(
@@ -94,12 +103,18 @@ class Job:
     ) -> "Job":
         """Make the job of a validated recipe; one that cannot run is planned with its `problem`."""
         package = get_stage(stage)
-        problems = [
-            f"There is no {name} file {source.path}; the job was not started. Correct the path."
+        absent = {
+            name: source
             for name, source in inputs.items()
             if isinstance(source, File) and source.sha256 is None
+        }
+        problems = [
+            f"There is no {name} file {source.path}; the job was not started. Correct the path."
+            for name, source in absent.items()
+            if source.url is None
         ]
         missing = getattr(package, "missing_data", lambda recipe: None)(recipe)
+        missing = missing or next((_how_to_get(s) for s in absent.values() if s.url), None)
         try:
             identity = package.identity(recipe)
         except (ValueError, OSError, ImportError) as error:
@@ -168,6 +183,13 @@ class Job:
 
     def _decisive(self) -> dict[str, Any]:
         return {k: v for k, v in self.recipe.items() if k not in self.cosmetic}
+
+
+def _how_to_get(file: File) -> str:
+    return (
+        f"There is no {file.path}; nothing was run that starts from it. Get it: "
+        f"`curl -L --create-dirs -o {file.path} {file.url}`."
+    )
 
 
 def canonical_json(value: Any) -> str:

@@ -221,7 +221,7 @@ class Schedule:
             read = result.inputs.get(name)
             if made.status != "completed" or read is None:
                 continue
-            if made.artifact_sha256.get("checkpoint") != read.sha256:
+            if made.artifact_sha256.get(source.artifact) != read.sha256:
                 _logger.info("%s runs again: job %s has made another file.", job.id, made.job_id)
                 return False
         return True
@@ -236,13 +236,13 @@ class Schedule:
 
     def _output(self, source: Output) -> Path:
         made = self.done[source.job_id]
-        return (self.runs_dir / source.job_id / made.artifacts["checkpoint"]).resolve()
+        return (self.runs_dir / source.job_id / made.artifacts[source.artifact]).resolve()
 
     def _changed_file(self, job: Job) -> str | None:
         for name, source in job.inputs.items():
-            if isinstance(source, File) and (
-                not source.path.is_file() or file_sha256(source.path) != source.sha256
-            ):
+            if not isinstance(source, File) or source.sha256 is None:
+                continue  # one that was not there is the job's own problem, or missing
+            if not source.path.is_file() or file_sha256(source.path) != source.sha256:
                 return (
                     f"The {name} file {source.path} has changed since the sweep was planned; the "
                     "job was not started. Run the command again."

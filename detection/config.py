@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from detectron2.config import CfgNode, get_cfg
+from detectron2.utils.logger import log_first_n
 
 from detection.config_checks import check_keys, check_solver, flat
 from detection.solver import Solver
 from quant import Precision, QuantPolicy, Rule, get_policy
-
-_logger = logging.getLogger(__name__)
 
 
 def add_lowbit_config(cfg: CfgNode) -> None:
@@ -143,7 +142,8 @@ def _without_sync(cfg: CfgNode) -> None:
     for node in changed:
         node.NORM = "BN"
     if changed:
-        _logger.info("one process: SyncBN is BN, which computes the same and runs anywhere")
+        message = "one process: SyncBN is BN, which computes the same and runs anywhere"
+        log_first_n(logging.INFO, message, name=__name__)
 
 
 def _sync_norms(node: CfgNode) -> Iterator[CfgNode]:

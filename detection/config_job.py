@@ -9,6 +9,7 @@ Its identity is the merged configuration but for paths, device and periods. Need
 
 import hashlib
 import json
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -149,7 +150,7 @@ def job_config(recipe: Recipe) -> CfgNode:
             f"there is no configuration {recipe.config}; nothing was trained. Give its path from the "
             "working directory or from the root of the repository."
         )
-    cfg = read_config(path, recipe.opts)
+    cfg = _read(path, json.dumps(recipe.opts), path.stat().st_mtime_ns).clone()
     cfg.SEED = recipe.seed
     if recipe.detector:
         cfg.MODEL.LOWBIT.DETECTOR = recipe.detector
@@ -163,6 +164,12 @@ def job_config(recipe: Recipe) -> CfgNode:
             "job's numbers are of one: set DATASETS.TEST to it."
         )
     return cfg
+
+
+@lru_cache
+def _read(path: Path, opts: str, changed: int) -> CfgNode:
+    """Read a configuration once for all jobs of a plan, until its file changes."""
+    return read_config(path, json.loads(opts))
 
 
 def _register(cfg: CfgNode, recipe: Recipe) -> tuple[str, ...]:

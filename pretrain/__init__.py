@@ -4,8 +4,9 @@ A recipe names a framework (SimSiam, SimCLR, BYOL, MoCo v2, MoCo v3), a pairing 
 Contrastive Quant's) and a network; `run` trains it and leaves a backbone file.
 """
 
+from pretrain.availability import missing_data
 from pretrain.recipe import VERSION, Recipe, identity
 from pretrain.stage import run
 from pretrain.work import work
 
-__all__ = ["VERSION", "Recipe", "identity", "run", "work"]
+__all__ = ["VERSION", "Recipe", "identity", "missing_data", "run", "work"]

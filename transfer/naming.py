@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from transfer.recipe import Recipe
 
+_LAMBDAS = (1e-3, 1e-4)  # of CoQuant's networks, its Table 2
+
 
 def protocol_label(recipe: "Recipe") -> str:
     """Return the protocol's name with all that makes it another protocol."""
@@ -42,24 +44,31 @@ def training_label(recipe: "Recipe") -> str:
 
 
 def _adaptive(recipe: "Recipe") -> list[str]:
-    """Name the method, and B where it is not the usual; a network of one bit-width has none."""
+    """Name the method, B and lambda where they are not the usual; one bit-width alone has neither."""
     section = recipe.adaptive
-    usual = section.bits == type(section).model_fields["bits"].default
-    if usual or section.method == "individual":
+    if section.method == "individual":
         return [section.method]
-    return [section.method, "b" + "".join(map(str, section.bits))]
+    usual = section.bits == type(section).model_fields["bits"].default
+    parts = [section.method] if usual else [section.method, "b" + "".join(map(str, section.bits))]
+    if section.method == "coquant" and section.teacher_lambda not in _LAMBDAS:
+        parts.append(f"lambda{section.teacher_lambda:g}")
+    return parts
 
 
 def _scheduling(recipe: "Recipe") -> list[str]:
-    """Name what differs from the paper's transition-rate scheduling."""
+    """Name what differs from the paper's schedules of rates, and of transition rates."""
     if recipe.transition is None:
-        return []
+        decay = (
+            recipe.schedule == "step" and recipe.gamma != type(recipe).model_fields["gamma"].default
+        )
+        return [f"step{recipe.gamma:g}"] if decay else []  # TR's Table S3
     section = recipe.transition
     usual = type(section).model_fields["lambda_"].default
     parts = [f"lambda{section.lambda_:g}"] if section.lambda_ != usual else []
     parts += [section.controller] if section.controller != "eq11" else []
     parts += [section.scope] if section.scope != "layer" else []
     parts += [f"{section.schedule}-target"] if section.schedule != "cosine" else []
+    parts += [f"to{section.final_target:g}"] if section.final_target else []
     return parts + (["base-decay"] if section.decay != "adaptive" else [])
 
 

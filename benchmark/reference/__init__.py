@@ -8,5 +8,13 @@ label cannot be read beyond doubt, and says why.
 """
 
 from benchmark.reference.published import PAPERS, load_published, reported_rows
+from benchmark.reference.selection import Selection, published_scores, select
 
-__all__ = ["PAPERS", "load_published", "reported_rows"]
+__all__ = [
+    "PAPERS",
+    "Selection",
+    "load_published",
+    "published_scores",
+    "reported_rows",
+    "select",
+]

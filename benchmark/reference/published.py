@@ -1,12 +1,12 @@
-"""Read the published numbers, and turn chosen ones into rows of the results frame."""
+"""The published numbers as pandas frames: all of them, and chosen ones as rows of the results frame."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
+from benchmark.reference.selection import KEY, Selection, published_rows, select
 
-from benchmark.messages import did_you_mean
+if TYPE_CHECKING:
+    import pandas as pd
 
 # What `paper` abbreviates, as the board cites it.
 PAPERS = {
@@ -16,23 +16,23 @@ PAPERS = {
     "CoQuant": "Improved Techniques for Quantizing Deep Networks with Adaptive Bit-Widths, "
     "arXiv 2103.01435",
 }
-_FILE = Path(__file__).with_name("published.csv")
-_NOT_SCORES = ("hparam:", "num_")  # prefixes of metrics that are settings or data set statistics
 _UNITS = {"gpu_hours_4xA5000": "h", "final_target_avg_effective_step": "-"}  # all others: %
 REPORTED = "reported"
 
 
-def load_published() -> pd.DataFrame:
+def load_published() -> "pd.DataFrame":
     """Return all published numbers, every column as the text in the file.
 
     Example:
         >>> len(load_published())
         1024
     """
-    return pd.read_csv(_FILE, dtype=str, keep_default_na=False)
+    import pandas as pd  # here: planning a suite reads the numbers, and needs no frame
+
+    return pd.DataFrame(published_rows(), dtype=str)
 
 
-def reported_rows(selections: Iterable[Mapping[str, str | Sequence[str]]]) -> pd.DataFrame:
+def reported_rows(selections: Iterable[Selection]) -> "pd.DataFrame":
     """Return the published scores that match any selection, as rows of the results frame.
 
     Args:
@@ -53,48 +53,13 @@ def reported_rows(selections: Iterable[Mapping[str, str | Sequence[str]]]) -> pd
         >>> len(rows), set(rows["source"])
         (20, {'reported'})
     """
+    chosen = {tuple(row[c] for c in KEY) for selection in selections for row in select(selection)}
     published = load_published()
-    scores = published[~published["metric"].str.startswith(_NOT_SCORES)]
-    chosen = pd.Series(False, index=scores.index)
-    for selection in selections:
-        chosen |= _matches(scores, selection)
-    return _as_results(scores[chosen])
+    keys = published[list(KEY)].itertuples(index=False, name=None)
+    return _as_results(published[[key in chosen for key in keys]])
 
 
-def _matches(scores: pd.DataFrame, selection: Mapping[str, str | Sequence[str]]) -> pd.Series:
-    if not isinstance(selection, Mapping):
-        raise ValueError(
-            f"{selection!r} selects no published numbers; no board was made. Write each entry of "
-            "`reported` as columns with values: {paper: SSQL, table: Table 11}."
-        )
-    found = pd.Series(True, index=scores.index)
-    for column, wanted in selection.items():
-        if column not in scores.columns:
-            raise ValueError(
-                f"the published numbers have no column {column!r}; no board was made."
-                f"{_suggestion(str(column), scores.columns)}"
-            )
-        values = [wanted] if isinstance(wanted, str) else [str(value) for value in wanted]
-        for value in values:
-            if value not in set(scores[column]):
-                raise ValueError(
-                    f"no published score has {column} {value!r}; no board was made."
-                    f"{_suggestion(value, sorted(set(scores[column])))}"
-                )
-        found &= scores[column].isin(values)
-    if not found.any():
-        raise ValueError(
-            f"no published score matches {dict(selection)}; no board was made. Each value exists, but "
-            "not together: leave one out."
-        )
-    return found
-
-
-def _suggestion(word: str, known: Iterable[str]) -> str:
-    return did_you_mean(word, known) or f" There are: {', '.join(known)}."
-
-
-def _as_results(scores: pd.DataFrame) -> pd.DataFrame:
+def _as_results(scores: "pd.DataFrame") -> "pd.DataFrame":
     detection = scores["protocol"].str.contains("detection|coco", regex=True)
     facts: dict[str, Any] = {
         "job_id": "-",
@@ -126,4 +91,4 @@ def _as_results(scores: pd.DataFrame) -> pd.DataFrame:
         "notes": scores["notes"],
         "printed": scores["value"],
     }
-    return pd.DataFrame(facts, index=scores.index).reset_index(drop=True)
+    return scores.assign(**facts)[list(facts)].reset_index(drop=True)

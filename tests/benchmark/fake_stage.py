@@ -85,6 +85,7 @@ def run(recipe, folder):
     _misbehave(recipe.behave)
     value = float("nan") if recipe.behave == "nan" else _value(recipe)
     (folder / "checkpoint.pth").write_text(f"made with seed {recipe.seed} at {recipe.lr}")
+    (folder / "network.pth").write_text(f"trained with seed {recipe.seed} at {recipe.lr}")
     _journal(recipe, "end", folder)
     return {
         "measurements": [
@@ -98,7 +99,10 @@ def run(recipe, folder):
             }
             for index, precision in enumerate(recipe.precisions)
         ],
-        "artifacts": {"checkpoint": "checkpoint.pth"},
+        "artifacts": {
+            "checkpoint": "checkpoint.pth",
+            **{f"network {precision}": "network.pth" for precision in recipe.precisions},
+        },
         "checkpoint": {"method": "Fake", "architecture": "fakenet", "sha256": None},
         "details": {
             "attempts": len(state.read_text()),

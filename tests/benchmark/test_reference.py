@@ -129,7 +129,7 @@ def test_precisions_are_written_as_everywhere():
 @pytest.mark.parametrize(
     ("selection", "message"),
     [
-        ({"papers": "SSQL"}, "no column 'papers'.*no board was made.*Did you mean 'paper'"),
+        ({"papers": "SSQL"}, "no column 'papers'.*nothing was selected.*Did you mean 'paper'"),
         ({"table": "Table 110"}, "no published score has table 'Table 110'.*Did you mean"),
         ({"paper": "SSQL", "system": "SGDT"}, "not together: leave one out"),
         ("SSQL", "selects no published numbers.*Write each entry"),

@@ -195,7 +195,7 @@ def test_words_after_a_checkpoint_are_about_it(bench, monkeypatch, words, names)
         ),
         (
             {"detection": [{"id": "fp", "recipe": "detection.yaml", "detector": "fp"}]},
-            "detector 'fp' starts from itself",
+            "the detection id 'fp' starts from itself",
         ),
         ({"transfer": [{}]}, "transfer.0.recipe: required, but not given"),
         ({"reported": [{"paper": "SSQLL"}]}, "reported: "),

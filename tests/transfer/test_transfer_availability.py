@@ -2,8 +2,8 @@
 
 from PIL import Image
 
+from data.availability import _missing
 from transfer import Recipe, missing_data
-from transfer.availability import _missing
 
 
 def _recipe(**fields):

@@ -64,6 +64,15 @@ def test_a_start_has_published_rates_and_its_own_seed():
             *("qat", "sgdt-linear-target-base-decay"),
         ),
         ({"optimizer": "adamt", "transition": {"lambda_": 1e-3}}, "qat", "adamt-lambda0.001"),
+        (
+            {"optimizer": "sgdt", "transition": {"final_target": 1e-4}},
+            *("qat", "sgdt-to0.0001"),
+        ),
+        (
+            {"schedule": "step", "milestones": [9, 18], "gamma": 0.2},
+            *("qat", "sgd-step0.2"),
+        ),
+        ({"schedule": "step", "milestones": [9, 18]}, "qat", "sgd"),
         ({"train_on": "trainval"}, "qat-trainval", "sgd"),
         ({"protocol": "finetune", "warmup_fc": {}}, "finetune", "-"),
         ({"protocol": "finetune", "optimizer": "adam"}, "finetune-adam", "-"),
@@ -73,6 +82,11 @@ def test_a_start_has_published_rates_and_its_own_seed():
             {"protocol": "adaptive", "adaptive": {"bits": [8, 2], "zero_shot": []}},
             *("adaptive-coquant-b82", "-"),
         ),
+        (
+            {"protocol": "adaptive", "adaptive": {"teacher_lambda": 0}},
+            *("adaptive-coquant-lambda0", "-"),
+        ),
+        ({"protocol": "adaptive", "adaptive": {"teacher_lambda": 1e-4}}, "adaptive-coquant", "-"),
         (
             {"protocol": "adaptive", "adaptive": {"method": "individual", "bits": [8, 2]}},
             *("adaptive-individual", "-"),
