@@ -4,6 +4,7 @@ from collections import Counter
 from typing import Any
 
 from benchmark.page.source import Source
+from benchmark.reproduction import STATUSES, reproduce
 from benchmark.wording import metric_name
 
 _ROW = (
@@ -20,10 +21,6 @@ def content(source: Source) -> dict[str, Any]:
     Each table says what reproduces it and what differs from the published experiment; each row is set
     against its tolerance.
     """
-    try:
-        from benchmark.reproduction import STATUSES, reproduce
-    except ModuleNotFoundError:
-        return {}
     rows = reproduce(source.frame, source.planned)
     if not rows:
         return {}
