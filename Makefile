@@ -1,6 +1,7 @@
 # make demo     set up, run the demo suite, print where the leaderboard is
 # make test     set up, run the tests
 # make setup    only set up: .venv with the tested versions, redone when requirements change
+# make ray      add Ray, for sweeps over several machines
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -9,7 +10,7 @@ STAMP := $(VENV)/.installed
 DETECTRON2 ?= auto# auto: try, and go on without; no: do not try
 RUNS ?= runs/demo
 
-.PHONY: demo test setup detectron2 lint format clean
+.PHONY: demo test setup detectron2 ray lint format clean
 
 demo: setup
 	$(BIN)/python tools/run_all.py configs/suites/demo.yaml --runs-dir $(RUNS)
@@ -35,6 +36,9 @@ $(STAMP): requirements.txt requirements-detectron2.txt setup.py
 detectron2:
 	GIT_TERMINAL_PROMPT=0 GIT_HTTP_LOW_SPEED_LIMIT=1000 GIT_HTTP_LOW_SPEED_TIME=30 \
 	  $(BIN)/pip install --no-build-isolation -r requirements-detectron2.txt
+
+ray: setup
+	$(BIN)/pip install -r requirements-ray.txt
 
 lint: setup
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -70,6 +70,19 @@ class Claim:
                     return cls(path, holder)
         return None
 
+    @classmethod
+    def inherit(cls, folder: Path, token: str) -> "Claim | None":
+        """Go on with a claim that a runner elsewhere took for this process, and now lets go of.
+
+        None if it was lost meanwhile: the lock is gone or another's.
+        """
+        claim = cls(folder / LOCK, Holder(host_name(), os.getpid(), 0, token))
+        with _burial(folder):
+            if not holds(folder, token):
+                return None
+            claim.name_worker(0)  # there is none yet
+        return claim
+
     @property
     def token(self) -> str:
         """What tells this claim from any other on the same job."""
@@ -77,8 +90,8 @@ class Claim:
 
     @property
     def held(self) -> bool:
-        """Whether the claim is still ours; a runner that slept too long loses its claims."""
-        return holds(self._path.parent, self.token)
+        """Whether the claim is still ours: a runner that slept too long loses it, one may hand it on."""
+        return read_holder(self._path) == self._holder
 
     def name_worker(self, pid: int) -> None:
         """Record the job's process: the claim outlives a killed runner as long as it lives."""
@@ -98,7 +111,7 @@ class Claim:
         return True
 
     def release(self) -> None:
-        """Give the job back, unless another runner took it over."""
+        """Give the job back, unless another has the claim by now."""
         if self.held:
             self._path.unlink(missing_ok=True)
 

@@ -11,8 +11,8 @@ from typing import Any
 def launch(function: Callable[..., int], *args: Any, processes: int) -> int:
     """Call `function(*args)` in so many new processes and return its exit code.
 
-    Each finds its rank where torchrun puts it: RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR and
-    MASTER_PORT. When one fails the others are ended; a signal to stop is passed on to all.
+    Each finds its rank where torchrun puts it: RANK, LOCAL_RANK, WORLD_SIZE, LOCAL_WORLD_SIZE,
+    MASTER_ADDR and MASTER_PORT. When one fails the others are ended; a signal to stop is passed on to all.
     """
     import torch.distributed as dist
     import torch.multiprocessing as mp
@@ -56,6 +56,7 @@ def _process(
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),
         "WORLD_SIZE": str(processes),
+        "LOCAL_WORLD_SIZE": str(processes),
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
         "TORCHELASTIC_USE_AGENT_STORE": "True",

@@ -5,8 +5,9 @@ A recipe names a backbone checkpoint (or a detector trained from one), a method 
 """
 
 from detection.availability import missing_data
+from detection.distributed import process_group
 from detection.recipe import Recipe
 from detection.stage import VERSION, identity, run
 from detection.work import work
 
-__all__ = ["VERSION", "Recipe", "identity", "missing_data", "run", "work"]
+__all__ = ["VERSION", "Recipe", "identity", "missing_data", "process_group", "run", "work"]

@@ -1,4 +1,4 @@
-"""A Detectron2 configuration as a job of a suite: one process, a result like a recipe's.
+"""A Detectron2 configuration as a job of a suite: `num_gpus` processes, a result like a recipe's.
 
     config: configs/detection/detectron2/retinanet_R_18_FPN_90k_lsq_w4a4.yaml
     opts: [SOLVER.MAX_ITER, 1000]
@@ -15,6 +15,7 @@ from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.utils import comm
 
 from backbones.costs import backbone_costs
 from backbones.runtime import resolve_device
@@ -69,6 +70,8 @@ def identity(recipe: Recipe) -> dict[str, Any]:
         "policy_fingerprint": asked[0].fingerprint if asked else "-",
         "precision": _precision(cfg),
         "config_sha256": _digest(_decisive(cfg)),
+        # Some losses are divided by what a process sees of a batch, and so are norms that are not synced.
+        **({"processes": recipe.num_gpus} if recipe.num_gpus > 1 else {}),
     }
 
 
@@ -103,15 +106,19 @@ def missing_data(recipe: Recipe) -> str | None:
 def run(recipe: Recipe, folder: Path) -> dict[str, Any]:
     """Train by the configuration, going on from what a killed run left in `folder`, and score.
 
+    In a process group every process calls this.
+
     Returns:
-        measurements, costs, artifacts, checkpoint and details, in plain JSON types.
+        measurements, costs, artifacts, checkpoint and details, in plain JSON types; of the first
+        process.
     """
-    cfg = job_config(recipe)
+    key = _decisive(job_config(recipe))
+    cfg = job_config(recipe, processes=comm.get_world_size())
     cfg.OUTPUT_DIR, cfg.MODEL.DEVICE = str(folder), str(resolve_device(recipe.device))
     images = tested_set(recipe)
     cfg.freeze()
     start = start_from(cfg)
-    claim(folder, {"version": VERSION, "recipe": _decisive(cfg), "start": start.report["sha256"]})
+    claim(folder, {"version": VERSION, "recipe": key, "start": start.report["sha256"]})
     trainer = LowbitTrainer(cfg)
     trainer.resume_or_load(resume=True)
     if trainer.start_iter < trainer.max_iter:
@@ -119,7 +126,9 @@ def run(recipe: Recipe, folder: Path) -> dict[str, Any]:
         results = trainer._last_eval_results
     else:
         results = trainer.evaluate()
-    detector = save_trained(cfg, trainer.model)
+    if not comm.is_main_process():
+        return {}
+    detector = save_trained(cfg, trainer.checkpointer.model)
     detections = read_detections(folder / INFERENCE)
     kept = keep(folder, images, detections)
     spreads = score(images.to_coco(), detections, draws=DRAWS).spreads
@@ -137,8 +146,8 @@ def run(recipe: Recipe, folder: Path) -> dict[str, Any]:
     }
 
 
-def job_config(recipe: Recipe) -> CfgNode:
-    """Return the configuration of a job, with the recipe's files and seed.
+def job_config(recipe: Recipe, *, processes: int = 1) -> CfgNode:
+    """Return the configuration of a job, with the recipe's files and seed, as so many train by it.
 
     Raises:
         FileNotFoundError: there is no such configuration.
@@ -150,7 +159,8 @@ def job_config(recipe: Recipe) -> CfgNode:
             f"there is no configuration {recipe.config}; nothing was trained. Give its path from the "
             "working directory or from the root of the repository."
         )
-    cfg = _read(path, json.dumps(recipe.opts), path.stat().st_mtime_ns).clone()
+    opts = json.dumps(recipe.opts)
+    cfg = _read(path, opts, path.stat().st_mtime_ns, processes).clone()
     cfg.SEED = recipe.seed
     if recipe.detector:
         cfg.MODEL.LOWBIT.DETECTOR = recipe.detector
@@ -167,9 +177,9 @@ def job_config(recipe: Recipe) -> CfgNode:
 
 
 @lru_cache
-def _read(path: Path, opts: str, changed: int) -> CfgNode:
+def _read(path: Path, opts: str, changed: int, processes: int) -> CfgNode:
     """Read a configuration once for all jobs of a plan, until its file changes."""
-    return read_config(path, json.loads(opts))
+    return read_config(path, json.loads(opts), processes=processes)
 
 
 def _register(cfg: CfgNode, recipe: Recipe) -> tuple[str, ...]:

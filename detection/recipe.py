@@ -51,7 +51,10 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     cosmetic: ClassVar[frozenset[str]] = frozenset(
-        {"name", "data_root", "device", "log_every", "checkpoint_every", "config", "opts"}
+        {
+            *("name", "data_root", "device", "num_gpus", "log_every", "checkpoint_every"),
+            *("config", "opts"),
+        }
     )  # what a `config` says is in the job's identity
 
     name: str = Field("detection", description="what a log calls the job")
@@ -158,6 +161,7 @@ class Recipe(BaseModel):
     opts: tuple[Any, ...] = Field((), description="its overrides: KEY, VALUE, KEY, VALUE, ...")
 
     device: str = Field("auto", description="auto | cpu | cuda")
+    num_gpus: Count = Field(1, description="processes that share a batch, one a GPU; of a `config`")
     log_every: Count = Field(50, description="steps between lines of metrics.jsonl")
     checkpoint_every: Count = Field(200, description="steps between training states")
 

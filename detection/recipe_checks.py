@@ -27,6 +27,11 @@ def check_recipe(recipe: "Recipe") -> None:
             "opts override a Detectron2 configuration, and the recipe names none; nothing was "
             "trained. Give it as config FILE, or change the recipe's own keys."
         )
+    if recipe.num_gpus > 1:
+        raise ValueError(
+            f"num_gpus is {recipe.num_gpus}, and a recipe trains in one process; nothing was trained. "
+            "Leave it out, or name a Detectron2 configuration, config FILE."
+        )
     check_method(recipe)
     check_training(recipe)
     if recipe.train_images is not None and recipe.calibration_images > recipe.train_images:

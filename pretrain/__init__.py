@@ -5,8 +5,17 @@ Contrastive Quant's) and a network; `run` trains it and leaves a backbone file.
 """
 
 from pretrain.availability import missing_data
+from pretrain.distributed import process_group
 from pretrain.recipe import VERSION, Recipe, identity
 from pretrain.stage import run
 from pretrain.work import work
 
-__all__ = ["VERSION", "Recipe", "identity", "missing_data", "run", "work"]
+__all__ = [
+    "VERSION",
+    "Recipe",
+    "identity",
+    "missing_data",
+    "process_group",
+    "run",
+    "work",
+]

@@ -67,7 +67,7 @@ class Recipe(_Model):
 
     cosmetic: ClassVar[frozenset[str]] = frozenset(
         {
-            *("name", "data_root", "device", "num_workers"),
+            *("name", "data_root", "device", "num_gpus", "num_workers"),
             *("checkpoint_every", "keep_checkpoints", "knn_every"),
         }
     )
@@ -139,6 +139,7 @@ class Recipe(_Model):
 
     seed: int = Field(0, ge=0, description="of initialization, order, views and bits")
     device: str = Field("auto", description="auto: cuda where there is one, else cpu")
+    num_gpus: int = Field(1, ge=1, description="processes that share each batch, one a GPU")
     num_workers: int = Field(0, ge=0, description="processes that read images; 0: this one")
     checkpoint_every: int = Field(10, ge=1, description="epochs between resumable states")
     keep_checkpoints: int = Field(2, ge=1, description="newest states kept")
@@ -231,6 +232,7 @@ def _is_observed(policy: QuantPolicy) -> bool:
 def identity(recipe: Recipe) -> dict[str, Any]:
     """Return the facts that name a job and say which rows may be compared with it."""
     policy = recipe.quant_policy
+    apart = recipe.num_gpus > 1 and not recipe.sync_bn  # batch norms see a process' share only
     return {
         "task": "pretrain",
         "engine": "torch",
@@ -241,4 +243,5 @@ def identity(recipe: Recipe) -> dict[str, Any]:
         "policy": policy.name if policy else "-",
         "policy_fingerprint": policy.fingerprint if policy else "-",
         "method": recipe.method,
+        **({"processes": recipe.num_gpus} if apart else {}),
     }

@@ -22,6 +22,8 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     missing = {
         "detectron2": importlib.util.find_spec("detectron2") is None and DETECTRON2_REASON,
+        "cluster": importlib.util.find_spec("ray") is None
+        and "ray is not installed: pip install -r requirements-ray.txt",
         "gpu": not torch.cuda.is_available() and "this machine has no CUDA device",
         "browser": shutil.which("chromedriver") is None
         and "chromedriver is not installed (Debian: apt-get install chromium chromium-driver)",

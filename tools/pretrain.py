@@ -48,20 +48,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         its state saved.
     """
     args = _parser().parse_args(argv)
-    from pretrain import distributed
-
-    if distributed.launched() or args.num_gpus == 1:
-        return train(args)
     # Imported here so that --help does not wait for them.
     from benchmark.cli import read_job
     from benchmark.launch import launch
+    from pretrain import distributed
 
+    if distributed.launched():
+        return train(args)
     try:
-        read_job("pretrain", args, leaves=LEAVES)
+        recipe, _ = read_job("pretrain", args, leaves=LEAVES)
     except (ValueError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    return launch(train, args, processes=args.num_gpus)
+    processes = args.num_gpus or recipe.num_gpus
+    return train(args) if processes == 1 else launch(train, args, processes=processes)
 
 
 def train(args: argparse.Namespace) -> int:
@@ -89,9 +89,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--num-gpus",
         type=int,
-        default=1,
         metavar="N",
-        help="processes that share each batch, one a GPU; with device cpu, on the CPU",
+        help="processes that share each batch, one a GPU; with device cpu, on the CPU; default: the "
+        "recipe's num_gpus",
     )
     return parser
 

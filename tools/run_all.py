@@ -55,6 +55,9 @@ examples:
   # seven data sets, linear and fine-tuned, five bit-widths, three seeds; those not there are skipped
   python tools/run_all.py configs/suites/transfer.yaml checkpoint=backbone.pth name=my-ssl
 
+  # on a Ray cluster that this machine is part of
+  python tools/run_all.py configs/suites/demo.yaml --executor ray --address auto
+
   # other seeds and bit-widths; keys of the suite are dotted
   python tools/run_all.py configs/suites/demo.yaml seeds [0,1,2] precisions "[FP, 4w4a]"
 
@@ -122,7 +125,17 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     what.add_argument("--verbose", action="store_true", help="--dry-run: list every job")
     how = parser.add_argument_group("how to run it")
-    how.add_argument("--executor", choices=EXECUTORS, default="local", help="where jobs run")
+    how.add_argument(
+        "--executor",
+        choices=EXECUTORS,
+        default="local",
+        help="where jobs run: in processes of this machine, or on a Ray cluster",
+    )
+    how.add_argument(
+        "--address",
+        metavar="HOST:PORT",
+        help="of the Ray cluster; auto: the one this machine is part of; default: a Ray of its own",
+    )
     how.add_argument(
         "--workers",
         type=_count,
@@ -136,7 +149,10 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         metavar="DIR",
         help="where results and the leaderboard go (default: %(default)s)",
     )
-    return parser.parse_intermixed_args(arguments)
+    args = parser.parse_intermixed_args(arguments)
+    if args.address and args.executor != "ray":
+        parser.error("--address is of a Ray cluster: add --executor ray")
+    return args
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -201,8 +217,9 @@ def _run(schedule: Schedule, learned: Estimator, args: argparse.Namespace, worke
             shown.report(job, result)
             refresh()
 
+        where = {"address": args.address} if args.executor == "ray" else {}
         try:
-            get_executor(args.executor).run(schedule, workers=args.workers, report=report)
+            get_executor(args.executor).run(schedule, workers=args.workers, report=report, **where)
         finally:
             refresh.end()
     if schedule.kept:

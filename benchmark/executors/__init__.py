@@ -11,7 +11,7 @@ from types import ModuleType
 
 from benchmark.messages import RecipeError, did_you_mean
 
-EXECUTORS = ("local",)
+EXECUTORS = ("local", "ray")
 
 
 class StoppedError(Exception):

@@ -5,12 +5,11 @@ milliseconds, and a job that runs out of memory or crashes costs only itself. Ea
 its runner whose end tells it that the runner is gone.
 """
 
-import contextlib
 import logging
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing import connection
 from multiprocessing.context import ForkServerContext, ForkServerProcess
@@ -19,13 +18,23 @@ from pathlib import Path
 from benchmark import outcome
 from benchmark.claim import HEARTBEAT, Claim
 from benchmark.executors import StoppedError, worker
+from benchmark.executors.claiming import claim_job
 from benchmark.executors.processes import (
     SERVER_LOST,
     describe_death,
     signal_group,
-    start,
+    start_job,
     start_server,
 )
+from benchmark.executors.resources import (
+    Gpus,
+    cores,
+    processes,
+    share_of_threads,
+    too_few_gpus,
+    visible_gpus,
+)
+from benchmark.executors.stopping import StopSignal, stop_signals
 from benchmark.job import Job
 from benchmark.results import Result, read_result, write_result
 from benchmark.schedule import Schedule
@@ -42,7 +51,7 @@ class _Running:
     claim: Claim
     process: ForkServerProcess
     lifeline: connection.Connection
-    slot: int
+    gpus: tuple[str, ...]
     folder: Path
     inputs: dict[str, Path]
 
@@ -64,7 +73,7 @@ def run(
         StoppedError: SIGINT or SIGTERM came. Processes are ended, claims given back; jobs that had not
             ended have no result and go on from their last state next time.
     """
-    with _stop_signals() as stop:
+    with stop_signals() as stop:
         runner = _Runner(schedule, workers, report)
         try:
             while True:
@@ -81,7 +90,7 @@ def run(
 
 def usual_workers() -> int:
     """Return how many jobs run at once unless told otherwise: one a GPU, else one a core."""
-    return len(_gpus()) or _cores()
+    return len(visible_gpus()) or cores()
 
 
 class _Runner:
@@ -91,8 +100,8 @@ class _Runner:
         self._schedule = schedule
         self._report = report
         self._workers = workers or usual_workers()
-        self._gpus = _gpus()
-        self._threads = _threads(_cores(), self._workers)
+        self._gpus = Gpus(visible_gpus(), self._workers)
+        self._threads = share_of_threads(cores(), self._workers)
         self._running: dict[str, _Running] = {}
         self._stages = sorted({job.stage for job in schedule.plan.jobs.values()})
         self._context: ForkServerContext | None = None
@@ -104,9 +113,12 @@ class _Runner:
             if not ready:
                 return
             for job in ready:
-                self._begin(job)
+                gpus = self._gpus.take(processes(job))
+                if gpus is None and processes(job) <= len(self._gpus):
+                    return  # it is next: smaller jobs would keep it waiting for ever
+                self._begin(job, gpus)
 
-    def wait(self, stop: "_StopSignal") -> None:
+    def wait(self, stop: StopSignal) -> None:
         """Sleep until a process ends, a signal comes or it is time to look around."""
         timeout = min(HEARTBEAT, self._schedule.pause)
         connection.wait([stop.pipe, *(r.process.sentinel for r in self._running.values())], timeout)
@@ -116,7 +128,7 @@ class _Runner:
                 self._close(running)
                 self._schedule.leave(running.job)
 
-    def reap(self, stop: "_StopSignal") -> None:
+    def reap(self, stop: StopSignal) -> None:
         """Take the results of the processes that have ended."""
         for running in [r for r in self._running.values() if not r.process.is_alive()]:
             result = read_result(running.folder)
@@ -150,31 +162,28 @@ class _Runner:
             running.process.join(max(0.0, deadline - time.monotonic()))
             self._close(running)
 
-    def _begin(self, job: Job) -> None:
+    def _begin(self, job: Job, gpus: tuple[str, ...] | None) -> None:
         """Claim a job and start it, or settle it."""
-        claim = Claim.take(self._schedule.folder(job))
-        if claim is None:
-            if job.id not in self._schedule.elsewhere:
-                _logger.info("Another runner has job %s (%s).", job.id, job.title)
-            self._schedule.leave(job)
-            return
+        problem = None
+        if gpus is None:
+            count = len(self._gpus)
+            problem = too_few_gpus(processes(job), f"this machine has {count}", count)
+        begun = None
         try:
-            result = self._schedule.standing(job)  # another runner may have ended it just now
-            if result is None and (result := self._schedule.refusal(job)) is not None:
-                write_result(self._schedule.folder(job), result)
-            if result is None:
-                self._start(job, claim)
-                return
+            begun = claim_job(self._schedule, job, problem=problem)
+            if isinstance(begun, Claim):
+                self._start(job, begun, gpus)
         except BaseException:
-            if job.id not in self._running:
-                claim.release()
+            if isinstance(begun, Claim):
+                begun.release()
             raise
-        claim.release()
-        self._schedule.finish(job, result)
-        self._report(job, result)
+        finally:
+            if job.id not in self._running:
+                self._gpus.give(gpus or ())
+        if isinstance(begun, Result):
+            self._report(job, begun)
 
-    def _start(self, job: Job, claim: Claim) -> None:
-        slot = min(set(range(self._workers)) - {r.slot for r in self._running.values()})
+    def _start(self, job: Job, claim: Claim, gpus: tuple[str, ...]) -> None:
         folder = self._schedule.prepare(job)
         task = worker.Task(
             job=job,
@@ -182,18 +191,12 @@ class _Runner:
             folder=folder.resolve(),
             token=claim.token,
             threads=self._threads,
-            gpu=self._gpus[slot % len(self._gpus)] if self._gpus else None,
+            gpus=gpus,
         )
         self._context = self._context or start_server(self._threads, self._stages)
-        receiver, lifeline = self._context.Pipe(duplex=False)
-        process = self._context.Process(target=worker.main, args=(task, receiver), name=job.id)
-        start(process)
-        receiver.close()
-        running = _Running(job, claim, process, lifeline, slot, folder, dict(task.inputs))
+        process, lifeline = start_job(self._context, task, claim)
+        running = _Running(job, claim, process, lifeline, gpus, folder, dict(task.inputs))
         self._running[job.id] = running
-        claim.name_worker(process.pid)
-        with contextlib.suppress(BrokenPipeError):  # it died already; `reap` will tell
-            lifeline.send_bytes(b"go")
         self._schedule.start(job)
 
     def _close(self, running: _Running) -> None:
@@ -201,55 +204,5 @@ class _Runner:
         running.process.join()
         running.lifeline.close()
         running.claim.release()
+        self._gpus.give(running.gpus)
         del self._running[running.job.id]
-
-
-class _StopSignal:
-    """Whether SIGINT or SIGTERM came; `pipe` becomes readable then."""
-
-    def __init__(self):
-        self.signum = 0
-        self.pipe, self._sender = os.pipe()
-
-    def __call__(self, signum: int, frame: object) -> None:
-        self.signum = signum
-        os.write(self._sender, b"!")
-
-    def close(self) -> None:
-        os.close(self.pipe)
-        os.close(self._sender)
-
-
-@contextlib.contextmanager
-def _stop_signals() -> Iterator[_StopSignal]:
-    """Note SIGINT and SIGTERM within the block, where no code can be torn apart by them."""
-    stop = _StopSignal()
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        stop.close()
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-
-
-def _gpus() -> list[str]:
-    """Return the GPUs this process may use, as CUDA_VISIBLE_DEVICES would name them."""
-    import torch
-
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    count = torch.cuda.device_count()
-    return (
-        [v.strip() for v in visible.split(",")][:count] if visible else list(map(str, range(count)))
-    )
-
-
-def _threads(cores: int, workers: int) -> int:
-    """Return a job's share of the cores, or fewer where OMP_NUM_THREADS says so."""
-    share = max(1, cores // workers)
-    limit = os.environ.get("OMP_NUM_THREADS", "")
-    return min(share, int(limit)) if limit.isdecimal() and int(limit) > 0 else share

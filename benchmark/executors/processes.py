@@ -1,4 +1,4 @@
-"""The processes of the local executor: the server they are forked from, and how they end."""
+"""The processes of jobs on a machine: the server they are forked from, and how they start and end."""
 
 import contextlib
 import multiprocessing
@@ -7,8 +7,12 @@ import signal
 import sys
 from collections.abc import Iterable
 from multiprocessing import forkserver
+from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from types import ModuleType
+
+from benchmark.claim import Claim
+from benchmark.executors import worker
 
 # Imported once, by the server. Importing them runs no operation, so that the server has no threads
 # of torch's, which a fork would lose.
@@ -54,18 +58,27 @@ def start_server(threads: int, stages: Iterable[str]) -> ForkServerContext:
     return context
 
 
-def start(process: ForkServerProcess) -> None:
-    """Start a process that does not run the command line's file again before its own work.
+def start_job(
+    context: ForkServerContext, task: worker.Task, claim: Claim
+) -> tuple[ForkServerProcess, Connection]:
+    """Start a job's process under its claim; return it and the pipe whose end ends it.
 
     Hack: multiprocessing has every process import what was run as `__main__`; nothing that a job
     needs is in there, and the imports cost more than many a job.
     """
+    receiver, lifeline = context.Pipe(duplex=False)
+    process = context.Process(target=worker.main, args=(task, receiver), name=task.job.id)
     main = sys.modules["__main__"]
     sys.modules["__main__"] = ModuleType("__main__")
     try:
         process.start()
     finally:
         sys.modules["__main__"] = main
+    receiver.close()
+    claim.name_worker(process.pid)
+    with contextlib.suppress(BrokenPipeError):  # it died already, as its runner will see
+        lifeline.send_bytes(b"go")
+    return process, lifeline
 
 
 def signal_group(process: ForkServerProcess, signum: int) -> None:

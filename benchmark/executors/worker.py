@@ -1,4 +1,7 @@
-"""The process of one job: it runs the stage, writes the result, and dies with its runner."""
+"""The process of one job: it runs the stage, writes the result, and dies with its runner.
+
+A job that trains in several processes, one a GPU, is this process and its children.
+"""
 
 import faulthandler
 import logging
@@ -16,9 +19,11 @@ from typing import Any
 
 from benchmark import outcome
 from benchmark.claim import holds
+from benchmark.executors.resources import processes
 from benchmark.job import Job
+from benchmark.launch import launch
 from benchmark.recipe import get_stage, validate
-from benchmark.results import write_result
+from benchmark.results import read_result, write_result
 
 SHARED = "features"  # beside the jobs' folders; may be deleted while nothing runs
 _CHECK = 5.0  # s between looks at whether the claim is still the runner's
@@ -35,8 +40,8 @@ class Task:
         inputs: the files to read, by recipe field.
         folder: where to do it.
         token: of the claim it works under.
-        threads: how many torch may use.
-        gpu: the only one it may see, as CUDA_VISIBLE_DEVICES names it; None: as the runner.
+        threads: how many torch may use, in each process that has a GPU, or in all on the CPU.
+        gpus: all it may see, as CUDA_VISIBLE_DEVICES names them; none: those the runner sees.
     """
 
     job: Job
@@ -44,7 +49,7 @@ class Task:
     folder: Path
     token: str
     threads: int
-    gpu: str | None
+    gpus: tuple[str, ...] = ()
 
 
 def main(task: Task, lifeline: Connection) -> None:
@@ -60,41 +65,59 @@ def main(task: Task, lifeline: Connection) -> None:
     threading.Thread(target=_watch, args=(task, lifeline), daemon=True).start()
     _redirect(task.folder / outcome.LOG)
     _prefer_as_victim()
-    if task.gpu is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = task.gpu  # before anything initializes CUDA
-    _set_up_torch(task.threads)
-    started = time.monotonic()
+    if task.gpus:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(task.gpus)  # before CUDA is initialized
+    started, count = time.monotonic(), processes(task.job)
+    _logger.info("%s (job %s, process %d)", task.job.title, task.job.id, os.getpid())
     try:
-        _logger.info("%s (job %s, process %d)", task.job.title, task.job.id, os.getpid())
-        recipe = validate(
-            task.job.stage,
-            {
-                **task.job.recipe,
-                **_shared(task),
-                **{name: str(path) for name, path in task.inputs.items()},
-            },
-        )
-        returned = get_stage(task.job.stage).run(recipe, task.folder)
-        result = outcome.completed(
-            task.job,
-            returned,
-            inputs=task.inputs,
-            folder=task.folder,
-            usage=_usage(started),
-        )
-        write_result(task.folder, result)
+        code = launch(_share, task, processes=count) if count > 1 else _run(task)
+    except Exception as error:  # the processes did not come together
+        code = _fail(task, error, started)
+    sys.exit(code)
+
+
+def _share(task: Task) -> int:
+    """Do the part of one of several processes, which finds its rank where torchrun puts it."""
+    _log_to_stderr()
+    with get_stage(task.job.stage).process_group():
+        return _run(task)
+
+
+def _run(task: Task) -> int:
+    """Run the stage; write the result, if this is the process to do so; return the exit code."""
+    started, job = time.monotonic(), task.job
+    _set_up_torch(task.threads if task.gpus else max(1, task.threads // processes(job)))
+    try:
+        paths = {name: str(path) for name, path in task.inputs.items()}
+        recipe = validate(job.stage, {**job.recipe, **_shared(task), **paths})
+        returned = get_stage(job.stage).run(recipe, task.folder)
+        if _rank(job) == 0:
+            result = outcome.completed(
+                job, returned, inputs=task.inputs, folder=task.folder, usage=_usage(job, started)
+            )
+            write_result(task.folder, result)
     except BaseException as error:
         if isinstance(error, SystemExit) and error.code == os.EX_TEMPFAIL:
             _logger.info("%s", error)
-            raise  # it saved its state and goes on later; there is no result yet
-        _logger.exception("The job failed.")
-        reason = f"{type(error).__name__}: {error}"
-        usage = _usage(started)
-        write_result(
-            task.folder,
-            outcome.failed(task.job, reason, inputs=task.inputs, folder=task.folder, usage=usage),
+            return os.EX_TEMPFAIL  # it saved its state and goes on later; there is no result yet
+        return _fail(task, error, started)
+    return 0
+
+
+def _fail(task: Task, error: BaseException, started: float) -> int:
+    """Write the result of a job that raised, unless another of its processes did; return 1."""
+    _logger.error("The job failed.", exc_info=error)
+    if read_result(task.folder) is None:  # else this error may be of the other's making
+        reason, usage = f"{type(error).__name__}: {error}", _usage(task.job, started)
+        result = outcome.failed(
+            task.job, reason, inputs=task.inputs, folder=task.folder, usage=usage
         )
-        sys.exit(1)
+        write_result(task.folder, result)
+    return 1
+
+
+def _rank(job: Job) -> int:
+    return int(os.environ["RANK"]) if processes(job) > 1 else 0
 
 
 def _shared(task: Task) -> dict[str, str]:
@@ -123,6 +146,10 @@ def _redirect(log: Path) -> None:
     for standard in (1, 2):
         os.dup2(descriptor, standard)
     os.close(descriptor)
+    _log_to_stderr()
+
+
+def _log_to_stderr() -> None:
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True)
     faulthandler.enable(all_threads=False)  # a crash leaves the stack of the thread it was in
@@ -152,13 +179,14 @@ def _set_up_torch(threads: int) -> None:
     keep_freed_memory()
 
 
-def _usage(started: float) -> dict[str, Any]:
+def _usage(job: Job, started: float) -> dict[str, Any]:
     import torch
 
-    on_gpu = torch.cuda.is_initialized()
+    on_gpu, count = torch.cuda.is_initialized(), processes(job)
+    device = torch.cuda.get_device_name() if on_gpu else "cpu"
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {
-        "device": torch.cuda.get_device_name() if on_gpu else "cpu",
+        "device": f"{count} x {device}" if count > 1 else device,
         "seconds": round(time.monotonic() - started, 3),
         # macOS counts bytes, Linux KiB.
         "peak_memory_mb": round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1),

@@ -3,6 +3,7 @@
 Each run appends `begin` and `end` lines to `journal`, which is how tests count who ran what.
 """
 
+import contextlib
 import logging
 import os
 import signal
@@ -24,7 +25,7 @@ _logger = logging.getLogger(__name__)
 
 class Recipe(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
-    cosmetic: ClassVar = frozenset({"name", "journal", "sleep", "device", "cache_dir"})
+    cosmetic: ClassVar = frozenset({"name", "journal", "sleep", "device", "cache_dir", "num_gpus"})
 
     name: str = "fake"
     architecture: str | None = None
@@ -40,6 +41,7 @@ class Recipe(BaseModel):
     device: str = "cpu"
     cache_dir: str | None = "of its own"
     size: float = 0.0
+    num_gpus: int = 1
 
 
 def missing_data(recipe):
@@ -69,6 +71,12 @@ def work(recipe):
         return None
     shared = 9 * recipe.size if recipe.cache_dir is None else 0.0
     return Work(recipe.size, disk=10**6, shared_operations=shared, shared_disk=int(shared))
+
+
+@contextlib.contextmanager
+def process_group():
+    os.environ["JOINED"] = os.environ["WORLD_SIZE"]
+    yield
 
 
 def run(recipe, folder):
@@ -107,17 +115,25 @@ def run(recipe, folder):
         "details": {
             "attempts": len(state.read_text()),
             "gpu": os.environ.get("CUDA_VISIBLE_DEVICES"),
+            "joined": os.environ.get("JOINED"),
         },
     }
 
 
 def _misbehave(how):
+    if how == "raise beside" and os.environ["RANK"] == "1":
+        raise ValueError("The second process broke.")
+    if how == "raise beside":
+        time.sleep(300)
     if how == "raise":
         raise ValueError("The fake broke; nothing was scored. Mend it.")
     if how == "exit":
         os._exit(3)
     if how == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
+    if how == "terminate":
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(300)
     if how == "abort":
         os.abort()
     if how == "deaf":

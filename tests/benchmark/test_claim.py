@@ -97,6 +97,25 @@ def test_a_claim_that_was_taken_over_is_not_released(tmp_path):
     assert read_holder(tmp_path / LOCK).token == "newer"
 
 
+def test_a_claim_that_was_handed_over_beats_and_ends_where_it_is(tmp_path):
+    first = Claim.take(tmp_path)
+    leave_lock(tmp_path, host="another", token=first.token)  # as `inherit` would, there
+    assert not first.held
+    first.release()
+    assert read_holder(tmp_path / LOCK).host == "another"
+    second = Claim.inherit(tmp_path, first.token)
+    assert second.held
+    assert read_holder(tmp_path / LOCK) == Holder(host_name(), os.getpid(), 0, first.token)
+    second.release()
+    assert Claim.inherit(tmp_path, first.token) is None
+
+
+def test_a_claim_that_was_taken_over_is_not_inherited(tmp_path):
+    leave_lock(tmp_path, token="newer")
+    assert Claim.inherit(tmp_path, "older") is None
+    assert read_holder(tmp_path / LOCK).token == "newer"
+
+
 def _race(folder, together, wins):
     together.wait()
     claim = Claim.take(folder)

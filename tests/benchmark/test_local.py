@@ -18,11 +18,12 @@ from benchmark.schedule import Schedule
 PATIENCE = 90  # s a process may take to start on a busy machine
 
 
-def wait_for(condition, *, what):
-    end = time.monotonic() + PATIENCE
-    while not condition():
+def wait_for(condition, *, what, patience=PATIENCE):
+    end = time.monotonic() + patience
+    while not (found := condition()):
         assert time.monotonic() < end, f"waited in vain for {what}"
         time.sleep(0.01)
+    return found
 
 
 def alive(pid):
@@ -157,33 +158,46 @@ def test_the_server_has_run_nothing_that_a_fork_would_lose(bench):
     assert "Threads:\t1\n" in status
 
 
-def test_threads_are_shared_out_and_omp_num_threads_is_a_limit(monkeypatch):
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    assert [local._threads(8, workers) for workers in (1, 2, 3, 8, 20)] == [8, 4, 2, 1, 1]
-    monkeypatch.setenv("OMP_NUM_THREADS", "2")
-    assert [local._threads(8, workers) for workers in (1, 4, 8)] == [2, 2, 1]
-
-
-@pytest.mark.parametrize(
-    ("visible", "count", "gpus"),
-    [(None, 2, ["0", "1"]), ("3,5", 2, ["3", "5"]), ("GPU-ab, GPU-cd", 2, ["GPU-ab", "GPU-cd"])],
-)
-def test_gpus_are_named_as_the_environment_names_them(monkeypatch, visible, count, gpus):
-    monkeypatch.setattr("torch.cuda.device_count", lambda: count)
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    if visible is not None:
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert local._gpus() == gpus
-
-
 def test_each_job_sees_one_gpu_and_jobs_at_once_see_different_ones(bench, monkeypatch):
-    monkeypatch.setattr(local, "_gpus", lambda: ["3", "5"])
+    monkeypatch.setattr(local, "visible_gpus", lambda: ["3", "5"])
     slow = [{"recipe": "transfer.yaml", "overrides": {"sleep": 0.5}}]
     planned = bench.plan(seeds=[0, 1], transfer=slow)
     bench.run(planned, workers=None)  # one a GPU
     first, *both = (bench.result(job).details["gpu"] for job in planned.jobs.values())
     assert first == "3"
     assert sorted(both) == ["3", "5"]
+
+
+def test_a_job_asking_for_more_gpus_than_there_are_fails_and_says_so(bench, monkeypatch):
+    monkeypatch.setattr(local, "visible_gpus", lambda: ["3", "5"])
+    planned = bench.plan(
+        transfer=[
+            {"recipe": "transfer.yaml", "overrides": {"num_gpus": 4}},
+            {"recipe": "transfer.yaml", "overrides": {"lr": 2}},
+        ]
+    )
+    bench.run(planned, workers=None)
+    _, four, one = (bench.result(job) for job in planned.jobs.values())
+    assert "asks for 4 GPUs, and this machine has 2; it was not started." in four.reason
+    assert one.status == "completed"
+
+
+def test_several_processes_are_one_job(bench, monkeypatch):
+    monkeypatch.setattr(local, "visible_gpus", lambda: ["3", "5"])
+    ways = ("well", "raise beside")
+    planned = bench.plan(
+        transfer=[
+            {"recipe": "transfer.yaml", "overrides": {"num_gpus": 2, "behave": way}} for way in ways
+        ]
+    )
+    bench.run(planned, workers=None)
+    _, well, bad = (bench.result(job) for job in planned.jobs.values())
+    assert (well.details["joined"], well.details["gpu"]) == ("2", "3,5")
+    assert well.device == "2 x cpu"
+    assert bench.events("begin").count(well.job_id) == 2
+    assert bad.reason == "ValueError: The second process broke."
+    assert any("The second process broke." in line for line in bad.log_tail)
+    assert not any(alive(pid) for pid in bench.processes())
 
 
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -19,5 +19,5 @@ from transfer import Recipe
 )
 def test_jobs_of_a_run_folder_share_features_unless_told_where(recipe, added):
     job = SimpleNamespace(recipe=recipe)
-    task = Task(job, inputs={}, folder=Path("runs/0123"), token="t", threads=1, gpu=None)
+    task = Task(job, inputs={}, folder=Path("runs/0123"), token="t", threads=1)
     assert _shared(task) == added

@@ -1,0 +1,261 @@
+"""Jobs on a Ray cluster: each where its GPUs, cores and memory are free, elsewhere if a machine dies.
+
+The runner claims a job and Ray finds it a machine, where `supervision` takes the claim over and runs
+the job in a process of its own, as the local executor would. What the cluster has to share is a file
+system with the runs folder, the data and this code under the same paths.
+"""
+
+import contextlib
+import logging
+import os
+import signal
+import sys
+import sysconfig
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from types import ModuleType
+
+from benchmark.claim import HEARTBEAT, Claim
+from benchmark.executors import StoppedError
+from benchmark.executors.claiming import claim_job
+from benchmark.executors.demands import Demands, Peaks
+from benchmark.executors.stopping import stop_signals
+from benchmark.executors.supervision import GRACE, LostError, supervise
+from benchmark.executors.worker import Task
+from benchmark.job import Job
+from benchmark.messages import RecipeError
+from benchmark.results import Result
+from benchmark.schedule import Schedule
+
+_POLL = 0.5  # s between looks around
+_LOSSES = 3  # machines a job may lose before it is held to be the cause
+_SETTINGS = ("LOWBIT_", "DETECTRON2_DATASETS", "OMP_NUM_THREADS")  # what jobs read, by prefix
+
+_logger = logging.getLogger(__name__)
+
+
+def run(
+    schedule: Schedule,
+    *,
+    workers: int | None = None,
+    report: Callable[[Job, Result], None] = lambda job, result: None,
+    address: str | None = None,
+) -> None:
+    """Run every job of `schedule` that can run.
+
+    Args:
+        schedule: what to run.
+        workers: jobs at once; None: one a GPU of the cluster, or one a core where there is none.
+        report: called with each job that ends here.
+        address: of a cluster, HOST:PORT, or auto for the one this machine belongs to; None: what
+            RAY_ADDRESS says, or else a Ray of this machine's own, which ends with the run.
+
+    Raises:
+        RecipeError: Ray is not installed, or there is no such cluster.
+        StoppedError: SIGINT or SIGTERM came. Jobs were told to save their state, claims are given back.
+    """
+    ray = _import_ray()
+    schedule.ready()  # settles what has its result
+    if not schedule.open:
+        return
+    with _connected(ray, address), stop_signals() as stop:
+        runner = _Runner(ray, schedule, workers, report)
+        try:
+            while True:
+                runner.fill()
+                if not schedule.open:
+                    return
+                runner.wait()
+                if stop.signum:
+                    raise StoppedError(stop.signum)
+        finally:
+            runner.end()
+
+
+@dataclass(frozen=True)
+class _Submitted:
+    job: Job
+    claim: Claim
+
+
+class _Runner:
+    """Owns what one `run` has submitted, and the claims nobody has taken over yet."""
+
+    def __init__(self, ray: ModuleType, schedule: Schedule, workers: int | None, report: Callable):
+        self._ray = ray
+        self._schedule = schedule
+        self._workers = workers
+        self._report = report
+        self._submitted: dict = {}  # Ray's reference -> _Submitted
+        self._peaks = Peaks()
+        self._lost: Counter[str] = Counter()  # machines, by job
+        self._problems: dict[str, str] = {}  # why a job is not tried again
+        self._next_beat = 0.0
+        # A GPU's task would by default end its Ray worker, and with it the server jobs are forked from.
+        self._supervise = ray.remote(max_retries=0, max_calls=0, scheduling_strategy="SPREAD")(
+            _supervise
+        )
+        for job in schedule.plan.jobs.values():
+            if job.id in schedule.done:
+                self._peaks.note(job, schedule.done[job.id])
+        demands = self._demands()
+        _logger.info("Ray: %s; up to %d jobs at once.", demands, demands.workers)
+
+    def fill(self) -> None:
+        """Submit what can run, settle what needs no process."""
+        demands = self._demands()
+        while (free := demands.workers - len(self._submitted)) > 0:
+            ready = self._schedule.ready(free)
+            if not ready:
+                return
+            for job in ready:
+                self._begin(job, demands)
+
+    def wait(self) -> None:
+        """Sleep until a job ends or it is time to look around; take the results there are."""
+        references = list(self._submitted)
+        if references:
+            self._ray.wait(references, timeout=_POLL)
+            ended, _ = self._ray.wait(references, num_returns=len(references), timeout=0)
+            for reference in ended:
+                self._take(reference)
+        else:
+            time.sleep(_POLL)
+        if time.monotonic() >= self._next_beat:
+            for submitted in self._submitted.values():
+                if submitted.claim.held:  # no machine has begun the job yet
+                    submitted.claim.beat()
+            self._next_beat = time.monotonic() + HEARTBEAT / 2
+
+    def end(self) -> None:
+        """Have the jobs save their states and leave; give the claims back that are still here."""
+        for reference in self._submitted:
+            self._ray.cancel(reference)
+        if self._submitted:
+            references = list(self._submitted)
+            self._ray.wait(references, num_returns=len(references), timeout=GRACE + 5)
+        for submitted in self._submitted.values():
+            submitted.claim.release()
+        self._submitted.clear()
+
+    def _demands(self) -> Demands:
+        machines = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+        return Demands(machines, self._workers)
+
+    def _begin(self, job: Job, demands: Demands) -> None:
+        """Claim a job and submit it, or settle it."""
+        problem = self._problems.get(job.id) or demands.problem(job)
+        begun = claim_job(self._schedule, job, problem=problem)
+        if isinstance(begun, Result):
+            self._report(job, begun)
+        if not isinstance(begun, Claim):
+            return
+        try:
+            task = Task(
+                job=job,
+                inputs=self._schedule.inputs(job),
+                folder=self._schedule.prepare(job).resolve(),
+                token=begun.token,
+                threads=demands.threads,
+            )
+            asked = demands.of(job, self._peaks.of(job))
+            reference = self._supervise.options(name=job.title, **asked).remote(
+                task, os.getcwd(), _own_paths()
+            )
+        except BaseException:
+            begun.release()
+            raise
+        self._submitted[reference] = _Submitted(job, begun)
+        self._schedule.start(job)
+
+    def _take(self, reference: object) -> None:
+        """Take what a task returned: a result, or a job that has to be looked at again."""
+        submitted = self._submitted.pop(reference)
+        job, result = submitted.job, None
+        try:
+            result = self._ray.get(reference)
+        except self._ray.exceptions.RayTaskError as error:
+            if isinstance(error.cause, LostError):
+                self._lose(job, error.cause)
+            else:  # of the machinery, not of the job
+                self._problems[job.id] = f"{type(error.cause).__name__}: {error.cause}"
+        except self._ray.exceptions.RayError as error:
+            self._lose(job, error)
+        submitted.claim.release()  # if no machine took it over
+        if result is None:
+            self._schedule.leave(job)
+            return
+        self._peaks.note(job, result)
+        self._schedule.finish(job, result)
+        self._report(job, result)
+
+    def _lose(self, job: Job, error: Exception) -> None:
+        """Note that a job's machine, or what watched it there, died; it runs again, but not for ever."""
+        self._lost[job.id] += 1
+        said = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        if self._lost[job.id] < _LOSSES:
+            _logger.warning("%s lost its machine and will run again. %s", job.title, said)
+            return
+        self._problems[job.id] = (
+            f"MachineLost: {_LOSSES} machines were lost while they ran the job, which may be why; it "
+            f"was given up. Give it a machine with more memory, and run the same command. Last, {said}"
+        )
+
+
+def _supervise(task: Task, folder: str, paths: list[str]) -> Result | None:
+    """Run a job on the machine that Ray chose, in the runner's working folder and with its modules."""
+    import ray
+
+    # Ray puts the folder of the runner's script first, where tools/ would hide packages.
+    sys.path[:] = [*paths, *(path for path in sys.path if path not in paths)]
+    with contextlib.suppress(FileNotFoundError):  # then no recipe has a relative path
+        os.chdir(folder)
+    gpus = ray.get_runtime_context().get_accelerator_ids()["GPU"]
+    return supervise(replace(task, gpus=tuple(gpus)))
+
+
+def _own_paths() -> list[str]:
+    """Return where modules are found, but for those that come with Python and its packages."""
+    theirs = tuple(sysconfig.get_paths()[name] for name in ("stdlib", "purelib", "platlib"))
+    return [path for path in sys.path if path and not path.startswith(theirs)]
+
+
+def _import_ray() -> ModuleType:
+    try:
+        import ray
+        import ray.exceptions
+    except ImportError as error:
+        raise RecipeError(
+            "Ray is not installed; nothing was run. Install it, pip install -r requirements-ray.txt, "
+            "or leave --executor out to use this machine alone."
+        ) from error
+    return ray
+
+
+@contextlib.contextmanager
+def _connected(ray: ModuleType, address: str | None) -> Iterator[None]:
+    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would call home
+    settings = {k: v for k, v in os.environ.items() if k.startswith(_SETTINGS)}
+    options = {"include_dashboard": False} if address == "local" else {}
+    before = signal.getsignal(signal.SIGTERM)  # Ray takes it
+    try:
+        ray.init(
+            address=address,
+            runtime_env={"env_vars": {**settings, "PYTHONPATH": os.pathsep.join(_own_paths())}},
+            log_to_driver=False,
+            configure_logging=False,
+            **options,
+        )
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise RecipeError(
+            f"There is no Ray cluster at {address} ({' '.join(str(error).split())}); nothing was run. "
+            "Start one with `ray start --head`, or leave --address out to run on this machine."
+        ) from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+        signal.signal(signal.SIGTERM, before)
