@@ -57,7 +57,7 @@ from benchmark.results import read_result
 from benchmark.frame import load_frame
 
 result = read_result(Path("runs/demo/0a1b2c3d4e5f"))  # one job, or None
-frame = load_frame(Path("runs/demo"))                 # every measurement of every job, a row each
+frame = load_frame(Path("runs/demo"))  # every measurement of every job, a row each
 ```
 
 `load_frame` keeps what it read in `runs/.records.parquet` and reads a result file again only when its

@@ -3,6 +3,8 @@
 import importlib.util
 import os
 import shutil
+from collections.abc import Iterator
+from multiprocessing import forkserver
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -32,6 +34,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for marker, reason in missing.items():
             if reason and item.get_closest_marker(marker):
                 item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _fork_server() -> Iterator[None]:
+    """Let no module's jobs come from a server that another module's fakes were loaded into."""
+    yield
+    forkserver._forkserver._stop()
 
 
 @pytest.fixture(autouse=True)

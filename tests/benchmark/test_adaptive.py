@@ -234,26 +234,33 @@ def test_the_csv_marks_zero_shot_numbers(suite):
 
 def test_the_page_has_the_section_only_where_something_adaptive_was_measured(suite, tmp_path):
     plain = Page(build_page(tmp_path / "plain", pd.DataFrame([row()]), reported=TABLE_4))
-    assert "bitwidths" not in plain.tables and "#adaptive" not in plain.text
+    assert not plain.sections.get("adaptive") and ("a", "#adaptive") not in links(plain)
     page = Page(build_page(tmp_path / "adaptive", pd.DataFrame(suite), reported=TABLE_4))
-    header, *rows = page.tables["bitwidths"]
-    assert {len(cells) for cells in rows} == {len(header)}
-    cells = dict(zip(header, next(x for x in rows if x[3] == "CoQuant"), strict=True))
-    assert (cells["8w8a"], cells["3w3a"], cells["ΔB"]) == ("95.0†", "60.0†§", "107.5")
-    blank = next(i for i, x in enumerate(rows, 1) if x[3] == "AdaBits")
-    place = header.index("ΔB")
-    assert page.tables["bitwidths"][blank][place] == "–"
-    assert "no adaptive-individual result" in page.cells["bitwidths"][blank][place]["title"]
-    published = next(x for x in rows if x[3] == "CoQuant(B={8,4})")
-    assert published[header.index("2w2a")] == "73.2§" and published[-1] == "reported"
-    assert "§ zero-shot" in page.text
-    assert "<li><bdi>No Δ_B of AdaBits, a|b on digits (A): no adaptive" in page.text
-    assert ("a", "#adaptive") in [(tag, a.get("href")) for tag, a in page.tags]
+    found = page.sections["adaptive"]
+    rows = found["rows"]
+    assert {len(x["cells"]) for x in rows} == {len(found["columns"])}
+    coquant = next(x for x in rows if x["method"] == "CoQuant")
+    numbers = {p: page.cell(coquant, p, "adaptive")["value"] for p in ("8w8a", "3w3a")}
+    assert numbers == {"8w8a": 95.0, "3w3a": 60.0} and coquant["delta"][0] == "107.5"
+    assert "§" in page.cell(coquant, "3w3a", "adaptive")["marks"]
+    adabits = next(x for x in rows if x["method"] == "AdaBits")
+    assert adabits["delta"][1] is None and "no adaptive-individual result" in adabits["delta"][2]
+    published = next(x for x in rows if x["method"] == "CoQuant(B={8,4})")
+    assert published["source"] == "reported"
+    assert page.cell(published, "2w2a", "adaptive")["value"] == 73.2
+    assert any(
+        text.startswith("No Δ_B of AdaBits, a|b on digits (A): no") for text in found["blanks"]
+    )
+    assert ("a", "#adaptive") in links(page)
+
+
+def links(page):
+    return [(tag, found.get("href")) for tag, found in page.tags]
 
 
 def test_names_from_result_files_stay_text(tmp_path):
     name = HOSTILE["ssql-r10"]
     rows = job("coquant", JOINT, checkpoint=name)
     page = Page(build_page(tmp_path, pd.DataFrame(rows)))
-    assert page.tables["bitwidths"][1][0].startswith(" ".join(name.split()))
+    assert page.sections["adaptive"]["rows"][0]["checkpoint"].startswith(" ".join(name.split()))
     assert "<script>window" not in page.text

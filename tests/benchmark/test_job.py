@@ -45,6 +45,7 @@ def test_the_id_is_the_hash_of_what_decides(job):
             "precisions": ["FP"],
             "random_backbone": False,
             "seed": 0,
+            "size": 0.0,
         },
         "identity": planned.identity,
         "inputs": {"checkpoint": hashlib.sha256(b"weights").hexdigest()},

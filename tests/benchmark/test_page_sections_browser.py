@@ -1,19 +1,17 @@
 """Curves, checkpoints, coverage and reproduction in a real browser."""
 
 import re
-import sys
-from types import ModuleType
 
 import pytest
 import yaml
 
-from benchmark.page import Source, render
+from benchmark.page import Source, render, reproduction
 from benchmark.planned import PlannedJob, PlannedSuite
 from tests.benchmark.board_frames import make_frame
 from tests.benchmark.board_pages import HOSTILE, hostile_frame
 from tests.benchmark.browsing import console, open_page, requests, start, until
 from tests.benchmark.page_sources import make_source
-from tests.benchmark.test_page_reproduction import STATUSES, Row
+from tests.benchmark.test_page_reproduction import Row
 
 pytestmark = pytest.mark.browser
 _FACTS = {"dataset": "digits", "protocol": "knn", "engine": "torch", "seed": 0}
@@ -35,14 +33,11 @@ def _source(frame, **changes) -> Source:
 
 def _published():
     """Return what stands for the reproduction of a table."""
-    module = ModuleType("benchmark.reproduction")
-    rows = [
+    return [
         Row("Table 11", "reproduced", ours=65.0, sd=0.4, n_seeds=3, difference=0.9),
         Row("Table 11", "differs", ours=60.0, n_seeds=1, difference=-4.1, precision="FP"),
         Row("Table 12", "not run", system="<script>hurt=9</script>"),
     ]
-    module.STATUSES, module.reproduce = STATUSES, lambda frame, planned: rows
-    return module
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +46,7 @@ def pages(tmp_path_factory):
     root.mkdir()
     frames = {"full": make_frame(), "hostile": hostile_frame()}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sys.modules, "benchmark.reproduction", _published())
+        patch.setattr(reproduction, "reproduce", lambda frame, planned: _published())
         for name, frame in frames.items():
             (root / f"{name}.html").write_text(render(_source(frame)), encoding="utf-8")
     return {name: root / f"{name}.html" for name in frames}

@@ -123,11 +123,14 @@ def test_a_signal_ends_jobs_and_gives_claims_back(bench, cluster):
 def test_a_job_gets_the_gpus_it_asks_for(bench, cluster):
     node = cluster.add_node(num_cpus=2, num_gpus=2)
     try:
+        made = {"name": "made", "pretrain": "pretrain.yaml", "overrides": {"device": "auto"}}
+        asked = ({"num_gpus": 2}, {"num_gpus": 4, "lr": 2})
         planned = bench.plan(
+            checkpoints=[made],
             transfer=[
-                {"recipe": "transfer.yaml", "overrides": {"num_gpus": 2}},
-                {"recipe": "transfer.yaml", "overrides": {"num_gpus": 4, "lr": 2}},
-            ]
+                {"recipe": "transfer.yaml", "overrides": {"device": "auto", **more}}
+                for more in asked
+            ],
         )
         run(bench, planned, cluster)
     finally:

@@ -27,6 +27,7 @@ PARTS = [
     "coquant_small",
     "detection",
     "detection_fpn",
+    "voc_folder",
 ]
 
 

@@ -111,7 +111,7 @@ def test_jobs_share_features_without_a_trace_in_their_results(checkpoint, tmp_pa
     assert not (private / "features").exists()
     assert run(_recipe(checkpoint, epochs=3, **cache), shared) == wanted
     files = sorted((tmp_path / "features").iterdir())
-    assert len(files) == 2 * 2 * 3  # file and facts; precisions; train, val and test
+    assert len(files) == 3 * 2 * 3  # file, facts and lock; precisions; train, val and test
 
     def never(*arguments, **options):
         raise AssertionError("the backbone runs again")
