@@ -5,12 +5,16 @@ Killed at any instant, the same command goes on where it stopped. Finished jobs 
 """
 
 import argparse
+import contextlib
+import gc
 import logging
 import math
+import os
 import runpy
 import signal
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -164,7 +168,8 @@ def main(arguments: list[str] | None = None) -> int:
     args = parse_arguments(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     try:
-        whole = plan(args.suite, args.overrides)
+        with _no_collection():
+            whole = plan(args.suite, args.overrides)
         part = whole.select(only=args.only, shard=args.shard)
         learned = estimator(args.runs_dir, whole.jobs)
         workers = args.workers or local.usual_workers()
@@ -193,6 +198,9 @@ def main(arguments: list[str] | None = None) -> int:
         return 128 + stop.signum
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
+    except BrokenPipeError:  # as under `| head`: nobody reads on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except OSError as error:
         print(
             f"{error}; the run was stopped. Results that were written are kept: make room or give "
@@ -201,6 +209,18 @@ def main(arguments: list[str] | None = None) -> int:
         )
         return SOME_FAILED
     return SOME_FAILED if failures else ALL_DONE
+
+
+@contextlib.contextmanager
+def _no_collection() -> Iterator[None]:
+    """Leave garbage alone while a plan is made: imports make a million objects that stay, and the
+    collector would look at them all again and again, for a second."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def _run(schedule: Schedule, learned: Estimator, args: argparse.Namespace, workers: int) -> None:

@@ -73,8 +73,11 @@ def check(selection: Any) -> None:
 
 def matching(rows: Iterable[Row], selection: Selection) -> list[Row]:
     """Return the rows that have one of the values wanted in every column."""
-    wanted = [(column, frozenset(values(value))) for column, value in selection.items()]
-    return [row for row in rows if all(row[column] in found for column, found in wanted)]
+    rows = list(rows)
+    for column, value in selection.items():
+        wanted = frozenset(values(value))
+        rows = [row for row in rows if row[column] in wanted]
+    return rows
 
 
 def values(wanted: str | Sequence[str]) -> tuple[str, ...]:
