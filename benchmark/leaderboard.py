@@ -40,7 +40,11 @@ def build(runs_dir: Path, *, reported: Sequence[Selection] | None = None) -> Pat
         FileNotFoundError: there is no such folder.
         ValueError: `reported` selects nothing.
     """
-    frame = board_frame(runs_dir, reported=reported)
+    return build_from(board_frame(runs_dir, reported=reported), runs_dir)
+
+
+def build_from(frame: pd.DataFrame, runs_dir: Path) -> Path:
+    """Write the board of normalized results; see `build`."""
     folded = fold_seeds(frame)
     folder = Path(runs_dir) / "leaderboard"
     folder.mkdir(exist_ok=True)

@@ -27,7 +27,7 @@ EXAMPLES = """examples:
   # iterations of detectors, over full precision and over Detectron2's own (which it needs)
   python tools/bench.py detection
 
-  # what a sweep costs beside its jobs: 2,000 of them that do nothing
+  # what a sweep costs beside its jobs, 2,000 that do nothing; and the board of 100,000 results
   python tools/bench.py sweep
 
   # a rough look in one minute, and the rows for a script

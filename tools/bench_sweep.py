@@ -1,4 +1,4 @@
-"""`bench.py sweep`: what a sweep costs beside its jobs, with 2,000 jobs that do nothing."""
+"""`bench.py sweep`: what a sweep costs beside its jobs, with 2,000 jobs that do nothing; and its board."""
 
 import importlib
 import logging
@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from multiprocessing import forkserver
 from pathlib import Path
 
+import bench_board
 from timing import Case
 
 BUDGET = 0.05  # s a job may cost beside its work
@@ -54,6 +55,7 @@ def cases(quick: bool) -> Iterator[Case]:
     seeds = SEEDS // 10 if quick else SEEDS
     with tempfile.TemporaryDirectory() as folder, _quick_stage(Path(folder)):
         yield from _sweep(Path(folder), seeds)
+    yield from bench_board.cases(quick)
 
 
 def _sweep(folder: Path, seeds: int) -> Iterator[Case]:
