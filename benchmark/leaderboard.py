@@ -19,6 +19,7 @@ from benchmark.frame import load_frame
 from benchmark.page import Source, render
 from benchmark.planned import Selection, planned_suites, remembered
 from benchmark.reference import reported_rows
+from benchmark.reproduction import reproduce, to_frame
 
 FORMATS = ("csv", "md", "tex")
 
@@ -26,7 +27,7 @@ _logger = logging.getLogger(__name__)
 
 
 def build(runs_dir: Path, *, reported: Sequence[Selection] | None = None) -> Path:
-    """Write RUNS_DIR/leaderboard/{index.html, results.csv, results.md, results.tex}.
+    """Write RUNS_DIR/leaderboard/{index.html, results.{csv,md,tex}, reproduction.csv}.
 
     Args:
         runs_dir: where the jobs' folders are; one without results gives a board that says so.
@@ -53,6 +54,8 @@ def build_from(frame: pd.DataFrame, runs_dir: Path) -> Path:
     write_text(folder / "results.md", to_markdown(frame, folded, boards))
     write_text(folder / "results.tex", to_latex(folded, boards))
     planned = tuple(planned_suites(runs_dir))
+    reproduced = to_frame(reproduce(frame, planned))
+    write_text(folder / "reproduction.csv", reproduced.to_csv(index=False, lineterminator="\n"))
     source = Source(frame, folded, tuple(boards), planned, Path(runs_dir))
     write_text(folder / "index.html", render(source))
     _logger.info("board of %d numbers: %s", int(folded["value"].notna().sum()), folder)

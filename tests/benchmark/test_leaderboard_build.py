@@ -13,7 +13,7 @@ from benchmark.sweep import Plan
 from tests.benchmark.board_frames import POLICY, SPLITS, make_frame
 from tests.benchmark.board_pages import Page
 
-FILES = ["index.html", "results.csv", "results.md", "results.tex"]
+FILES = ["index.html", "reproduction.csv", "results.csv", "results.md", "results.tex"]
 TOOL = Path(__file__).parents[2] / "tools" / "leaderboard.py"
 TABLE_11 = [{"paper": "SSQL", "table": "Table 11"}]
 
