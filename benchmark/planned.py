@@ -8,20 +8,18 @@ With it the board can show a cell that no job has filled yet, and say which suit
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from benchmark.files import write_text
 from benchmark.job import Job
+from benchmark.reference import Selection
 from benchmark.sweep import Plan
 
 SCHEMA_VERSION = 1
 _SUITE = "suite-"
-
-Selection = Mapping[str, str | Sequence[str]]
-"""Columns of the published numbers and the values wanted there, see `benchmark.reference`."""
 
 
 @dataclass(frozen=True)

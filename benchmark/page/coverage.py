@@ -1,6 +1,5 @@
 """Coverage: what became of every planned number, and why it is missing."""
 
-import time
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from benchmark.claim import LOCK, STALE, read_holder
+from benchmark.claim import live_holder
 from benchmark.comparability import OWN, precision_rank
 from benchmark.page.source import Source
 from benchmark.planned import PlannedJob
@@ -80,20 +79,11 @@ def _unfinished(folder: Path) -> tuple[str, str | None]:
     """Return the state of a job that the frame does not show, and why it has no number."""
     if not folder.exists():
         return "waiting", None
-    if _held(folder / LOCK):
+    if live_holder(folder) is not None:
         return "running", None
     if (result := read_result(folder)) is not None:
         return _OF_STATUS[result.status], result.reason  # another job has answered its question
     return "waiting", None
-
-
-def _held(lock: Path) -> bool:
-    try:
-        age = time.time() - lock.stat().st_mtime
-    except FileNotFoundError:
-        return False
-    holder = read_holder(lock)
-    return age <= STALE and not (holder is not None and holder.gone)
 
 
 def _suites(source: Source, unfinished: dict[str, str]) -> Iterator[dict[str, Any]]:
