@@ -12,10 +12,7 @@ sections.averages = (page) => {
     caption: "Mean over data sets by checkpoint, one column a precision, in groups of the same data sets",
     rows,
     columns: [
-      board.checkpoint(page, (row) => row.method),
-      { name: "method", label: "Method", wide: true },
-      { name: "architecture", label: "Architecture", wide: true },
-      ...(rows.some((row) => row.training !== "-") ? [{ name: "training", label: "Training" }] : []),
+      ...board.subject(page, rows),
       ...data.columns.map((precision, index) => board.numbers(precision, index)),
       ...(new Set(rows.map((row) => row.source)).size > 1 ? [board.source] : []),
     ],

@@ -135,5 +135,13 @@ const board = (() => {
 
   const groupLink = (letter) => el("a", { class: "letter", href: `#group-${letter}`, title: "What the rows of this group share" }, letter);
 
-  return { unpackCells, numbers, seeds, checkpoint, choices, policy, source, badge, groupLink };
+  // The columns that say what a row is of; how it was trained, where that differs between rows.
+  const subject = (page, rows) => [
+    checkpoint(page, (row) => row.method),
+    { name: "method", label: "Method", wide: true },
+    { name: "architecture", label: "Architecture", wide: true },
+    ...(rows.some((row) => row.training !== "-") ? [{ name: "training", label: "Training" }] : []),
+  ];
+
+  return { unpackCells, numbers, seeds, checkpoint, subject, choices, policy, source, badge, groupLink };
 })();

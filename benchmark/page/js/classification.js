@@ -22,10 +22,7 @@ sections.classification = (page) => {
     caption: "Classification accuracy by checkpoint, one column a precision, in groups of one data set and protocol",
     rows,
     columns: [
-      board.checkpoint(page, (row) => row.method),
-      { name: "method", label: "Method", wide: true },
-      { name: "architecture", label: "Architecture", wide: true },
-      ...(rows.some((row) => row.training !== "-") ? [{ name: "training", label: "Training" }] : []),
+      ...board.subject(page, rows),
       ...data.columns.map((precision, index) => board.numbers(precision, index, data.groups)),
       board.seeds,
       ...(several("source") ? [board.source] : []),

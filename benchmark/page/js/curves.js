@@ -204,10 +204,7 @@ sections.curves = (page) => {
       caption: "Area under each curve, in groups of one board and metric",
       rows,
       columns: [
-        board.checkpoint(page, (row) => row.method),
-        { name: "method", label: "Method", wide: true },
-        { name: "architecture", label: "Architecture", wide: true },
-        ...(rows.some((row) => row.training !== "-") ? [{ name: "training", label: "Training" }] : []),
+        ...board.subject(page, rows),
         column("area", "Area", (row) => row.area),
         column("retained", "Area retained", (row) => row.retained ?? [null, null]),
         column("fp", "Full precision", (row) => [row.fp, null]),

@@ -21,10 +21,7 @@ sections.detection = (page) => {
     caption: "Average precision by checkpoint and way of training, in groups of one data set, detector, engine and precision",
     rows,
     columns: [
-      board.checkpoint(page, (row) => row.method),
-      { name: "method", label: "Method", wide: true },
-      { name: "architecture", label: "Architecture", wide: true },
-      { name: "training", label: "Training" },
+      ...board.subject(page, rows),
       ...data.columns.map((metric, index) => board.numbers(metric, index, data.groups)),
       board.seeds,
       board.policy,
