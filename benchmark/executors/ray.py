@@ -15,9 +15,10 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from types import ModuleType
 
-from benchmark.claim import HEARTBEAT, Claim
+from benchmark.claim import HEARTBEAT, Claim, live_holder
 from benchmark.executors import StoppedError
 from benchmark.executors.claiming import claim_job
 from benchmark.executors.demands import Demands, Peaks
@@ -133,11 +134,16 @@ class _Runner:
         """Have the jobs save their states and leave; give the claims back that are still here."""
         for reference in self._submitted:
             self._ray.cancel(reference)
+        end = time.monotonic() + GRACE + 5
         if self._submitted:
             references = list(self._submitted)
             self._ray.wait(references, num_returns=len(references), timeout=GRACE + 5)
         for submitted in self._submitted.values():
             submitted.claim.release()
+            # Ray may call a task cancelled that is still leaving, and would now be killed.
+            folder, token = self._schedule.folder(submitted.job), submitted.claim.token
+            while time.monotonic() < end and _is_held(folder, token):
+                time.sleep(0.1)
         self._submitted.clear()
 
     def _demands(self) -> Demands:
@@ -202,6 +208,11 @@ class _Runner:
             f"MachineLost: {_LOSSES} machines were lost while they ran the job, which may be why; it "
             f"was given up. Give it a machine with more memory, and run the same command. Last, {said}"
         )
+
+
+def _is_held(folder: Path, token: str) -> bool:
+    holder = live_holder(folder)
+    return holder is not None and holder.token == token
 
 
 def _supervise(task: Task, folder: str, paths: list[str]) -> Result | None:

@@ -150,7 +150,7 @@ def test_everything_derived_is_rebuilt_byte_for_byte(runs):
 
     leaderboard.build(runs)
     before = contents()
-    assert len(before) == 5
+    assert len(before) == 6
     (runs / CACHE).unlink()
     shutil.rmtree(runs / "leaderboard")
     leaderboard.build(runs)
