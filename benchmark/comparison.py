@@ -21,7 +21,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from benchmark.comparability import BOARD, precision_rank, protocol_rank, rankable
+from benchmark.comparability import BOARD, MEASURED, precision_rank, protocol_rank, rankable
 from benchmark.messages import did_you_mean
 from benchmark.same_images import Scored, compare_images
 from benchmark.statistics import ALPHA, holm, paired_difference
@@ -132,13 +132,19 @@ def compare(
 
 
 def _pairs(scores: pd.DataFrame, a: str, b: str, by: str) -> pd.DataFrame:
-    """Return a row a pair: the setting, its precision, metric and seed, and both sides."""
+    """Return a row a pair: the setting, its precision, metric and seed, and both sides.
+
+    What was measured here stands before what others sent of the same.
+    """
     setting = [*(column for column in BOARD if column not in _ALIKE[by]), *_ALIKE[by]]
     key = [*setting, "precision", "metric", "seed"]
     found = {"value": "mean", "stderr": "mean", "n": "first", "job_id": ["first", "nunique"]}
     sides = []
     for name, side in ((a, "a"), (b, "b")):
-        rows = scores[scores[by] == name].groupby(key, dropna=False).agg(found)
+        rows = scores[scores[by] == name]
+        own = rows["source"] == MEASURED
+        measured = own.groupby([rows[column] for column in key], dropna=False).transform("any")
+        rows = rows[own | ~measured].groupby(key, dropna=False).agg(found)
         rows.columns = [f"{side}_{'_'.join(column)}" for column in rows.columns]
         sides.append(rows)
     pairs = pd.concat(sides, axis=1, join="inner").reset_index()

@@ -87,6 +87,15 @@ def test_only_what_differs_in_nothing_else_is_paired():
     assert (line.overall.n, line.overall.mean) == (1, 11.0)
 
 
+def test_what_was_measured_here_stands_before_what_was_sent_of_the_same():
+    rows = _both((90.0, 91.0, 92.0), (88.0, 89.5, 90.5))
+    sent = seeds((50.0, 50.0, 50.0), checkpoint="a", source="verified")
+    (with_sent,), (alone,) = _compare(rows + sent), _compare(rows)
+    assert with_sent.overall == alone.overall
+    (line,) = _compare([r for r in rows if r["checkpoint"] == "b"] + sent)
+    assert line.overall.a == 50.0
+
+
 def test_p_values_are_corrected_over_the_data_sets_of_a_line():
     rows = []
     for name, difference in zip(SETS, (4.0, 3.0, 2.9, 2.7, 0.5, 0.1, -3.0), strict=True):
