@@ -119,6 +119,7 @@ def test_a_signal_ends_jobs_and_gives_claims_back(bench, cluster):
     assert [bench.result(job) for job in transfers] == [None, None]
 
 
+@pytest.mark.slow
 @cluster_test
 def test_a_job_gets_the_gpus_it_asks_for(bench, cluster):
     node = cluster.add_node(num_cpus=2, num_gpus=2)
