@@ -5,6 +5,8 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
+# Folders at the top of the repository that are imported, and installed, as lowbit.NAME.
+OUTSIDE = ("benchmark", "detection", "pretrain", "tools", "transfer")
 
 setup(
     name="lowbit-bench",
@@ -13,26 +15,26 @@ setup(
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     python_requires=">=3.11",
-    packages=find_packages(
-        include=[
-            f"{name}{suffix}"
-            for name in (
-                "runtime",
-                "quant",
-                "data",
-                "backbones",
-                "pretrain",
-                "transfer",
-                "detection",
-                "benchmark",
-            )
-            for suffix in ("", ".*")
-        ]
-    ),
+    packages=[
+        *find_packages(include=["lowbit", "lowbit.*"]),
+        *(
+            f"lowbit.{name}"
+            for top in OUTSIDE
+            for name in (top, *(f"{top}.{inner}" for inner in find_packages(top)))
+        ),
+        "lowbit.configs",
+    ],
+    package_dir={
+        "lowbit": "lowbit",
+        "lowbit.configs": "configs",
+        **{f"lowbit.{name}": name for name in OUTSIDE},
+    },
     package_data={
-        "quant": ["kernels.c"],
-        "data": ["splits/*.json"],
-        "benchmark": ["page/*", "page/**/*", "reference/*.csv", "reference/*.yaml"],
+        "lowbit.quant": ["**/*.c"],
+        "lowbit.data": ["**/*.json"],
+        "lowbit.benchmark": [f"**/*.{kind}" for kind in ("csv", "yaml", "css", "js", "j2")],
+        "lowbit.tools": ["*.sbatch"],
+        "lowbit.configs": ["**/*.yaml"],
     },
     install_requires=[
         "torch>=2.11",
@@ -41,6 +43,7 @@ setup(
         "fvcore>=0.1.5.post20221221",
         "iopath>=0.1.7,<0.1.10",  # what Detectron2 accepts
         "numpy>=1.26",
+        "scipy>=1.11",
         "pandas>=2.2",
         "pyarrow>=17",
         "pycocotools>=2.0.8",
@@ -51,17 +54,16 @@ setup(
         "safetensors>=0.4.5",
         "tensorboard>=2.16",
         "jinja2>=3.1",
+        "markupsafe>=2.1",
         "itables>=2.2",
         "plotly>=5.24",
         "matplotlib>=3.9",
         "pillow>=10",
-        "tabulate>=0.9",
     ],
     extras_require={
         # Install torch first and pass --no-build-isolation: Detectron2 compiles against it.
         "detectron2": [(HERE / "requirements-detectron2.txt").read_text(encoding="utf-8").strip()],
         "ray": ["ray>=2.40"],
-        "export": ["onnx>=1.17", "onnxruntime>=1.20"],
         "bench": ["brevitas>=0.12"],  # a peer that tools/bench.py times where it is installed
         "dev": [
             "pytest>=8",

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from benchmark import records, results
 from benchmark.results import RESULT, ZERO_SHOT, read_result
 from benchmark.verdicts import SUBMISSIONS
-from runtime.atomic import atomic
+from lowbit.common.atomic_file import atomic
 
 CACHE = ".records.parquet"
 FOLDER = "folder"  # the column that says where a result file is, relative to the runs folder

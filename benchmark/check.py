@@ -14,14 +14,14 @@ from typing import Any, Literal
 
 import torch
 
-from backbones import load_backbone, pyramid_info
 from benchmark.soundness import CALIBRATION_IMAGES, Subject
 from detection import Recipe as DetectionRecipe
 from detection.engines import get_engine
 from detection.preparation import initialize, start_from_backbone
 from detection.quantization import normalized, quantize_detector
 from detection.stage import load_images
-from quant import Precision, calibrate, get_policy, quantize, quantized_layers
+from lowbit.backbones import load_backbone, pyramid_info
+from lowbit.quant import Precision, calibrate, get_policy, quantize, quantized_layers
 
 PRECISIONS = ("FP", "8w8a", "6w6a", "5w5a", "4w4a", "3w3a", "2w4a")
 _DETECTOR_PRECISION = "4w4a"

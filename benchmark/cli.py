@@ -77,8 +77,8 @@ def run_job(
     # Imported here so that --help does not wait for torch.
     import torch
 
-    from quant import keep_freed_memory
-    from runtime.preemption import Preempted
+    from lowbit.common.preemption import Preempted
+    from lowbit.quant import keep_freed_memory
 
     torch.set_num_threads(args.threads)
     keep_freed_memory()

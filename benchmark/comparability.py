@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from quant import Precision
+from lowbit.quant import Precision
 
 # Who or what was measured. `method` made the backbone (SSQL); `training` made a detector, or a low-bit
 # network, of it (lsq, sgdt). With the source, so that what was measured here is never averaged with what

@@ -10,7 +10,7 @@ from benchmark.comparability import precision_rank
 from benchmark.comparison import Difference, Line
 from benchmark.files import write_text
 from benchmark.wording import metric_name
-from runtime.atomic import atomic
+from lowbit.common.atomic_file import atomic
 
 FORMATS = (".svg", ".png", ".pdf", ".html")
 # Colours told apart by every kind of colour vision (Okabe and Ito); a tie is hollow besides.

@@ -3,7 +3,7 @@
 Seconds come from the first of these that is known in the runs folder, on a device like the one here:
 
     recipe      the median of the jobs of the same recipe and network, whatever seed and checkpoint
-    throughput  counted operations (`runtime.work`) over the operations a second of the completed jobs
+    throughput  counted operations (`lowbit.common.compute_cost`) over the operations a second of the completed jobs
                 of the same stage and protocol, else stage, else all
     assumed     the same, at `GPU_RATE` or `CPU_RATE` operations a second
 
@@ -24,7 +24,7 @@ from benchmark.job import File, Job, canonical_json
 from benchmark.recipe import STAGES, get_stage, validate
 from benchmark.results import RESULT, Result, read_result
 from benchmark.sharing import shared_by
-from runtime.work import Work
+from lowbit.common.compute_cost import Work
 
 GPU_RATE = 2e13  # operations a second: ResNet-50 trained at 800 images a second, an A100 in TF32
 CPU_RATE = 3.5e10  # on one core: this suite's demo, measured
@@ -166,8 +166,8 @@ def _architecture(job: Job) -> str:
 
 @cache
 def _stated(file: File) -> str:
-    from backbones.checkpoint import CheckpointError, examine
-    from backbones.files import read
+    from lowbit.backbones.checkpoints.load import CheckpointError, examine
+    from lowbit.backbones.checkpoints.read_file import read
 
     try:
         return examine(read(file.path))[0].architecture

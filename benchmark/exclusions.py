@@ -53,7 +53,7 @@ class Exclusion(BaseModel):
     @field_validator("precision")
     @classmethod
     def _canonical(cls, value: Wanted | None) -> Wanted | None:
-        from quant import Precision  # here: `--help` waits for no torch
+        from lowbit.quant import Precision  # here: `--help` waits for no torch
 
         return None if value is None else tuple(str(Precision.parse(text)) for text in value)
 

@@ -4,7 +4,7 @@ import hashlib
 import os
 from pathlib import Path
 
-from runtime.atomic import atomic
+from lowbit.common.atomic_file import atomic
 
 _hashes: dict[tuple[str, int, int], str] = {}
 

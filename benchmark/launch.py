@@ -17,7 +17,7 @@ def launch(function: Callable[..., int], *args: Any, processes: int) -> int:
     import torch.distributed as dist
     import torch.multiprocessing as mp
 
-    from runtime.preemption import SIGNALS
+    from lowbit.common.preemption import SIGNALS
 
     # The parent keeps the store, on a port that is free for certain.
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)

@@ -18,7 +18,7 @@ STAGES = ("pretrain", "transfer", "detection")
 and run; a package that has these four is a stage once its name stands here. It may also have
 `missing_data(recipe)`, which says how to get a data set whose files are not there, or None: such a
 job is skipped, for nothing is wrong with it; and `work(recipe)`, which counts operations and bytes
-(`runtime.work.Work`) for the estimates of a plan, or returns None. And one whose recipe has `num_gpus`
+(`lowbit.common.compute_cost.Work`) for the estimates of a plan, or returns None. And one whose recipe has `num_gpus`
 has `process_group()`, the context in which so many processes, each with its rank where torchrun puts
 it, become one job: all of them call `run`, and what the first returns counts."""
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from benchmark.files import file_sha256
 from benchmark.results import RESULT, Measurement, Result, read_result
-from data import open_images
+from lowbit.data import open_images
 from transfer.metrics import Accuracy, accuracy
 from transfer.predictions import Predictions, read_predictions
 

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from backbones import pyramid_info
-from data import Center, open_images
-from quant import Precision, quantized_layers, reuse_weights, set_precision
+from lowbit.backbones import pyramid_info
+from lowbit.data import Center, open_images
+from lowbit.quant import Precision, quantized_layers, reuse_weights, set_precision
 
 CALIBRATION_IMAGES = 32
 _LEARNING_IMAGES = (2, 16)  # fewest and most in the pass with gradients

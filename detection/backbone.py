@@ -11,9 +11,9 @@ from detectron2.modeling.backbone.fpn import FPN, LastLevelMaxPool, LastLevelP6P
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from backbones import pyramid
 from detection.levels import select_levels
 from detection.stages import build_network
+from lowbit.backbones import pyramid
 
 
 class LowbitBackbone(Backbone):

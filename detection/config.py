@@ -14,7 +14,7 @@ from detectron2.utils.logger import log_first_n
 
 from detection.config_checks import check_keys, check_solver, flat
 from detection.solver import Solver
-from quant import Precision, QuantPolicy, Rule, get_policy
+from lowbit.quant import Precision, QuantPolicy, Rule, get_policy
 
 
 def add_lowbit_config(cfg: CfgNode) -> None:
@@ -48,7 +48,7 @@ def add_lowbit_config(cfg: CfgNode) -> None:
     # ---------------------------------------------------------------------------- #
     cfg.MODEL.QUANT = CfgNode()
     cfg.MODEL.QUANT.ENABLED = False
-    # A policy's name ("lsq", "tr", ...), or a JSON object as `quant.get_policy` takes.
+    # A policy's name ("lsq", "tr", ...), or a JSON object as `lowbit.quant.get_policy` takes.
     cfg.MODEL.QUANT.POLICY = "lsq"
     # Names of layers, with wildcards, that stay in full precision whatever the policy says; those of
     # the pyramid begin with "neck.", those of the heads with "head.".

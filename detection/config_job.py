@@ -17,8 +17,6 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils import comm
 
-from backbones.costs import backbone_costs
-from backbones.runtime import resolve_device
 from detection.assembly import save_trained, start_from
 from detection.bootstrap import DRAWS, Spread
 from detection.catalog import INFERENCE, register_named, registered_set, voc_list
@@ -35,6 +33,8 @@ from detection.stage import VERSION, claim
 from detection.trainer import LowbitTrainer
 from detection.voc import read_list
 from detection.voc_xml import digest
+from lowbit.backbones.costs import backbone_costs
+from lowbit.backbones.runtime import resolve_device
 
 _ROOT = Path(__file__).parents[1]
 _COSMETIC = (

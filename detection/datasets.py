@@ -10,12 +10,12 @@ from typing import Protocol
 from fvcore.common.registry import Registry
 from PIL import Image
 
-from data.sets import ROOT_VARIABLE
 from detection.coco import CocoFolder
 from detection.detection_set import DetectionSet
 from detection.scene_sets import DigitScenes
 from detection.scenes import Layout
 from detection.voc import VocFolder, custom_voc, voc_folder
+from lowbit.data.image_sets.registry import ROOT_VARIABLE
 
 DETECTRON2_ROOT = "DETECTRON2_DATASETS"
 

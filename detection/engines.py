@@ -11,11 +11,11 @@ from typing import Any, Protocol
 from fvcore.common.registry import Registry
 from torch import nn
 
-from data.sets import ROOT_VARIABLE
 from detection.datasets import DETECTRON2_ROOT
 from detection.detection_set import DetectionSet
 from detection.preparation import Start
 from detection.recipe import Recipe
+from lowbit.data.image_sets.registry import ROOT_VARIABLE
 
 INSTALL_DETECTRON2 = (
     'pip install --no-build-isolation "detectron2 @ git+https://github.com/facebookresearch/'

@@ -13,7 +13,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from detection.bootstrap import METRICS, Spread, draw_images, redraw, spread
-from runtime.atomic import atomic
+from lowbit.common.atomic_file import atomic
 
 DETECTIONS = "detections.json"
 

@@ -14,7 +14,7 @@ import torch
 import yaml
 from torch import nn
 
-from runtime.atomic import atomic
+from lowbit.common.atomic_file import atomic
 
 FORMAT = "lowbit-detector-1"
 

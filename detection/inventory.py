@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from quant import explain, quantized_layers, scales
+from lowbit.quant import explain, quantized_layers, scales
 
 
 def count_quantized(detector: nn.Module) -> dict[str, int]:

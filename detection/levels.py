@@ -5,7 +5,7 @@ from itertools import pairwise
 
 from torch import nn
 
-from backbones import Level, pyramid_info
+from lowbit.backbones import Level, pyramid_info
 
 
 def select_levels(network: nn.Module, features: Sequence[str]) -> list[Level]:

@@ -15,7 +15,7 @@ from torchvision.utils import draw_bounding_boxes
 
 from detection.detection_set import DetectionSet
 from detection.subsets import draw
-from runtime.atomic import atomic
+from lowbit.common.atomic_file import atomic
 
 FOLDER = "pictures"
 

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from backbones import create_backbone, load_backbone, pyramid_info
-from data import list_datasets, normalization
 from detection.files import FORMAT, check_relu, read_detector, restore_detector
 from detection.parts import bottom_up
+from lowbit.backbones import create_backbone, load_backbone, pyramid_info
+from lowbit.data import list_datasets, normalization
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean, std of RGB in units of 0..1
 CALIBRATION_BATCH = 16  # images in one forward pass

@@ -11,7 +11,7 @@ from detection.measuring import keep, measure
 from detection.preparation import CALIBRATION_BATCH, Start, chunks, initialize
 from detection.quantization import quantize_detector
 from detection.recipe import Recipe
-from quant import FP, Precision, set_precision
+from lowbit.quant import FP, Precision, set_precision
 
 
 def score_ptq(

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from detection.inventory import count_quantized
 from detection.parts import body, bottom_up, head, neck
-from quant import (
+from lowbit.quant import (
     Precision,
     Quantizer,
     QuantPolicy,
@@ -34,7 +34,7 @@ from quant import (
     quantized_layers,
     set_precision,
 )
-from quant.policy import HEADS_FP
+from lowbit.quant.policy import HEADS_FP
 
 _logger = logging.getLogger(__name__)
 

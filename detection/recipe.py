@@ -8,7 +8,7 @@ from detection.datasets import check_name
 from detection.recipe_checks import check_recipe
 from detection.scenes import Layout
 from detection.solver import TRANSITION, Solver
-from quant import Precision, QuantPolicy, get_policy
+from lowbit.quant import Precision, QuantPolicy, get_policy
 
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]

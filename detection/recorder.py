@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from runtime.atomic import atomic
+from lowbit.common.atomic_file import atomic
 
 METRICS = "metrics.jsonl"
 

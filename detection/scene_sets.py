@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 
-import data
 from detection.detection_set import DetectionSet
 from detection.scenes import Layout, Scene, draw_scene
+from lowbit import data
 
 SCENES_VERSION = 1  # bumped when the same seed draws other scenes
 

@@ -1,6 +1,6 @@
 """The optimizer of a quantized detector, the same for every engine: groups, rates, clipping.
 
-Parameters have one of the four roles of `quant.roles`; learned quantizer scales get a tenth of the
+Parameters have one of the four roles of `lowbit.quant.roles`; learned quantizer scales get a tenth of the
 learning rate and no decay (TR supplement).
 """
 
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from quant import parameters_by_role, target_rate, transition
+from lowbit.quant import parameters_by_role, target_rate, transition
 
 BASES = {
     "sgd": torch.optim.SGD,

@@ -8,9 +8,6 @@ from typing import Any
 
 from torch import nn
 
-from backbones import create_backbone
-from backbones.costs import backbone_costs
-from backbones.runtime import resolve_device
 from detection.annotations import check_pair
 from detection.datasets import detection_sha256, load_detection
 from detection.detection_set import DetectionSet
@@ -28,7 +25,10 @@ from detection.ptq import score_ptq
 from detection.quantization import quantize_layers
 from detection.recipe import Recipe
 from detection.recorder import read_curve, record_scores
-from runtime.atomic import atomic
+from lowbit.backbones import create_backbone
+from lowbit.backbones.costs import backbone_costs
+from lowbit.backbones.runtime import resolve_device
+from lowbit.common.atomic_file import atomic
 
 VERSION = 1  # of the protocol; raised when the same recipe comes to mean other numbers
 

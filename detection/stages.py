@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from timm.layers import convert_sync_batchnorm, freeze_batch_norm_2d
 from torch import nn
 
-from backbones import create_backbone
 from detection.levels import select_levels
+from lowbit.backbones import create_backbone
 
 NORMS = ("BN", "SyncBN", "FrozenBN")
 

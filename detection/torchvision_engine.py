@@ -22,7 +22,7 @@ from detection.retinanet import build_retinanet
 from detection.sampler import IndexStream, seed_everything, seed_of
 from detection.solver import build_optimizer, build_scheduler
 from detection.stages import build_network
-from quant import Precision, reuse_weights
+from lowbit.quant import Precision, reuse_weights
 
 _logger = logging.getLogger(__name__)
 

@@ -50,8 +50,8 @@ from detection.recorder import diverged
 from detection.sampler import ResumableSampler
 from detection.solver import build_optimizer
 from detection.steps import BFloat16Trainer
-from quant import reuse_weights
-from runtime.atomic import atomic
+from lowbit.common.atomic_file import atomic
+from lowbit.quant import reuse_weights
 
 
 class StrictCheckpointer(DetectionCheckpointer):

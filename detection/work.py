@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from math import sqrt
 
-from backbones.counting import NetworkSize, network_size
 from detection.recipe import Recipe
-from runtime.work import LEARNING, Work
+from lowbit.backbones.counting import NetworkSize, network_size
+from lowbit.common.compute_cost import LEARNING, Work
 
 _BYTES = 4  # of a number
 _STATE = 3  # detectors' worth in the states to resume from

@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from data import locate
-from data.availability import missing_images
+from lowbit.data import locate
+from lowbit.data.availability import missing_images
 
 if TYPE_CHECKING:
     from pretrain.recipe import Recipe

@@ -4,13 +4,13 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from backbones import create_backbone
+from lowbit.backbones import create_backbone
+from lowbit.quant import scales
 from pretrain import distributed
 from pretrain.arithmetic import Arithmetic
 from pretrain.frameworks import Framework, create_framework
 from pretrain.optimizers import create_optimizer
 from pretrain.recipe import Recipe
-from quant import scales
 
 
 def build_framework(recipe: Recipe, arithmetic: Arithmetic) -> Framework:

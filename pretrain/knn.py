@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from data.sources import ViewSource
+from lowbit.data.views.training_views import ViewSource
+from lowbit.quant import FP, Precision, QuantPolicy, calibrate, dequantize, quantize, set_precision
 from pretrain import distributed
-from quant import FP, Precision, QuantPolicy, calibrate, dequantize, quantize, set_precision
 
 K, TEMPERATURE = 200, 0.1  # k: Wu et al. 2018; T: SimSiam's monitor
 PRECISIONS = (FP, Precision(4, 4))

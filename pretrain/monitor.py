@@ -15,9 +15,9 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from lowbit.common.atomic_file import atomic
 from pretrain import distributed
 from pretrain.recipe import Recipe
-from runtime.atomic import atomic
 
 METRICS = "metrics.jsonl"
 TENSORBOARD = "tensorboard"

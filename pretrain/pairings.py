@@ -20,8 +20,8 @@ from typing import Literal
 
 from torch import Tensor
 
+from lowbit.quant import FP
 from pretrain.step import Step
-from quant import FP
 
 Reduction = Literal["mean", "sum"]
 Terms = Iterator[tuple[str, Tensor]]

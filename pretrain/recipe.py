@@ -4,12 +4,12 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from data import image_set, locate
+from lowbit.data import image_set, locate
+from lowbit.quant import QuantPolicy, get_policy
 from pretrain.frameworks.base import check_framework
 from pretrain.frameworks.heads import Norm
 from pretrain.frameworks.momentum import EmaSchedule
 from pretrain.pairings import Reduction, get_pairing
-from quant import QuantPolicy, get_policy
 
 VERSION = 1  # of the training; raised when the same recipe comes to mean other numbers
 
@@ -43,7 +43,7 @@ def _ordered(value: tuple) -> tuple:
 
 
 class Augmentation(_Model):
-    """The random views, as `data.Augment` draws them; defaults are SSQL's for CIFAR."""
+    """The random views, as `lowbit.data.Augment` draws them; defaults are SSQL's for CIFAR."""
 
     scale: tuple[Positive, Positive] = Field((0.2, 1.0), description="crop's area, share of image")
     ratio: tuple[Positive, Positive] = Field((3 / 4, 4 / 3), description="crop's width over height")

@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lowbit.quant import Precision
 from pretrain import distributed
 from pretrain.pairings import Reduction, total
-from quant import Precision
 
 
 class Record:

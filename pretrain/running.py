@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 
-from data.sources import ViewSource, view_source
+from lowbit.common.preemption import Preempted, Stop, stop_requests
+from lowbit.data.views.training_views import ViewSource, view_source
 from pretrain import distributed, state
 from pretrain.knn import knn_accuracies
 from pretrain.monitor import Monitor, watching
 from pretrain.recipe import VERSION, Recipe
 from pretrain.trainer import Trainer
-from runtime.preemption import Preempted, Stop, stop_requests
 
 _logger = logging.getLogger(__name__)
 

@@ -5,9 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from backbones import save_backbone
-from backbones.runtime import resolve_device, seeded
-from data.sources import ViewSource
+from lowbit.backbones import save_backbone
+from lowbit.backbones.runtime import resolve_device, seeded
+from lowbit.data.views.training_views import ViewSource
 from pretrain import distributed
 from pretrain.arithmetic import SIGNIFICANT_BITS
 from pretrain.recipe import Recipe

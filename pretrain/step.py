@@ -5,9 +5,9 @@ from contextlib import AbstractContextManager
 import torch
 from torch import Generator, Tensor
 
-from data.sources import Batch
+from lowbit.data.views.training_views import Batch
+from lowbit.quant import Precision, observe
 from pretrain.frameworks import Embedding, Framework
-from quant import Precision, observe
 
 Range = tuple[int, int]
 

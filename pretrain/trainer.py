@@ -10,7 +10,8 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from data.sources import Batch, ViewSource
+from lowbit.data.views.training_views import Batch, ViewSource
+from lowbit.quant import reuse_weights
 from pretrain import distributed
 from pretrain.arithmetic import Arithmetic
 from pretrain.building import build_framework, build_optimizer
@@ -19,7 +20,6 @@ from pretrain.recipe import Recipe
 from pretrain.record import Record
 from pretrain.schedules import learning_rate
 from pretrain.step import Bits, Step
-from quant import reuse_weights
 
 
 class Trainer:

@@ -5,14 +5,14 @@ from functools import cache
 
 import torch
 
-from backbones import create_backbone
-from backbones.counting import network_size
-from data import image_set, locate
+from lowbit.backbones import create_backbone
+from lowbit.backbones.counting import network_size
+from lowbit.common.compute_cost import LEARNING, Work
+from lowbit.data import image_set, locate
 from pretrain.frameworks import create_framework
 from pretrain.frameworks.momentum import MomentumFramework
 from pretrain.pairings import get_pairing
 from pretrain.recipe import Recipe
-from runtime.work import LEARNING, Work
 
 _BYTES = 4  # of a number
 _STATE = 3  # networks' worth in a resumable state: weights, momentum, gradients' or target's

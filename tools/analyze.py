@@ -48,8 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Imported here so that --help does not wait for torch.
     import torch
 
-    from quant import keep_freed_memory
-    from runtime.preemption import Preempted
+    from lowbit.common.preemption import Preempted
+    from lowbit.quant import keep_freed_memory
 
     torch.set_num_threads(args.threads)
     keep_freed_memory()
@@ -115,10 +115,10 @@ def tsne(args: argparse.Namespace) -> None:
     """Draw t-SNE of backbone features on test images, in full precision and at others, by class."""
     import pandas as pd
 
-    from backbones.runtime import resolve_device
-    from data import load
+    from lowbit.backbones.runtime import resolve_device
+    from lowbit.data import load
+    from lowbit.quant import FP, Precision
     from pretrain.analyses.tsne import NEIGHBOURS, draw, embed, features, neighbour_accuracy, pick
-    from quant import FP, Precision
 
     device = resolve_device(args.device)
     precisions = list(dict.fromkeys([FP, *map(Precision.parse, args.precision)]))
@@ -184,7 +184,7 @@ def detection(args: argparse.Namespace) -> None:
 
 def _load(args: argparse.Namespace) -> dict[str, Any]:
     """Return the backbones of the checkpoints by method, and by file where that is no name for one."""
-    from backbones import load_backbone
+    from lowbit.backbones import load_backbone
 
     if len(set(args.checkpoints)) < len(args.checkpoints):
         raise ValueError("a checkpoint is named twice; nothing was drawn. Name each once.")

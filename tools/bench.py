@@ -51,7 +51,7 @@ def main(argv: list[str] | None = None) -> int:
 
     import torch
 
-    from quant import keep_freed_memory
+    from lowbit.quant import keep_freed_memory
 
     cases = importlib.import_module(f"bench_{args.what}").cases
     keep_freed_memory()

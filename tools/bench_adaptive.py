@@ -7,9 +7,9 @@ from timing import Case, ratio_rows
 from torch import nn
 from torch.nn import functional as F
 
-from backbones import create_backbone
-from quant import calibrate, quantize, set_precision
-from quant.adaptive import JointStep, make_adaptive, rescale_head
+from lowbit.backbones import create_backbone
+from lowbit.quant import calibrate, quantize, set_precision
+from lowbit.quant.adaptive import JointStep, make_adaptive, rescale_head
 from transfer.training import Network
 
 BITS = (8, 6, 4, 2)

@@ -11,9 +11,9 @@ from timing import Case, ratio_rows
 from torch import Tensor
 from torchvision import transforms
 
-from data import Augment
-from data.folder import Files
-from data.stream import Request, Workshop
+from lowbit.data import Augment
+from lowbit.data.image_sets.image_folder import Files
+from lowbit.data.views.streamed_views import Request, Workshop
 
 PILLOW = "torchvision on Pillow images"
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)

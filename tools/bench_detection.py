@@ -67,7 +67,7 @@ def our_step(detector: str, batch: list[dict], device: str, opts=()) -> Callable
     from detection.config import quantization, read_config
     from detection.quantization import quantize_detector
     from detection.trainer import LowbitTrainer
-    from quant import reuse_weights
+    from lowbit.quant import reuse_weights
 
     file, depth, _ = FILES[detector]
     own = ["MODEL.DEVICE", device, "MODEL.LOWBIT.ARCHITECTURE", f"resnet{depth}"]

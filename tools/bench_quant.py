@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from traffic import moved_mib
 
-from backbones import create_backbone
-from quant import Precision, calibrate, quantize, quantized_layers, use_fused_kernels
-from quant.primitives import fake_quantize, interval, lsq
+from lowbit.backbones import create_backbone
+from lowbit.quant import Precision, calibrate, quantize, quantized_layers, use_fused_kernels
+from lowbit.quant.kernels.range_quantize import fake_quantize, interval, lsq
 
 W4A4 = Precision(4, 4)
 ACTIVATION = (32, 64, 32, 32)  # 8 MiB of float32

@@ -13,9 +13,9 @@ from timing import Case
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from backbones import create_backbone
-from data import Images, open_images
-from quant import set_precision
+from lowbit.backbones import create_backbone
+from lowbit.data import Images, open_images
+from lowbit.quant import set_precision
 from transfer import Recipe
 from transfer.classifiers import Classifier, fit_linear, initial_classifier
 from transfer.convex import Axes, fit_logistic

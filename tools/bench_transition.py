@@ -9,15 +9,9 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from traffic import moved_mib
 
-from backbones import create_backbone
-from quant import (
-    Precision,
-    quantize,
-    quantized_layers,
-    sgd_transition,
-    transition,
-    use_fused_kernels,
-)
+from lowbit.backbones import create_backbone
+from lowbit.quant import Precision, quantize, quantized_layers, transition, use_fused_kernels
+from lowbit.quant.transition import sgd_step
 
 SGD = {"lr": 0.01, "momentum": 0.9, "weight_decay": 1e-4}
 ADAM = {"lr": 1e-3, "weight_decay": 1e-4}
@@ -133,7 +127,7 @@ def device_reads() -> Iterator[Case]:
     Counted on the way that a GPU takes without fused kernels; on a CPU SGDT reads its rates.
     """
     _, quantized = networks()
-    serves, sgd_transition.serves = sgd_transition.serves, lambda *_, **__: False
+    serves, sgd_step.serves = sgd_step.serves, lambda *_, **__: False
     try:
         steps = {
             "SGDT": t_step(quantized, torch.optim.SGD, False, SGD),
@@ -146,4 +140,4 @@ def device_reads() -> Iterator[Case]:
             target = 0.0 if name == "SGDT" else None
             yield Case(f"values read back in a step, {name}", None, "-", None, reads.count, target)
     finally:
-        sgd_transition.serves = serves
+        sgd_step.serves = serves

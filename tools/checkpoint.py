@@ -32,7 +32,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def inspect(args: argparse.Namespace) -> int:
     """Print layout, network, what matches and what is left over; load nothing for use."""
-    from backbones.inspection import inspect_checkpoint  # here, so that --help needs no torch
+    from lowbit.backbones.checkpoints.inspect import (
+        inspect_checkpoint,  # here, so that --help needs no torch
+    )
 
     found = inspect_checkpoint(args.file, args.architecture)
     if args.json:
@@ -68,7 +70,7 @@ def _print_match(found: dict[str, Any]) -> None:
 
 def convert(args: argparse.Namespace) -> int:
     """Write the backbone for torchvision, timm or Detectron2, or as safetensors."""
-    from backbones.convert import convert as write_converted
+    from lowbit.backbones.checkpoints.convert import convert as write_converted
 
     done = write_converted(
         args.file,

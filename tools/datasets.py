@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from data.folder import Folder
-    from data.published import Published
+    from lowbit.data.image_sets.image_folder import Folder
+    from lowbit.data.image_sets.published_sets import Published
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -31,7 +31,7 @@ SPLITS = ("train", "val", "test")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; return 0 when all is well and 1 when a set is missing or not as it should be."""
     args = _parser().parse_args(argv)
-    from data import image_set, list_datasets  # here, so that --help does not wait for torch
+    from lowbit.data import image_set, list_datasets  # here, so that --help does not wait for torch
 
     names = args.names or [*list_datasets(), *_folders(args.root)]
     try:
@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def show(names: Sequence[str], args: argparse.Namespace) -> int:
     """Print each set's size, the hash of its splits and what pins them; reads no image."""
-    from data import image_set, locate
+    from lowbit.data import image_set, locate
 
     wide = max(map(len, names))
     print(
@@ -83,9 +83,9 @@ def prepare(names: Sequence[str], args: argparse.Namespace) -> int:
 
 
 def _unpack(name: str, args: argparse.Namespace) -> None:
-    from data import locate
-    from data.archives import archives, unpack
-    from data.sets import resolve_root
+    from lowbit.data import locate
+    from lowbit.data.image_sets.archives import archives, unpack
+    from lowbit.data.image_sets.registry import resolve_root
 
     root = resolve_root(args.root)
     needed = archives(name, root)
@@ -102,7 +102,7 @@ def _unpack(name: str, args: argparse.Namespace) -> None:
 
 
 def _verify(name: str, args: argparse.Namespace) -> int:
-    from data import image_set
+    from lowbit.data import image_set
 
     spec = image_set(name)
     check = _verify_folder if spec.pin == "files" else _verify_published
@@ -123,7 +123,7 @@ def _verify(name: str, args: argparse.Namespace) -> int:
 
 def _verify_pinned(name: str, args: argparse.Namespace) -> tuple[dict, str, list[str]]:
     """Load every split, which checks hashes, counts, classes and disjointness."""
-    from data import load
+    from lowbit.data import load
 
     loaded = {split: load(name, split, root=args.root) for split in SPLITS}
     counts = {split: len(images) for split, images in loaded.items()}
@@ -132,9 +132,9 @@ def _verify_pinned(name: str, args: argparse.Namespace) -> tuple[dict, str, list
 
 def _verify_folder(name: str, args: argparse.Namespace) -> tuple[dict, str, list[str]]:
     """Look at every file's size whatever was kept, and decode it where told to."""
-    from data import locate
-    from data.manifest import read_manifest
-    from data.sets import resolve_root
+    from lowbit.data import locate
+    from lowbit.data.image_sets.folder_manifest import read_manifest
+    from lowbit.data.image_sets.registry import resolve_root
 
     spec = locate(name, root=args.root)
     folder = spec.folder(resolve_root(args.root))
@@ -144,7 +144,7 @@ def _verify_folder(name: str, args: argparse.Namespace) -> tuple[dict, str, list
 
 def _verify_published(name: str, args: argparse.Namespace) -> tuple[dict, str, list[str]]:
     """Check lists and files, the archives that are still there, and what was recorded at first."""
-    from data import locate
+    from lowbit.data import locate
 
     spec = locate(name, root=args.root)
     folder = spec.folder(None)
@@ -157,8 +157,8 @@ def _verify_published(name: str, args: argparse.Namespace) -> tuple[dict, str, l
 
 
 def _damaged_archives(name: str, args: argparse.Namespace) -> list[str]:
-    from data.archives import damaged
-    from data.sets import resolve_root
+    from lowbit.data.image_sets.archives import damaged
+    from lowbit.data.image_sets.registry import resolve_root
 
     return list(damaged(name, resolve_root(args.root)))
 
@@ -171,8 +171,8 @@ def _undecodable(name: str, folder: "Folder | Published") -> list[str]:
 
 
 def _advice(name: str, args: argparse.Namespace) -> str:
-    from data.archives import archives
-    from data.sets import FOLDER, FRAMES, resolve_root
+    from lowbit.data.image_sets.archives import archives
+    from lowbit.data.image_sets.registry import FOLDER, FRAMES, resolve_root
 
     if name.startswith(FRAMES):
         return (
@@ -206,8 +206,8 @@ def _advice(name: str, args: argparse.Namespace) -> str:
 
 def _folders(root: Path | None) -> list[str]:
     """Name the folders of images, or of videos, under the root that no registered set is."""
-    from data import list_datasets
-    from data.sets import FOLDER, FRAMES, resolve_root
+    from lowbit.data import list_datasets
+    from lowbit.data.image_sets.registry import FOLDER, FRAMES, resolve_root
 
     names = []
     for train in sorted(resolve_root(root).glob("*/train")):

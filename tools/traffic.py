@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from quant import use_fused_kernels
+from lowbit.quant import use_fused_kernels
 
 
 class _Moved(TorchDispatchMode):

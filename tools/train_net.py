@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Imported here so that --help does not wait for torch.
     import torch
 
-    from quant import keep_freed_memory
+    from lowbit.quant import keep_freed_memory
 
     torch.set_num_threads(args.threads)
     keep_freed_memory()
@@ -112,10 +112,10 @@ def run_recipe(args: argparse.Namespace) -> dict[str, float]:
 
 
 def _evaluate_recipe(recipe, folder: Path) -> dict[str, float]:
-    from backbones.runtime import resolve_device
     from detection.engines import get_engine
     from detection.measuring import measure
     from detection.stage import load_images, load_trained
+    from lowbit.backbones.runtime import resolve_device
 
     path = folder / "detector.pth"
     engine = get_engine(recipe.engine)

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from data import Images
-from quant import Precision, quantizers, set_precision
-from quant.adaptive import JointStep
-from quant.quantizers import PACT
+from lowbit.data import Images
+from lowbit.quant import Precision, quantizers, set_precision
+from lowbit.quant.adaptive import JointStep
+from lowbit.quant.quantizers import PACT
 from transfer.objectives import Tally
 from transfer.optimizers import build_optimizer
 from transfer.scoring import predicted_classes

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from data.availability import missing_images
+from lowbit.data.availability import missing_images
 
 if TYPE_CHECKING:
     from transfer.recipe import Recipe

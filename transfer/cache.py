@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from runtime.alone import alone
-from runtime.atomic import atomic
+from lowbit.common.atomic_file import atomic
+from lowbit.common.file_lock import alone
 
 _logger = logging.getLogger(__name__)
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from data import Images
-from quant import calibrate
+from lowbit.data import Images
+from lowbit.quant import calibrate
 from transfer.seeding import stream
 from transfer.views import center, crop
 

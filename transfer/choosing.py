@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from data import Images
+from lowbit.data import Images
 from transfer.classifiers import classify
 
 _logger = logging.getLogger(__name__)

@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from backbones import CheckpointError
-from backbones.files import read
+from lowbit.backbones import CheckpointError
+from lowbit.backbones.checkpoints.read_file import read
 
 _WRAPPERS = re.compile(r"^(module\.|_orig_mod\.)+")
 # torchvision: fc, classifier.N, heads.head; timm: fc, classifier, head, head.fc; ours: fc.

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from data import Images
+from lowbit.data import Images
 from transfer.divergence import check_finite
 from transfer.seeding import minibatches
 

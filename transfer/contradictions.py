@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING, get_args
 
-from quant import get_policy
-from quant.precision import OFF
+from lowbit.quant import get_policy
+from lowbit.quant.precision import OFF
 from transfer.protocols import get_protocol
 from transfer.schedule import check_milestones
 from transfer.sections import TOptimizer

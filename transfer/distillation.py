@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from backbones import load_backbone
-from backbones.frames import average_frames
-from quant.adaptive.joint import distillation
+from lowbit.backbones import load_backbone
+from lowbit.backbones.networks.video_frames import average_frames
+from lowbit.quant.adaptive.joint import distillation
 from transfer.classifier_files import stored_classifier
 from transfer.objectives import CrossEntropy
 from transfer.training import Network

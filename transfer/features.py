@@ -10,8 +10,8 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from data import Center, Crop, Images
-from quant import Precision, get_policy, quantize, reuse_weights, set_precision
+from lowbit.data import Center, Crop, Images
+from lowbit.quant import Precision, get_policy, quantize, reuse_weights, set_precision
 from transfer.cache import FeatureCache, state_sha256
 from transfer.calibration import calibrate_on
 from transfer.views import center, crop

@@ -4,7 +4,7 @@ import hashlib
 
 import torch
 
-from data import Images
+from lowbit.data import Images
 
 
 def labelled_places(train: Images, fraction: float) -> torch.Tensor:
@@ -15,7 +15,7 @@ def labelled_places(train: Images, fraction: float) -> torch.Tensor:
     every seed, library and machine, and those of a smaller fraction are among those of a larger.
 
     Example:
-        >>> from data import open_images
+        >>> from lowbit.data import open_images
         >>> digits = open_images("digits", "train")
         >>> digits.labels[labelled_places(digits, 0.01)].tolist() == list(range(10))
         False

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from backbones import create_backbone
-from quant import get_policy, quantized_layers
-from quant.adaptive import is_nested, load_nested, nested_state
-from runtime.atomic import atomic
+from lowbit.backbones import create_backbone
+from lowbit.common.atomic_file import atomic
+from lowbit.quant import get_policy, quantized_layers
+from lowbit.quant.adaptive import is_nested, load_nested, nested_state
 from transfer.training import Network
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def write_nested(path: Path, network: Network, *, recipe: "Recipe") -> str:
 
 
 def read_nested(path: str | Path, backbone: nn.Module | None = None) -> Network:
-    """Return the network in a file, at its highest bit-width; `quant.set_precision` sets a lower one.
+    """Return the network in a file, at its highest bit-width; `lowbit.quant.set_precision` sets a lower one.
 
     Args:
         path: `nested.pth` of an adaptive job.

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from quant import parameters_by_role, target_rate, transition
+from lowbit.quant import parameters_by_role, target_rate, transition
 
 if TYPE_CHECKING:
     from transfer.recipe import Recipe
@@ -60,7 +60,7 @@ def build_optimizer(
 
 
 def parameter_groups(network: nn.Module, recipe: "Recipe") -> list[dict[str, Any]]:
-    """Return all trainable parameters, one group a role (`quant.roles`)."""
+    """Return all trainable parameters, one group a role (`lowbit.quant.roles`)."""
     scale = {
         "lr": recipe.scale_lr or recipe.lr * recipe.scale_lr_factor,
         "weight_decay": recipe.scale_weight_decay,

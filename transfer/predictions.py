@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from runtime.atomic import atomic
+from lowbit.common.atomic_file import atomic
 
 FILE = "predictions.parquet"
 _FACTS = b"lowbit-bench"

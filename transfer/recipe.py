@@ -6,8 +6,8 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
-from data import image_set, locate
-from quant import Precision, get_policy
+from lowbit.data import image_set, locate
+from lowbit.quant import Precision, get_policy
 from transfer.contradictions import check_quantized_training, check_training
 from transfer.naming import protocol_label, training_label
 from transfer.protocols import get_protocol, options_of_others

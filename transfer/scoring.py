@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from data import Center, Images
-from quant import reuse_weights
+from lowbit.data import Center, Images
+from lowbit.quant import reuse_weights
 
 
 @torch.no_grad()

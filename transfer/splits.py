@@ -4,7 +4,7 @@ import os
 
 import torch
 
-from data import Images, open_images
+from lowbit.data import Images, open_images
 
 
 class GuardedSplits:

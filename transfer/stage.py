@@ -10,11 +10,11 @@ from typing import Any
 
 from torch import Tensor
 
-from backbones import LoadReport, load_backbone
-from backbones.costs import backbone_costs
-from backbones.frames import average_frames
-from backbones.runtime import resolve_device, seeded
-from data import Images
+from lowbit.backbones import LoadReport, load_backbone
+from lowbit.backbones.costs import backbone_costs
+from lowbit.backbones.networks.video_frames import average_frames
+from lowbit.backbones.runtime import resolve_device, seeded
+from lowbit.data import Images
 from transfer.features import CACHE
 from transfer.metrics import Accuracy, accuracy
 from transfer.predictions import FILE as PREDICTIONS

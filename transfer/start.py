@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from backbones.runtime import seeded
-from data import Images
-from runtime.alone import alone
+from lowbit.backbones.runtime import seeded
+from lowbit.common.file_lock import alone
+from lowbit.data import Images
 from transfer.cache import state_sha256
 from transfer.classifier_files import stored_classifier
 from transfer.classifiers import fit_linear, initial_classifier

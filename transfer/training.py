@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from data import Images
-from quant import QuantPolicy, get_policy, quantize
-from quant.policy import FULL
+from lowbit.data import Images
+from lowbit.quant import QuantPolicy, get_policy, quantize
+from lowbit.quant.policy import FULL
 from transfer.divergence import check_finite
 from transfer.objectives import CrossEntropy
 from transfer.optimizers import build_optimizer

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from data import Center, Crop
+from lowbit.data import Center, Crop
 
 if TYPE_CHECKING:
     from transfer.recipe import Recipe

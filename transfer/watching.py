@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from data import Images
-from quant import FP, TransitionCounter, latent_statistics, quantized_layers
+from lowbit.data import Images
+from lowbit.quant import FP, TransitionCounter, latent_statistics, quantized_layers
 from transfer.objectives import Tally
 from transfer.scoring import predicted_classes
 from transfer.views import center

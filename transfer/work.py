@@ -4,9 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from backbones.counting import NetworkSize, network_size
-from data import ImageSet, image_set, locate
-from runtime.work import LEARNING, Work
+from lowbit.backbones.counting import NetworkSize, network_size
+from lowbit.common.compute_cost import LEARNING, Work
+from lowbit.data import ImageSet, image_set, locate
 
 if TYPE_CHECKING:
     from transfer.recipe import Recipe

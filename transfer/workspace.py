@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from runtime.atomic import atomic
+from lowbit.common.atomic_file import atomic
 
 PARTS = "parts"  # folder of the trainings of a job that has several
 

@@ -16,7 +16,7 @@ from benchmark.bundle.manifest import MANIFEST, BundleError, Content, Manifest, 
 from benchmark.bundle.plain import shown
 from benchmark.job import ID_LENGTH
 from benchmark.results import RESULT
-from runtime.atomic import atomic
+from lowbit.common.atomic_file import atomic
 
 RECIPE = "recipe.yaml"
 _JOBS = "jobs"

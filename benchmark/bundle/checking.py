@@ -22,7 +22,7 @@ from benchmark.comparability import SELF_REPORTED, VERIFIED
 from benchmark.rescore import MASKS, PREDICTIONS, Rescored, detections, rescore
 from benchmark.results import RESULT, Result, migrate
 from benchmark.verdicts import JobVerdict
-from data.sets import resolve_root
+from lowbit.data.image_sets.registry import resolve_root
 
 
 def check_job(folder: Path, *, data_root: Path | None = None) -> tuple[Result, JobVerdict]:

@@ -17,7 +17,7 @@ from benchmark.executors import worker
 # Imported once, by the server. Importing them runs no operation, so that the server has no threads
 # of torch's, which a fork would lose.
 _PRELOAD = [
-    "quant",
+    "lowbit.quant",
     "torch",
     "torchvision",
     "timm",

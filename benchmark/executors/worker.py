@@ -173,7 +173,7 @@ def _prefer_as_victim() -> None:
 def _set_up_torch(threads: int) -> None:
     import torch
 
-    from quant import keep_freed_memory
+    from lowbit.quant import keep_freed_memory
 
     torch.set_num_threads(threads)
     keep_freed_memory()

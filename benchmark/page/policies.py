@@ -3,7 +3,7 @@
 import pandas as pd
 
 from benchmark.comparability import MEASURED
-from quant import QuantizerSpec, Rule, get_policy, list_policies
+from lowbit.quant import QuantizerSpec, Rule, get_policy, list_policies
 
 
 def describe_policies(frame: pd.DataFrame) -> list[dict[str, str]]:

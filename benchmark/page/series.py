@@ -9,7 +9,7 @@ from scipy import stats
 from benchmark.comparability import BOARD, SUBJECT, rankable
 from benchmark.results import BIT_OPERATIONS, HIGH, LOW, WEIGHT_BYTES
 from benchmark.statistics import ALPHA
-from quant import Precision
+from lowbit.quant import Precision
 
 LINE = (*SUBJECT, *BOARD, "metric")  # SUBJECT says the source
 FULL = "FP"

@@ -8,11 +8,11 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn import functional as F
 
+from lowbit.common.plot_style import COLOURS, MUTED, panels
+from lowbit.quant import Precision
 from pretrain.recipe import Recipe
 from pretrain.stage import run
 from pretrain.step import Step
-from quant import Precision
-from runtime.pictures import COLOURS, MUTED, panels
 
 BOUND = 0.1  # the paper: "it does not exceed ±0.1"
 _COLUMNS = ("rho", "quantization_error", "contrastive_error", "cross_term")

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from data import Split, normalization, normalize
-from quant import Precision, calibrate, quantize, reuse_weights, set_precision
-from runtime.pictures import COLOURS, panels
+from lowbit.common.plot_style import COLOURS, panels
+from lowbit.data import Split, normalization, normalize
+from lowbit.quant import Precision, calibrate, quantize, reuse_weights, set_precision
 
 NEIGHBOURS = 20
 _CLASSES = len(COLOURS)  # that a picture can tell apart

@@ -12,8 +12,8 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from quant import quantize, quantized_layers
-from runtime.pictures import COLOURS, LINES, legend_above, panels
+from lowbit.common.plot_style import COLOURS, LINES, legend_above, panels
+from lowbit.quant import quantize, quantized_layers
 
 BITS = (2, 4, 8)
 _SHOWN = 6  # layers drawn as histograms

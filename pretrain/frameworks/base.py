@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from fvcore.common.registry import Registry
 from torch import Tensor, nn
 
-from quant import Precision, QuantPolicy, quantize, set_precision
+from lowbit.quant import Precision, QuantPolicy, quantize, set_precision
 
 if TYPE_CHECKING:
     from pretrain.recipe import Recipe

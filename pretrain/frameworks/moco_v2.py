@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from lowbit.quant import set_precision
 from pretrain.frameworks.base import FRAMEWORKS, Embedding
 from pretrain.frameworks.heads import projector
 from pretrain.frameworks.losses import info_nce_queue, unit
 from pretrain.frameworks.momentum import EmaSchedule, MomentumFramework
 from pretrain.frameworks.ranks import gather_rows, shuffled
-from quant import set_precision
 
 if TYPE_CHECKING:
     from pretrain.recipe import Recipe

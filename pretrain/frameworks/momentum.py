@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from lowbit.quant import QuantPolicy, quantize, set_precision
 from pretrain.frameworks.base import Embedding, Framework
-from quant import QuantPolicy, quantize, set_precision
 
 EmaSchedule = Literal["constant", "cosine"]
 

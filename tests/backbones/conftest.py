@@ -6,7 +6,7 @@ import torchvision
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from backbones import BACKBONES, create_backbone
+from lowbit.backbones import BACKBONES, create_backbone
 
 
 def _randomized(net: nn.Module) -> nn.Module:

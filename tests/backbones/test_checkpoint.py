@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from backbones import CheckpointError, create_backbone, load_backbone, save_backbone
-from quant import Precision, quantize
+from lowbit.backbones import CheckpointError, create_backbone, load_backbone, save_backbone
+from lowbit.quant import Precision, quantize
 
 META = {"method": "SimSiam", "data": "digits"}
 

@@ -10,9 +10,9 @@ import torch
 import torchvision
 from torch import nn
 
-from backbones import CheckpointError, create_backbone, load_backbone, save_backbone
-from backbones import convert as module
-from backbones.convert import convert
+from lowbit.backbones import CheckpointError, create_backbone, load_backbone, save_backbone
+from lowbit.backbones.checkpoints import convert as module
+from lowbit.backbones.checkpoints.convert import convert
 
 META = {"method": "SimSiam", "data": "digits"}
 

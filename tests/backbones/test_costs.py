@@ -3,9 +3,17 @@
 import pytest
 import torch
 
-from backbones import create_backbone
-from backbones.costs import backbone_costs
-from quant import Precision, bitops, calibrate, list_policies, quantize, set_precision, size_bytes
+from lowbit.backbones import create_backbone
+from lowbit.backbones.costs import backbone_costs
+from lowbit.quant import (
+    Precision,
+    bitops,
+    calibrate,
+    list_policies,
+    quantize,
+    set_precision,
+    size_bytes,
+)
 
 
 @pytest.mark.parametrize("policy", list_policies())

@@ -5,8 +5,8 @@ import json
 import pytest
 from torch import nn
 
-from backbones import counting
-from backbones.counting import network_size
+from lowbit.backbones import counting
+from lowbit.backbones.counting import network_size
 
 
 @pytest.fixture(autouse=True)
@@ -27,7 +27,7 @@ def test_operations_are_two_a_multiply_add(monkeypatch):
     net = lambda _: Tiny(  # noqa: E731
         nn.Conv2d(3, 8, 3, padding=1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10)
     )
-    monkeypatch.setattr("backbones.networks.create_backbone", net)
+    monkeypatch.setattr("lowbit.backbones.networks.registry.create_backbone", net)
     size = network_size("tiny", 16)
     assert size.operations == 2 * (16 * 16 * 3 * 9 * 8 + 80)
     assert size.parameters == 3 * 9 * 8 + 8 + 80 + 10

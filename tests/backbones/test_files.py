@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from backbones import CheckpointError, load_backbone, save_backbone
-from backbones.files import read, write
+from lowbit.backbones import CheckpointError, load_backbone, save_backbone
+from lowbit.backbones.checkpoints.read_file import read, write
 
 META = {"method": "SimSiam", "data": "digits"}
 

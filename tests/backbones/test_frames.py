@@ -5,9 +5,9 @@ import copy
 import torch
 from torch import nn
 
-from backbones import create_backbone
-from backbones.frames import average_frames
-from quant import calibrate, quantize, set_precision
+from lowbit.backbones import create_backbone
+from lowbit.backbones.networks.video_frames import average_frames
+from lowbit.quant import calibrate, quantize, set_precision
 
 
 def test_the_mean_of_frames_features_is_what_a_linear_head_needs():

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from backbones import CheckpointError, create_backbone, load_backbone, save_backbone
-from backbones.checkpoint import examine
-from backbones.files import read
-from backbones.guess import candidates, guess, signature
+from lowbit.backbones import CheckpointError, create_backbone, load_backbone, save_backbone
+from lowbit.backbones.checkpoints.guess_network import candidates, guess, signature
+from lowbit.backbones.checkpoints.load import examine
+from lowbit.backbones.checkpoints.read_file import read
 
 
 def empty(architecture):

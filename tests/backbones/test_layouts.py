@@ -8,9 +8,9 @@ import torch
 import torchvision
 from torch import nn
 
-from backbones import load_backbone
-from backbones.guess import signature
-from backbones.namings import rename
+from lowbit.backbones import load_backbone
+from lowbit.backbones.checkpoints.guess_network import signature
+from lowbit.backbones.checkpoints.names import rename
 
 
 def prefixed(state, prefix):

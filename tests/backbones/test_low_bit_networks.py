@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from backbones import create_backbone
-from quant import calibrate, quantize, quantized_layers, set_precision
+from lowbit.backbones import create_backbone
+from lowbit.quant import calibrate, quantize, quantized_layers, set_precision
 
 PUBLISHED = [  # network, policy, precisions
     *[

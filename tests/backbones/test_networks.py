@@ -2,7 +2,7 @@ import pytest
 import timm
 import torch
 
-from backbones import create_backbone, list_backbones, pyramid, pyramid_info
+from lowbit.backbones import create_backbone, list_backbones, pyramid, pyramid_info
 
 
 @pytest.mark.parametrize("name", [*list_backbones(), "resnet18", "resnet50"])

@@ -1,7 +1,7 @@
 import pytest
 
-from backbones import create_backbone
-from backbones.norms import norm_state
+from lowbit.backbones import create_backbone
+from lowbit.backbones.checkpoints.batch_norm_state import norm_state
 
 
 def test_trained_statistics_are_sane(slim):

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
-from quant import Precision, get_policy
+from lowbit.quant import Precision, get_policy
 
 PRECISIONS = ("FP", "8w8a", "5w5a", "4w4a", "3w3a", "2w2a")
 CHECKPOINTS = {  # label -> (method, accuracy in full precision, how fast bits cost accuracy)

@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 
-from backbones import create_backbone, save_backbone
 from benchmark.bundle.manifest import Entry
 from benchmark.job import File, Job, Label, Output
 from benchmark.outcome import completed
 from benchmark.recipe import get_stage, validate
 from benchmark.results import Result, write_result
+from lowbit.backbones import create_backbone, save_backbone
 
 ENTRY = Entry(name="jane-2026", submitter="Jane Doe, Somewhere")
 USAGE = {"device": "cpu", "seconds": 1.5, "peak_memory_mb": 10.0, "peak_gpu_memory_mb": None}

@@ -14,7 +14,7 @@ from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from runtime.work import Work
+from lowbit.common.compute_cost import Work
 
 VERSION = 1
 _STAGE = __name__

@@ -11,7 +11,7 @@ from benchmark.comparability import normalize
 from benchmark.exports import to_csv, to_latex, to_markdown
 from benchmark.folding import fold_seeds
 from benchmark.reference import load_published, reported_rows
-from quant import get_policy
+from lowbit.quant import get_policy
 from tests.benchmark.board_frames import failure, row
 from tests.benchmark.board_pages import HOSTILE, Page, build_page
 

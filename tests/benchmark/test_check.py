@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from backbones import create_backbone, save_backbone
 from benchmark import check as checking
 from benchmark import soundness
 from benchmark.check import PRECISIONS, check
 from benchmark.soundness import Subject, input_size
-from data import Center, open_images
-from quant import calibrate, quantize, set_precision
+from lowbit.backbones import create_backbone, save_backbone
+from lowbit.data import Center, open_images
+from lowbit.quant import calibrate, quantize, set_precision
 
 
 def _save(path, architecture, change=lambda net: None):

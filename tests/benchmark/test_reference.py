@@ -4,7 +4,7 @@ import pytest
 
 from benchmark.reference import PAPERS, load_published, reported_rows
 from benchmark.results import COLUMNS
-from quant import Precision
+from lowbit.quant import Precision
 
 KEY = ["system", "paper", "table", "dataset", "architecture", "protocol", "precision", "metric"]
 

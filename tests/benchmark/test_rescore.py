@@ -10,7 +10,6 @@ import pytest
 import torch
 import yaml
 
-from backbones import create_backbone, save_backbone
 from benchmark import files
 from benchmark.executors import local
 from benchmark.rescore import find_jobs, rescore
@@ -19,6 +18,7 @@ from benchmark.schedule import Schedule
 from benchmark.sweep import plan
 from detection import Recipe
 from detection.stage import load_images
+from lowbit.backbones import create_backbone, save_backbone
 from transfer.predictions import read_predictions, write_predictions
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torchvision.transforms.v2 import functional as vision
 
-from data import Augment, augment, colors, crops, normalize
+from lowbit.data import Augment, normalize
+from lowbit.data.views import augment, colors, crops
 
 PLAIN = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from data import locate
+from lowbit.data import locate
 
 TOOL = Path(__file__).parents[2] / "tools/datasets.py"
 

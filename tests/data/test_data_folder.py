@@ -9,9 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
-import data
-from data import decoding, manifest
-from data.folder import Folder, folder_set, located, unlocated
+from lowbit import data
+from lowbit.data import decoding
+from lowbit.data.image_sets import folder_manifest
+from lowbit.data.image_sets.image_folder import Folder, folder_set, located, unlocated
 
 CLASSES = ("cat", "dog", "eel")
 
@@ -103,7 +104,7 @@ def test_the_identity_is_the_hash_of_sorted_paths_and_sizes(tmp_path, pets):
 @pytest.mark.parametrize("looks_at_all", [True, False])
 def test_a_folder_that_changed_is_another_set(tmp_path, pets, monkeypatch, change, looks_at_all):
     if not looks_at_all:
-        monkeypatch.setattr(manifest, "_LOOK_AT_ALL", 10)
+        monkeypatch.setattr(folder_manifest, "_LOOK_AT_ALL", 10)
     before = data.locate("folder:pets", root=tmp_path).split_sha256
     first = data.load("folder:pets", "train", root=tmp_path)
     path = tmp_path / "pets/train/cat/07.png"
@@ -116,7 +117,7 @@ def test_a_folder_that_changed_is_another_set(tmp_path, pets, monkeypatch, chang
     after = data.locate("folder:pets", root=tmp_path).split_sha256
     if change == "overwrite" and not looks_at_all:  # the documented blind spot of large sets
         assert after == before
-        whole = manifest.read_manifest(Folder("pets", tmp_path / "pets"), trust=False)
+        whole = folder_manifest.read_manifest(Folder("pets", tmp_path / "pets"), trust=False)
         assert whole.sha256 != before
         return
     assert after != before

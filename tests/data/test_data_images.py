@@ -9,8 +9,8 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms import v2 as tv
 from torchvision.transforms.v2 import functional as vision
 
-import data
-from data import Center, Crop, normalization, normalize, open_images
+from lowbit import data
+from lowbit.data import Center, Crop, normalization, normalize, open_images
 
 CROP = Crop(size=24, scale=(0.3, 1.0), ratio=(3 / 4, 4 / 3), flip=0.5, seed=5, k=0)
 SIZES = ((80, 50), (50, 90), (64, 64))  # width, height

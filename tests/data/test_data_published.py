@@ -7,8 +7,9 @@ import pytest
 import torch
 from torchvision import datasets
 
-import data
-from data import Center, archives, sets
+from lowbit import data
+from lowbit.data import Center
+from lowbit.data.image_sets import archives, registry
 
 NAMES = ("flowers102", "food101", "pets", "dtd", "caltech101")
 SPLITS = ("train", "val", "test")
@@ -28,7 +29,7 @@ def test_specifications_have_the_published_counts(name):
     spec = data.image_set(name)
     counts = spec.counts
     assert (spec.num_classes, counts["train"] + counts["val"], counts["test"]) == PUBLISHED[name]
-    content = (sets.SPLITS_DIR / f"{name}.json").read_bytes()
+    content = (registry.SPLITS_DIR / f"{name}.json").read_bytes()
     assert hashlib.sha256(content).hexdigest() == spec.split_sha256
     assert spec.pin == ("drawn" if name == "caltech101" else "official")
     unequal = name in ("flowers102", "pets", "caltech101")

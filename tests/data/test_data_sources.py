@@ -9,7 +9,7 @@ from PIL import Image
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as vision
 
-from data import Augment, load, locate, normalization, normalize, view_source
+from lowbit.data import Augment, load, locate, normalization, normalize, view_source
 
 VIEWS = {"scale": (0.3, 1.0), "flip": 0.5}
 PLAIN = {"flip": 0.0, "jitter_p": 0.0, "gray_p": 0.0}

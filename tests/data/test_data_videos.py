@@ -5,9 +5,9 @@ import pytest
 import torch
 from PIL import Image
 
-import data
-from data import Center, Crop, open_images
-from data.videos import frames_of, spread, video_set
+from lowbit import data
+from lowbit.data import Center, Crop, open_images
+from lowbit.data.image_sets.video_folder import frames_of, spread, video_set
 
 CLASSES = ("jump", "run")
 CENTER = Center(size=8, resize=8)

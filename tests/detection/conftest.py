@@ -2,10 +2,10 @@
 
 import pytest
 
-from backbones import create_backbone, save_backbone
 from detection import Recipe, run
 from detection.datasets import load_detection
 from detection.scenes import Layout
+from lowbit.backbones import create_backbone, save_backbone
 
 D2 = pytest.mark.detectron2
 

@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from backbones import create_backbone, pyramid
 from detection.inventory import signed_inputs
 from detection.parts import bottom_up
 from detection.preparation import initialize, start_from_backbone
 from detection.quantization import quantize_detector, quantize_layers
-from quant import Precision, get_policy, quantized_layers
+from lowbit.backbones import create_backbone, pyramid
+from lowbit.quant import Precision, get_policy, quantized_layers
 
 pytestmark = [
     pytest.mark.detectron2,

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from backbones import create_backbone, save_backbone
 from detection import Recipe, identity, missing_data, run
 from detection.files import read_detector
+from lowbit.backbones import create_backbone, save_backbone
 from tests.detection.annotated_folders import annotation, coco_content, write_coco, write_voc
 from tests.detection.test_detection_stage import Killed, kill_at
 

@@ -93,7 +93,7 @@ def test_a_published_detector_can_be_built_and_quantized(name):
     from detection.assembly import build_detector
     from detection.config import quantization, read_config
     from detection.quantization import quantize_layers
-    from quant import quantized_layers
+    from lowbit.quant import quantized_layers
 
     small = ("MODEL.DEVICE", "cpu", "MODEL.FPN.OUT_CHANNELS", 8)
     cfg = read_config(CONFIGS / f"{name}.yaml", small)

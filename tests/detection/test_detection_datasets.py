@@ -7,7 +7,6 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
-import data
 from detection import scene_sets
 from detection.datasets import (
     DETECTION_SETS,
@@ -17,6 +16,7 @@ from detection.datasets import (
     load_detection,
 )
 from detection.scenes import Layout
+from lowbit import data
 
 
 @pytest.mark.parametrize("split", ["train", "val", "test"])

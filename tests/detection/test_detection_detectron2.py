@@ -9,7 +9,7 @@ import torch
 from detection.evaluation import evaluate
 from detection.preparation import start_from_backbone
 from detection.quantization import quantize_detector
-from quant import Precision, get_policy
+from lowbit.quant import Precision, get_policy
 
 pytestmark = [
     pytest.mark.detectron2,

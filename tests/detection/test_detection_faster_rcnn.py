@@ -6,11 +6,11 @@ from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.ops import MultiScaleRoIAlign
 
-from backbones import create_backbone
-from data import normalization
 from detection.engines import get_engine
 from detection.faster_rcnn import build_faster_rcnn
 from detection.preparation import start_from_backbone
+from lowbit.backbones import create_backbone
+from lowbit.data import normalization
 
 TINY = {"meta_architecture": "faster_rcnn", "box_head_channels": 32, "regions_per_image": 8}
 

@@ -5,8 +5,6 @@ from dataclasses import replace
 import pytest
 import torch
 
-from backbones import create_backbone, save_backbone
-from data import normalization
 from detection.engines import get_engine
 from detection.files import save_detector
 from detection.parts import bottom_up
@@ -17,6 +15,8 @@ from detection.preparation import (
     start_from_backbone,
     start_from_detector,
 )
+from lowbit.backbones import create_backbone, save_backbone
+from lowbit.data import normalization
 
 
 @pytest.fixture

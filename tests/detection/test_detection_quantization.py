@@ -15,8 +15,8 @@ from detection.inventory import (
 from detection.parts import bottom_up
 from detection.preparation import initialize, start_from_backbone
 from detection.quantization import SCOPES, quantize_detector, quantize_layers
-from quant import Precision, explain, get_policy, quantized_layers, set_precision
-from quant.quantizers import Quantizer
+from lowbit.quant import Precision, explain, get_policy, quantized_layers, set_precision
+from lowbit.quant.quantizers import Quantizer
 
 W4A4 = Precision(4, 4)
 ENGINES = ["torchvision", pytest.param("detectron2", marks=pytest.mark.detectron2)]
@@ -148,7 +148,7 @@ def test_values_that_a_quantizer_would_cut_off_are_told(build, caplog, policy, w
 
 
 def test_a_linear_bottleneck_leaves_signed_inputs(engine, make_recipe, tmp_path):
-    from backbones import create_backbone, save_backbone
+    from lowbit.backbones import create_backbone, save_backbone
 
     save_backbone(tmp_path / "net.pth", create_backbone("mobilenetv2"), {"method": "untrained"})
     start = start_from_backbone(str(tmp_path / "net.pth"))

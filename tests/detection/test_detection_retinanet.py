@@ -4,12 +4,12 @@ import pytest
 import torch
 from torchvision.models.detection.retinanet import RetinaNetHead
 
-from backbones import create_backbone, pyramid
-from data import normalization
 from detection.engines import get_engine
 from detection.levels import level_strides, select_levels
 from detection.preparation import normalize_images, start_from_backbone
 from detection.retinanet import build_retinanet
+from lowbit.backbones import create_backbone, pyramid
+from lowbit.data import normalization
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from detection.solver import Solver, build_optimizer, build_scheduler, lr_factor, parameter_groups
-from quant import calibrate, quantize, quantized_layers, scales, set_precision
+from lowbit.quant import calibrate, quantize, quantized_layers, scales, set_precision
 
 SOLVER = Solver(
     "sgd", lr=0.1, iterations=100, weight_decay=0.3, weight_decay_norm=0.2, scale_lr_factor=0.05

@@ -10,7 +10,7 @@ from detection.engines import INSTALL_DETECTRON2, get_engine, resolve_engine
 from detection.files import read_detector
 from detection.sampler import seed_everything
 from detection.stage import load_images, load_trained
-from quant import quantized_layers, scales
+from lowbit.quant import quantized_layers, scales
 
 pytestmark = pytest.mark.filterwarnings("ignore:torch.meshgrid")  # in Detectron2's anchors
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from backbones import create_backbone, pyramid
 from detection.stages import build_network
+from lowbit.backbones import create_backbone, pyramid
 
 ALL = ["res2", "res3", "res4", "res5"]
 

@@ -5,7 +5,7 @@ import re
 import pytest
 import torch
 
-from backbones import create_backbone
+from lowbit.backbones import create_backbone
 
 pytestmark = [
     pytest.mark.detectron2,

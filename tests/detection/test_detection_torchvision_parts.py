@@ -5,10 +5,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from data import normalization
 from detection.engines import get_engine
 from detection.torchvision_engine import mirrored
 from detection.torchvision_parts import ImageTransform
+from lowbit.data import normalization
 
 IDENTITY = ((0.0,) * 3, (1.0,) * 3)
 

@@ -8,7 +8,7 @@ import torch
 from detection import run
 from detection.engines import get_engine
 from detection.stage import load_trained
-from quant import quantized_layers
+from lowbit.quant import quantized_layers
 
 pytestmark = pytest.mark.filterwarnings("ignore:torch.meshgrid")  # in Detectron2's anchors
 

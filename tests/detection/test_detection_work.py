@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from backbones import create_backbone
 from detection import Recipe, work
 from detection.engines import torchvision
 from detection.preparation import start_from_random
+from lowbit.backbones import create_backbone
 
 
 def recipe(**fields):

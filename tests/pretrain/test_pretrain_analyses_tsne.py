@@ -7,10 +7,10 @@ import pytest
 import torch
 from sklearn.neighbors import KNeighborsClassifier
 
-from backbones import create_backbone
-from data import load, normalization, normalize
+from lowbit.backbones import create_backbone
+from lowbit.data import load, normalization, normalize
+from lowbit.quant import FP, Precision, calibrate, quantize, set_precision
 from pretrain.analyses.tsne import draw, embed, features, neighbour_accuracy, pick
-from quant import FP, Precision, calibrate, quantize, set_precision
 
 
 @pytest.fixture(scope="module")

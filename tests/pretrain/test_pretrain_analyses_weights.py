@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy import stats
 
-from backbones import create_backbone
+from lowbit.backbones import create_backbone
 from pretrain.analyses.weights import (
     BITS,
     draw_histograms,

@@ -8,11 +8,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from data.sources import view_source
+from lowbit.data.views.training_views import view_source
+from lowbit.quant import FP, quantized_layers
 from pretrain import Recipe
 from pretrain.arithmetic import Arithmetic
 from pretrain.trainer import Trainer
-from quant import FP, quantized_layers
 
 CPU = torch.device("cpu")
 STILL = {"scale": (1, 1), "ratio": (1, 1), "flip": 0, "jitter_p": 0, "gray_p": 0}

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
+from lowbit.quant import FP, Precision, get_policy, quantize, quantized_layers, set_precision
 from pretrain import Recipe
 from pretrain.frameworks import create_framework
 from pretrain.frameworks.losses import nt_xent
-from quant import FP, Precision, get_policy, quantize, quantized_layers, set_precision
 
 
 class _Features(nn.Module):

@@ -10,11 +10,11 @@ from pydantic import ValidationError
 from torch import nn
 from torch.nn import functional as F
 
+from lowbit.quant import FP, Precision, get_policy, observe
 from pretrain import Recipe
 from pretrain.frameworks import create_framework
 from pretrain.frameworks.losses import info_nce
 from pretrain.frameworks.momentum import ema_at
-from quant import FP, Precision, get_policy, observe
 
 MOMENTUM = ("byol", "moco_v2", "moco_v3")
 

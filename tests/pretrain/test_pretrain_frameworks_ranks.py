@@ -9,11 +9,11 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import nn
 
+from lowbit.quant import FP
 from pretrain import Recipe
 from pretrain.frameworks import create_framework
 from pretrain.frameworks.losses import info_nce, nt_xent
 from pretrain.frameworks.ranks import gather_rows, shuffled
-from quant import FP
 
 RANKS, ROWS = 2, 3
 

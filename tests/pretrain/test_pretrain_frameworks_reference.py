@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from backbones import create_backbone, load_backbone
+from lowbit.backbones import create_backbone, load_backbone
 from pretrain import Recipe, run
 from pretrain.frameworks import Framework
 

@@ -5,9 +5,9 @@ import timm
 import torch
 from torch import nn
 
+from lowbit.quant import FP, Precision, get_policy, observe, quantized_layers, quantizers
 from pretrain import Recipe
 from pretrain.frameworks import create_framework
-from quant import FP, Precision, get_policy, observe, quantized_layers, quantizers
 
 
 def _framework(policy=None, framework="moco_v3"):

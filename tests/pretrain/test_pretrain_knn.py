@@ -8,8 +8,8 @@ import torch
 from sklearn.neighbors import KNeighborsClassifier
 from torch.nn import functional as F
 
-from backbones import create_backbone
-from data.sources import view_source
+from lowbit.backbones import create_backbone
+from lowbit.data.views.training_views import view_source
 from pretrain import Recipe, run, running
 from pretrain.knn import knn_accuracies, knn_accuracy
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from lowbit.quant import Precision
 from pretrain import Recipe, run, running
 from pretrain.record import Record
 from pretrain.trainer import Trainer
-from quant import Precision
 
 RECIPE = {
     "architecture": "resnet10_slim",

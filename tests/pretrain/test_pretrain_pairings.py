@@ -6,13 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from backbones import create_backbone
-from pretrain import Recipe
-from pretrain.frameworks import FRAMEWORKS, create_framework
-from pretrain.frameworks.losses import nt_xent
-from pretrain.pairings import PAIRINGS, get_pairing, total
-from pretrain.step import Bits, Step
-from quant import (
+from lowbit.backbones import create_backbone
+from lowbit.quant import (
     FP,
     MinMax,
     Precision,
@@ -21,6 +16,11 @@ from quant import (
     reuse_weights,
     set_precision,
 )
+from pretrain import Recipe
+from pretrain.frameworks import FRAMEWORKS, create_framework
+from pretrain.frameworks.losses import nt_xent
+from pretrain.pairings import PAIRINGS, get_pairing, total
+from pretrain.step import Bits, Step
 
 CQ = ("cq-a", "cq-b", "cq-c", "cq-quant")
 

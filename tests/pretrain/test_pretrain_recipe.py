@@ -4,10 +4,10 @@ import pytest
 from pydantic import ValidationError
 
 import pretrain
-from data import Augment, image_set
+from lowbit.data import Augment, image_set
+from lowbit.quant import get_policy
 from pretrain import Recipe, identity
 from pretrain.recipe import Augmentation
-from quant import get_policy
 
 BASE = {"architecture": "resnet10_slim", "dataset": "digits"}
 

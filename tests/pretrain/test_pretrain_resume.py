@@ -9,9 +9,9 @@ import time
 import pytest
 import torch
 
+from lowbit.common.preemption import Preempted
 from pretrain import Recipe, run
 from pretrain.trainer import Trainer
-from runtime.preemption import Preempted
 
 FIELDS = {
     "architecture": "resnet10_slim",

@@ -5,8 +5,8 @@ import json
 import pytest
 import torch
 
-from backbones import create_backbone, load_backbone
-from data.sources import view_source
+from lowbit.backbones import create_backbone, load_backbone
+from lowbit.data.views.training_views import view_source
 from pretrain import Recipe, run, state
 from pretrain.trainer import Trainer, feature_std
 

@@ -46,7 +46,8 @@ def test_damage_is_passed_over(tmp_path, damage, caplog):
 def test_a_crash_between_the_renames_leaves_the_newest_of_before(tmp_path, monkeypatch):
     _save(tmp_path, 1)
     monkeypatch.setattr(
-        "runtime.atomic.os.replace", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt)
+        "lowbit.common.atomic_file.os.replace",
+        lambda *args: (_ for _ in ()).throw(KeyboardInterrupt),
     )
     with pytest.raises(KeyboardInterrupt):
         _save(tmp_path, 2)

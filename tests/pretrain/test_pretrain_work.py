@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from backbones.counting import network_size
-from backbones.small_resnet import SmallResNet
+from lowbit.backbones.counting import network_size
+from lowbit.backbones.networks.small_resnet import SmallResNet
 from pretrain import Recipe, work
 from pretrain.running import open_source
 from pretrain.trainer import Trainer

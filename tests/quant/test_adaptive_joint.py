@@ -6,9 +6,9 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from backbones.small_resnet import SmallResNet
-from quant import Precision, calibrate, quantize, quantized_layers, set_precision
-from quant.adaptive import (
+from lowbit.backbones.networks.small_resnet import SmallResNet
+from lowbit.quant import Precision, calibrate, quantize, quantized_layers, set_precision
+from lowbit.quant.adaptive import (
     METHODS,
     JointStep,
     make_adaptive,
@@ -16,9 +16,9 @@ from quant.adaptive import (
     student_probabilities,
     swap_units,
 )
-from quant.adaptive.joint import distillation
-from quant.adaptive.swapping import student_pass
-from quant.adaptive.teachers import CONFIDENCES, Choice
+from lowbit.quant.adaptive.joint import distillation
+from lowbit.quant.adaptive.swapping import student_pass
+from lowbit.quant.adaptive.teachers import CONFIDENCES, Choice
 
 BITS = (8, 6, 4, 2)
 

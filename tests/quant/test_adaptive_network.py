@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from backbones.small_resnet import SmallResNet
-from quant import (
+from lowbit.backbones.networks.small_resnet import SmallResNet
+from lowbit.quant import (
     QUANTIZERS,
     Precision,
     calibrate,
@@ -18,7 +18,7 @@ from quant import (
     scales,
     set_precision,
 )
-from quant.adaptive import (
+from lowbit.quant.adaptive import (
     add_width,
     estimate_norms,
     load_nested,

@@ -9,8 +9,8 @@ import timm
 import torch
 from torch import nn
 
-from backbones import create_backbone
-from quant import (
+from lowbit.backbones import create_backbone
+from lowbit.quant import (
     FP,
     Precision,
     calibrate,

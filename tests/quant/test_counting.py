@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from quant import Precision, TransitionCounter, quantize, quantized_layers, use_fused_kernels
-from quant import codes as module
-from quant.codes import Codes
+from lowbit.quant import Precision, TransitionCounter, quantize, quantized_layers, use_fused_kernels
+from lowbit.quant.transition import codes as module
+from lowbit.quant.transition.codes import Codes
 
 KINDS = {
     "interval": {"kind": "Interval"},

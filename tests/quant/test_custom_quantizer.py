@@ -6,12 +6,12 @@ import pytest
 import torch
 import yaml
 
-from backbones import create_backbone
-from quant import Precision, get_policy, quantize, quantized_layers
+from lowbit.backbones import create_backbone
+from lowbit.quant import Precision, get_policy, quantize, quantized_layers
 
 FILE = '''
 import torch
-from quant import Quantizer
+from lowbit.quant import Quantizer
 
 class PowerOfTwo(Quantizer):
     """Round magnitudes to powers of two below the largest."""

@@ -3,20 +3,19 @@
 import pytest
 import torch
 
-from backbones import create_backbone
-from quant import (
+from lowbit.backbones import create_backbone
+from lowbit.quant import (
     Precision,
     calibrate,
-    fused,
     fused_kernels,
     get_policy,
-    native,
     quantize,
     set_precision,
     transition,
     use_fused_kernels,
 )
-from quant.primitives import fake_quantize, interval, lsq
+from lowbit.quant.kernels import c_kernels, torch_compiled
+from lowbit.quant.kernels.range_quantize import fake_quantize, interval, lsq
 
 OPERATORS = {
     "lsq": lambda v, s, b: lsq(v, s, 2 ** (b - 1), 2 ** (b - 1) - 1, 0.1),
@@ -27,9 +26,9 @@ OPERATORS = {
 
 @pytest.fixture
 def switch(monkeypatch):
-    monkeypatch.setattr(native, "takes", lambda *tensors, scales=(): False)
-    monkeypatch.setattr(native, "steps", lambda codes: False)
-    before = fused._wanted
+    monkeypatch.setattr(c_kernels, "takes", lambda *tensors, scales=(): False)
+    monkeypatch.setattr(c_kernels, "steps", lambda codes: False)
+    before = torch_compiled._wanted
     use_fused_kernels(True)
     if not fused_kernels():
         use_fused_kernels(before)
@@ -39,7 +38,7 @@ def switch(monkeypatch):
 
 
 def test_are_used_on_cuda_unless_told_otherwise(switch, monkeypatch):
-    monkeypatch.setattr(fused, "_can_compile", lambda kind: True)
+    monkeypatch.setattr(torch_compiled, "_can_compile", lambda kind: True)
     for wanted, expected in ((None, (True, False)), (True, (True, True)), (False, (False, False))):
         switch(wanted)
         assert (fused_kernels("cuda"), fused_kernels("cpu")) == expected
@@ -47,13 +46,13 @@ def test_are_used_on_cuda_unless_told_otherwise(switch, monkeypatch):
 
 def test_a_missing_compiler_is_said_once_and_leaves_the_eager_route(switch, monkeypatch, caplog):
     monkeypatch.setenv("CXX", "no-such-compiler")
-    fused._can_compile.cache_clear()
+    torch_compiled._can_compile.cache_clear()
     try:
         assert not fused_kernels() and not fused_kernels()
         assert caplog.text.count("C++ compiler") == 1
     finally:
         monkeypatch.undo()
-        fused._can_compile.cache_clear()
+        torch_compiled._can_compile.cache_clear()
 
 
 def run(operator, v, s, bits, upstream):
@@ -114,7 +113,9 @@ def test_a_network_trains_alike(switch):
 
 @pytest.mark.parametrize("route", ["native", "fused"])
 def test_a_transition_step_in_one_pass_equals_the_plain_one(switch, route, monkeypatch):
-    monkeypatch.setattr(native, "steps", lambda codes: fused.wanted() and route == "native")
+    monkeypatch.setattr(
+        c_kernels, "steps", lambda codes: torch_compiled.wanted() and route == "native"
+    )
     runs = []
     for on in (True, False):
         switch(on)

@@ -13,8 +13,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from backbones import create_backbone
-from quant import QUANTIZERS, Precision, calibrate, quantize, quantized_layers
+from lowbit.backbones import create_backbone
+from lowbit.quant import QUANTIZERS, Precision, calibrate, quantize, quantized_layers
 
 TOLERANCE = 1e-5  # of the output's largest magnitude; float32 sums over at most 4608 products
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from quant import Precision, latent_statistics, quantize, quantized_layers
-from quant.latent import transition_points
+from lowbit.quant import Precision, latent_statistics, quantize, quantized_layers
+from lowbit.quant.transition.latent_weights import transition_points
 
 KINDS = {
     "interval": {"kind": "Interval"},

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn, optim
 
-from quant import Precision, quantize, transition
-from quant.linearity import why_not_linear
+from lowbit.quant import Precision, quantize, transition
+from lowbit.quant.transition.linear_in_lr import why_not_linear
 
 
 @pytest.mark.parametrize(

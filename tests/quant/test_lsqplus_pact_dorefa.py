@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from quant import QUANTIZERS
-from quant.clipping import ewgs, lsq_plus, pact, sign
+from lowbit.quant import QUANTIZERS
+from lowbit.quant.kernels.learned_clip_quantize import ewgs, lsq_plus, pact, sign
 
 DoReFa, EWGS, LSQPlus, PACT, Sign = (
     QUANTIZERS[name] for name in ("DoReFa", "EWGS", "LSQPlus", "PACT", "Sign")

@@ -5,7 +5,7 @@ import sys
 
 PROGRAM = """
 import resource, torch
-from quant import keep_freed_memory
+from lowbit.quant import keep_freed_memory
 torch.set_num_threads(1)
 if {keep} and not keep_freed_memory():
     raise SystemExit("this C library has no mallopt")

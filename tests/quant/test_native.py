@@ -6,9 +6,16 @@ import subprocess
 import pytest
 import torch
 
-from backbones import create_backbone
-from quant import Precision, calibrate, fused, native, quantize, use_fused_kernels
-from quant.primitives import fake_quantize, fake_quantize_symmetric, interval, lsq, peaks
+from lowbit.backbones import create_backbone
+from lowbit.quant import Precision, calibrate, quantize, use_fused_kernels
+from lowbit.quant.kernels import c_kernels, torch_compiled
+from lowbit.quant.kernels.range_quantize import (
+    fake_quantize,
+    fake_quantize_symmetric,
+    interval,
+    lsq,
+    peaks,
+)
 
 OPERATORS = {
     "lsq": lambda v, s, b: lsq(v, s, 2 ** (b - 1), 2 ** (b - 1) - 1, 0.1),
@@ -33,9 +40,9 @@ TENSORS = {
 
 @pytest.fixture
 def switch():
-    before = fused._wanted
+    before = torch_compiled._wanted
     use_fused_kernels(None)
-    if not native.takes(torch.ones(2)):
+    if not c_kernels.takes(torch.ones(2)):
         use_fused_kernels(before)
         pytest.skip("there is no C compiler: quantizers run eagerly")
     yield use_fused_kernels
@@ -46,10 +53,10 @@ def switch():
 def calls(monkeypatch):
     """Names of the kernels that were called."""
     names = []
-    for name in native._ARGUMENTS:
-        plain = getattr(native, name)
+    for name in c_kernels._ARGUMENTS:
+        plain = getattr(c_kernels, name)
         monkeypatch.setattr(
-            native, name, lambda *a, name=name, plain=plain: names.append(name) or plain(*a)
+            c_kernels, name, lambda *a, name=name, plain=plain: names.append(name) or plain(*a)
         )
     return names
 
@@ -169,12 +176,12 @@ def test_without_a_compiler_or_with_a_failing_one_quantizers_run_eagerly(
     broken.chmod(0o755)
     for compiler, said in ((str(broken), "no such option"), (str(tmp_path / "none"), "")):
         monkeypatch.setenv("CC", compiler)
-        native._library.cache_clear()
+        c_kernels._library.cache_clear()
         try:
-            assert not native.takes(torch.ones(2))
+            assert not c_kernels.takes(torch.ones(2))
             assert lsq(torch.ones(2), torch.ones(1), 4, 3).tolist() == [1, 1]
         finally:
-            native._library.cache_clear()
+            c_kernels._library.cache_clear()
         assert said in caplog.text
     assert not list((tmp_path / "lowbit-bench").glob("*"))
 
@@ -185,10 +192,10 @@ def test_is_compiled_once_for_a_machine(switch, monkeypatch, tmp_path):
     monkeypatch.setattr(subprocess, "run", lambda *a, **k: made.append(a) or plain(*a, **k))
     try:
         for _ in range(2):
-            native._library.cache_clear()
-            assert native.takes(torch.ones(2))
+            c_kernels._library.cache_clear()
+            assert c_kernels.takes(torch.ones(2))
     finally:
-        native._library.cache_clear()
+        c_kernels._library.cache_clear()
     assert len(made) == 1
     assert [f.suffix for f in (tmp_path / "lowbit-bench").iterdir()] == [".so"]
 

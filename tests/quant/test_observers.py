@@ -4,9 +4,9 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 
-from backbones import create_backbone
-from quant import LSQ, MinMax, calibrate, quantize, set_precision
-from quant.quantizers.observers import Observer
+from lowbit.backbones import create_backbone
+from lowbit.quant import LSQ, MinMax, calibrate, quantize, set_precision
+from lowbit.quant.quantizers.observers import Observer
 
 
 def observed(kind, *batches, **settings):

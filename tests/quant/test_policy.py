@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from quant import QuantPolicy, Rule, get_policy, list_policies
+from lowbit.quant import QuantPolicy, Rule, get_policy, list_policies
 
 
 def test_named_policies():

@@ -1,6 +1,6 @@
 import pytest
 
-from quant import FP, Precision
+from lowbit.quant import FP, Precision
 
 
 @pytest.mark.parametrize("text", ["4w3a", "W4A3", "w4a3", " 4W3A "])

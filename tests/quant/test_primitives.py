@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from quant.primitives import (
+from lowbit.quant.kernels.range_quantize import (
     fake_quantize,
     fake_quantize_anchored,
     interval,

@@ -5,9 +5,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from quant import QUANTIZERS, MinMax
-from quant.clipping import ewgs, lsq_plus, pact
-from quant.primitives import fake_quantize, interval, lsq
+from lowbit.quant import QUANTIZERS, MinMax
+from lowbit.quant.kernels.learned_clip_quantize import ewgs, lsq_plus, pact
+from lowbit.quant.kernels.range_quantize import fake_quantize, interval, lsq
 
 examples = settings(deadline=None, max_examples=25, derandomize=True)
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from quant import QUANTIZERS
+from lowbit.quant import QUANTIZERS
 
 WEIGHTS = {
     "MinMax symmetric": ("MinMax", {"scheme": "symmetric", "range": "call"}),

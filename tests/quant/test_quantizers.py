@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from quant import LSQ, QUANTIZERS, Interval, MinMax
+from lowbit.quant import LSQ, QUANTIZERS, Interval, MinMax
 
 
 def ssql_weight(**options):

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from backbones import create_backbone
-from quant import (
+from lowbit.backbones import create_backbone
+from lowbit.quant import (
     FP,
     Precision,
     bitops,

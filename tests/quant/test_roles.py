@@ -3,7 +3,7 @@
 import pytest
 from torch import nn
 
-from quant import parameters_by_role, quantize
+from lowbit.quant import parameters_by_role, quantize
 
 
 def _model():

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from quant import (
+from lowbit.quant import (
     QUANTIZERS,
     Precision,
     calibrate,

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn, optim
 
-from quant import Precision, quantize, quantized_layers, target_rate, transition
-from quant.controllers import CONTROLLERS
-from quant.targets import TargetSchedule
+from lowbit.quant import Precision, quantize, quantized_layers, target_rate, transition
+from lowbit.quant.transition.controllers import CONTROLLERS
+from lowbit.quant.transition.target_rate import TargetSchedule
 
 M, ETA, U_0, R_0, STEPS = 0.9, 0.05, 0.3, 0.03, 50
 

@@ -3,7 +3,7 @@
 import multiprocessing
 import os
 
-from runtime.alone import alone
+from lowbit.common.file_lock import alone
 
 CONTEXT = multiprocessing.get_context("fork")
 

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from runtime.atomic import atomic
+from lowbit.common.atomic_file import atomic
 
 
 def test_a_failure_leaves_the_old_file_and_nothing_beside_it(tmp_path):

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from runtime.preemption import SIGNALS, Preempted, stop_requests
+from lowbit.common.preemption import SIGNALS, Preempted, stop_requests
 
 
 @pytest.mark.parametrize("signum", SIGNALS)

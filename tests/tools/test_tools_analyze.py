@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from backbones import create_backbone, save_backbone
 from benchmark.recipe import load_yaml, validate
+from lowbit.backbones import create_backbone, save_backbone
 from pretrain.trainer import Trainer
 
 ROOT = Path(__file__).parents[2]

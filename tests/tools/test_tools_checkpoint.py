@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from backbones import create_backbone, load_backbone, save_backbone
+from lowbit.backbones import create_backbone, load_backbone, save_backbone
 
 ROOT = Path(__file__).parents[2]
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from backbones import load_backbone
 from benchmark.recipe import load_yaml, validate
+from lowbit.backbones import load_backbone
 
 ROOT = Path(__file__).parents[2]
 RECIPE = """

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from backbones import create_backbone, save_backbone
+from lowbit.backbones import create_backbone, save_backbone
 
 ROOT = Path(__file__).parents[2]
 RECIPE = """

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from data import Center, load, normalization
-from data.images import ImagesInMemory
+from lowbit.data import Center, load, normalization
+from lowbit.data.views.labelled_images import ImagesInMemory
 
 
 class TinyNet(nn.Module):

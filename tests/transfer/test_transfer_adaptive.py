@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from backbones.small_resnet import SmallResNet
-from data.images import ImagesInMemory
-from quant import get_policy, set_precision
+from lowbit.backbones.networks.small_resnet import SmallResNet
+from lowbit.data.views.labelled_images import ImagesInMemory
+from lowbit.quant import get_policy, set_precision
 from transfer import Recipe
 from transfer.nested_files import read_nested
 from transfer.protocols import get_protocol

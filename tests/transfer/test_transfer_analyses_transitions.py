@@ -9,7 +9,7 @@ import torch
 import yaml
 from torch import nn
 
-from quant import (
+from lowbit.quant import (
     Precision,
     calibrate,
     get_policy,

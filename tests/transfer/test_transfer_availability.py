@@ -2,7 +2,7 @@
 
 from PIL import Image
 
-from data.availability import _missing
+from lowbit.data.availability import _missing
 from transfer import Recipe, missing_data
 
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from data import open_images
-from quant import quantized_layers, set_precision
+from lowbit.data import open_images
+from lowbit.quant import quantized_layers, set_precision
 from transfer import Recipe
 from transfer.metrics import accuracy
 from transfer.protocols import get_protocol

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from quant import get_policy, quantize, quantizers
+from lowbit.quant import get_policy, quantize, quantizers
 from transfer import Recipe
 from transfer.calibration import calibrate_on, calibration_order
 

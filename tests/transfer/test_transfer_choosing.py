@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from backbones import create_backbone, save_backbone
+from lowbit.backbones import create_backbone, save_backbone
 from transfer import Recipe, run
 from transfer.choosing import choose_on
 from transfer.classifiers import classify

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from backbones import create_backbone, save_backbone
 from benchmark.recipe import load_yaml, validate
-from data import image_set, list_datasets
+from lowbit.backbones import create_backbone, save_backbone
+from lowbit.data import image_set, list_datasets
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = sorted((ROOT / "configs" / "transfer").glob("[!_]*.yaml"))

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from backbones import CheckpointError, create_backbone, save_backbone
+from lowbit.backbones import CheckpointError, create_backbone, save_backbone
 from transfer.distillation import Distilled, divergence, load_teacher
 from transfer.sections import Distillation
 from transfer.training import Network

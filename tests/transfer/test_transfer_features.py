@@ -6,8 +6,8 @@ import os
 import pytest
 import torch
 
-from data import Center, Crop
-from quant import Precision, calibrate, get_policy, quantize, quantized_layers, set_precision
+from lowbit.data import Center, Crop
+from lowbit.quant import Precision, calibrate, get_policy, quantize, quantized_layers, set_precision
 from transfer import Recipe
 from transfer.features import Features, extract
 from transfer.workspace import Workspace
@@ -129,7 +129,7 @@ def test_a_file_that_was_not_finished_is_not_there(quantized, few_digits, tmp_pa
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("runtime.atomic.os.replace", stops)
+        patch.setattr("lowbit.common.atomic_file.os.replace", stops)
         with pytest.raises(KeyboardInterrupt):
             _cached(quantized, tmp_path)(few_digits, "FP")
     assert {path.suffix for path in tmp_path.iterdir()} == {".lock"}

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from data import Crop
-from data.images import ImagesInMemory
-from quant import set_precision
+from lowbit.data import Crop
+from lowbit.data.views.labelled_images import ImagesInMemory
+from lowbit.quant import set_precision
 from transfer import Recipe
 from transfer.protocols import get_protocol
 from transfer.seeding import minibatches, stream

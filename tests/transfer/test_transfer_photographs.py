@@ -4,9 +4,9 @@ import pytest
 import torch
 from PIL import Image
 
-from backbones import create_backbone, save_backbone
-from data import open_images
-from data.image_files import ImagesInFiles
+from lowbit.backbones import create_backbone, save_backbone
+from lowbit.data import open_images
+from lowbit.data.views.image_files import ImagesInFiles
 from transfer import Recipe, run
 
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from backbones import create_backbone, save_backbone
-from data import Images, open_images
-from quant import (
+from lowbit.backbones import create_backbone, save_backbone
+from lowbit.data import Images, open_images
+from lowbit.quant import (
     Precision,
     get_policy,
     latent_statistics,

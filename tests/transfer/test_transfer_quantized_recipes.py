@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from backbones import create_backbone, save_backbone
 from benchmark.recipe import load_yaml, validate
-from data import image_set
-from quant import get_policy, quantize, quantized_layers
+from lowbit.backbones import create_backbone, save_backbone
+from lowbit.data import image_set
+from lowbit.quant import get_policy, quantize, quantized_layers
 from transfer import run
 from transfer.optimizers import build_optimizer
 

@@ -5,8 +5,8 @@ import json
 import pytest
 from pydantic import ValidationError
 
-from data import image_set, load
-from quant import get_policy
+from lowbit.data import image_set, load
+from lowbit.quant import get_policy
 from transfer import VERSION, Recipe, identity
 
 

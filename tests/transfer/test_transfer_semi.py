@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from data import open_images
-from quant import Precision, get_policy, quantize, quantized_layers, set_precision
+from lowbit.data import open_images
+from lowbit.quant import Precision, get_policy, quantize, quantized_layers, set_precision
 from transfer import Recipe
 from transfer.calibration import calibrate_on
 from transfer.labels import labelled_places

@@ -5,8 +5,8 @@ import json
 import pytest
 import torch
 
-from backbones import create_backbone, save_backbone
-from data import load, open_images
+from lowbit.backbones import create_backbone, save_backbone
+from lowbit.data import load, open_images
 from transfer import Recipe, identity, run, splits
 from transfer.splits import GuardedSplits
 

@@ -6,7 +6,7 @@ import threading
 import pytest
 import torch
 
-from backbones import CheckpointError
+from lowbit.backbones import CheckpointError
 from transfer import Recipe
 from transfer.classifier_files import stored_classifier
 from transfer.seeding import stream

@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from quant import (
+from lowbit.quant import (
     Precision,
     calibrate,
     parameters_by_role,

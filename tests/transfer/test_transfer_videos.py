@@ -6,8 +6,8 @@ import pytest
 import torch
 from PIL import Image
 
-from backbones import create_backbone, load_backbone, save_backbone
-from data import Center, open_images
+from lowbit.backbones import create_backbone, load_backbone, save_backbone
+from lowbit.data import Center, open_images
 from transfer import Recipe, run
 from transfer.classifiers import initial_classifier
 from transfer.seeding import stream

@@ -2,7 +2,7 @@
 
 import torch
 
-from data import Center, Crop, open_images
+from lowbit.data import Center, Crop, open_images
 from transfer import Recipe
 from transfer.views import center, crop
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from backbones.counting import network_size
+from lowbit.backbones.counting import network_size
 from transfer import Recipe, work
 
 TRAIN, VAL, TEST = 1_077, 180, 540  # digits

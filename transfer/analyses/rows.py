@@ -13,8 +13,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from quant import Precision
-from quant.precision import OFF
+from lowbit.quant import Precision
+from lowbit.quant.precision import OFF
 from transfer.workspace import PARTS
 
 CURVE = "metrics.jsonl"

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from runtime.pictures import COLOURS, LINES, MUTED, legend_above, panels
+from lowbit.common.plot_style import COLOURS, LINES, MUTED, legend_above, panels
 
 RUN = ["job", "precision"]
 _SHOWN = 4  # epochs whose latent weights are drawn

@@ -10,7 +10,7 @@ from typing import Any
 from fvcore.common.registry import Registry
 from torch import Tensor
 
-from data import Images
+from lowbit.data import Images
 
 PROTOCOLS = Registry("PROTOCOLS")
 PROTOCOLS.__doc__ = """

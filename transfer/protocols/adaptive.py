@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from backbones.runtime import seeded
-from data import Images
-from quant import Precision, set_precision
-from quant.adaptive import (
+from lowbit.backbones.runtime import seeded
+from lowbit.data import Images
+from lowbit.quant import Precision, set_precision
+from lowbit.quant.adaptive import (
     METHODS,
     JointStep,
     add_width,

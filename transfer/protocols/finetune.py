@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from data import Images
-from quant import get_policy, quantize
+from lowbit.data import Images
+from lowbit.quant import get_policy, quantize
 from transfer.calibration import calibrate_on
 from transfer.classifiers import Classifier, initial_classifier
 from transfer.features import extract

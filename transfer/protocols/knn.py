@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from data import Images
+from lowbit.data import Images
 from transfer.features import frozen_features
 from transfer.neighbours import vote
 from transfer.protocols import Fitted, protocol

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from data import Images
+from lowbit.data import Images
 from transfer.choosing import choose_on
 from transfer.classifiers import Classifier, fit_linear, initial_classifier
 from transfer.features import frozen_features

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from data import Images
+from lowbit.data import Images
 from transfer.choosing import choose_on
 from transfer.classifiers import Classifier
 from transfer.convex import Axes, fit_logistic, tolerance_of

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from backbones.runtime import seeded
-from data import Images
-from quant import FP, Precision, set_precision
+from lowbit.backbones.runtime import seeded
+from lowbit.data import Images
+from lowbit.quant import FP, Precision, set_precision
 from transfer.calibration import calibrate_on
 from transfer.distillation import Distilled, load_teacher
 from transfer.objectives import CrossEntropy

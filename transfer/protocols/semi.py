@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from data import Images
-from quant import FP, Precision, get_policy, quantize, set_precision
+from lowbit.data import Images
+from lowbit.quant import FP, Precision, get_policy, quantize, set_precision
 from transfer.calibration import calibrate_on
 from transfer.classifiers import Classifier, initial_classifier
 from transfer.features import extract

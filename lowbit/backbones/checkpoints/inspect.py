@@ -1,0 +1,68 @@
+"""Say what a checkpoint holds, whether or not it would be loaded."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from lowbit.backbones.checkpoints.batch_norm_state import norm_state
+from lowbit.backbones.checkpoints.load import CheckpointError, examine, load_backbone
+from lowbit.backbones.checkpoints.read_file import read
+
+
+def inspect_checkpoint(path: str | Path, architecture: str | None = None) -> dict[str, Any]:
+    """Return what a file holds, as JSON.
+
+    Where the network cannot be told, the nearest one is reported, if any tensor matches. `loads` says whether
+    `load_backbone` would take the file, and `refusal` why not. `unused` counts the tensors beside the
+    backbone by what their names begin with.
+
+    Raises:
+        FileNotFoundError: no such file.
+        CheckpointError: damaged, holding code, or without tensors.
+        ValueError: no such network.
+    """
+    contents = read(path)
+    names = [name for tensors in contents.containers.values() for name in tensors]
+    report, found = examine(contents, architecture, nearest=True)
+    try:
+        load_backbone(path, architecture)
+        refusal = None
+    except CheckpointError as error:
+        refusal = str(error)
+    return {
+        "path": report.path,
+        "size": contents.size,
+        "sha256": report.sha256,
+        "layout": report.format,
+        "architecture": report.architecture if report.matched else None,
+        "guessed": report.guessed,
+        "loads": refusal is None,
+        "refusal": refusal,
+        "matched": report.matched,
+        "total": report.total,
+        "share": report.share,
+        "missing": list(report.missing),
+        "mismatched": list(report.mismatched),
+        "extra": list(report.extra),
+        "unused": _groups(names, report.unused),
+        "batch_norm": str(norm_state(found)),
+        "warnings": list(report.warnings),
+        "meta": report.meta,
+    }
+
+
+def _groups(names: Iterable[str], unused: Sequence[str]) -> dict[str, int]:
+    """Count unused names by the fewest leading parts that no used name shares."""
+    shared = {""}
+    for name in set(names) - set(unused):
+        parts = name.split(".")
+        shared |= {".".join(parts[:depth]) for depth in range(1, len(parts))}
+    counts = Counter(_group(name, shared) for name in unused)
+    return dict(counts.most_common())
+
+
+def _group(name: str, shared: set[str]) -> str:
+    parts = name.split(".")
+    depth = next(d for d in range(1, len(parts) + 1) if ".".join(parts[:d]) not in shared)
+    return name if depth == len(parts) else ".".join(parts[:depth]) + ".*"

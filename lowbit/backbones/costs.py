@@ -1,0 +1,31 @@
+"""What a backbone would take on integer hardware, counted without its weights."""
+
+from collections.abc import Iterable
+
+import torch
+
+from lowbit.backbones.networks.registry import create_backbone
+from lowbit.quant import QuantPolicy, costs, quantize
+
+
+def backbone_costs(
+    architecture: str,
+    policy: QuantPolicy | str | dict | None,
+    precisions: Iterable[str],
+    *,
+    image_size: int,
+) -> dict[str, dict[str, int]]:
+    """Return `weight_bytes` and `bit_operations` of one square image at each precision.
+
+    Counted on the meta device: milliseconds, no memory, and nothing random is drawn. Without a policy
+    the network stays in full precision.
+
+    Example:
+        >>> backbone_costs("resnet10_slim", "ssql", ["FP", "4w4a"], image_size=32)["4w4a"]
+        {'weight_bytes': 161904, 'bit_operations': 100663296}
+    """
+    with torch.device("meta"):
+        network = create_backbone(architecture)
+        if policy is not None:
+            quantize(network, policy)
+        return costs(network, precisions, torch.empty(1, 3, image_size, image_size))

@@ -1,0 +1,119 @@
+"""What a folder of images holds, in one small file beside it: its identity, its counts, its size.
+
+The identity is the SHA-256 over a line "<path> <bytes>" of every file, sorted by path. The file
+`<folder>/.lowbit/manifest.json` also has the modification times of the class folders, which change
+when a file comes, goes or is renamed; a manifest that does not match them is made anew. In sets of
+up to 200,000 files the size of every file is looked at as well, each time; in larger ones a file
+that was overwritten in place goes unseen until `tools/datasets.py verify`. The files of a set of
+videos (`lowbit.data.image_sets.video_folder`) are its frames.
+"""
+
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lowbit.data import sidecar_files
+from lowbit.data.decoding import image_size
+
+if TYPE_CHECKING:
+    from lowbit.data.image_sets.image_folder import Folder
+
+Names = dict[str, list[list[str]]]  # by split, by class
+
+_VERSION = 1  # of the manifest, and of the rule by which files become splits
+_LOOK_AT_ALL = 200_000  # files; their sizes take about a second
+_SAMPLED = 32  # headers that tell whether all images have one size
+_LARGEST_SIDE = 64  # pixels, of images held in memory
+_LARGEST_SET = 4 * 2**30  # bytes, of all of them
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What is kept.
+
+    Attributes:
+        sha256: the identity.
+        counts: files per class, by split; there is no val where it is carved from train.
+        size: side of the images in pixels; None where they are too large, or of too many sizes, to
+            be held in memory.
+        newest_ns: when the last of the files was modified.
+        folders: when each class folder was modified, by its relative path.
+    """
+
+    version: int
+    sha256: str
+    counts: dict[str, list[int]]
+    size: int | None
+    newest_ns: int
+    folders: dict[str, int]
+
+
+def read_manifest(folder: "Folder", *, trust: bool = True) -> Manifest:
+    """Return a folder's manifest: the one that is kept, if it still holds, else a new one.
+
+    Args:
+        folder: the images.
+        trust: whether the times of a large set's folders may stand for its files.
+    """
+    file = folder.path / sidecar_files.FOLDER / "manifest.json"
+    kept = _kept(file)
+    folders = _folders(folder)
+    current = kept is not None and kept.folders == folders
+    if trust and current and _files(kept, folder) > _LOOK_AT_ALL:
+        return kept
+    sha256, newest_ns = look(folder.path, folder.contents)
+    if current and (kept.sha256, kept.newest_ns) == (sha256, newest_ns):
+        return kept
+    manifest = Manifest(
+        version=_VERSION,
+        sha256=sha256,
+        counts={split: [len(c) for c in classes] for split, classes in folder.names.items()},
+        size=None if folder.frames else _common_size(folder),
+        newest_ns=newest_ns,
+        folders=folders,
+    )
+    text = json.dumps(asdict(manifest)).encode()
+    sidecar_files.keep(file, lambda out: out.write(text), otherwise="looks at every file again")
+    return manifest
+
+
+def _kept(file: Path) -> Manifest | None:
+    try:
+        manifest = Manifest(**json.loads(file.read_bytes()))
+    except (OSError, ValueError, TypeError):  # not there, not ours, or of another version
+        return None
+    return manifest if manifest.version == _VERSION else None
+
+
+def _files(manifest: Manifest, folder: "Folder") -> int:
+    return sum(map(sum, manifest.counts.values())) * (folder.frames or 1)
+
+
+def _folders(folder: "Folder") -> dict[str, int]:
+    paths = [f"{part}/{name}" for part in folder.parts.values() for name in folder.classes]
+    return {path: (folder.path / path).stat().st_mtime_ns for path in paths}
+
+
+def look(root: Path, paths: list[str]) -> tuple[str, int]:
+    """Return the identity of the files under `root` and when the last of them was modified."""
+    digest, newest_ns = hashlib.sha256(f"folder {_VERSION}\n".encode()), 0
+    for path in sorted(paths):
+        status = os.stat(f"{root}/{path}")
+        digest.update(os.fsencode(f"{path} {status.st_size}\n"))
+        newest_ns = max(newest_ns, status.st_mtime_ns)
+    return digest.hexdigest(), newest_ns
+
+
+def _common_size(folder: "Folder") -> int | None:
+    """Return the side of the images where a sample says that they fit in memory, else None."""
+    count = len(folder.paths)
+    sample = folder.paths[:: max(1, count // _SAMPLED)]
+    first = image_size(folder.path / sample[0])
+    height, width = first
+    if height != width or height > _LARGEST_SIDE or 3 * height * width * count > _LARGEST_SET:
+        return None
+    same = all(image_size(folder.path / path) == first for path in sample)
+    return height if same else None

@@ -1,0 +1,106 @@
+"""Videos as folders of frames: `frames:NAME` is `<root>/NAME/{train,val|test}/CLASS/VIDEO/*.jpg`.
+
+A sample is a video, of which F frames are seen, uniformly spaced; what a network says of them is
+averaged (`lowbit.backbones.networks.video_frames`). F is part of the name, since it decides every number: `frames:NAME@16`;
+without it, 8. Splits are made as in a folder of images, with whole videos (`lowbit.data.image_sets.image_folder`), and the
+identity of the splits is that of all frames' paths and sizes.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from functools import cached_property, partial
+from pathlib import Path
+
+from lowbit.data.decoding import problems
+from lowbit.data.image_sets.image_folder import EXTENSIONS, Folder
+from lowbit.data.image_sets.registry import FRAMES, IMAGENET_MEAN, IMAGENET_STD, ImageSet
+
+DEFAULT_FRAMES = 8
+
+
+def video_set(name: str) -> ImageSet:
+    """Specify `frames:NAME` or `frames:NAME@F`, without a look at the disk."""
+    folder, at, count = name.removeprefix(FRAMES).partition("@")
+    valid = folder not in ("", ".", "..") and Path(folder).name == folder
+    if not valid or (at and not (count.isdecimal() and int(count))):
+        raise ValueError(
+            f"{name!r} does not name videos of the data root; nothing was loaded. Write {FRAMES}NAME "
+            f"for <root>/NAME, without a path, or {FRAMES}NAME@16 for 16 frames a video; data_root "
+            "(or $LOWBIT_DATA) is the root."
+        )
+    frames = int(count) if at else DEFAULT_FRAMES
+    return ImageSet(
+        name=name,
+        num_classes=None,
+        counts=None,
+        size=None,
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
+        split_sha256=None,
+        folder=partial(_opened, name, folder, frames),
+        frames=frames,
+    )
+
+
+def _opened(name: str, folder: str, frames: int, root: Path) -> "Videos":
+    return Videos(name, root / folder, frames=frames)
+
+
+class Videos(Folder):
+    """A folder of videos on disk: what `Folder` is for images.
+
+    `names` and `paths` are those of the videos, each a folder; `contents` are their frames.
+    """
+
+    def __init__(self, name: str, path: Path, *, frames: int) -> None:
+        super().__init__(name, path)
+        self.frames = frames
+
+    def _images(self, part: str, name: str) -> list[str]:
+        folder = self.path / part / name
+        videos = sorted(e.name for e in os.scandir(folder) if e.is_dir() and e.name[0] != ".")
+        least = 2 if part == "train" and "val" not in self.parts else 1
+        if len(videos) < least:
+            raise ValueError(
+                f"{self.name}: {folder} has {len(videos)} videos where {least} or more are needed; "
+                "nothing was loaded. A video is a folder of its frames: add some, or remove the "
+                "class from every folder."
+            )
+        return videos
+
+    @cached_property
+    def contents(self) -> list[str]:
+        """Relative paths of all frames."""
+        found = []
+        for path in self.paths:
+            found += [f"{path}/{os.path.basename(f)}" for f in frames_of(self.path / path)]
+        return found
+
+    def damaged(self) -> Iterator[str | None]:
+        """Decode every frame; yield for each what is wrong with it, or None."""
+        return problems([f"{self.path}/{path}" for path in self.contents])
+
+
+def frames_of(video: str | os.PathLike) -> list[str]:
+    """Return the paths of a video's frames, in the order of their names.
+
+    Raises:
+        ValueError: there is none.
+    """
+    names = sorted(name for name in os.listdir(video) if name.lower().endswith(EXTENSIONS))
+    if not names:
+        raise ValueError(
+            f"{video} has no frame in it; nothing was loaded. Extract its frames again, or remove the "
+            "folder."
+        )
+    return [os.path.join(video, name) for name in names]
+
+
+def spread(frames: Sequence[str], count: int) -> list[str]:
+    """Return `count` frames, the middles of as many equal parts; a short video repeats some.
+
+    Example:
+        >>> spread("abcdefgh", 2), spread("abc", 4)
+        (['c', 'g'], ['a', 'b', 'b', 'c'])
+    """
+    return [frames[(2 * part + 1) * len(frames) // (2 * count)] for part in range(count)]

@@ -1,0 +1,1 @@
+"""Pixels as a network sees them: centre crops, augmented views, streams of batches."""

@@ -1,0 +1,79 @@
+"""What a low-bit network is: precisions, quantizers, layer policies, and the optimizer for codes.
+
+Imports torch only. One model object serves every bit-width:
+
+Example:
+    >>> import torch
+    >>> from lowbit.quant import FP, Precision, calibrate, get_policy, quantize, set_precision
+    >>> net = torch.nn.Sequential(
+    ...     torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Conv2d(8, 8, 3), torch.nn.ReLU())
+    >>> images = torch.rand(4, 3, 8, 8)
+    >>> full = net(images)
+    >>> net = quantize(net, get_policy("ssql"))
+    >>> _ = calibrate(net, [images])
+    >>> bool((net(images) == full).all())         # starts at full precision
+    True
+    >>> set_precision(net, Precision.parse("4w4a"))
+    >>> bool((net(images) == full).all())
+    False
+"""
+
+from lowbit.quant.convert import (
+    calibrate,
+    dequantize,
+    observe,
+    quantize,
+    quantized_layers,
+    quantizers,
+    scales,
+    set_precision,
+)
+from lowbit.quant.kernels.keep_freed_memory import keep_freed_memory
+from lowbit.quant.kernels.torch_compiled import fused_kernels, use_fused_kernels
+from lowbit.quant.layers import reuse_weights
+from lowbit.quant.policy import QuantizerSpec, QuantPolicy, Rule, get_policy, list_policies
+from lowbit.quant.precision import FP, Precision
+from lowbit.quant.quantizers import LSQ, QUANTIZERS, Interval, MinMax, Quantizer, register
+from lowbit.quant.report import bitops, costs, explain, size_bytes
+from lowbit.quant.roles import parameters_by_role
+from lowbit.quant.transition.counter import TransitionCounter
+from lowbit.quant.transition.latent_weights import latent_statistics
+from lowbit.quant.transition.optimizer import transition
+from lowbit.quant.transition.target_rate import target_rate
+
+__all__ = [
+    "FP",
+    "LSQ",
+    "QUANTIZERS",
+    "Interval",
+    "MinMax",
+    "Precision",
+    "QuantPolicy",
+    "Quantizer",
+    "QuantizerSpec",
+    "Rule",
+    "TransitionCounter",
+    "bitops",
+    "calibrate",
+    "costs",
+    "dequantize",
+    "explain",
+    "fused_kernels",
+    "get_policy",
+    "keep_freed_memory",
+    "latent_statistics",
+    "list_policies",
+    "observe",
+    "parameters_by_role",
+    "quantize",
+    "quantized_layers",
+    "quantizers",
+    "register",
+    "reuse_weights",
+    "scales",
+    "set_precision",
+    "size_bytes",
+    "target_rate",
+    "transition",
+    "use_fused_kernels",
+]

@@ -1,0 +1,1 @@
+"""Fake quantization as functions: eager, compiled by torch, and in C."""

@@ -1,0 +1,232 @@
+"""The quantizers of `primitives` as C kernels for a CPU (`kernels.c`): one pass over memory each way.
+
+The system's C compiler makes them in half a second, once for a machine: the library is kept in
+~/.cache/lowbit-bench (or under XDG_CACHE_HOME) by what it was made of, and opening it takes a
+millisecond. A call costs a few microseconds, where a function that torch compiled costs tens and
+several seconds at its first call in a process. So they are used wherever they fit, unless
+`use_fused_kernels(False)` or LOWBIT_FUSED=0 says otherwise; without a compiler quantizers run eagerly.
+
+Values and gradients of tensors are those of the eager route, bit for bit; sums over a tensor, the
+gradients of scales, are added up in another order, which no number of threads changes.
+"""
+
+import ctypes
+import hashlib
+import logging
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from lowbit.quant.kernels import torch_compiled
+
+_logger = logging.getLogger(__name__)
+_SOURCE = Path(__file__).with_name("kernels.c")
+_FLAGS = (
+    *("-O3", "-shared", "-fPIC", "-fopenmp"),
+    # as eager operations round, and no others: nothing is contracted or reassociated
+    *("-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fno-strict-aliasing"),
+)
+_VECTORS = {  # by what torch found; not -march=native: a cluster's machines may share the folder
+    "AVX2": ("-mavx2", "-mfma"),
+    "AVX512": ("-mfma", "-mavx512f", "-mavx512vl", "-mavx512dq", "-mprefer-vector-width=512"),
+}
+_SERIAL = 32768  # elements below which torch's own operations use one thread
+
+_POINTER, _LENGTH, _NUMBER = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
+_SIZE = (_LENGTH, _LENGTH, ctypes.c_int)  # channels, width, threads
+_ARGUMENTS = {
+    "lsq_forward": (*[_POINTER] * 3, *_SIZE, *[_NUMBER] * 2),
+    "lsq_backward": (*[_POINTER] * 6, *_SIZE, *[_NUMBER] * 2),
+    "affine_forward": (*[_POINTER] * 4, *_SIZE, *[_NUMBER] * 2),
+    "affine_backward": (*[_POINTER] * 5, *_SIZE, *[_NUMBER] * 2),
+    "affine_backward_scale": (*[_POINTER] * 7, *_SIZE, *[_NUMBER] * 2),
+    "interval_forward": (*[_POINTER] * 3, *_SIZE, *[_NUMBER] * 3),
+    "interval_backward": (*[_POINTER] * 6, *_SIZE, *[_NUMBER] * 3),
+    "largest_magnitudes": (*[_POINTER] * 3, *_SIZE),
+    "add_at_peak": (*[_POINTER] * 4, _LENGTH, _LENGTH, _NUMBER),
+    "sgd_transition_step": (*[_POINTER] * 7, _LENGTH, ctypes.c_int, *[_NUMBER] * 4),
+    "blend_transition_step": (*[_POINTER] * 6, _LENGTH, ctypes.c_int, *[_NUMBER] * 2),
+}
+_COUNTING = ("sgd_transition_step", "blend_transition_step")
+
+
+@cache
+def _library() -> ctypes.CDLL | None:
+    """Open the kernels, compiling them where that was not done before; None where it cannot be."""
+    compiler = shutil.which(os.environ.get("CC", "cc"))
+    if compiler is None:
+        _logger.info("There is no C compiler (cc, or the one named in CC); quantizers run eagerly.")
+        return None
+    vectors = _VECTORS.get(torch.backends.cpu.get_cpu_capability(), ())
+    command = [compiler, *_FLAGS, *vectors, str(_SOURCE)]
+    key = repr((_FLAGS, vectors, platform.machine())).encode() + _SOURCE.read_bytes()
+    base = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "lowbit-bench"
+    file = base / f"kernels-{hashlib.sha256(key).hexdigest()[:16]}.so"
+    try:
+        if not file.exists():
+            base.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=base) as folder:  # others may be doing the same
+                made = Path(folder) / file.name
+                subprocess.run([*command, "-o", made, "-lm"], check=True, capture_output=True)
+                made.replace(file)
+        library = ctypes.CDLL(str(file))
+    except (OSError, subprocess.CalledProcessError) as error:
+        said = getattr(error, "stderr", b"") or b""
+        _logger.warning(
+            "The C kernels could not be made (%s %s); quantizers run eagerly.", error, said.decode()
+        )
+        return None
+    for name, arguments in _ARGUMENTS.items():
+        getattr(library, name).argtypes = arguments
+        getattr(library, name).restype = _LENGTH if name in _COUNTING else None
+    return library
+
+
+def takes(*tensors: Tensor, scales: tuple[Tensor | None, ...] = ()) -> bool:
+    """Whether the kernels are wanted and can take these tensors, of one layout, and their scales."""
+    if torch.compiler.is_compiling() or not torch_compiled.wanted():
+        return False
+    for t in tensors:
+        plain = type(t) in (Tensor, nn.Parameter)  # nothing that stands for a tensor
+        if not plain or t.dtype != torch.float32 or not t.is_cpu:
+            return False
+    shape = tensors[0].shape
+    for s in scales:
+        if s is None:
+            continue
+        one = s.numel() == 1 and 0 < s.dim() <= len(shape)
+        each = s.dim() == len(shape) and s.shape[0] == s.numel() == shape[0]
+        if not (one or each) or s.dtype != torch.float32 or not s.is_contiguous():
+            return False
+    return torch_compiled.fits(*tensors) and _library() is not None
+
+
+def steps(codes: Tensor) -> bool:
+    """Whether the kernels are wanted for the steps of float32 weights that have such codes."""
+    return (
+        codes.is_cpu
+        and codes.dtype == torch.int8
+        and torch_compiled.wanted()
+        and _library() is not None
+    )
+
+
+def _size(v: Tensor, s: Tensor) -> tuple[int, int, int]:
+    n, channels = v.numel(), s.numel()
+    return channels, n // channels, _threads(n)
+
+
+def _threads(n: int) -> int:
+    return torch.get_num_threads() if n > _SERIAL else 1
+
+
+def _partial_sums(v: Tensor, s: Tensor) -> Tensor:
+    """Return room for what each span of at most 4096 elements of a channel sums to."""
+    return torch.empty(s.numel() + v.numel() // 4096, dtype=torch.float64)
+
+
+def _at(t: Tensor | None) -> int | None:
+    return None if t is None else t.data_ptr()
+
+
+def lsq_forward(v: Tensor, s: Tensor, lo: float, hi: float) -> Tensor:
+    """v̂ = s round(clip(v/s, lo, hi))."""
+    out = torch.empty_like(v)
+    _library().lsq_forward(_at(v), _at(out), _at(s), *_size(v, s), lo, hi)
+    return out
+
+
+def lsq_backward(v: Tensor, g: Tensor, s: Tensor, lo: float, hi: float) -> tuple[Tensor, Tensor]:
+    """Return ∂v̂/∂v · g and the sum of ∂v̂/∂s · g (LSQ Eqs. 3 and 5)."""
+    dv, ds, part = torch.empty_like(v), torch.empty_like(s), _partial_sums(v, s)
+    places = _at(v), _at(g), _at(dv), _at(ds), _at(part), _at(s)
+    _library().lsq_backward(*places, *_size(v, s), lo, hi)
+    return dv, ds
+
+
+def affine_forward(v: Tensor, s: Tensor, z: Tensor | None, lo: float, hi: float) -> Tensor:
+    """v̂ = (clamp(round(v/s) + z, lo, hi) - z) s."""
+    out = torch.empty_like(v)
+    _library().affine_forward(_at(v), _at(out), _at(s), _at(z), *_size(v, s), lo, hi)
+    return out
+
+
+def affine_backward(
+    v: Tensor, g: Tensor, s: Tensor, z: Tensor | None, lo: float, hi: float
+) -> Tensor:
+    """Return ∂v̂/∂v · g, straight through where the code lies in the closed range."""
+    dv = torch.empty_like(v)
+    _library().affine_backward(_at(v), _at(g), _at(dv), _at(s), _at(z), *_size(v, s), lo, hi)
+    return dv
+
+
+def affine_backward_scale(
+    v: Tensor, g: Tensor, s: Tensor, z: Tensor | None, lo: float, hi: float
+) -> tuple[Tensor, Tensor]:
+    """Return ∂v̂/∂v · g and the sum of ∂v̂/∂s · g."""
+    dv, ds, part = torch.empty_like(v), torch.empty_like(s), _partial_sums(v, s)
+    places = _at(v), _at(g), _at(dv), _at(ds), _at(part), _at(s), _at(z)
+    _library().affine_backward_scale(*places, *_size(v, s), lo, hi)
+    return dv, ds
+
+
+def interval_forward(x: Tensor, s: Tensor, lo: float, hi: float, gamma: float) -> Tensor:
+    """x_q = round(clip(γx/s, lo, hi)) / γ."""
+    out = torch.empty_like(x)
+    _library().interval_forward(_at(x), _at(out), _at(s), *_size(x, s), lo, hi, gamma)
+    return out
+
+
+def interval_backward(
+    x: Tensor, g: Tensor, s: Tensor, lo: float, hi: float, gamma: float
+) -> tuple[Tensor, Tensor]:
+    """Return g/s where lo < γx/s < hi, and the sum of -g x/s² there."""
+    dx, ds, part = torch.empty_like(x), torch.empty_like(s), _partial_sums(x, s)
+    places = _at(x), _at(g), _at(dx), _at(ds), _at(part), _at(s)
+    _library().interval_backward(*places, *_size(x, s), lo, hi, gamma)
+    return dx, ds
+
+
+def largest_magnitudes(rows: Tensor) -> Tensor:
+    """Return the largest magnitude of each row, (C, K) -> (C, 1)."""
+    peak = rows.new_empty(len(rows), 1)
+    part = _partial_sums(rows, peak)
+    _library().largest_magnitudes(_at(rows), _at(peak), _at(part), *_size(rows, peak))
+    return peak
+
+
+def add_at_peak(v: Tensor, dv: Tensor, ds: Tensor, peak: Tensor, levels: float) -> None:
+    """Add the gradient of a scale |peak| / levels, times a sign, to `dv` at each row's peak."""
+    width = v.numel() // ds.numel()
+    places = _at(v), _at(dv), _at(ds), _at(peak)
+    _library().add_at_peak(*places, ds.numel(), width, levels)
+
+
+def sgd_transition_step(
+    *tensors: Tensor, decay: float, momentum: float, levels: tuple[int, int]
+) -> int:
+    """Step one layer by SGD at rate U, see `fused.sgd_transition_step`; return how many codes changed.
+
+    Args:
+        tensors: flat weights, gradients, momenta, last and next codes; U and γ/s, (1,).
+    """
+    n = tensors[0].numel()
+    numbers = decay, momentum, *levels
+    return _library().sgd_transition_step(*map(_at, tensors), n, _threads(n), *numbers)
+
+
+def blend_transition_step(*tensors: Tensor, levels: tuple[int, int]) -> int:
+    """Keep a share of a step, see `fused.blend_transition_step`; return how many codes changed.
+
+    Args:
+        tensors: flat weights, where they started, last and next codes; the share and γ/s, (1,).
+    """
+    n = tensors[0].numel()
+    return _library().blend_transition_step(*map(_at, tensors), n, _threads(n), *levels)

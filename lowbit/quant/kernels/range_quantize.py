@@ -1,0 +1,396 @@
+"""Fake-quantization as pure functions with hand-written gradients.
+
+Each function rounds to a grid in the forward pass and says explicitly where gradient passes in the
+backward pass. `torch.clamp` is never differentiated: since torch 2.14 its gradient is zero at its
+bounds, which would silently stop every value coded with the lowest or highest level.
+
+Only the input and the scale are kept for the backward pass; codes and masks are recomputed. The
+arithmetic is float32 (float64 for float64 input) whatever the input's type, because bf16 and fp16
+cannot hold 8-bit levels. A scale has one element, or one per output channel of a weight, in a shape
+that broadcasts against the input.
+
+Legend: v input, s scale (step size), z zero-point, q code, g incoming gradient.
+"""
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from lowbit.quant.kernels import c_kernels, torch_compiled
+
+
+def wide(x: Tensor) -> Tensor:
+    """Return `x` in the type quantization is computed in."""
+    return x if x.dtype in (torch.float32, torch.float64) else x.float()
+
+
+def masked(g: Tensor, x: Tensor, low: float, high: float) -> Tensor:
+    """Return `g` where low < x < high, else 0: one vectorized pass and no boolean tensor."""
+    return torch.ops.aten.hardtanh_backward(g, x, low, high)
+
+
+def beyond(bound: float, outward: float, dtype: torch.dtype) -> float:
+    """Return the next number beyond `bound`, so that an open comparison includes it."""
+    info = torch.finfo(dtype)
+    return bound + outward * max(abs(bound) * info.eps, info.tiny)
+
+
+def weighted_sum(q: Tensor, g: Tensor, shape: torch.Size) -> Tensor:
+    """Return the sum of q·g over the axes along which a tensor of `shape` was broadcast."""
+    if shape.numel() == 1 and not torch.compiler.is_compiling():  # a compiler fuses the sum instead
+        return torch.dot(q.flatten(), g.flatten()).reshape(shape)
+    return q.mul_(g).sum_to_size(shape)
+
+
+_CHUNK = 64
+
+
+def peaks(rows: Tensor) -> Tensor:
+    """Return the largest magnitudes of each row's chunks, (C, K) -> (C, chunks), in one pass.
+
+    Their own maximum is the row's, and they say where it lies: `argmax` over a dimension is not
+    vectorized on a CPU and takes ten times as long.
+    """
+    channels, width = rows.shape
+    if c_kernels.takes(rows):
+        return c_kernels.largest_magnitudes(rows)
+    chunks = rows.reshape(-1, width if width % _CHUNK else _CHUNK)
+    if _is_fused(rows):
+        found = torch_compiled.chunk_peaks(chunks)
+    else:
+        found = torch.maximum(chunks.amax(1), chunks.amin(1).neg_())
+    return found.reshape(channels, -1)
+
+
+def place_of_peak(rows: Tensor, peaks: Tensor) -> Tensor:
+    """Return the first index of each row's largest magnitude, (C, 1), from `peaks(rows)`."""
+    chunks = rows.unflatten(1, (peaks.shape[1], -1))  # (C, chunks, width)
+    chunk = peaks.argmax(1, keepdim=True)  # (C, 1)
+    inside = chunks.gather(1, chunk[:, :, None].expand(-1, 1, chunks.shape[2])).squeeze(1)
+    return chunk * chunks.shape[2] + inside.abs().argmax(1, keepdim=True)
+
+
+def _is_fused(*tensors: Tensor) -> bool:
+    return torch_compiled.fused_kernels(tensors[0].device) and torch_compiled.fits(*tensors)
+
+
+def _zero_column(z: Tensor | None, s: Tensor) -> Tensor:
+    return torch.zeros_like(torch_compiled.column(s)) if z is None else torch_compiled.column(z)
+
+
+class _Affine(torch.autograd.Function):
+    """q = clamp(round(v/s) + z, lo, hi);  v̂ = (q - z) s.
+
+    Straight-through where the unclamped code lies in the closed range [lo, hi], zero outside.
+    """
+
+    @staticmethod
+    def forward(ctx, v: Tensor, s: Tensor, z: Tensor | None, lo: int, hi: int) -> Tensor:
+        ctx.save_for_backward(v, s, z)
+        ctx.lo, ctx.hi = lo, hi
+        return _affine_forward(v, s, z, lo, hi)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, g: Tensor):
+        v, s, z = ctx.saved_tensors
+        dv, ds = _affine_backward(v, g, s, z, ctx.lo, ctx.hi, ctx.needs_input_grad[1])
+        return dv, ds, None, None, None
+
+
+class _Symmetric(torch.autograd.Function):
+    """`_Affine` without zero-point whose scale is max|v|/n, differentiated through the maximum.
+
+    The gradient of s reaches the one weight that is the largest, of the tensor or of each channel.
+    """
+
+    @staticmethod
+    def forward(ctx, v: Tensor, s: Tensor, peak: Tensor, lo: int, hi: int, n: float) -> Tensor:
+        ctx.save_for_backward(v, s, peak)
+        ctx.lo, ctx.hi, ctx.n = lo, hi, n
+        return _affine_forward(v, s, None, lo, hi)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, g: Tensor):
+        v, s, peak = ctx.saved_tensors
+        dv, ds = _affine_backward(v, g, s, None, ctx.lo, ctx.hi, True)
+        if peak.numel() == s.numel() and c_kernels.takes(v, dv, scales=(s,)):
+            c_kernels.add_at_peak(v, dv, ds, peak, ctx.n)
+            return dv, None, None, None, None, None
+        alike = torch_compiled.fits(v, dv)
+        if alike:
+            rows, flat = torch_compiled.rows(v, s.numel()), torch_compiled.rows(dv, s.numel())
+        else:  # their elements may lie in different orders: those of the shape
+            rows, flat = v.reshape(s.numel(), -1), dv.reshape(s.numel(), -1)
+            peak = peaks(rows)
+        top = place_of_peak(rows, peak)  # (C, 1)
+        # A channel of zeros has the stand-in scale 1 and sign(0) = 0: nothing flows.
+        share = rows.gather(1, top).sign() * (ds.reshape(-1, 1) / ctx.n)
+        flat.scatter_add_(1, top, share.to(dv.dtype))
+        return dv if alike else flat.reshape(dv.shape), None, None, None, None, None
+
+
+def _affine_forward(v: Tensor, s: Tensor, z: Tensor | None, lo: int, hi: int) -> Tensor:
+    if c_kernels.takes(v, scales=(s, z)):
+        return c_kernels.affine_forward(v, s, z, lo, hi)
+    if _is_fused(v):
+        tensors = (
+            torch_compiled.column(s),
+            _zero_column(z, s),
+            torch_compiled.bounds(lo, hi, v.device),
+        )
+        return torch_compiled.unflat(
+            torch_compiled.affine_forward(torch_compiled.flat(v, s), *tensors), v
+        )
+    q = (wide(v) / s).round_()
+    if z is None:
+        q.clamp_(lo, hi)
+    else:
+        q.add_(z).clamp_(lo, hi).sub_(z)
+    return q.mul_(s).to(v.dtype)
+
+
+def _affine_backward(
+    v: Tensor, g: Tensor, s: Tensor, z: Tensor | None, lo: int, hi: int, scale: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Return the gradients of v and, if `scale`, of s."""
+    if c_kernels.takes(v, g, scales=(s, z)):
+        if scale:
+            return c_kernels.affine_backward_scale(v, g, s, z, lo, hi)
+        return c_kernels.affine_backward(v, g, s, z, lo, hi), None
+    if _is_fused(v, g):
+        tensors = (
+            torch_compiled.column(s),
+            _zero_column(z, s),
+            torch_compiled.bounds(lo, hi, v.device),
+        )
+        flat = torch_compiled.flat(v, s), torch_compiled.flat(g, s)
+        if not scale:
+            return torch_compiled.unflat(torch_compiled.affine_backward(*flat, *tensors), v), None
+        dv, ds = torch_compiled.affine_backward_scale(*flat, *tensors)
+        return torch_compiled.unflat(dv, v), ds.reshape(s.shape)
+    ratio, upstream = wide(v) / s, wide(g)
+    q = ratio.round() if scale else ratio.round_()
+    if z is not None:
+        q.add_(z)
+    inside = lo - 0.5, hi + 0.5  # q is whole, so open and half a level further
+    dv = masked(upstream, q, *inside).to(g.dtype)
+    if not scale:
+        return dv, None
+    passed = masked(ratio, q, *inside)
+    q.clamp_(lo, hi)
+    if z is not None:
+        q.sub_(z)
+    q.sub_(passed)  # q - v/s inside, q outside
+    return dv, weighted_sum(q, upstream, s.shape)
+
+
+def fake_quantize(v: Tensor, s: Tensor, z: Tensor | None, lo: int, hi: int) -> Tensor:
+    """Round `v` to the affine grid (q - z) s with codes lo..hi (SSQL; Jacob et al. 2018).
+
+    Differentiable in `v`, and in `s` where it requires gradient (SSQL's weight scale does).
+
+    Args:
+        v: any shape.
+        s: positive scale, broadcastable against `v`.
+        z: zero-point on the code axis, whole numbers shaped like `s`; None for 0.
+        lo: lowest code.
+        hi: highest code.
+
+    Example:
+        >>> v = torch.tensor([-1.0, 0.24, 0.26, 9.0], requires_grad=True)
+        >>> y = fake_quantize(v, torch.tensor([0.5]), None, -2, 1)
+        >>> y.tolist(), torch.autograd.grad(y.sum(), v)[0].tolist()
+        ([-1.0, 0.0, 0.5, 0.5], [1.0, 1.0, 1.0, 0.0])
+    """
+    return _Affine.apply(v, s, z, lo, hi)
+
+
+class _Anchored(torch.autograd.Function):
+    """v̂ = s round((v - a)/s) + a without a clamp; gradient 1 everywhere, none to s or a."""
+
+    @staticmethod
+    def forward(ctx, v: Tensor, s: Tensor, anchor: Tensor | None, floor: bool) -> Tensor:
+        q = wide(v) / s if anchor is None else (wide(v) - anchor).div_(s)
+        q = (q.floor_() if floor else q.round_()).mul_(s)
+        return (q if anchor is None else q.add_(anchor)).to(v.dtype)
+
+    @staticmethod
+    def backward(ctx, g: Tensor):
+        return g, None, None, None
+
+
+def fake_quantize_anchored(
+    v: Tensor, s: Tensor, anchor: Tensor | None = None, *, floor: bool = False
+) -> Tensor:
+    """Round `v` to multiples of `s`, counted from 0 or from `anchor` (Contrastive Quant, Eq. 9).
+
+    The range that `s` was taken from is the range of `v`, so nothing lies outside and there is no
+    clamp. The gradient is 1 everywhere; the scale is not differentiated.
+
+    Args:
+        v: any shape.
+        s: positive scale, broadcastable against `v`.
+        anchor: where the grid starts; None for the literal Eq. 9, whose grid contains 0.
+        floor: round down instead of to nearest (adds a one-sided bias of s/2).
+    """
+    return _Anchored.apply(v, s, anchor, floor)
+
+
+def fake_quantize_symmetric(v: Tensor, s: Tensor, peak: Tensor, bits: int) -> Tensor:
+    """Quantize to -2^(b-1)..2^(b-1)-1 with s = max|v|/((2^b-1)/2), gradient through the maximum.
+
+    As official SSQL computes its weight scale, which it does not detach (SPEC A.4): the largest weight
+    of each channel, besides its own gradient, receives that of the scale.
+
+    Args:
+        v: weights; dimension 0 is the channel where `s` has more than one element.
+        s: the scale of `v`, detached, 1 for a channel of zeros.
+        peak: `peaks` of the rows of `v`, detached.
+        bits: b.
+    """
+    half = 2 ** (bits - 1)
+    return _Symmetric.apply(v, s, peak, -half, half - 1, (2**bits - 1) / 2)
+
+
+class _Lsq(torch.autograd.Function):
+    """LSQ Eqs. 1-5: v̂ = s round(clip(v/s, -Q_N, Q_P)), with the learned step's gradient."""
+
+    @staticmethod
+    def forward(ctx, v: Tensor, s: Tensor, q_n: int, q_p: int, grad_scale: float) -> Tensor:
+        ctx.save_for_backward(v, s)
+        ctx.q_n, ctx.q_p, ctx.grad_scale = q_n, q_p, grad_scale
+        if c_kernels.takes(v, scales=(s,)):
+            return c_kernels.lsq_forward(v, s, -q_n, q_p)
+        if _is_fused(v):
+            bounds = torch_compiled.bounds(-q_n, q_p, v.device)
+            out = torch_compiled.lsq_forward(
+                torch_compiled.flat(v, s), torch_compiled.column(s), bounds
+            )
+            return torch_compiled.unflat(out, v)
+        return (wide(v) * (1 / s)).clamp_(-q_n, q_p).round_().mul_(s).to(v.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, g: Tensor):
+        v, s = ctx.saved_tensors
+        if all(ctx.needs_input_grad[:2]) and c_kernels.takes(v, g, scales=(s,)):
+            dv, ds = c_kernels.lsq_backward(v, g, s, -ctx.q_n, ctx.q_p)
+            return dv, ds.mul_(ctx.grad_scale), None, None, None
+        if all(ctx.needs_input_grad[:2]) and _is_fused(v, g):
+            bounds = torch_compiled.bounds(-ctx.q_n, ctx.q_p, v.device)
+            flat = torch_compiled.flat(v, s), torch_compiled.flat(g, s)
+            dv, ds = torch_compiled.lsq_backward(*flat, torch_compiled.column(s), bounds)
+            return (
+                torch_compiled.unflat(dv, v),
+                ds.reshape(s.shape) * ctx.grad_scale,
+                None,
+                None,
+                None,
+            )
+        ratio, upstream = wide(v) * (1 / s), wide(g)
+        dv = ds = None
+        if ctx.needs_input_grad[0]:
+            dv = masked(upstream, ratio, -ctx.q_n, ctx.q_p).to(g.dtype)  # LSQ Eq. 5
+        if ctx.needs_input_grad[1]:
+            # Eq. 3: round(v/s) - v/s inside; -Q_N or Q_P, as the clamped ratio already is, outside
+            passed = masked(ratio, ratio, -ctx.q_n, ctx.q_p)
+            q = ratio.clamp_(-ctx.q_n, ctx.q_p).round_().sub_(passed)
+            ds = weighted_sum(q, upstream, s.shape).mul_(ctx.grad_scale)
+        return dv, ds, None, None, None
+
+
+def lsq(v: Tensor, s: Tensor, q_n: int, q_p: int, grad_scale: float = 1.0) -> Tensor:
+    """Quantize with a learned step size (LSQ, Esser et al. 2020, Eqs. 1-5).
+
+    Args:
+        v: any shape.
+        s: positive step size, one element or broadcastable against `v`.
+        q_n: number of negative levels Q_N (0 for unsigned data).
+        q_p: highest level Q_P.
+        grad_scale: g = 1/sqrt(N Q_P), multiplied into the gradient of `s`.
+
+    Example:
+        >>> s = torch.tensor([1.0], requires_grad=True)
+        >>> for v in (0.4, 0.6, 3.4, -9.0, 9.0):
+        ...     (ds,) = torch.autograd.grad(lsq(torch.tensor([v]), s, 4, 3).sum(), s)
+        ...     print(f"{v} -> {ds.item():.1f}")
+        0.4 -> -0.4
+        0.6 -> 0.4
+        3.4 -> 3.0
+        -9.0 -> -4.0
+        9.0 -> 3.0
+    """
+    return _Lsq.apply(v, s, q_n, q_p, grad_scale)
+
+
+class _Interval(torch.autograd.Function):
+    """TR Eq. 13: x_q = round(clip(γx/s, α, β)) / γ, straight-through inside the clip range."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, s: Tensor, alpha: int, beta: int, gamma: int) -> Tensor:
+        ctx.save_for_backward(x, s)
+        ctx.alpha, ctx.beta, ctx.gamma = alpha, beta, gamma
+        if c_kernels.takes(x, scales=(s,)):
+            return c_kernels.interval_forward(x, s, alpha, beta, gamma)
+        if _is_fused(x):
+            numbers = (
+                torch_compiled.bounds(alpha, beta, x.device),
+                torch_compiled.bounds(gamma, 0, x.device),
+            )
+            out = torch_compiled.interval_forward(
+                torch_compiled.flat(x, s), torch_compiled.column(s), *numbers
+            )
+            return torch_compiled.unflat(out, x)
+        q = (wide(x) * (gamma / s)).clamp_(alpha, beta).round_()
+        return q.div_(gamma).to(x.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, g: Tensor):
+        x, s = ctx.saved_tensors
+        if all(ctx.needs_input_grad[:2]) and c_kernels.takes(x, g, scales=(s,)):
+            low, high = (beyond(b, o, x.dtype) for b, o in ((ctx.alpha, -1), (ctx.beta, 1)))
+            return *c_kernels.interval_backward(x, g, s, low, high, ctx.gamma), None, None, None
+        if all(ctx.needs_input_grad[:2]) and _is_fused(x, g):
+            bounds = torch_compiled.bounds(ctx.alpha, ctx.beta, x.device)
+            gamma = torch_compiled.bounds(ctx.gamma, 0, x.device)
+            flat = torch_compiled.flat(x, s), torch_compiled.flat(g, s)
+            dx, ds = torch_compiled.interval_backward(
+                *flat, torch_compiled.column(s), bounds, gamma
+            )
+            return torch_compiled.unflat(dx, x), ds.reshape(s.shape), None, None, None
+        scaled = wide(x) * (ctx.gamma / s)
+        low = beyond(ctx.alpha, -1, scaled.dtype)
+        high = beyond(ctx.beta, 1, scaled.dtype)
+        passed = masked(wide(g), scaled, low, high)
+        dx = ds = None
+        if ctx.needs_input_grad[1]:
+            # ∂x_q/∂s = -x/s² = -(γx/s)/(γs)
+            scaled.clamp_(low, high)  # an infinite value times its masked gradient would be NaN
+            ds = weighted_sum(scaled, passed, s.shape).div_(s * -ctx.gamma)
+        if ctx.needs_input_grad[0]:
+            dx = passed.div_(s).to(g.dtype)
+        return dx, ds, None, None, None
+
+
+def interval(x: Tensor, s: Tensor, alpha: int, beta: int, gamma: int) -> Tensor:
+    """Quantize to the fixed output interval [α/γ, β/γ] (transition-rate scheduling, Eq. 13).
+
+    The output is not scaled back by `s`: a normalization, or a learned output scale, must follow.
+    Inside the clip range ∂x_q/∂x = 1/s and ∂x_q/∂s = -x/s²; both are 0 outside.
+
+    Example:
+        >>> x = torch.tensor([-0.23, -0.22, 0.08])      # s=.3, b=2: thresholds ±.075, -.225
+        >>> interval(x, torch.tensor([0.3]), -2, 1, 2).tolist()
+        [-1.0, -0.5, 0.5]
+    """
+    return _Interval.apply(x, s, alpha, beta, gamma)
+
+
+def code_dtype(lo: int, hi: int) -> torch.dtype:
+    """Return the narrowest integer type that holds codes lo..hi."""
+    if lo >= -128 and hi <= 127:
+        return torch.int8
+    return torch.uint8 if lo >= 0 and hi <= 255 else torch.int32

@@ -1,0 +1,195 @@
+"""Quantized layers: a layer's class is changed in place, so its parameters keep their names.
+
+`WeightQuantized` and `ActivationQuantized` are mixins put in front of the class a module already has.
+The module stays the same object with the same state-dict keys; new are only the children `w_quant`
+and `a_quant`. Wrapping or parametrizing it would rename keys and defeat initializers.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lowbit.quant.policy import Rule, resolve_bits
+from lowbit.quant.precision import Precision
+from lowbit.quant.quantizers import Quantizer
+
+
+class Switchable:
+    """What follows the precision that is set, whether it quantizes or not."""
+
+    def set_precision(self, precision: Precision) -> None:
+        """Stand at `precision`."""
+        raise NotImplementedError
+
+
+class Quantized(Switchable):
+    """What every quantized module has: rule, policy, quantizers, and the class it had before."""
+
+    base: type[nn.Module]
+    rule: Rule
+    policy_fingerprint: str
+    w_quant: Quantizer | None
+    a_quant: Quantizer | None
+
+    def set_precision(self, precision: Precision) -> None:
+        """Give each quantizer the bits that this module's rule means at `precision`."""
+        if self.w_quant is not None:
+            self.w_quant.bits = resolve_bits(self.rule.weight, precision.weight_bits)
+        if self.a_quant is not None:
+            self.a_quant.bits = resolve_bits(self.rule.activation, precision.activation_bits)
+
+    def __reduce_ex__(self, protocol):
+        # Classes made by `quantized_class` cannot be found by name; pickle their ingredients.
+        mixin = WeightQuantized if isinstance(self, WeightQuantized) else ActivationQuantized
+        return _revive, (mixin, self.base), self.__getstate__()
+
+
+class OutputScale(nn.Module):
+    """A learned factor for the output of a layer whose quantizers lose the scale of their input.
+
+    Where a normalization follows, that loss does not matter; elsewhere (a detector's FPN and heads, a
+    transformer) this puts the scale back. It starts at exactly what the quantizers took away and is
+    multiplied into the quantized weight, since conv(x, o w) = o conv(x, w): a bias, norm or activation
+    inside the layer needs no attention, and a weight is smaller than an output.
+    """
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.q_scale = nn.Parameter(torch.ones(shape))
+        self.register_buffer("q_state", torch.zeros(1, dtype=torch.int64))
+        self.initialized = False
+
+    @torch.no_grad()
+    def init_from(self, gain: Tensor | float) -> None:
+        """Start at `gain`, the product of what the weight's and the input's quantizer took away."""
+        self.q_scale.copy_(torch.as_tensor(gain))  # one number, or one a channel
+        self.q_state.fill_(1)
+        self.initialized = True
+
+    def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        self.follow_buffers()
+
+    def follow_buffers(self) -> None:
+        """Set `initialized` from the buffer that says the same."""
+        self.initialized = bool(self.q_state)
+
+
+class WeightQuantized(Quantized):
+    """Mixin of a layer with a weight: quantizes the weight and, where there is `a_quant`, what enters.
+
+    Where `quantizes_output` is set, `a_quant` takes what leaves instead.
+    """
+
+    out_scale: OutputScale | None
+    quantizes_output = False
+
+    # Quantized weights of this step by bits, while `reuse_weights` is open.
+    _reused: dict[tuple[int, bool], Tensor] | None = None
+
+    def quantized_weight(self) -> Tensor:
+        """Return the weight at the current bits; the latent weight itself when off."""
+        quantizer = self.w_quant
+        if quantizer is None or not quantizer.active:
+            return self.weight
+        if self._reused is None:
+            return self._quantize_weight()
+        key = (quantizer.bits, torch.is_grad_enabled())
+        if key not in self._reused:
+            self._reused[key] = self._quantize_weight()
+        return self._reused[key]
+
+    def _quantize_weight(self) -> Tensor:
+        weight = self.w_quant(self.weight)
+        if self.out_scale is None:
+            return weight
+        if not self.out_scale.initialized:
+            self.out_scale.follow_buffers()
+        if not self.out_scale.initialized:
+            self.out_scale.init_from(self.w_quant.gain * self.a_quant.gain)
+        return weight * self.out_scale.q_scale
+
+    def entering(self, x: Tensor) -> Tensor:
+        """Return what the layer computes with."""
+        return x if self.a_quant is None or self.quantizes_output else self.a_quant(x)
+
+    def leaving(self, y: Tensor) -> Tensor:
+        """Return what the next layer gets."""
+        return self.a_quant(y) if self.quantizes_output else y
+
+    def forward(self, x: Tensor) -> Tensor:
+        # The class underneath reads self.weight, whatever else it does (padding, norm, activation):
+        # for the length of its forward pass an instance attribute stands in front of the parameter.
+        x = self.entering(x)
+        self.__dict__["weight"] = self.quantized_weight()
+        try:
+            return self.leaving(super().forward(x))
+        finally:
+            del self.__dict__["weight"]
+
+
+class _Conv2d(WeightQuantized, nn.Conv2d):
+    def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        x, weight = self.entering(x), self.quantized_weight()
+        return self.leaving(nn.Conv2d._conv_forward(self, x, weight, bias))
+
+    forward = nn.Conv2d.forward
+
+
+class _Linear(WeightQuantized, nn.Linear):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.leaving(F.linear(self.entering(x), self.quantized_weight(), self.bias))
+
+
+class ActivationQuantized(Quantized):
+    """Mixin of a module without weights: quantizes what leaves it."""
+
+    def forward(self, *args, **kwargs) -> Tensor:
+        return self.a_quant(super().forward(*args, **kwargs))
+
+
+_DIRECT = {nn.Conv2d: _Conv2d, nn.Linear: _Linear}
+
+
+@cache
+def quantized_class(mixin: type[Quantized], base: type[nn.Module]) -> type[nn.Module]:
+    """Return `base` with `mixin` in front of it; one class for each pair."""
+    if mixin is WeightQuantized and base in _DIRECT:
+        cls = _DIRECT[base]
+        cls.base = base
+        return cls
+    return type(f"Quantized{base.__name__}", (mixin, base), {"base": base})
+
+
+def _revive(mixin: type[Quantized], base: type[nn.Module]) -> nn.Module:
+    cls = quantized_class(mixin, base)
+    return cls.__new__(cls)
+
+
+@contextmanager
+def reuse_weights(model: nn.Module) -> Iterator[None]:
+    """Quantize each weight once for each bit-width within the block, whatever the number of views.
+
+    The reused tensors carry their autograd graph, so gradients of all views meet in one backward pass
+    through the quantizer. Leave the block before the optimizer steps.
+
+    Example:
+        >>> from lowbit.quant import get_policy, quantize, Precision
+        >>> layer = quantize(torch.nn.Sequential(torch.nn.Conv2d(1, 1, 1), torch.nn.Conv2d(1, 1, 1)),
+        ...                  get_policy("cq"), Precision(4, 4))
+        >>> with reuse_weights(layer):
+        ...     loss = layer(torch.rand(2, 1, 3, 3)).sum() + layer(torch.rand(2, 1, 3, 3)).sum()
+        >>> loss.backward()
+    """
+    layers = [m for m in model.modules() if isinstance(m, WeightQuantized)]
+    for layer in layers:
+        layer._reused = {}
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer._reused = None

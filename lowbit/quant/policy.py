@@ -1,0 +1,318 @@
+"""A quantization policy: which layers, which quantizer, which bits, on which side of a layer.
+
+Papers differ in exactly these choices and seldom state them, which is why a policy is data with a
+fingerprint: two results are comparable only if their fingerprints agree.
+"""
+
+import difflib
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from fnmatch import fnmatchcase
+from typing import Any
+
+from lowbit.quant.precision import MAX_BITS, OFF
+from lowbit.quant.quantizers import find
+
+TARGET = "target"  # the bits of the precision that is set
+FULL = "fp"  # never quantized
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Bits of one layer's weight and activation: "target", "fp", or a fixed number.
+
+    Example:
+        >>> Rule.parse(8), Rule.parse({"weight": 8, "activation": "fp"})
+        (Rule(weight=8, activation=8), Rule(weight=8, activation='fp'))
+    """
+
+    weight: str | int = TARGET
+    activation: str | int = TARGET
+
+    def __post_init__(self) -> None:
+        for bits in (self.weight, self.activation):
+            if bits not in (TARGET, FULL) and not (type(bits) is int and 1 <= bits <= MAX_BITS):
+                raise ValueError(
+                    f"{bits!r} is not a rule for bits; no policy was made. Use {TARGET!r}, {FULL!r} "
+                    f"or a number from 1 to {MAX_BITS}."
+                )
+
+    @classmethod
+    def parse(cls, value: "Rule | str | int | Mapping[str, Any]") -> "Rule":
+        """Read "target", "fp", a number, or {weight: ..., activation: ...}."""
+        if isinstance(value, Rule):
+            return value
+        return cls(**value) if isinstance(value, Mapping) else cls(value, value)
+
+
+@dataclass(frozen=True)
+class QuantizerSpec:
+    """A registered quantizer by name, how many scales, and the quantizer's own options."""
+
+    kind: str
+    granularity: str = "tensor"
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        find(self.kind)
+        if self.granularity not in ("tensor", "channel"):
+            raise ValueError(
+                f"granularity {self.granularity!r} is unknown; no policy was made. "
+                "Use 'tensor' or 'channel'."
+            )
+
+
+@dataclass(frozen=True)
+class QuantPolicy:
+    """Which layers are quantized, how, and to which bits.
+
+    Attributes:
+        name: what the board calls it; not part of the fingerprint.
+        weight: quantizer of convolution and linear weights.
+        activation: quantizer of activations.
+        activation_side: "input" quantizes what enters a convolution or linear layer (LSQ, TR, CQ);
+            "output" quantizes what leaves an activation module, so that a residual block's sum, and
+            with it the shortcut, is quantized (SSQL), and what leaves a layer that neither a norm nor
+            an activation follows (a transformer's patch embedding, qkv, projections).
+        first: rule of the first convolution (and the first activation module).
+        last: rule of the classifier or the predictors of a detector.
+        rules: (pattern, rule) pairs; the first pattern that matches a layer's dotted name wins over
+            everything else.
+    """
+
+    name: str
+    weight: QuantizerSpec
+    activation: QuantizerSpec
+    activation_side: str = "input"
+    first: Rule = Rule()
+    last: Rule = Rule(FULL, FULL)
+    rules: tuple[tuple[str, Rule], ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.activation_side not in ("input", "output"):
+            raise ValueError(
+                f"activation_side {self.activation_side!r} is unknown; no policy was made. "
+                "Use 'input' or 'output'."
+            )
+
+    def rule(self, name: str, *, first: bool, last: bool) -> Rule:
+        """Return the rule of the layer called `name`."""
+        for pattern, rule in self.rules:
+            if fnmatchcase(name, pattern):
+                return rule
+        if first:
+            return self.first
+        return self.last if last else Rule()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data that `get_policy` reads back."""
+        data = asdict(self)
+        data["rules"] = [[pattern, rule] for pattern, rule in data["rules"]]
+        return data
+
+    @property
+    def fingerprint(self) -> str:
+        """Twelve hex digits over everything but the name."""
+        data = {key: value for key, value in self.to_dict().items() if key != "name"}
+        return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:12]
+
+
+HEADS_FP = (
+    ("*projector*", Rule(FULL, FULL)),
+    ("*predictor*", Rule(FULL, FULL)),
+)
+
+_NAMED = {
+    # SSQL supplement and code (SPEC A.4): 8-bit stem, quantized block outputs, classifier in full
+    # precision; a projector's weights have 8 bits while it exists, a predictor is never quantized.
+    "ssql": QuantPolicy(
+        name="ssql",
+        weight=QuantizerSpec(
+            "MinMax",
+            "channel",
+            {"scheme": "symmetric", "range": "call", "scale_gradient": True},
+        ),
+        activation=QuantizerSpec("MinMax", "tensor", {"scheme": "affine", "range": "observed"}),
+        activation_side="output",
+        first=Rule(8, 8),
+        rules=(
+            ("*projector*", Rule(8, FULL)),
+            ("*predictor*", Rule(FULL, FULL)),
+        ),
+    ),
+    # Contrastive Quant Eq. 9: dynamic range per tensor, grid through zero, convolution inputs.
+    "cq": QuantPolicy(
+        name="cq",
+        weight=QuantizerSpec("MinMax", "tensor", {"scheme": "zero_anchored", "range": "call"}),
+        activation=QuantizerSpec(
+            "MinMax", "tensor", {"scheme": "zero_anchored", "range": "running"}
+        ),
+        first=Rule(FULL, FULL),
+        rules=HEADS_FP,
+    ),
+    # LSQ: a learned step a tensor; first and last layers left in full precision (the paper's 8-bit
+    # variant is {"base": "lsq", "first": 8, "last": 8}).
+    "lsq": QuantPolicy(
+        name="lsq",
+        weight=QuantizerSpec("LSQ"),
+        activation=QuantizerSpec("LSQ"),
+        first=Rule(FULL, FULL),
+        rules=HEADS_FP,
+    ),
+    # LSQ+: learned offsets of activations; first and last layers at 8 bits, as in LSQ's own paper.
+    "lsqplus": QuantPolicy(
+        name="lsqplus",
+        weight=QuantizerSpec("LSQPlus"),
+        activation=QuantizerSpec("LSQPlus"),
+        first=Rule(8, 8),
+        last=Rule(8, 8),
+        rules=HEADS_FP,
+    ),
+    # PACT: clipping levels learned, weights by DoReFa; first and last layers in full precision.
+    "pact": QuantPolicy(
+        name="pact",
+        weight=QuantizerSpec("DoReFa"),
+        activation=QuantizerSpec("PACT"),
+        first=Rule(FULL, FULL),
+        rules=HEADS_FP,
+    ),
+    # DoReFa: weights through tanh, activations clipped to [0, 1]; first and last in full precision.
+    "dorefa": QuantPolicy(
+        name="dorefa",
+        weight=QuantizerSpec("DoReFa"),
+        activation=QuantizerSpec("DoReFa"),
+        first=Rule(FULL, FULL),
+        rules=HEADS_FP,
+    ),
+    # EWGS: learned intervals, rounding with a scaled gradient; first and last in full precision.
+    "ewgs": QuantPolicy(
+        name="ewgs",
+        weight=QuantizerSpec("EWGS"),
+        activation=QuantizerSpec("EWGS"),
+        first=Rule(FULL, FULL),
+        rules=HEADS_FP,
+    ),
+    # Transition-rate scheduling, Eq. 13: weight scales frozen, since moving one moves every
+    # transition point; first and last layers in full precision.
+    "tr": QuantPolicy(
+        name="tr",
+        weight=QuantizerSpec("Interval", "tensor", {"learn_scale": False}),
+        activation=QuantizerSpec("Interval"),
+        first=Rule(FULL, FULL),
+        rules=HEADS_FP,
+    ),
+    # The same with weight scales learned, as plain optimizers have them there. The t-variants freeze
+    # the scales of the weights they schedule themselves, so one policy serves a comparison.
+    "interval": QuantPolicy(
+        name="interval",
+        weight=QuantizerSpec("Interval"),
+        activation=QuantizerSpec("Interval"),
+        first=Rule(FULL, FULL),
+        rules=HEADS_FP,
+    ),
+    # Its binary ResNets: the sign of the weights, activations 0 and 1. One bit is all it has.
+    "interval-binary": QuantPolicy(
+        name="interval-binary",
+        weight=QuantizerSpec("Sign"),
+        activation=QuantizerSpec("Interval"),
+        first=Rule(FULL, FULL),
+        rules=HEADS_FP,
+    ),
+    # ReActNet: signs of weights times a channel's mean magnitude, signs of shifted activations with
+    # Bi-Real Net's polynomial gradient; real-valued shortcuts.
+    "reactnet": QuantPolicy(
+        name="reactnet",
+        weight=QuantizerSpec("Sign", "channel", {"magnitude": "mean", "learn_scale": False}),
+        activation=QuantizerSpec(
+            "Sign",
+            "tensor",
+            {"gradient": "polynomial", "interval": "unit", "learn_scale": False},
+        ),
+        first=Rule(FULL, FULL),
+        rules=(*HEADS_FP, ("*downsample*", Rule(FULL, FULL))),
+    ),
+    # Any-Precision (Yu et al. 2021): DoReFa with weights scaled to their mean magnitude.
+    "any-precision": QuantPolicy(
+        name="any-precision",
+        weight=QuantizerSpec("ScaledDoReFa"),
+        activation=QuantizerSpec("DoReFa"),
+        first=Rule(FULL, FULL),
+        rules=HEADS_FP,
+    ),
+    # CoQuant (SPEC D.4): PACT activations, bit-nested DoReFa weights; first and last weights at 8
+    # bits, the image in full precision.
+    "coquant": QuantPolicy(
+        name="coquant",
+        weight=QuantizerSpec("DoReFa", "tensor", {"scheme": "modified"}),
+        activation=QuantizerSpec("PACT", "tensor", {"alpha": 8.0}),
+        first=Rule(8, FULL),
+        last=Rule(8, 8),
+        rules=HEADS_FP,
+    ),
+}
+
+
+def list_policies() -> list[str]:
+    """Return the names of the papers' policies."""
+    return sorted(_NAMED)
+
+
+def get_policy(spec: "str | QuantPolicy | Mapping[str, Any]") -> QuantPolicy:
+    """Return a policy by name, or a variation of one, or one written out in full.
+
+    Args:
+        spec: one of `list_policies`; {"base": name, field: value, ...} to change fields of one; or the
+            dictionary `to_dict` returns.
+
+    Raises:
+        ValueError: unknown name, field, quantizer or rule.
+
+    Example:
+        >>> get_policy({"base": "lsq", "first": 8, "last": 8}).first
+        Rule(weight=8, activation=8)
+    """
+    if isinstance(spec, QuantPolicy):
+        return spec
+    if isinstance(spec, str):
+        if spec not in _NAMED:
+            raise ValueError(
+                f"there is no policy {spec!r}; nothing was quantized. {_did_you_mean(spec, _NAMED)}"
+            )
+        return _NAMED[spec]
+    changes = dict(spec)
+    base = changes.pop("base", None)
+    known = {f.name for f in fields(QuantPolicy)}
+    for key in changes:
+        if key not in known:
+            raise ValueError(
+                f"a policy has no field {key!r}; nothing was quantized. {_did_you_mean(key, known)}"
+            )
+    for side in ("weight", "activation"):
+        if isinstance(changes.get(side), Mapping):
+            changes[side] = QuantizerSpec(**changes[side])
+    for place in ("first", "last"):
+        if place in changes:
+            changes[place] = Rule.parse(changes[place])
+    if "rules" in changes:
+        rules = changes["rules"]
+        pairs = rules.items() if isinstance(rules, Mapping) else rules
+        changes["rules"] = tuple((pattern, Rule.parse(rule)) for pattern, rule in pairs)
+    if base is not None:
+        changes.setdefault("name", f"{base}-variant")
+        return replace(get_policy(base), **changes)
+    return QuantPolicy(**changes)
+
+
+def resolve_bits(rule: str | int, target: int) -> int:
+    """Return the bits a rule means while the precision's own are `target` (32: everything off)."""
+    if rule == FULL or target == OFF:
+        return OFF
+    return target if rule == TARGET else int(rule)
+
+
+def _did_you_mean(word: str, known) -> str:
+    close = difflib.get_close_matches(str(word), list(known), n=1, cutoff=0.5)
+    hint = f"Did you mean {close[0]!r}? " if close else ""
+    return f"{hint}Known: {', '.join(sorted(known))}."

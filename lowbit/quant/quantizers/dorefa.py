@@ -1,0 +1,101 @@
+"""DoReFa and its bit-nested variant, whose 8-bit codes contain all lower-bit ones."""
+
+import torch
+from torch import Tensor
+
+from lowbit.quant.kernels.range_quantize import code_dtype, interval
+from lowbit.quant.quantizers.base import Quantizer, one_of, register
+
+
+@register
+class DoReFa(Quantizer):
+    """DoReFa (Zhou et al. 2016): weights through tanh onto [-1, 1], activations clipped to [0, 1].
+
+    With w̃ = ½(tanh w / max|tanh w| + 1), n = 2^k - 1 and code c:
+        original: c = round(n w̃), w_q = 2c/n - 1; one bit: sign(w) E|w|.
+        modified: c = min(⌊2^k w̃⌋, n), w_q = 2c/n - 1. Lower-bit codes are the top bits of higher-bit
+            ones (AdaBits; CoQuant's "modified DoReFa"), so one stored model serves every bit-width.
+        centered: c as modified, w_q = (2c + 1)/2^k - 1, without the modified scheme's bias.
+
+    Activations: round(n clip(x, 0, 1))/n. The gradient passes straight through the rounding, is that
+    of tanh for weights (the maximum is taken as a constant), and 0 where an activation is clipped.
+    Nothing is learned and nothing is calibrated.
+
+    Args:
+        scheme: one of the three above; activations have one.
+    """
+
+    def __init__(self, *, scheme: str = "original", **place) -> None:
+        super().__init__(**place)
+        one_of("scheme", scheme, ("original", "modified", "centered"))
+        self.scheme = scheme
+
+    @property
+    def ready(self) -> bool:
+        return True
+
+    @property
+    def _is_sign(self) -> bool:
+        return self.role == "weight" and self.scheme == "original" and self._bits == 1
+
+    def levels(self) -> tuple[int, int]:
+        """Lowest and highest code."""
+        return (-1, 1) if self._is_sign else (0, 2**self._bits - 1)
+
+    @property
+    def scale(self) -> Tensor:
+        n = 2**self._bits - 1
+        if self.role == "activation":
+            return torch.tensor([1 / n])
+        return torch.tensor([2 / (n + 1) if self.scheme == "centered" else 2 / n])
+
+    def _unit(self, w: Tensor) -> Tensor:
+        """w̃ in [0, 1]."""
+        t = w.tanh() if w.dtype == torch.float64 else w.float().tanh()
+        magnitude = t.detach().abs()
+        if self.channels is None:
+            top = magnitude.amax()
+        else:
+            top = magnitude.flatten(1).amax(1).reshape(self.scale_shape)
+        return t / (2 * torch.where(top > 0, top, 1.0)) + 0.5
+
+    def _codes(self, x: Tensor) -> Tensor:
+        n = 2**self._bits - 1
+        if self.role == "activation":
+            return x.float().clamp(0, 1).mul_(n).round_()
+        if self._is_sign:
+            return torch.where(x >= 0, 1.0, -1.0)
+        unit = self._unit(x)
+        if self.scheme == "original":
+            return unit.mul(n).round_()
+        return unit.mul(n + 1).floor_().clamp_(max=n)
+
+    def grid(self, x: Tensor) -> tuple[Tensor, Tensor | float]:
+        if self._is_sign:
+            return self._mean_magnitude(x), 0.0
+        n = 2**self._bits - 1
+        step = self.scale.to(x.device)
+        if self.role == "activation":
+            return step, 0.0
+        return step, (1 / (n + 1) if self.scheme == "centered" else 0.0) - 1.0
+
+    def _mean_magnitude(self, w: Tensor) -> Tensor:
+        magnitude = w.detach().abs()
+        if self.channels is None:
+            return magnitude.mean().reshape(1)
+        return magnitude.flatten(1).mean(1).reshape(self.scale_shape)
+
+    def _quantize(self, x: Tensor) -> Tensor:
+        if self.role == "activation":
+            n = 2**self._bits - 1
+            return interval(x, torch.ones(1, device=x.device), 0, n, n)
+        with torch.no_grad():
+            step, offset = self.grid(x)
+            value = self._codes(x) * step + offset
+        smooth = x if self._is_sign else 2 * self._unit(x) - 1
+        # This way around the value is on the grid to the last bit: what is added is exactly 0.
+        return (value + (smooth - smooth.detach())).to(x.dtype)
+
+    @torch.no_grad()
+    def codes(self, x: Tensor) -> Tensor:
+        return self._codes(x).to(code_dtype(*self.levels()))

@@ -1,0 +1,240 @@
+"""Scales from the range of the data: SSQL's and Contrastive Quant's quantizers."""
+
+import math
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from lowbit.quant.kernels import torch_compiled
+from lowbit.quant.kernels.range_quantize import (
+    code_dtype,
+    fake_quantize,
+    fake_quantize_anchored,
+    fake_quantize_symmetric,
+    peaks,
+)
+from lowbit.quant.precision import MAX_BITS
+from lowbit.quant.quantizers.base import Quantizer, one_of, register
+from lowbit.quant.quantizers.observers import Observer
+
+
+@register
+class MinMax(Quantizer):
+    """Scale from the range of the data, never learned (SSQL; Contrastive Quant Eq. 9).
+
+    Schemes, with n = 2^b - 1:
+        symmetric: s = max|x| / (n/2), codes -2^(b-1) .. 2^(b-1)-1 (SSQL's weights).
+        affine: s = (max-min)/n, z = -round(min/s), codes 0..n (SSQL's activations).
+        zero_anchored: s = (max-min)/n, multiples of s, no clamp (CQ Eq. 9).
+        min_anchored: s = (max-min)/n, multiples of s counted from min (the CQ authors' other code).
+
+    Ranges:
+        call: of each tensor as it comes.
+        observed: of all batches seen while observing, then fixed.
+        running: of each tensor while training; an exponential average of those in eval mode.
+
+    Where the range is empty (a dead channel, a constant), s is the constant's magnitude, or 1 for
+    zeros: that channel stays exact and the others are quantized as ever.
+
+    Args:
+        scheme: one of the four above.
+        range: one of the three above.
+        rounding: "round" (half to even) or "floor".
+        scale_gradient: symmetric only: let gradient flow through max|x|, as the official SSQL code
+            does for weights.
+        momentum: weight of the past in a running range, and in the observer's moving average.
+        observer: how an observed range is found, see `Observer`.
+        percentile: of the percentile observer.
+    """
+
+    def __init__(
+        self,
+        *,
+        scheme: str = "affine",
+        range: str = "observed",
+        rounding: str = "round",
+        scale_gradient: bool = False,
+        momentum: float = 0.9,
+        observer: str = "minmax",
+        percentile: float = 99.99,
+        **place,
+    ) -> None:
+        super().__init__(**place)
+        one_of("scheme", scheme, ("symmetric", "affine", "zero_anchored", "min_anchored"))
+        one_of("range", range, ("call", "observed", "running"))
+        one_of("rounding", rounding, ("round", "floor"))
+        if rounding == "floor" and scheme not in ("zero_anchored", "min_anchored"):
+            raise ValueError(
+                f"rounding 'floor' has no meaning for scheme {scheme!r}; no quantizer was made. Use "
+                "scheme 'zero_anchored' or 'min_anchored'."
+            )
+        if scale_gradient and (scheme, range) != ("symmetric", "call"):
+            raise ValueError(
+                f"scale_gradient has no meaning for scheme {scheme!r} with range {range!r}; no "
+                "quantizer was made. Use scheme 'symmetric' and range 'call', or leave it out."
+            )
+        self.scheme, self.range, self.rounding = scheme, range, rounding
+        self.scale_gradient, self.momentum = scale_gradient, momentum
+        self.signed = scheme != "affine"
+        if range != "call":
+            if self.channels is not None:
+                raise ValueError(
+                    f"range {range!r} keeps one range a tensor, but one scale for each of "
+                    f"{self.channels} channels was asked for; no quantizer was made. Use range 'call'."
+                )
+            self._settings = {"momentum": momentum, "percentile": percentile}
+            self.observer = observer
+            self._observer = Observer(observer, **self._settings)
+            size = MAX_BITS + 1 if observer == "mse" else 1  # one range for all bits, or for each
+            self.register_buffer("q_min", torch.full((size,), math.inf))
+            self.register_buffer("q_max", torch.full((size,), -math.inf))
+
+    @property
+    def ready(self) -> bool:
+        live = self.range == "call" or (self.range == "running" and self.training)
+        return live or self.initialized
+
+    def reset(self) -> None:
+        if self.range != "call":
+            self.q_min.fill_(math.inf)
+            self.q_max.fill_(-math.inf)
+            self._observer = Observer(self.observer, **self._settings)
+            self.initialized = False
+
+    def observe(self, x: Tensor) -> None:
+        if self.range == "call" or x.numel() == 0:
+            return
+        if self.range == "running":
+            self._update_running(*(r.reshape(1) for r in torch.aminmax(x)))
+        else:
+            self._observer.update(x)
+
+    @torch.no_grad()
+    def finish(self) -> None:
+        if self.range == "running" and self.initialized:
+            self._merge_running()
+        if self.range != "observed" or self._observer.low is None:
+            return
+        self._observer.merge()
+        low, high = self._observer.range()
+        self.q_min.copy_(low)
+        self.q_max.copy_(high)
+        self.initialized = True
+
+    def _merge_running(self) -> None:
+        """Make the ranks of a distributed run agree on the average of their ranges."""
+        if dist.is_available() and dist.is_initialized():
+            for value in (self.q_min, self.q_max):
+                dist.all_reduce(value)
+                value /= dist.get_world_size()
+
+    def levels(self) -> tuple[int, int]:
+        """Lowest and highest code (of a clamped scheme)."""
+        half = 2 ** (self._bits - 1)
+        return (-half, half - 1) if self.scheme == "symmetric" else (0, 2 * half - 1)
+
+    def _ranges(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        if self.range == "observed" or (self.range == "running" and not self.training):
+            if len(self.q_min) > 1:
+                place = slice(self._bits, self._bits + 1)
+                return self.q_min[place], self.q_max[place]
+            return self.q_min, self.q_max
+        low, high = self._range_of(x.detach())
+        if self.range == "running":
+            self._update_running(low, high)
+        return low, high
+
+    def _range_of(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return low and high of one tensor, in the shape of the scale."""
+        if self.channels is None:
+            low, high = torch.aminmax(x)
+        else:  # two vectorized passes; aminmax over a dimension is not vectorized
+            rows = torch_compiled.rows(x, len(x))
+            low, high = rows.amin(1), rows.amax(1)
+        return low.reshape(self.scale_shape), high.reshape(self.scale_shape)
+
+    def _update_running(self, low: Tensor, high: Tensor) -> None:
+        if self.initialized:
+            self.q_min.lerp_(low.to(self.q_min.dtype), 1 - self.momentum)
+            self.q_max.lerp_(high.to(self.q_max.dtype), 1 - self.momentum)
+        else:
+            self.q_min.copy_(low)
+            self.q_max.copy_(high)
+            self.initialized = True
+
+    def _scale_of(self, low: Tensor, high: Tensor) -> Tensor:
+        low, high = (r if r.dtype == torch.float64 else r.float() for r in (low, high))
+        n = 2**self._bits - 1
+        if self.scheme == "symmetric":
+            s = torch.maximum(high.abs(), low.abs()) / (n / 2)
+        else:
+            s = (high - low) / n
+        constant = torch.where(high == 0, torch.ones_like(high), high.abs())
+        return torch.where(s > 0, s, constant)
+
+    def _zero_point(self, s: Tensor, low: Tensor) -> Tensor | None:
+        return (low / s).round_().neg_() if self.scheme == "affine" else None
+
+    @property
+    def scale(self) -> Tensor:
+        if self.range == "call":
+            raise AttributeError(
+                "this MinMax takes its scale from each tensor as it comes and keeps none; ask "
+                "qparams(x) for the scale of a tensor."
+            )
+        return self._scale_of(*self._ranges(self.q_min))
+
+    def qparams(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Scale and zero-point (None: 0) that a forward pass of `x` would use, detached."""
+        low, high = self._ranges(x)
+        s = self._scale_of(low, high)
+        return s, self._zero_point(s, low)
+
+    def _quantize(self, x: Tensor) -> Tensor:
+        if self.scale_gradient and torch.is_grad_enabled():
+            return self._quantize_attached(x)
+        low, high = self._ranges(x)
+        s = self._scale_of(low, high)
+        if self.scheme in ("symmetric", "affine"):
+            return fake_quantize(x, s, self._zero_point(s, low), *self.levels())
+        anchor = low if self.scheme == "min_anchored" else None
+        return fake_quantize_anchored(x, s, anchor, floor=self.rounding == "floor")
+
+    def _quantize_attached(self, x: Tensor) -> Tensor:
+        """Quantize by the largest magnitudes of `x`, and let the scale's gradient reach them."""
+        peak = peaks(torch_compiled.rows(x.detach(), self.channels or 1))
+        high = peak.amax(1).reshape(self.scale_shape)
+        return fake_quantize_symmetric(x, self._scale_of(-high, high), peak, self._bits)
+
+    @torch.no_grad()
+    def codes(self, x: Tensor) -> Tensor:
+        low, high = self._ranges(x)
+        s = self._scale_of(low, high)
+        if self.scheme in ("symmetric", "affine"):
+            lo, hi = self.levels()
+            q, z = (x / s).round_(), self._zero_point(s, low)
+            q = q if z is None else q.add_(z)
+            return q.clamp_(lo, hi).to(code_dtype(lo, hi))
+        q = (x - low) / s if self.scheme == "min_anchored" else x / s
+        return (q.floor_() if self.rounding == "floor" else q.round_()).to(torch.int32)
+
+    def grid(self, x: Tensor) -> tuple[Tensor, Tensor | float]:
+        low, high = self._ranges(x)
+        s = self._scale_of(low, high)
+        if self.scheme == "min_anchored":
+            return s, low
+        z = self._zero_point(s, low)
+        return s, 0.0 if z is None else -z * s
+
+    def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        if prefix + "q_min" in state_dict:
+            self.follow_buffers()
+
+    def follow_buffers(self) -> None:
+        if self.range != "call":
+            self.initialized = bool(torch.isfinite(self.q_min).all())
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, scheme={self.scheme}, range={self.range}"

@@ -1,0 +1,217 @@
+"""What a quantized network is made of, and what it would cost: for people, and for the board.
+
+Nothing here makes a network smaller or faster: quantization is simulated. `size_bytes` and `bitops`
+(`costs`: both, at several precisions) say what integer hardware would store and compute.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from lowbit.quant.convert import set_precision
+from lowbit.quant.layers import ActivationQuantized, Quantized, WeightQuantized
+from lowbit.quant.policy import FULL, TARGET
+from lowbit.quant.precision import FP, OFF, Precision
+
+
+@dataclass(frozen=True)
+class LayerReport:
+    """One layer as `explain` found it; bits are current ones, 32 where nothing is quantized."""
+
+    name: str
+    kind: str
+    weight: str
+    activation: str
+    weight_bits: int
+    activation_bits: int
+    why: str
+
+
+class Explanation(list[LayerReport]):
+    """The rows of `explain`; prints as an aligned table."""
+
+    def __str__(self) -> str:
+        head = ("layer", "kind", "weight", "activation", "w", "a", "why")
+        rows = [
+            (
+                *(r.name, r.kind, r.weight, r.activation),
+                *(_bits(r.weight_bits), _bits(r.activation_bits)),
+                r.why,
+            )
+            for r in self
+        ]
+        widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+        return "\n".join(
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            for row in (head, *rows)
+        )
+
+
+def explain(model: nn.Module) -> Explanation:
+    """List every convolution, linear layer and quantized activation, with its bits and the reason.
+
+    Example:
+        >>> from lowbit.quant import Precision, quantize
+        >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU())
+        >>> print(explain(quantize(net, "ssql", Precision(4, 4))))
+        layer  kind    weight           activation      w  a  why
+        0      Conv2d  MinMax, channel  -               8  -  fixed at 8 bits
+        1      ReLU    -                MinMax, tensor  -  8  fixed at 8 bits
+        2      Conv2d  MinMax, channel  -               4  -  the precision's bits
+        3      ReLU    -                MinMax, tensor  -  4  the precision's bits
+    """
+    rows = Explanation()
+    for name, module in model.named_modules():
+        if isinstance(module, Quantized):
+            rows.append(
+                LayerReport(
+                    name=name,
+                    kind=module.base.__name__,
+                    weight=_quantizer(module.w_quant),
+                    activation=_quantizer(module.a_quant),
+                    weight_bits=module.w_quant.bits if module.w_quant is not None else OFF,
+                    activation_bits=module.a_quant.bits if module.a_quant is not None else OFF,
+                    why=_reason(module),
+                )
+            )
+        elif isinstance(module, nn.Conv2d | nn.Linear):
+            kind = type(module).__name__
+            rows.append(LayerReport(name, kind, "-", "-", OFF, OFF, "full precision by rule"))
+    return rows
+
+
+def _bits(bits: int) -> str:
+    return "-" if bits >= OFF else str(bits)
+
+
+def _quantizer(quantizer: nn.Module | None) -> str:
+    return "-" if quantizer is None else f"{type(quantizer).__name__}, {quantizer.granularity}"
+
+
+def _reason(module: Quantized) -> str:
+    sides = {module.rule.weight, module.rule.activation} - {FULL}
+    fixed = sorted(side for side in sides if side != TARGET)
+    words = ["the precision's bits"] if TARGET in sides else []
+    words += [f"fixed at {bits} bits" for bits in fixed]
+    return ", ".join(words)
+
+
+def size_bytes(model: nn.Module) -> int:
+    """Return the bytes the parameters would take: quantized weights at their bits, the rest as is.
+
+    Scales and offsets of quantizers are counted as float32; codes are taken as packed.
+
+    Example:
+        >>> from lowbit.quant import Precision, quantize
+        >>> net = nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), nn.Conv2d(8, 8, 3, bias=False))
+        >>> size_bytes(net), size_bytes(quantize(net, "lsq", Precision(4, 4)))
+        (3168, 1160)
+    """
+    bits = 0
+    packed = set()
+    for module in model.modules():
+        if isinstance(module, WeightQuantized) and module.w_quant is not None:
+            width = module.w_quant.bits
+            if width < OFF:
+                bits += module.weight.numel() * width
+                packed.add(module.weight)
+                if not list(module.w_quant.parameters()):  # scales found anew from the weights
+                    bits += 32 * (module.w_quant.channels or 1)
+    bits += sum(8 * p.element_size() * p.numel() for p in model.parameters() if p not in packed)
+    return -(-bits // 8)
+
+
+def bitops(model: nn.Module, inputs: Any) -> int:
+    """Return the bit-operations of one forward pass: Σ MACs x weight bits x activation bits.
+
+    The sum is over convolutions and linear layers. A layer's activation bits are those of the tensor
+    that enters it: of its own input quantizer, or of the activation module that made the tensor
+    (max-pooling keeps them).
+
+    Args:
+        model: quantized or not (32 x 32 then), on the inputs' device.
+        inputs: what `model(inputs)` takes.
+    """
+    return sum(product.bit_operations for product in _products(model, inputs))
+
+
+def costs(
+    model: nn.Module, precisions: Iterable[Precision | str], inputs: Any
+) -> dict[str, dict[str, int]]:
+    """Return `weight_bytes` (`size_bytes`) and `bit_operations` (`bitops`) at each precision.
+
+    One forward pass serves all, in full precision, so that nothing need be calibrated and meta tensors
+    will do; the model is left at the last precision.
+
+    Example:
+        >>> from lowbit.quant import quantize
+        >>> net = quantize(nn.Sequential(nn.Conv2d(3, 8, 3, bias=False)), "ssql")
+        >>> costs(net, ["4w4a"], torch.rand(1, 3, 5, 5))  # 8 bits in the first layer
+        {'4w4a': {'weight_bytes': 248, 'bit_operations': 124416}}
+    """
+    set_precision(model, FP)
+    products = _products(model, inputs)
+    found = {}
+    for precision in precisions:
+        set_precision(model, Precision.parse(str(precision)))
+        found[str(precision)] = {
+            "weight_bytes": size_bytes(model),
+            "bit_operations": sum(product.bit_operations for product in products),
+        }
+    return found
+
+
+@dataclass(frozen=True)
+class _Product:
+    """One call of a convolution or linear layer; `source` made the tensor that entered, if known."""
+
+    layer: nn.Module
+    macs: int
+    source: nn.Module | None
+
+    @property
+    def bit_operations(self) -> int:
+        weight = _current_bits(self.layer, "w_quant")
+        own, entering = _current_bits(self.layer, "a_quant"), _current_bits(self.source, "a_quant")
+        return self.macs * weight * min(own, entering)
+
+
+def _current_bits(module: nn.Module | None, quantizer: str) -> int:
+    found = getattr(module, quantizer, None)
+    return OFF if found is None else found.bits
+
+
+@torch.no_grad()
+def _products(model: nn.Module, inputs: Any) -> list[_Product]:
+    """Follow one forward pass: every layer's MACs, and which quantized activation it reads."""
+    made: dict[int, nn.Module | None] = {}  # id of a tensor -> the activation it came from
+    alive: list[torch.Tensor] = []  # so that no id is used twice
+    products: list[_Product] = []
+
+    def multiply(layer, args, output):
+        macs = output.numel() * layer.weight.numel() // layer.weight.shape[0]
+        products.append(_Product(layer, macs, made.get(id(args[0]))))
+
+    def leave(module, args, output):
+        if isinstance(output, torch.Tensor):
+            kept = isinstance(module, nn.MaxPool2d | nn.Identity | nn.Flatten)
+            made[id(output)] = made.get(id(args[0])) if kept else module
+            alive.append(output)
+
+    handles = []
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            handles.append(module.register_forward_hook(multiply))
+        elif isinstance(module, ActivationQuantized | nn.MaxPool2d | nn.Identity | nn.Flatten):
+            handles.append(module.register_forward_hook(leave))
+    mode = model.training
+    try:
+        model.eval()(inputs)
+    finally:
+        model.train(mode)
+        for handle in handles:
+            handle.remove()
+    return products

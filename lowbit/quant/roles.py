@@ -1,0 +1,36 @@
+"""Parameters by what they are to a quantized network, since optimizers treat them differently."""
+
+from torch import nn
+
+from lowbit.quant.convert import quantized_layers, scales
+
+ROLES = ("other", "norm", "scale", "latent")
+_NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.LocalResponseNorm)
+
+
+def parameters_by_role(model: nn.Module) -> dict[str, list[nn.Parameter]]:
+    """Sort every trainable parameter of `model` into one role, in the model's order.
+
+    `latent` are weights behind a quantizer, `scale` what quantizers learn (scales, offsets, bounds,
+    output scales), `norm` the parameters of normalization layers, `other` the rest.
+
+    Example:
+        >>> from lowbit.quant import quantize
+        >>> conv, norm = nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)
+        >>> model = quantize(nn.Sequential(conv, norm, nn.Conv2d(4, 4, 1, bias=False)), "lsq")
+        >>> {role: len(members) for role, members in parameters_by_role(model).items()}
+        {'other': 2, 'norm': 2, 'scale': 2, 'latent': 1}
+    """
+    roles = {
+        id(parameter): "norm"
+        for module in model.modules()
+        if isinstance(module, _NORMS)
+        for parameter in module.parameters(recurse=False)
+    }
+    roles |= {id(layer.weight): "latent" for layer in quantized_layers(model).values()}
+    roles |= {id(scale): "scale" for scale in scales(model)}
+    members: dict[str, list[nn.Parameter]] = {role: [] for role in ROLES}
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            members[roles.get(id(parameter), "other")].append(parameter)
+    return members

@@ -1,0 +1,312 @@
+"""Integer codes of latent weights, kept from one step to the next, and how many of them changed.
+
+A transition is a change of code w_d (TR Eq. 5), never of the quantized weight w_q, which also moves
+with its scale.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from itertools import accumulate
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lowbit.quant.kernels import c_kernels, torch_compiled
+from lowbit.quant.precision import OFF
+from lowbit.quant.quantizers import LSQ, Interval, Quantizer, Sign
+
+CHUNK = 1024  # every layer starts at a multiple of it, so that one sum serves the chunks of all
+CPU_BATCH = 256 * CHUNK  # elements whose operands stay in the cache
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Elements start..stop, in memory order, of the weight of layer number `layer`."""
+
+    layer: int
+    start: int
+    stop: int
+
+    def of(self, tensors: Sequence[Tensor]) -> Tensor:
+        """Return the piece of this layer's tensor, a view."""
+        return flat(tensors[self.layer])[self.start : self.stop]
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Pieces whose codes are read together, and where: from `start` to `stop` of the buffer."""
+
+    pieces: list[Piece]
+    start: int
+    stop: int
+    bounds: tuple[int, int] | None  # of round(clip(w / s)); None: ask the quantizer
+
+
+class Codes:
+    """The codes of layers' weights in one flat integer buffer; this object owns them.
+
+    Two buffers take turns: a reading fills one and is compared with the other. A weight whose quantizer
+    rounds and clips w/s is read in batches, or by a fused kernel; other quantizers are asked for their
+    codes one by one.
+
+    Args:
+        layers: quantized layers by name.
+    """
+
+    def __init__(self, layers: Mapping[str, nn.Module]) -> None:
+        if not layers:
+            raise ValueError(
+                "there is no quantized layer whose codes could be counted. Call lowbit.quant.quantize(model, "
+                "...) with a policy that quantizes weights."
+            )
+        self.names, self.layers = list(layers), list(layers.values())
+        for name, layer in layers.items():
+            if not _is_dense(layer.weight):
+                raise ValueError(
+                    f"the weight of {name} is a view with gaps; its codes cannot be counted. Give the "
+                    "layer a contiguous weight: layer.weight.data = layer.weight.data.contiguous()."
+                )
+        device = self.layers[0].weight.device
+        self.numel = torch.tensor(
+            [layer.weight.numel() for layer in self.layers], dtype=torch.float64, device=device
+        )
+        self.changed = torch.zeros_like(self.numel)  # codes that differ from those before, a layer
+        self._jumps: Tensor | None = torch.zeros_like(self.numel)
+        self._units = torch.tensor(
+            [2.0 if _is_binary(layer.w_quant) else 1.0 for layer in self.layers], device=device
+        )
+        self._one = torch.ones(1, device=device)
+        self._kind: list[tuple[int, tuple[int, ...]]] | None = None
+
+    @property
+    def stale(self) -> bool:
+        """Whether there are no codes yet, or codes of other bits or another memory layout than now."""
+        return self._kind != [(layer.w_quant.bits, layer.weight.stride()) for layer in self.layers]
+
+    def start(self) -> None:
+        """Read the codes before the first step, or after the bits changed; none has changed yet.
+
+        Raises:
+            ValueError: a layer is at full precision, where a weight has no code.
+        """
+        for name, layer in zip(self.names, self.layers, strict=True):
+            if layer.w_quant.bits >= OFF:
+                raise ValueError(
+                    f"layer {name} is at full precision, where weights have no codes; no step was "
+                    "taken. Call lowbit.quant.set_precision(model, ...) before training."
+                )
+        self._allocate()
+        self.advance()
+        self.changed = torch.zeros_like(self.numel)
+        self._jumps = torch.zeros_like(self.numel)
+
+    def _allocate(self) -> None:
+        self._kind = [(layer.w_quant.bits, layer.weight.stride()) for layer in self.layers]
+        self._bounds = [_linear_bounds(layer) for layer in self.layers]
+        sizes = [-(-layer.weight.numel() // CHUNK) for layer in self.layers]  # in chunks
+        ends = list(accumulate(sizes))
+        self._offsets = [CHUNK * (end - size) for end, size in zip(ends, sizes, strict=True)]
+        owners = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
+        device = self.numel.device
+        self._owners = owners.to(device)
+        dtype = reduce(torch.promote_types, map(_code_dtype, self.layers))
+        self._old, self._new = (
+            torch.zeros(CHUNK * ends[-1], dtype=dtype, device=device) for _ in range(2)
+        )
+        self._batches = self._plan(CPU_BATCH if device.type == "cpu" else CHUNK * ends[-1])
+
+    def _plan(self, largest: int) -> list[_Batch]:
+        """Gather layers with the same bounds into batches of at most `largest` elements."""
+        batches: list[_Batch] = []
+        for index, (layer, offset) in enumerate(zip(self.layers, self._offsets, strict=True)):
+            bounds, size = self._bounds[index], layer.weight.numel()
+            length = size if bounds is None else largest
+            for start in range(0, size, length):
+                piece = Piece(index, start, min(start + length, size))
+                stop = offset - (-piece.stop // CHUNK) * CHUNK
+                last = batches[-1] if batches else None
+                fits = last is not None and stop - last.start <= largest
+                if fits and bounds is not None and last.bounds == bounds:
+                    batches[-1] = _Batch([*last.pieces, piece], last.start, stop, bounds)
+                else:
+                    batches.append(_Batch([piece], offset + start, stop, bounds))
+        return batches
+
+    def kernels(self) -> ModuleType | None:
+        """Return who steps and reads a layer in one pass, where all codes are round(clip(w γ/s))."""
+        if any(_linear_bounds(layer) is None for layer in self.layers):
+            return None
+        if c_kernels.steps(self._new):
+            return c_kernels
+        return torch_compiled if torch_compiled.fused_kernels(self.numel.device) else None
+
+    @property
+    def bounds(self) -> list[tuple[int, int] | None]:
+        """Lowest and highest code of each layer; None where only the quantizer knows its codes."""
+        return self._bounds
+
+    def inverses(self) -> list[Tensor]:
+        """Return γ/s of each layer, (1,); 1 where only the quantizer knows its codes."""
+        known = [
+            layer.w_quant
+            for layer, bounds in zip(self.layers, self._bounds, strict=True)
+            if bounds is not None
+        ]
+        if not known:
+            return [self._one for _ in self.layers]
+        found = torch._foreach_abs([quantizer.q_scale.detach() for quantizer in known])
+        torch._foreach_add_(found, torch.finfo(torch.float32).tiny)  # as LearnedScale.scale
+        torch._foreach_reciprocal_(found)
+        torch._foreach_mul_(found, [float(_gamma(quantizer)) for quantizer in known])
+        flat_ones = iter(found)
+        return [self._one if bounds is None else next(flat_ones) for bounds in self._bounds]
+
+    def buffers(self) -> list[tuple[Tensor, Tensor]]:
+        """Return, for each layer, its last codes and where the next ones go, flat."""
+        return [
+            (self._old[a : a + layer.weight.numel()], self._new[a : a + layer.weight.numel()])
+            for a, layer in zip(self._offsets, self.layers, strict=True)
+        ]
+
+    def settle(self, changed: Tensor | list[Tensor | int]) -> None:
+        """Make the next codes, which have been written, the last ones."""
+        if isinstance(changed, list):
+            changed = torch.stack([torch.as_tensor(count) for count in changed])
+        self.changed, self._jumps = changed.to(self.numel), None
+        self._old, self._new = self._new, self._old
+
+    @torch.no_grad()
+    def advance(self, move: Callable[[list[Piece]], None] | None = None) -> None:
+        """Read all codes and compare them with the last ones, without waiting for the device.
+
+        Args:
+            move: called with each batch's pieces right before they are read, to change the weights
+                while they are in the cache.
+        """
+        inverses, weights = self.inverses(), [layer.weight.detach() for layer in self.layers]
+        size = max(batch.stop - batch.start for batch in self._batches)
+        scratch = torch.empty(size, device=self._one.device)
+        flags = torch.empty(size, dtype=torch.bool, device=self._one.device)
+        differing = []
+        for batch in self._batches:
+            if move is not None:
+                move(batch.pieces)
+            q = scratch[: batch.stop - batch.start].zero_()
+            self._read(batch, q, weights, inverses)
+            old, new = (side[batch.start : batch.stop] for side in (self._old, self._new))
+            new.copy_(q)
+            torch.ne(new, old, out=flags[: len(q)])
+            differing.append(_raised(flags[: len(q)]))
+        self.settle(self._by_layer(torch.cat(differing)))
+
+    @property
+    def jumps(self) -> Tensor:
+        """Sum of |difference| over the codes of each layer: the other buffer has those before."""
+        if self._jumps is None:
+            distances = [
+                (self._old[b.start : b.stop].float() - self._new[b.start : b.stop]).abs_()
+                for b in self._batches
+            ]
+            sums = [distance.view(-1, CHUNK).sum(1) for distance in distances]
+            self._jumps = self._by_layer(torch.cat(sums))
+        return self._jumps
+
+    def _by_layer(self, of_chunks: Tensor) -> Tensor:
+        zeros = torch.zeros_like(self.numel)
+        return zeros.index_add(0, self._owners, of_chunks.double())
+
+    def _read(
+        self, batch: _Batch, q: Tensor, weights: list[Tensor], inverses: list[Tensor]
+    ) -> None:
+        """Write a batch's codes into `q`, which starts as zeros."""
+        if batch.bounds is None:
+            (piece,) = batch.pieces
+            weight = weights[piece.layer]
+            codes = self.layers[piece.layer].w_quant.codes(weight)
+            q[: piece.stop].as_strided(weight.shape, weight.stride()).copy_(codes)
+            return
+        for piece in batch.pieces:  # foreach has no `out`, and a pass of its own would put it there
+            at = self._offsets[piece.layer] + piece.start - batch.start
+            place = q[at : at + piece.stop - piece.start]
+            torch.mul(piece.of(weights), inverses[piece.layer], out=place)
+        q.clamp_(*batch.bounds).round_()
+
+    def distances(self) -> Tensor:
+        """Return how far one transition moves a quantized weight, one number a layer.
+
+        It is the grid's step (its mean where there is one a channel). Between the codes -1 and +1 of a
+        binary weight lie two units of code, counted as one transition of half that distance (Eq. 8).
+        """
+        steps = []
+        for layer in self.layers:
+            step, _ = layer.w_quant.grid(layer.weight.detach())
+            steps.append(torch.as_tensor(step, device=self._one.device).detach().double().mean())
+        return torch.stack(steps)
+
+    def effective_steps(self, distances: Tensor) -> Tensor:
+        """Return the mean change |w_q^t - w_q^(t-1)| of each layer's quantized weights (Eqs. 6-8)."""
+        return self.jumps / self._units / self.numel * distances
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the last codes, each shaped as its weight, and what was counted."""
+        return {"codes": self._shaped(), "changed": self.changed, "jumps": self.jumps}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore the codes; without them the first count after a resume would be wrong."""
+        self._allocate()
+        for ours, theirs in zip(self._shaped(), state["codes"], strict=True):
+            ours.copy_(theirs)
+        self.changed = state["changed"].to(self.numel.device, copy=True)
+        self._jumps = state["jumps"].to(self.numel.device, copy=True)
+
+    def _shaped(self) -> list[Tensor]:
+        weights = [layer.weight for layer in self.layers]
+        lasts = [last for last, _ in self.buffers()]
+        return [
+            torch.as_strided(last, w.shape, w.stride(), last.storage_offset())
+            for last, w in zip(lasts, weights, strict=True)
+        ]
+
+
+def flat(t: Tensor) -> Tensor:
+    """View a dense tensor in memory order, detached."""
+    return t.detach().as_strided((t.numel(),), (1,))
+
+
+def _is_dense(t: Tensor) -> bool:
+    return t.is_contiguous() or (
+        t.dim() == 4 and t.is_contiguous(memory_format=torch.channels_last)
+    )
+
+
+def _code_dtype(layer: nn.Module) -> torch.dtype:
+    """Return int8 where a layer's codes and their differences' signs fit, as 4-bit codes do."""
+    return layer.w_quant.codes(layer.weight.detach()).dtype
+
+
+def _raised(flags: Tensor) -> Tensor:
+    """Return how many booleans are true in each chunk.
+
+    A byte is 0 or 1. As int64 eight are added at once, and no byte of a sum of 128 overflows; sums of
+    bytes themselves are not vectorized on a CPU.
+    """
+    lanes = flags.view(torch.int64).view(-1, CHUNK // 8).sum(1)
+    return lanes.view(torch.uint8).view(-1, 8).sum(1)
+
+
+def _is_binary(quantizer: Quantizer) -> bool:
+    return isinstance(quantizer, Sign) or (quantizer.bits == 1 and quantizer.levels() == (-1, 1))
+
+
+def _gamma(quantizer: Quantizer) -> int:
+    return quantizer.constants()[2] if isinstance(quantizer, Interval) else 1
+
+
+def _linear_bounds(layer: nn.Module) -> tuple[int, int] | None:
+    """Return the bounds of a quantizer whose codes are round(clip(w γ/s)) with one scale, else None."""
+    quantizer = layer.w_quant
+    plain = type(quantizer) in (Interval, LSQ) and quantizer.channels is None
+    return quantizer.levels() if plain and layer.weight.dtype == torch.float32 else None
