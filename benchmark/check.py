@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from lowbit.detection import Recipe as DetectionRecipe
+from lowbit.detection.detector.initial_weights import initialize, start_from_backbone
+from lowbit.detection.detector.quantize import normalized, quantize_detector
+from lowbit.detection.engines import get_engine
+from lowbit.detection.stage import load_images
 
 from benchmark.soundness import CALIBRATION_IMAGES, Subject
-from detection import Recipe as DetectionRecipe
-from detection.engines import get_engine
-from detection.preparation import initialize, start_from_backbone
-from detection.quantization import normalized, quantize_detector
-from detection.stage import load_images
 from lowbit.backbones import load_backbone, pyramid_info
 from lowbit.quant import Precision, calibrate, get_policy, quantize, quantized_layers
 

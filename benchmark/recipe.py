@@ -56,7 +56,7 @@ def get_stage(name: str) -> ModuleType:
             f"There is no stage {name!r}; nothing was run."
             f"{did_you_mean(name, STAGES)} Stages: {', '.join(STAGES)}."
         )
-    return importlib.import_module(name)
+    return importlib.import_module(f"lowbit.{name}")
 
 
 def load_yaml(path: Path | str, overrides: Sequence[str] = ()) -> dict[str, Any]:

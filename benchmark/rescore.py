@@ -6,14 +6,14 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from lowbit.transfer.scoring.accuracy import Accuracy, accuracy
+from lowbit.transfer.scoring.predictions_file import Predictions, read_predictions
 from pydantic import BaseModel
 from torch import Tensor
 
 from benchmark.files import file_sha256
 from benchmark.results import RESULT, Measurement, Result, read_result
 from lowbit.data import open_images
-from transfer.metrics import Accuracy, accuracy
-from transfer.predictions import Predictions, read_predictions
 
 PREDICTIONS, DETECTIONS = "predictions", "detections"  # the artifacts
 MASKS = "masks are not scored again"
@@ -96,14 +96,14 @@ def rescore(
 
 
 def _own_recipe(result: Result, data_root: Path | None) -> BaseModel:
-    from detection import Recipe  # here: predictions need no detector
+    from lowbit.detection import Recipe  # here: predictions need no detector
 
     elsewhere = {} if data_root is None else {"data_root": str(data_root)}
     return Recipe.model_validate({**result.recipe, **elsewhere})
 
 
 def _rescore_detections(result: Result, folder: Path, recipe: BaseModel) -> Iterator[Rescored]:
-    from detection import rescoring
+    from lowbit.detection import rescore as rescoring
 
     files = {}
     for precision, name in detections(result).items():

@@ -95,7 +95,9 @@ def _paired_predictions(sides: list[tuple[Scored, Path, Result]]) -> ImageTest |
 
 @cache
 def _predictions(path: Path) -> dict[str, Any]:
-    from transfer.predictions import read_predictions  # here: most comparisons need no torch
+    from lowbit.transfer.scoring.predictions_file import (
+        read_predictions,  # here: most comparisons need no torch
+    )
 
     return {part.split: part for part in read_predictions(path)[0]}
 
@@ -128,7 +130,7 @@ def _paired_detections(sides: list[tuple[Scored, Path, Result]]) -> ImageTest | 
 
 @cache
 def _drawn(path: Path) -> dict[str, np.ndarray]:
-    from detection import Recipe, redrawing  # here: predictions need no detector
+    from lowbit.detection import Recipe, redrawing  # here: predictions need no detector
 
     result = read_result(path.parent)
     recipe = Recipe.model_validate(result.recipe)

@@ -3,10 +3,10 @@
 import importlib.util
 from typing import TYPE_CHECKING
 
-from detection.datasets import find_source
+from lowbit.detection.datasets.catalog import find_source
 
 if TYPE_CHECKING:
-    from detection.recipe import Recipe
+    from lowbit.detection.recipe import Recipe
 
 
 def missing_data(recipe: "Recipe") -> str | None:
@@ -28,9 +28,9 @@ def missing_data(recipe: "Recipe") -> str | None:
 def _missing_of_config(recipe: "Recipe") -> str | None:
     if importlib.util.find_spec("detectron2") is None:
         return None  # that is what the job's identity fails by
-    from detection.engines import import_detectron2
+    from lowbit.detection.engines import import_detectron2
 
     import_detectron2()
-    from detection import config_job
+    from lowbit.detection.with_detectron2 import config_job
 
     return config_job.missing_data(recipe)

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from fvcore.common.registry import Registry
+from lowbit.detection.datasets.catalog import DETECTRON2_ROOT
+from lowbit.detection.datasets.detection_set import DetectionSet
+from lowbit.detection.detector.initial_weights import Start
+from lowbit.detection.recipe import Recipe
 from torch import nn
 
-from detection.datasets import DETECTRON2_ROOT
-from detection.detection_set import DetectionSet
-from detection.preparation import Start
-from detection.recipe import Recipe
 from lowbit.data.image_sets.registry import ROOT_VARIABLE
 
 INSTALL_DETECTRON2 = (
@@ -105,7 +105,7 @@ def get_engine(name: str) -> Engine:
 @ENGINES.register()
 def torchvision() -> Engine:
     """torchvision.models.detection: runs wherever torch does."""
-    from detection.torchvision_engine import TorchvisionEngine
+    from lowbit.detection.with_torchvision.engine import TorchvisionEngine
 
     return TorchvisionEngine()
 
@@ -114,6 +114,6 @@ def torchvision() -> Engine:
 def detectron2() -> Engine:
     """Detectron2, in which published detection protocols are written."""
     import_detectron2()
-    from detection.detectron2_engine import Detectron2Engine
+    from lowbit.detection.with_detectron2.engine import Detectron2Engine
 
     return Detectron2Engine()

@@ -4,13 +4,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from detection.detection_set import DetectionSet
-from detection.engines import Engine
-from detection.inventory import describe_quantization
-from detection.measuring import keep, measure
-from detection.preparation import CALIBRATION_BATCH, Start, chunks, initialize
-from detection.quantization import quantize_detector
-from detection.recipe import Recipe
+from lowbit.detection.datasets.detection_set import DetectionSet
+from lowbit.detection.detector.initial_weights import CALIBRATION_BATCH, Start, chunks, initialize
+from lowbit.detection.detector.quantization_report import describe_quantization
+from lowbit.detection.detector.quantize import quantize_detector
+from lowbit.detection.engines import Engine
+from lowbit.detection.evaluation.measurements import keep, measure
+from lowbit.detection.recipe import Recipe
+
 from lowbit.quant import FP, Precision, set_precision
 
 

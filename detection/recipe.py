@@ -2,12 +2,12 @@
 
 from typing import Annotated, Any, ClassVar, Literal
 
+from lowbit.detection.datasets.catalog import check_name
+from lowbit.detection.datasets.digit_scenes import Layout
+from lowbit.detection.recipe_checks import check_recipe
+from lowbit.detection.solver import TRANSITION, Solver
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from detection.datasets import check_name
-from detection.recipe_checks import check_recipe
-from detection.scenes import Layout
-from detection.solver import TRANSITION, Solver
 from lowbit.quant import Precision, QuantPolicy, get_policy
 
 Positive = Annotated[float, Field(gt=0)]
@@ -46,7 +46,7 @@ class Recipe(BaseModel):
         sgdt: tr under SGDT.
         ptq: calibrate a trained `detector` and score it at each of `precisions`, without training.
 
-    A recipe that names a `config` is a Detectron2 configuration as a job; see `detection.config_job`.
+    A recipe that names a `config` is a Detectron2 configuration as a job; see `lowbit.detection.with_detectron2.config_job`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -2,11 +2,11 @@
 
 from typing import TYPE_CHECKING
 
-from detection.scenes import Layout
-from detection.solver import TRANSITION, check_milestones
+from lowbit.detection.datasets.digit_scenes import Layout
+from lowbit.detection.solver import TRANSITION, check_milestones
 
 if TYPE_CHECKING:
-    from detection.recipe import Recipe
+    from lowbit.detection.recipe import Recipe
 
 _MOVING = ("MinMax", "DoReFa")  # weight quantizers whose levels follow the weights
 # What a recipe of a Detectron2 configuration may set, beside its cosmetic fields.

@@ -5,11 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-from detection.bootstrap import DRAWS, draw_images, redraw
-from detection.evaluation import match, read_detections
-from detection.recipe import Recipe
-from detection.stage import split_sha256, tested_set
+from lowbit.detection.evaluation.average_precision import match, read_detections
+from lowbit.detection.evaluation.bootstrap import DRAWS, draw_images, redraw
+from lowbit.detection.recipe import Recipe
+from lowbit.detection.stage import split_sha256, tested_set
 
 
 def redraw_detections(

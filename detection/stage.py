@@ -6,25 +6,25 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
-from detection.annotations import check_pair
-from detection.datasets import detection_sha256, load_detection
-from detection.detection_set import DetectionSet
-from detection.engines import Engine, get_engine, import_detectron2, resolve_engine
-from detection.evaluation import evaluate as overall
-from detection.files import read_detector, restore_detector, save_detector
-from detection.measuring import keep, measure
-from detection.preparation import (
+from lowbit.detection.datasets.catalog import detection_sha256, load_detection
+from lowbit.detection.datasets.check_annotations import check_pair
+from lowbit.detection.datasets.detection_set import DetectionSet
+from lowbit.detection.detector.detector_file import read_detector, restore_detector, save_detector
+from lowbit.detection.detector.initial_weights import (
     Start,
     start_from_backbone,
     start_from_detector,
     start_from_random,
 )
-from detection.ptq import score_ptq
-from detection.quantization import quantize_layers
-from detection.recipe import Recipe
-from detection.recorder import read_curve, record_scores
+from lowbit.detection.detector.quantize import quantize_layers
+from lowbit.detection.engines import Engine, get_engine, import_detectron2, resolve_engine
+from lowbit.detection.evaluation.average_precision import evaluate as overall
+from lowbit.detection.evaluation.measurements import keep, measure
+from lowbit.detection.ptq import score_ptq
+from lowbit.detection.recipe import Recipe
+from lowbit.detection.recorder import read_curve, record_scores
+from torch import nn
+
 from lowbit.backbones import create_backbone
 from lowbit.backbones.costs import backbone_costs
 from lowbit.backbones.runtime import resolve_device
@@ -174,7 +174,7 @@ def _train_and_score(
 def _config_job():
     """The jobs of Detectron2 configurations, which only they need Detectron2 for."""
     import_detectron2()
-    from detection import config_job
+    from lowbit.detection.with_detectron2 import config_job
 
     return config_job
 

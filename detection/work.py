@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from math import sqrt
 
-from detection.recipe import Recipe
+from lowbit.detection.recipe import Recipe
+
 from lowbit.backbones.counting import NetworkSize, network_size
 from lowbit.common.compute_cost import LEARNING, Work
 
@@ -86,10 +87,10 @@ def _of_recipe(recipe: Recipe) -> Shape | None:
 
 
 def _of_config(recipe: Recipe) -> Shape:
-    from detection.engines import import_detectron2
+    from lowbit.detection.engines import import_detectron2
 
     import_detectron2()
-    from detection.config_job import job_config
+    from lowbit.detection.with_detectron2.config_job import job_config
 
     cfg = job_config(recipe)
     sizes = cfg.INPUT.MIN_SIZE_TRAIN

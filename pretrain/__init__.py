@@ -4,11 +4,11 @@ A recipe names a framework (SimSiam, SimCLR, BYOL, MoCo v2, MoCo v3), a pairing 
 Contrastive Quant's) and a network; `run` trains it and leaves a backbone file.
 """
 
-from pretrain.availability import missing_data
-from pretrain.distributed import process_group
-from pretrain.recipe import VERSION, Recipe, identity
-from pretrain.stage import run
-from pretrain.work import work
+from lowbit.pretrain.availability import missing_data
+from lowbit.pretrain.distributed import process_group
+from lowbit.pretrain.recipe import VERSION, Recipe, identity
+from lowbit.pretrain.stage import run
+from lowbit.pretrain.work import work
 
 __all__ = [
     "VERSION",

@@ -6,7 +6,7 @@ from lowbit.data import locate
 from lowbit.data.availability import missing_images
 
 if TYPE_CHECKING:
-    from pretrain.recipe import Recipe
+    from lowbit.pretrain.recipe import Recipe
 
 
 def missing_data(recipe: "Recipe") -> str | None:

@@ -1,16 +1,16 @@
 """From a recipe to a network that can be trained, and the optimizer over it."""
 
 import torch
+from lowbit.pretrain import distributed
+from lowbit.pretrain.arithmetic import Arithmetic
+from lowbit.pretrain.frameworks import Framework, create_framework
+from lowbit.pretrain.optimizers import create_optimizer
+from lowbit.pretrain.recipe import Recipe
 from torch import nn
 from torch.optim import Optimizer
 
 from lowbit.backbones import create_backbone
 from lowbit.quant import scales
-from pretrain import distributed
-from pretrain.arithmetic import Arithmetic
-from pretrain.frameworks import Framework, create_framework
-from pretrain.optimizers import create_optimizer
-from pretrain.recipe import Recipe
 
 
 def build_framework(recipe: Recipe, arithmetic: Arithmetic) -> Framework:

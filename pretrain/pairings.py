@@ -18,10 +18,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from lowbit.pretrain.step import Step
 from torch import Tensor
 
 from lowbit.quant import FP
-from pretrain.step import Step
 
 Reduction = Literal["mean", "sum"]
 Terms = Iterator[tuple[str, Tensor]]

@@ -4,11 +4,11 @@ from collections import Counter
 from typing import Any
 
 import torch
+from lowbit.pretrain import distributed
+from lowbit.pretrain.pairings import Reduction, total
 from torch import Tensor
 
 from lowbit.quant import Precision
-from pretrain import distributed
-from pretrain.pairings import Reduction, total
 
 
 class Record:

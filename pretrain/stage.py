@@ -5,15 +5,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from lowbit.pretrain import distributed
+from lowbit.pretrain.arithmetic import SIGNIFICANT_BITS
+from lowbit.pretrain.recipe import Recipe
+from lowbit.pretrain.running import Run, open_source
+from lowbit.pretrain.step import Step
+from lowbit.pretrain.trainer import Trainer
+
 from lowbit.backbones import save_backbone
 from lowbit.backbones.runtime import resolve_device, seeded
 from lowbit.data.views.training_views import ViewSource
-from pretrain import distributed
-from pretrain.arithmetic import SIGNIFICANT_BITS
-from pretrain.recipe import Recipe
-from pretrain.running import Run, open_source
-from pretrain.step import Step
-from pretrain.trainer import Trainer
 
 _logger = logging.getLogger(__name__)
 

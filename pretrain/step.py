@@ -3,11 +3,11 @@
 from contextlib import AbstractContextManager
 
 import torch
+from lowbit.pretrain.frameworks import Embedding, Framework
 from torch import Generator, Tensor
 
 from lowbit.data.views.training_views import Batch
 from lowbit.quant import Precision, observe
-from pretrain.frameworks import Embedding, Framework
 
 Range = tuple[int, int]
 

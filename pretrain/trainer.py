@@ -7,19 +7,19 @@ from itertools import islice
 from typing import Any
 
 import torch
+from lowbit.pretrain import distributed
+from lowbit.pretrain.arithmetic import Arithmetic
+from lowbit.pretrain.building import build_framework, build_optimizer
+from lowbit.pretrain.pairings import get_pairing, total
+from lowbit.pretrain.recipe import Recipe
+from lowbit.pretrain.record import Record
+from lowbit.pretrain.schedules import learning_rate
+from lowbit.pretrain.step import Bits, Step
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from lowbit.data.views.training_views import Batch, ViewSource
 from lowbit.quant import reuse_weights
-from pretrain import distributed
-from pretrain.arithmetic import Arithmetic
-from pretrain.building import build_framework, build_optimizer
-from pretrain.pairings import get_pairing, total
-from pretrain.recipe import Recipe
-from pretrain.record import Record
-from pretrain.schedules import learning_rate
-from pretrain.step import Bits, Step
 
 
 class Trainer:

@@ -70,8 +70,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def correlation(args: argparse.Namespace) -> None:
     """Pretrain by an SSQL recipe and watch how its quantization and contrastive errors correlate."""
+    from lowbit.pretrain.analyses.correlation import correlate, draw, summary
+
     from benchmark.recipe import load_yaml, validate
-    from pretrain.analyses.correlation import correlate, draw, summary
 
     fields = load_yaml(args.config_file, args.opts)
     recipe = validate("pretrain", fields, source=args.config_file)
@@ -90,7 +91,7 @@ def correlation(args: argparse.Namespace) -> None:
 
 def weights(args: argparse.Namespace) -> None:
     """Draw how the weights of checkpoints of one network are distributed, layer by layer."""
-    from pretrain.analyses.weights import (
+    from lowbit.pretrain.analyses.weights import (
         draw_histograms,
         draw_layers,
         histograms,
@@ -114,11 +115,18 @@ def weights(args: argparse.Namespace) -> None:
 def tsne(args: argparse.Namespace) -> None:
     """Draw t-SNE of backbone features on test images, in full precision and at others, by class."""
     import pandas as pd
+    from lowbit.pretrain.analyses.tsne import (
+        NEIGHBOURS,
+        draw,
+        embed,
+        features,
+        neighbour_accuracy,
+        pick,
+    )
 
     from lowbit.backbones.runtime import resolve_device
     from lowbit.data import load
     from lowbit.quant import FP, Precision
-    from pretrain.analyses.tsne import NEIGHBOURS, draw, embed, features, neighbour_accuracy, pick
 
     device = resolve_device(args.device)
     precisions = list(dict.fromkeys([FP, *map(Precision.parse, args.precision)]))
@@ -154,8 +162,8 @@ def tsne(args: argparse.Namespace) -> None:
 
 def transitions(args: argparse.Namespace) -> None:
     """Draw transition rates, learning rates, steps and latent weights of quantization-aware training."""
-    from transfer.analyses.runs import pick_layer, read
-    from transfer.analyses.transitions import draw_curves, draw_latent
+    from lowbit.transfer.analyses.runs import pick_layer, read
+    from lowbit.transfer.analyses.transitions import draw_curves, draw_latent
 
     frames = read(args.jobs)
     shown = pick_layer(frames, args.layer)
@@ -172,7 +180,7 @@ def transitions(args: argparse.Namespace) -> None:
 
 def detection(args: argparse.Namespace) -> None:
     """Draw losses, AP and transition rates of detection jobs over their iterations."""
-    from detection.analyses.curves import draw, read
+    from lowbit.detection.analyses.curves import draw, read
 
     frames = read(args.jobs)
     folder = args.output_dir or Path("output") / "detection_curves"

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 
 import torch
+from lowbit.transfer.finetuning.training import Network
 from timing import Case, ratio_rows
 from torch import nn
 from torch.nn import functional as F
@@ -10,7 +11,6 @@ from torch.nn import functional as F
 from lowbit.backbones import create_backbone
 from lowbit.quant import calibrate, quantize, set_precision
 from lowbit.quant.adaptive import JointStep, make_adaptive, rescale_head
-from transfer.training import Network
 
 BITS = (8, 6, 4, 2)
 JOINT = "CoQuant, 8, 6, 4 and 2 bits"

@@ -4,9 +4,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
+from lowbit.detection.engines import import_detectron2
 from timing import Case, ratio_rows
-
-from detection.engines import import_detectron2
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "detection" / "detectron2"
 FILES = {
@@ -63,10 +62,11 @@ def batch_of(images: int, side: int) -> list[dict]:
 
 def our_step(detector: str, batch: list[dict], device: str, opts=()) -> Callable[[], None]:
     """Return one iteration of our detector, quantized as the overrides say."""
-    from detection.assembly import build_detector
-    from detection.config import quantization, read_config
-    from detection.quantization import quantize_detector
-    from detection.trainer import LowbitTrainer
+    from lowbit.detection.detector.quantize import quantize_detector
+    from lowbit.detection.with_detectron2.build_detector import build_detector
+    from lowbit.detection.with_detectron2.config import quantization, read_config
+    from lowbit.detection.with_detectron2.trainer import LowbitTrainer
+
     from lowbit.quant import reuse_weights
 
     file, depth, _ = FILES[detector]
@@ -88,8 +88,7 @@ def stock_step(detector: str, batch: list[dict], device: str) -> Callable[[], No
     """Return one iteration of Detectron2's own detector, optimizer and norms that are trained."""
     from detectron2.modeling import build_model
     from detectron2.solver import build_optimizer
-
-    from detection.config import default_config
+    from lowbit.detection.with_detectron2.config import default_config
 
     file, depth, backbone = FILES[detector]
     cfg = default_config()

@@ -5,13 +5,13 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+from lowbit.pretrain.recipe import Recipe
+from lowbit.pretrain.trainer import Trainer
 from timing import Case, ratio_rows
 from torch.nn import functional as F
 
 from lowbit.data.views.training_views import ViewSource, view_source
 from lowbit.quant import use_fused_kernels
-from pretrain.recipe import Recipe
-from pretrain.trainer import Trainer
 
 CPU = {"architecture": "resnet18_cifar", "dataset": "digits", "batch_size": 32, "device": "cpu"}
 GPU = {**CPU, "batch_size": 512, "device": "cuda", "amp": "bf16", "channels_last": True}

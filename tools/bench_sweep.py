@@ -1,6 +1,6 @@
 """`bench.py sweep`: what a sweep costs beside its jobs, with 2,000 jobs that do nothing; and its board."""
 
-import importlib
+import importlib.util
 import logging
 import os
 import sys
@@ -13,6 +13,8 @@ from pathlib import Path
 
 import bench_board
 from timing import Case
+
+import lowbit
 
 BUDGET = 0.05  # s a job may cost beside its work
 SEEDS = 1_000
@@ -102,15 +104,20 @@ def _case(name: str, seconds: float) -> Case:
 @contextmanager
 def _quick_stage(folder: Path) -> Iterator[None]:
     """Put a stage that does nothing in the place of transfer, here and in the jobs' processes."""
-    (folder / "transfer.py").write_text(_STAGE)
-    before, path = sys.modules.pop("transfer", None), list(sys.path)
+    package, name = folder / "lowbit", "lowbit.transfer"
+    package.mkdir()
+    (package / "__init__.py").write_text(f"__path__ = {[str(package), *lowbit.__path__]!r}\n")
+    (package / "transfer.py").write_text(_STAGE)
+    before, path = sys.modules.pop(name, None), list(sys.path)
     sys.path.insert(0, str(folder))
-    importlib.import_module("transfer")
-    logging.getLogger("benchmark").setLevel(logging.WARNING)
+    spec = importlib.util.spec_from_file_location(name, package / "transfer.py")
+    sys.modules[name] = lowbit.transfer = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(lowbit.transfer)
+    logging.getLogger("lowbit.benchmark").setLevel(logging.WARNING)
     try:
         yield
     finally:
         sys.path[:] = path
-        sys.modules.pop("transfer")
+        sys.modules.pop(name)
         if before is not None:
-            sys.modules["transfer"] = before
+            sys.modules[name] = lowbit.transfer = before

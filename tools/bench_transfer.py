@@ -9,6 +9,13 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from lowbit.transfer import Recipe
+from lowbit.transfer.features.extract import Features, feature_batches, frozen_features
+from lowbit.transfer.features.views import center, crop
+from lowbit.transfer.probes.logistic_probe import Axes, fit_logistic
+from lowbit.transfer.probes.sgd_probe import Classifier, fit_linear, initial_classifier
+from lowbit.transfer.seeding import minibatches, stream
+from lowbit.transfer.workspace import Workspace
 from timing import Case
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -16,13 +23,6 @@ from torch.nn import functional as F
 from lowbit.backbones import create_backbone
 from lowbit.data import Images, open_images
 from lowbit.quant import set_precision
-from transfer import Recipe
-from transfer.classifiers import Classifier, fit_linear, initial_classifier
-from transfer.convex import Axes, fit_logistic
-from transfer.features import Features, feature_batches, frozen_features
-from transfer.seeding import minibatches, stream
-from transfer.views import center, crop
-from transfer.workspace import Workspace
 
 CPU = torch.device("cpu")
 PRECISIONS = ("FP", "8w8a", "5w5a", "4w4a", "3w3a")

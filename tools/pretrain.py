@@ -49,9 +49,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     args = _parser().parse_args(argv)
     # Imported here so that --help does not wait for them.
+    from lowbit.pretrain import distributed
+
     from benchmark.cli import read_job
     from benchmark.launch import launch
-    from pretrain import distributed
 
     if distributed.launched():
         return train(args)
@@ -66,8 +67,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def train(args: argparse.Namespace) -> int:
     """Train in this process, which may be one of several."""
+    from lowbit.pretrain import distributed
+
     from benchmark.cli import run_job
-    from pretrain import distributed
 
     with distributed.process_group():
         rank = distributed.rank()

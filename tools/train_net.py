@@ -2,7 +2,7 @@
 """Train or evaluate a detector, from a recipe (either engine) or from a Detectron2 configuration.
 
 A file whose keys are lower-case is a recipe of this suite; one with Detectron2's upper-case keys goes
-through Detectron2's own configuration, with this suite's keys added (detection/config.py lists them).
+through Detectron2's own configuration, with this suite's keys added (detection/with_detectron2/config.py lists them).
 Use the latter for COCO or VOC, several GPUs, and everything else Detectron2 can be told.
 """
 
@@ -76,9 +76,10 @@ def is_detectron2_config(path: Path) -> bool:
 
 def run_recipe(args: argparse.Namespace) -> dict[str, float]:
     """Train and score by a recipe, or score what was trained."""
+    from lowbit.detection import run
+
     from benchmark.files import write_text
     from benchmark.recipe import load_yaml, validate
-    from detection import run
 
     gpus = args.num_gpus
     if gpus is not None and gpus > 1:
@@ -112,9 +113,10 @@ def run_recipe(args: argparse.Namespace) -> dict[str, float]:
 
 
 def _evaluate_recipe(recipe, folder: Path) -> dict[str, float]:
-    from detection.engines import get_engine
-    from detection.measuring import measure
-    from detection.stage import load_images, load_trained
+    from lowbit.detection.engines import get_engine
+    from lowbit.detection.evaluation.measurements import measure
+    from lowbit.detection.stage import load_images, load_trained
+
     from lowbit.backbones.runtime import resolve_device
 
     path = folder / "detector.pth"
@@ -133,7 +135,7 @@ def _evaluate_recipe(recipe, folder: Path) -> dict[str, float]:
 
 def run_config(args: argparse.Namespace) -> dict[str, float]:
     """Train or evaluate by a Detectron2 configuration, with one process a GPU."""
-    from detection.engines import import_detectron2
+    from lowbit.detection.engines import import_detectron2
 
     import_detectron2()
     import torch
@@ -149,12 +151,11 @@ def run_config(args: argparse.Namespace) -> dict[str, float]:
 def _run_config_process(args: argparse.Namespace, results: dict[str, float]) -> None:
     from detectron2.engine import default_setup
     from detectron2.utils import comm
-
-    from detection.assembly import load_trained, save_trained
-    from detection.catalog import register_named
-    from detection.config import read_config
-    from detection.hooks import plain_scores
-    from detection.trainer import LowbitTrainer
+    from lowbit.detection.with_detectron2.build_detector import load_trained, save_trained
+    from lowbit.detection.with_detectron2.catalog import register_named
+    from lowbit.detection.with_detectron2.config import read_config
+    from lowbit.detection.with_detectron2.hooks import plain_scores
+    from lowbit.detection.with_detectron2.trainer import LowbitTrainer
 
     cfg = read_config(args.config_file, args.opts, processes=comm.get_world_size())
     register_named((*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST))

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from lowbit.data.availability import missing_images
 
 if TYPE_CHECKING:
-    from transfer.recipe import Recipe
+    from lowbit.transfer.recipe.recipe import Recipe
 
 
 def missing_data(recipe: "Recipe") -> str | None:

@@ -8,7 +8,7 @@ from torch import nn
 from lowbit.quant import parameters_by_role, target_rate, transition
 
 if TYPE_CHECKING:
-    from transfer.recipe import Recipe
+    from lowbit.transfer.recipe.recipe import Recipe
 
 OPTIMIZERS = {
     "sgd": torch.optim.SGD,

@@ -8,6 +8,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from lowbit.transfer.features.extract import CACHE
+from lowbit.transfer.protocols import get_protocol
+from lowbit.transfer.recipe.recipe import VERSION, Recipe
+from lowbit.transfer.scoring.accuracy import Accuracy, accuracy
+from lowbit.transfer.scoring.guarded_splits import GuardedSplits
+from lowbit.transfer.scoring.predictions_file import FILE as PREDICTIONS
+from lowbit.transfer.scoring.predictions_file import Predictions, write_predictions
+from lowbit.transfer.workspace import Workspace
 from torch import Tensor
 
 from lowbit.backbones import LoadReport, load_backbone
@@ -15,14 +23,6 @@ from lowbit.backbones.costs import backbone_costs
 from lowbit.backbones.networks.video_frames import average_frames
 from lowbit.backbones.runtime import resolve_device, seeded
 from lowbit.data import Images
-from transfer.features import CACHE
-from transfer.metrics import Accuracy, accuracy
-from transfer.predictions import FILE as PREDICTIONS
-from transfer.predictions import Predictions, write_predictions
-from transfer.protocols import get_protocol
-from transfer.recipe import VERSION, Recipe
-from transfer.splits import GuardedSplits
-from transfer.workspace import Workspace
 
 _logger = logging.getLogger(__name__)
 

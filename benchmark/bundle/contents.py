@@ -1,7 +1,7 @@
 """Foreign predictions and detections: whether a file is what a job writes, before anything reads it.
 
 Parquet is checked by its metadata, so that a small file that would become a large table is not
-decompressed; columns have exactly the types of `transfer.predictions`.
+decompressed; columns have exactly the types of `lowbit.transfer.scoring.predictions_file`.
 """
 
 import math

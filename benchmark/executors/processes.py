@@ -35,10 +35,10 @@ def start_server(threads: int, stages: Iterable[str]) -> ForkServerContext:
 
     Args:
         threads: of a job.
-        stages: packages that the jobs will need.
+        stages: that the jobs belong to.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([*_PRELOAD, *stages])
+    context.set_forkserver_preload([*_PRELOAD, *(f"lowbit.{stage}" for stage in stages)])
     # Hack: until Python 3.13 the server ignores sys.path, so that it would not find our packages
     # outside the repository's folder; it reads the environment, and may not look into the working
     # directory first.

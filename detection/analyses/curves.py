@@ -1,6 +1,6 @@
 """Detection jobs over their iterations: losses, AP, and how a schedule moves quantized weights.
 
-Read from the metrics.jsonl that jobs write (`detection.recorder`), of finished jobs as of running ones.
+Read from the metrics.jsonl that jobs write (`lowbit.detection.recorder`), of finished jobs as of running ones.
 """
 
 from collections.abc import Sequence
@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from lowbit.detection.recorder import METRICS, read_lines
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-
-from detection.recorder import METRICS, read_lines
 
 
 def read(jobs: Sequence[Path]) -> dict[str, pd.DataFrame]:

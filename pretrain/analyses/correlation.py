@@ -4,15 +4,15 @@ from pathlib import Path
 
 import pandas as pd
 import torch
+from lowbit.pretrain.recipe import Recipe
+from lowbit.pretrain.stage import run
+from lowbit.pretrain.step import Step
 from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn import functional as F
 
 from lowbit.common.plot_style import COLOURS, MUTED, panels
 from lowbit.quant import Precision
-from pretrain.recipe import Recipe
-from pretrain.stage import run
-from pretrain.step import Step
 
 BOUND = 0.1  # the paper: "it does not exceed ±0.1"
 _COLUMNS = ("rho", "quantization_error", "contrastive_error", "cross_term")

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from lowbit.quant import Precision, QuantPolicy, quantize, set_precision
 
 if TYPE_CHECKING:
-    from pretrain.recipe import Recipe
+    from lowbit.pretrain.recipe import Recipe
 
 FRAMEWORKS = Registry("FRAMEWORKS")
 FRAMEWORKS.__doc__ = """

@@ -2,15 +2,14 @@
 
 from typing import TYPE_CHECKING
 
+from lowbit.pretrain.frameworks.base import FRAMEWORKS, Embedding
+from lowbit.pretrain.frameworks.heads import mlp, projector
+from lowbit.pretrain.frameworks.momentum import MomentumFramework
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pretrain.frameworks.base import FRAMEWORKS, Embedding
-from pretrain.frameworks.heads import mlp, projector
-from pretrain.frameworks.momentum import MomentumFramework
-
 if TYPE_CHECKING:
-    from pretrain.recipe import Recipe
+    from lowbit.pretrain.recipe import Recipe
 
 _DIM, _HIDDEN = 512, 2048
 

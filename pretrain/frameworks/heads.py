@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from torch import nn
 
 if TYPE_CHECKING:
-    from pretrain.recipe import Recipe
+    from lowbit.pretrain.recipe import Recipe
 
 Norm = Literal["none", "hidden", "all"]
 

@@ -3,17 +3,17 @@
 from typing import TYPE_CHECKING
 
 import torch
+from lowbit.pretrain.frameworks.base import FRAMEWORKS, Embedding
+from lowbit.pretrain.frameworks.heads import projector
+from lowbit.pretrain.frameworks.losses import info_nce_queue, unit
+from lowbit.pretrain.frameworks.momentum import EmaSchedule, MomentumFramework
+from lowbit.pretrain.frameworks.ranks import gather_rows, shuffled
 from torch import Tensor, nn
 
 from lowbit.quant import set_precision
-from pretrain.frameworks.base import FRAMEWORKS, Embedding
-from pretrain.frameworks.heads import projector
-from pretrain.frameworks.losses import info_nce_queue, unit
-from pretrain.frameworks.momentum import EmaSchedule, MomentumFramework
-from pretrain.frameworks.ranks import gather_rows, shuffled
 
 if TYPE_CHECKING:
-    from pretrain.recipe import Recipe
+    from lowbit.pretrain.recipe import Recipe
 
 _DIM, _HIDDEN = 256, 2048  # official SSQL code
 

@@ -2,14 +2,13 @@
 
 from typing import TYPE_CHECKING
 
+from lowbit.pretrain.frameworks.base import FRAMEWORKS, Embedding, Framework
+from lowbit.pretrain.frameworks.heads import projector
+from lowbit.pretrain.frameworks.losses import nt_xent
 from torch import Tensor, nn
 
-from pretrain.frameworks.base import FRAMEWORKS, Embedding, Framework
-from pretrain.frameworks.heads import projector
-from pretrain.frameworks.losses import nt_xent
-
 if TYPE_CHECKING:
-    from pretrain.recipe import Recipe
+    from lowbit.pretrain.recipe import Recipe
 
 
 @FRAMEWORKS.register()

@@ -2,14 +2,13 @@
 
 from typing import TYPE_CHECKING
 
+from lowbit.pretrain.frameworks.base import FRAMEWORKS, Embedding, Framework
+from lowbit.pretrain.frameworks.heads import mlp
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pretrain.frameworks.base import FRAMEWORKS, Embedding, Framework
-from pretrain.frameworks.heads import mlp
-
 if TYPE_CHECKING:
-    from pretrain.recipe import Recipe
+    from lowbit.pretrain.recipe import Recipe
 
 _DIM = 2048  # SimSiam and SSQL, for the projection and the predictor's hidden layer
 

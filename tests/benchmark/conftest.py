@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+import lowbit
 from benchmark.executors import local
 from benchmark.job import Job
 from benchmark.recipe import STAGES
@@ -21,13 +22,19 @@ ROOT = Path(__file__).resolve().parents[2]
 FAKE = Path(__file__).with_name("fake_stage.py")
 DRIVER = f"""
 import sys
-sys.path.insert(0, {str(ROOT / "tools")!r})
+sys.path[:0] = [sys.argv[1], {str(ROOT / "tools")!r}]
+import lowbit  # the one that has the fakes
 import run_all
 from benchmark.executors import processes
 processes._PRELOAD = ["torch", "benchmark.executors.worker"]  # fakes need no more
-sys.path.insert(0, sys.argv[1])  # ahead of the real stages
+sys.path.insert(0, sys.argv[1])  # a job's process gets this path
 if __name__ == "__main__":
     sys.exit(run_all.main(sys.argv[2:]))
+"""
+# A package that has the fake stages in front of everything that the real one has.
+PACKAGE = f"""
+from pathlib import Path
+__path__ = [str(Path(__file__).parent), {str(ROOT / "lowbit")!r}, {str(ROOT)!r}]
 """
 
 
@@ -39,9 +46,11 @@ class Bench:
         self.stages = folder / "stages"
         self.runs = folder / "runs"
         self.journal = folder / "journal.txt"
-        self.stages.mkdir()
+        package = self.stages / "lowbit"
+        package.mkdir(parents=True)
+        (package / "__init__.py").write_text(PACKAGE)
         for stage in STAGES:
-            shutil.copy(FAKE, self.stages / f"{stage}.py")
+            shutil.copy(FAKE, package / f"{stage}.py")
             recipe = {"name": f"fake {stage}", "journal": str(self.journal)}
             (folder / f"{stage}.yaml").write_text(yaml.safe_dump(recipe))
         (folder / "driver.py").write_text(DRIVER)
@@ -109,9 +118,11 @@ def bench(tmp_path, monkeypatch):
     """A bench whose fake stages also stand in for the real ones in this process."""
     made = Bench(tmp_path)
     for stage in STAGES:
-        spec = importlib.util.spec_from_file_location(stage, made.stages / f"{stage}.py")
+        name, file = f"lowbit.{stage}", made.stages / "lowbit" / f"{stage}.py"
+        spec = importlib.util.spec_from_file_location(name, file)
         module = importlib.util.module_from_spec(spec)
-        monkeypatch.setitem(sys.modules, stage, module)
+        monkeypatch.setitem(sys.modules, name, module)
+        monkeypatch.setattr(lowbit, stage, module, raising=False)
         spec.loader.exec_module(module)
     monkeypatch.syspath_prepend(made.stages)  # a job's process gets this path
     return made

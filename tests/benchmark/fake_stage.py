@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from lowbit.common.compute_cost import Work
 
 VERSION = 1
-_STAGE = __name__
+_STAGE = __name__.rpartition(".")[2]
 _TASKS = {"pretrain": "pretrain", "transfer": "classification", "detection": "detection"}
 _METRICS = {"pretrain": "loss", "transfer": "top1", "detection": "AP"}
 _logger = logging.getLogger(__name__)

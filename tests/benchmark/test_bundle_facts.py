@@ -76,7 +76,7 @@ def test_a_set_that_the_receiver_has_not(tmp_path):
 
 @pytest.mark.parametrize("dataset", ["coco", "voc0712"])
 def test_annotations_that_the_receiver_has_not(dataset, tmp_path, monkeypatch):
-    monkeypatch.setattr("detection.stage.split_sha256", lambda recipe: "5" * 64)
+    monkeypatch.setattr("lowbit.detection.stage.split_sha256", lambda recipe: "5" * 64)
     fields = {"dataset": dataset, "engine": "torchvision", "test_size": 800}
     _, result = result_of("detection", tmp_path, **fields)
     monkeypatch.undo()
@@ -118,8 +118,12 @@ def test_an_earlier_releases_result_is_not_believed_and_not_refused(tmp_path):
 @pytest.mark.detectron2
 def test_a_configuration_of_the_suite_is_read_and_anothers_is_not(tmp_path, monkeypatch):
     pytest.importorskip("detectron2")
-    monkeypatch.setattr("detection.config_job.missing_data", lambda recipe: None)
-    monkeypatch.setattr("detection.config_job.split_sha256", lambda recipe: "5" * 64)
+    monkeypatch.setattr(
+        "lowbit.detection.with_detectron2.config_job.missing_data", lambda recipe: None
+    )
+    monkeypatch.setattr(
+        "lowbit.detection.with_detectron2.config_job.split_sha256", lambda recipe: "5" * 64
+    )
     name = "configs/detection/detectron2/retinanet_R_18_FPN_90k_lsq_w4a4.yaml"
     for config in (name, str(ROOT / name)):
         _, result = result_of("detection", tmp_path, config=config, detector="x")

@@ -9,13 +9,13 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from lowbit.detection import Recipe
+from lowbit.detection.stage import load_images
+from lowbit.transfer import Recipe as TransferRecipe
 
 from benchmark import rescore
 from benchmark.bundle import BundleError, add, examine, write_bundle
-from detection import Recipe
-from detection.stage import load_images
 from tests.benchmark.bundles import ENTRY, SCENES, Forger, run_job, tree
-from transfer import Recipe as TransferRecipe
 
 
 @pytest.fixture

@@ -71,7 +71,7 @@ def test_nothing_cosmetic_enters(job, bench):
 
 
 def test_everything_that_decides_enters(job, monkeypatch):
-    import transfer
+    from lowbit import transfer
 
     ids = [
         job().id,

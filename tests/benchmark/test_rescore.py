@@ -9,6 +9,9 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from lowbit.detection import Recipe
+from lowbit.detection.stage import load_images
+from lowbit.transfer.scoring.predictions_file import read_predictions, write_predictions
 
 from benchmark import files
 from benchmark.executors import local
@@ -16,10 +19,7 @@ from benchmark.rescore import find_jobs, rescore
 from benchmark.results import RESULT
 from benchmark.schedule import Schedule
 from benchmark.sweep import plan
-from detection import Recipe
-from detection.stage import load_images
 from lowbit.backbones import create_backbone, save_backbone
-from transfer.predictions import read_predictions, write_predictions
 
 ROOT = Path(__file__).resolve().parents[2]
 

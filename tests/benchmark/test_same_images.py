@@ -5,17 +5,22 @@ import json
 import numpy as np
 import pytest
 import torch
+from lowbit.detection import Recipe
+from lowbit.detection.evaluation.average_precision import (
+    match,
+    score,
+    to_detections,
+    write_detections,
+)
+from lowbit.detection.evaluation.bootstrap import draw_images, redraw
+from lowbit.detection.stage import identity, load_images
+from lowbit.transfer.scoring.accuracy import accuracy
+from lowbit.transfer.scoring.predictions_file import FILE, Predictions, write_predictions
 
 from benchmark.comparability import normalize
 from benchmark.comparison import compare
 from benchmark.frame import load_frame
 from benchmark.results import SCHEMA_VERSION, Result, write_result
-from detection import Recipe
-from detection.bootstrap import draw_images, redraw
-from detection.evaluation import match, score, to_detections, write_detections
-from detection.stage import identity, load_images
-from transfer.metrics import accuracy
-from transfer.predictions import FILE, Predictions, write_predictions
 
 LABELS = torch.arange(300) % 5
 METRICS = ("top1", "mean_per_class")

@@ -186,7 +186,7 @@ def test_a_job_whose_data_has_come_runs_and_keeps_its_id(bench, monkeypatch):
     lacking = [{"recipe": "transfer.yaml", "overrides": {"behave": "data missing"}}]
     before = bench.plan(transfer=lacking)
     bench.run(before)
-    monkeypatch.setattr(sys.modules["transfer"], "missing_data", lambda recipe: None)
+    monkeypatch.setattr(sys.modules["lowbit.transfer"], "missing_data", lambda recipe: None)
     after = bench.plan(transfer=lacking)
     assert list(after.jobs) == list(before.jobs)
     bench.run(after)

@@ -31,16 +31,15 @@ SEED: 0
 
 def train(folder: str, cases: dict[str, list]) -> None:
     """Train by the configuration in `folder`, once a case; each process writes what it has learned."""
-    from detection.engines import import_detectron2
+    from lowbit.detection.engines import import_detectron2
 
     import_detectron2()
     from detectron2.utils import comm
-
-    from detection.catalog import register
-    from detection.config import read_config
-    from detection.datasets import load_detection
-    from detection.scenes import Layout
-    from detection.trainer import LowbitTrainer
+    from lowbit.detection.datasets.catalog import load_detection
+    from lowbit.detection.datasets.digit_scenes import Layout
+    from lowbit.detection.with_detectron2.catalog import register
+    from lowbit.detection.with_detectron2.config import read_config
+    from lowbit.detection.with_detectron2.trainer import LowbitTrainer
 
     torch.set_num_threads(1)
     layout = Layout(64, (1, 2), (16, 32))

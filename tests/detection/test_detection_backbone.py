@@ -2,11 +2,11 @@
 
 import pytest
 import torch
+from lowbit.detection.detector.initial_weights import initialize, start_from_backbone
+from lowbit.detection.detector.parts import bottom_up
+from lowbit.detection.detector.quantization_report import signed_inputs
+from lowbit.detection.detector.quantize import quantize_detector, quantize_layers
 
-from detection.inventory import signed_inputs
-from detection.parts import bottom_up
-from detection.preparation import initialize, start_from_backbone
-from detection.quantization import quantize_detector, quantize_layers
 from lowbit.backbones import create_backbone, pyramid
 from lowbit.quant import Precision, get_policy, quantized_layers
 
@@ -29,8 +29,7 @@ C4 = [
 
 def make_cfg(*opts):
     from detectron2.config import get_cfg
-
-    from detection.config import add_lowbit_config
+    from lowbit.detection.with_detectron2.config import add_lowbit_config
 
     cfg = get_cfg()
     add_lowbit_config(cfg)
@@ -42,7 +41,7 @@ def make_cfg(*opts):
 
 
 def build(*opts):
-    from detection.assembly import build_detector
+    from lowbit.detection.with_detectron2.build_detector import build_detector
 
     return build_detector(make_cfg(*opts))
 
@@ -55,7 +54,7 @@ def samples():
 
 @pytest.mark.parametrize("architecture", ["resnet10_slim", "resnet18", "mobilenetv2"])
 def test_features_are_bit_equal_to_the_backbones_own(architecture):
-    from detection.backbone import build_lowbit_backbone
+    from lowbit.detection.with_detectron2.backbone import build_lowbit_backbone
 
     names = ["res3", "res4", "res5"]
     cfg = make_cfg("MODEL.LOWBIT.ARCHITECTURE", architecture, "MODEL.LOWBIT.OUT_FEATURES", names)
@@ -82,9 +81,8 @@ def test_features_are_bit_equal_to_the_backbones_own(architecture):
 )
 @pytest.mark.parametrize("relu", [False, True])
 def test_registered_backbones_have_the_levels_they_say(builder, levels, relu):
+    import lowbit.detection.with_detectron2.build_detector  # noqa: F401  (registers them)
     from detectron2.modeling import build_backbone
-
-    import detection.assembly  # noqa: F401  (registers them)
 
     backbone = build_backbone(
         make_cfg("MODEL.BACKBONE.NAME", builder, "MODEL.LOWBIT.FPN_RELU", relu)
@@ -202,7 +200,7 @@ def test_a_mask_heads_predictor_stays_and_a_mask_head_without_regions_is_refused
 
 def test_both_engines_calibrate_to_the_same_scales(make_recipe, backbone_file, samples):
     """One backbone, one set of images: only the rounding of the normalization may differ."""
-    from detection.engines import get_engine
+    from lowbit.detection.engines import get_engine
 
     start = start_from_backbone(backbone_file)
     found = []

@@ -2,9 +2,8 @@
 
 import numpy as np
 import pytest
-
-from detection.bootstrap import DRAWS, METRICS, draw_images, redraw, spread
-from detection.evaluation import match, score
+from lowbit.detection.evaluation.average_precision import match, score
+from lowbit.detection.evaluation.bootstrap import DRAWS, METRICS, draw_images, redraw, spread
 
 IMAGES = 24
 

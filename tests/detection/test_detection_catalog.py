@@ -4,9 +4,9 @@ import os
 
 import pytest
 import torch
+from lowbit.detection.datasets.catalog import load_detection
+from lowbit.detection.evaluation.average_precision import score, to_detections
 
-from detection.datasets import load_detection
-from detection.evaluation import score, to_detections
 from tests.detection.annotated_folders import annotation, coco_content, write_coco, write_voc
 
 pytestmark = pytest.mark.detectron2
@@ -87,8 +87,7 @@ def test_records_are_those_of_detectron2s_own_readers(root):
 
 def test_named_sets_are_registered_when_a_configuration_asks_for_them(root):
     from detectron2.data import MetadataCatalog, get_detection_dataset_dicts
-
-    from detection.catalog import EVALUATOR, register_named
+    from lowbit.detection.with_detectron2.catalog import EVALUATOR, register_named
 
     names = ("coco:pets/train", "voc:farm/test", "digit_scenes_val", "coco_2017_val")
     for _ in range(2):  # as every process of a distributed run does
@@ -106,8 +105,7 @@ def test_named_sets_are_registered_when_a_configuration_asks_for_them(root):
 
 def test_a_named_set_with_errors_is_refused(root):
     from detectron2.data import DatasetCatalog
-
-    from detection.catalog import register_named
+    from lowbit.detection.with_detectron2.catalog import register_named
 
     write_coco(root / "pets", "train", coco_content([annotation(1, 7, 5, [2, 3, 9, 8], area=None)]))
     told = r"1 annotations lack area or iscrowd, or have id 0.*train by a recipe"
@@ -126,8 +124,7 @@ def test_a_named_set_with_errors_is_refused(root):
 
 def test_files_go_through_detectron2s_mapper_without_crowds(root):
     from detectron2.config import get_cfg
-
-    from detection.catalog import Mapper
+    from lowbit.detection.with_detectron2.catalog import Mapper
 
     cfg = get_cfg()
     cfg.INPUT.FORMAT, cfg.INPUT.RANDOM_FLIP = "RGB", "none"
@@ -140,8 +137,8 @@ def test_files_go_through_detectron2s_mapper_without_crowds(root):
 
 
 def test_ground_truth_has_ap_100_by_every_evaluator(root):
-    from detection.catalog import SetEvaluator, register_named
-    from detection.voc_evaluation import score_voc
+    from lowbit.detection.evaluation.voc_average_precision import score_voc
+    from lowbit.detection.with_detectron2.catalog import SetEvaluator, register_named
 
     images = load_detection("voc:farm", "test")
     found = oracle(images)
@@ -190,7 +187,7 @@ def test_vocs_metrics_by_hand(root):
     2007 samples it at 11 recalls, of which 7 are at most 2/3; 2012 takes the area under it. The
     difficult cat of image b is neither asked for nor punished.
     """
-    from detection.voc_evaluation import score_voc
+    from lowbit.detection.evaluation.voc_average_precision import score_voc
 
     images = load_detection("voc:farm", "test")
     cats = [d for d in oracle(images) if d["category_id"] == 1]
@@ -213,7 +210,7 @@ def test_vocs_metrics_by_hand(root):
 
 
 def test_detectron2s_own_sets_are_looked_for_under_our_root(monkeypatch):
-    from detection.engines import import_detectron2
+    from lowbit.detection.engines import import_detectron2
 
     monkeypatch.setenv("LOWBIT_DATA", "ours")
     monkeypatch.setenv("DETECTRON2_DATASETS", "theirs")
@@ -227,8 +224,7 @@ def test_detectron2s_own_sets_are_looked_for_under_our_root(monkeypatch):
 def test_vocs_metrics_are_those_of_detectron2s_evaluator(root):
     from detectron2.data.datasets import register_pascal_voc
     from detectron2.evaluation import PascalVOCDetectionEvaluator
-
-    from detection.voc_evaluation import score_voc
+    from lowbit.detection.evaluation.voc_average_precision import score_voc
 
     for file in (root / "farm" / "Annotations").iterdir():  # which asks for more tags
         tags = "<pose>Left</pose><truncated>0</truncated><difficult>"
@@ -264,7 +260,7 @@ def test_vocs_metrics_are_those_of_detectron2s_evaluator(root):
 
 
 def test_objects_that_are_all_difficult_are_refused(tmp_path):
-    from detection.voc_evaluation import score_voc
+    from lowbit.detection.evaluation.voc_average_precision import score_voc
 
     write_voc(tmp_path / "hard", {"a": [("cat", (1, 1, 9, 9), 1)]}, {"train": ["a"], "test": ["a"]})
     with pytest.raises(ValueError, match="no object that is not difficult"):

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from lowbit.detection import Recipe, identity, missing_data, run
+from lowbit.detection.detector.detector_file import read_detector
 
-from detection import Recipe, identity, missing_data, run
-from detection.files import read_detector
 from lowbit.backbones import create_backbone, save_backbone
 from tests.detection.annotated_folders import annotation, coco_content, write_coco, write_voc
 from tests.detection.test_detection_stage import Killed, kill_at
@@ -26,9 +26,9 @@ SETS = ("DATASETS.TRAIN", ("digit_scenes_job",), "DATASETS.TEST", ("digit_scenes
 
 @pytest.fixture(autouse=True)
 def tiny_scenes():
-    from detection.catalog import register
-    from detection.datasets import load_detection
-    from detection.scenes import Layout
+    from lowbit.detection.datasets.catalog import load_detection
+    from lowbit.detection.datasets.digit_scenes import Layout
+    from lowbit.detection.with_detectron2.catalog import register
 
     layout = Layout(64, (1, 2), (16, 32))
     register("digit_scenes_job", lambda: load_detection("digit-scenes", "train", 6, layout=layout))
@@ -41,9 +41,9 @@ def job(config, *opts, **fields) -> Recipe:
 @pytest.fixture(scope="module")
 def detector(backbone_file, tmp_path_factory):
     """A RetinaNet in full precision, trained by its configuration."""
-    from detection.catalog import register
-    from detection.datasets import load_detection
-    from detection.scenes import Layout
+    from lowbit.detection.datasets.catalog import load_detection
+    from lowbit.detection.datasets.digit_scenes import Layout
+    from lowbit.detection.with_detectron2.catalog import register
 
     layout = Layout(64, (1, 2), (16, 32))
     register("digit_scenes_job", lambda: load_detection("digit-scenes", "train", 6, layout=layout))
@@ -162,7 +162,7 @@ def test_another_relu_than_the_detectors_is_refused(detector):
 
 
 def test_kept_detections_give_the_numbers_again(detector):
-    from detection.rescoring import rescore
+    from lowbit.detection.rescore import rescore
 
     folder, result = detector
     recipe, files = job(RETINANET), {"FP": folder / result["artifacts"]["detections"]}
@@ -201,7 +201,7 @@ def seeded(tmp_path):
 
 def run_and_rescore(name, classes, folder, **fields):
     """Run two iterations on a set; return recipe, detections, and both scores' values by metric."""
-    from detection.rescoring import rescore
+    from lowbit.detection.rescore import rescore
 
     sets = ("DATASETS.TRAIN", (name,), "DATASETS.TEST", (name,), "SOLVER.MAX_ITER", 2)
     opts = (*sets, "SOLVER.STEPS", (1,), "MODEL.RETINANET.NUM_CLASSES", classes)
@@ -233,7 +233,7 @@ def test_a_set_that_detectron2_evaluates_as_cocos(seeded, tmp_path):
 
 def test_a_voc_set_of_detectron2s(voc, seeded, tmp_path):
     """Its annotations are in the job's identity, and its detections score the same again."""
-    from detection.rescoring import rescore
+    from lowbit.detection.rescore import rescore
 
     fields = {"checkpoint": seeded}
     recipe, files, said, again = run_and_rescore("cows", 1, tmp_path / "run", **fields)

@@ -12,14 +12,14 @@ pytestmark = pytest.mark.detectron2
 
 @pytest.fixture(autouse=True, scope="module")
 def detectron2():
-    from detection.engines import import_detectron2
+    from lowbit.detection.engines import import_detectron2
 
     import_detectron2()
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_a_configuration_makes_sense_and_says_what_it_is(file):
-    from detection.config import quantization, read_config, solver
+    from lowbit.detection.with_detectron2.config import quantization, read_config, solver
 
     cfg = read_config(file)
     header = file.read_text()
@@ -60,7 +60,7 @@ def test_every_low_bit_configuration_has_the_detector_it_starts_from():
     ],
 )
 def test_keys_that_do_nothing_or_contradict_are_refused(opts, told):
-    from detection.config import read_config
+    from lowbit.detection.with_detectron2.config import read_config
 
     with pytest.raises(ValueError) as caught:
         read_config(CONFIGS / "retinanet_R_18_FPN_90k_fp.yaml", opts)
@@ -69,7 +69,7 @@ def test_keys_that_do_nothing_or_contradict_are_refused(opts, told):
 
 
 def test_a_target_that_falls_in_steps_reaches_the_solver():
-    from detection.config import read_config, solver
+    from lowbit.detection.with_detectron2.config import read_config, solver
 
     opts = ("SOLVER.TARGET_SCHEDULE", "step", "SOLVER.TARGET_STEPS", (30000, 60000))
     numbers = solver(read_config(CONFIGS / "retinanet_R_18_FPN_90k_sgdt_w4a4.yaml", opts))
@@ -78,7 +78,7 @@ def test_a_target_that_falls_in_steps_reaches_the_solver():
 
 
 def test_a_single_process_has_nothing_to_synchronize():
-    from detection.config import read_config
+    from lowbit.detection.with_detectron2.config import read_config
 
     file = CONFIGS / "mask_rcnn_R_50_FPN_1x_fp.yaml"
     assert read_config(file).MODEL.LOWBIT.NORM == "BN"
@@ -90,9 +90,10 @@ def test_a_single_process_has_nothing_to_synchronize():
 )
 def test_a_published_detector_can_be_built_and_quantized(name):
     """With narrow pyramids and few classes, which no name depends on."""
-    from detection.assembly import build_detector
-    from detection.config import quantization, read_config
-    from detection.quantization import quantize_layers
+    from lowbit.detection.detector.quantize import quantize_layers
+    from lowbit.detection.with_detectron2.build_detector import build_detector
+    from lowbit.detection.with_detectron2.config import quantization, read_config
+
     from lowbit.quant import quantized_layers
 
     small = ("MODEL.DEVICE", "cpu", "MODEL.FPN.OUT_CHANNELS", 8)

@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
-
-from detection.analyses.curves import draw, read
-from detection.recorder import Recorder, record_scores
+from lowbit.detection.analyses.curves import draw, read
+from lowbit.detection.recorder import Recorder, record_scores
 
 ROOT = Path(__file__).parents[2]
 

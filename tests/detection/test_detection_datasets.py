@@ -4,18 +4,18 @@ import json
 from dataclasses import replace
 
 import pytest
-from PIL import Image
-from pycocotools.coco import COCO
-
-from detection import scene_sets
-from detection.datasets import (
+from lowbit.detection.datasets import digit_scene_set
+from lowbit.detection.datasets.catalog import (
     DETECTION_SETS,
     check_name,
     detection_sha256,
     export_coco,
     load_detection,
 )
-from detection.scenes import Layout
+from lowbit.detection.datasets.digit_scenes import Layout
+from PIL import Image
+from pycocotools.coco import COCO
+
 from lowbit import data
 
 
@@ -23,9 +23,9 @@ from lowbit import data
 def test_a_scene_of_a_split_holds_digits_of_that_split_only(split, monkeypatch):
     """Every digit handed to the drawing is an image of that split, and the splits share no image."""
     pools = []
-    draw = scene_sets.draw_scene
+    draw = digit_scene_set.draw_scene
     monkeypatch.setattr(
-        scene_sets,
+        digit_scene_set,
         "draw_scene",
         lambda digits, *a, **k: pools.append(digits) or draw(digits, *a, **k),
     )
@@ -67,9 +67,9 @@ def test_annotations_are_cocos(scenes):
 def test_a_box_is_where_the_digit_was_drawn(scenes, monkeypatch):
     """The set's boxes are the drawing's, to the pixel."""
     drawn = []
-    draw = scene_sets.draw_scene
+    draw = digit_scene_set.draw_scene
     monkeypatch.setattr(
-        scene_sets, "draw_scene", lambda *a, **k: drawn.append(draw(*a, **k)) or drawn[-1]
+        digit_scene_set, "draw_scene", lambda *a, **k: drawn.append(draw(*a, **k)) or drawn[-1]
     )
     images = load_detection("digit-scenes", "train", 3)
     for scene, boxes, labels in zip(drawn, images.boxes, images.labels, strict=True):

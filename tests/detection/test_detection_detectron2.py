@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from lowbit.detection.detector.initial_weights import start_from_backbone
+from lowbit.detection.detector.quantize import quantize_detector
+from lowbit.detection.evaluation.average_precision import evaluate
 
-from detection.evaluation import evaluate
-from detection.preparation import start_from_backbone
-from detection.quantization import quantize_detector
 from lowbit.quant import Precision, get_policy
 
 pytestmark = [
@@ -22,8 +22,8 @@ CONFIGS = Path(__file__).parents[2] / "configs" / "detection" / "detectron2"
 @pytest.fixture
 def make_cfg(make_recipe, backbone_file, scenes, tmp_path):
     """Return a function that makes the configuration of a tiny recipe, with keys changed."""
-    from detection.catalog import register
-    from detection.recipe_config import to_cfg
+    from lowbit.detection.with_detectron2.catalog import register
+    from lowbit.detection.with_detectron2.recipe_to_config import to_cfg
 
     register("tiny_scenes", lambda: scenes)
 
@@ -53,7 +53,7 @@ def make_cfg(make_recipe, backbone_file, scenes, tmp_path):
     ],
 )
 def test_a_configuration_that_would_go_wrong_in_silence_is_refused(make_cfg, opts, told):
-    from detection.trainer import LowbitTrainer
+    from lowbit.detection.with_detectron2.trainer import LowbitTrainer
 
     with pytest.raises(ValueError) as caught:
         LowbitTrainer(make_cfg(*opts))
@@ -61,7 +61,7 @@ def test_a_configuration_that_would_go_wrong_in_silence_is_refused(make_cfg, opt
 
 
 def test_a_training_state_of_another_model_is_refused(make_cfg):
-    from detection.trainer import LowbitTrainer
+    from lowbit.detection.with_detectron2.trainer import LowbitTrainer
 
     cfg = make_cfg("SOLVER.MAX_ITER", 1)
     LowbitTrainer(cfg).train()
@@ -74,7 +74,7 @@ def test_a_training_state_of_another_model_is_refused(make_cfg):
 def test_a_resumed_loader_goes_on_in_the_stream(make_cfg):
     from itertools import islice
 
-    from detection.trainer import LowbitTrainer
+    from lowbit.detection.with_detectron2.trainer import LowbitTrainer
 
     cfg = make_cfg()
     straight = [
@@ -87,7 +87,7 @@ def test_a_resumed_loader_goes_on_in_the_stream(make_cfg):
 
 
 def test_the_loss_normalizer_is_part_of_the_training_state(make_cfg):
-    from detection.trainer import LowbitTrainer
+    from lowbit.detection.with_detectron2.trainer import LowbitTrainer
 
     cfg = make_cfg("SOLVER.MAX_ITER", 5)
     trainer = LowbitTrainer(cfg)
@@ -101,8 +101,8 @@ def test_the_loss_normalizer_is_part_of_the_training_state(make_cfg):
 
 def test_the_trainers_own_evaluation_is_the_recipes(make_cfg, make_recipe, scenes):
     """DefaultTrainer.test through loader, mapper and evaluator, against engine and evaluate."""
-    from detection.detectron2_engine import Detectron2Engine
-    from detection.trainer import LowbitTrainer
+    from lowbit.detection.with_detectron2.engine import Detectron2Engine
+    from lowbit.detection.with_detectron2.trainer import LowbitTrainer
 
     cfg = make_cfg("SOLVER.MAX_ITER", 40, "SOLVER.BASE_LR", 0.05)
     cfg.DATASETS.TEST = cfg.DATASETS.TRAIN
@@ -117,8 +117,7 @@ def test_the_trainers_own_evaluation_is_the_recipes(make_cfg, make_recipe, scene
 
 def test_mapped_scenes_have_their_boxes(make_cfg, scenes):
     from detectron2.data import DatasetCatalog
-
-    from detection.catalog import Mapper
+    from lowbit.detection.with_detectron2.catalog import Mapper
 
     cfg = make_cfg()
     records = DatasetCatalog.get(cfg.DATASETS.TRAIN[0])
@@ -132,8 +131,8 @@ def test_mapped_scenes_have_their_boxes(make_cfg, scenes):
 
 def test_gradient_clipping_works_with_the_transition_optimizer(make_cfg):
     """Detectron2 re-classes the optimizer; its step must still be the transition optimizer's."""
-    from detection.assembly import build_detector
-    from detection.trainer import LowbitTrainer
+    from lowbit.detection.with_detectron2.build_detector import build_detector
+    from lowbit.detection.with_detectron2.trainer import LowbitTrainer
 
     cfg = make_cfg("MODEL.QUANT.ENABLED", True, "MODEL.QUANT.POLICY", "tr")
     cfg.SOLVER.OPTIMIZER = "SGDT"
@@ -156,9 +155,8 @@ def test_gradient_clipping_works_with_the_transition_optimizer(make_cfg):
 @pytest.mark.parametrize("name", ["fp", "lsq_w4a4", "sgdt_w4a4"])
 def test_published_protocols_describe_a_detector_that_can_be_built(name):
     from detectron2.config import get_cfg
-
-    from detection.assembly import build_detector
-    from detection.config import add_lowbit_config, quantization, solver
+    from lowbit.detection.with_detectron2.build_detector import build_detector
+    from lowbit.detection.with_detectron2.config import add_lowbit_config, quantization, solver
 
     cfg = get_cfg()
     add_lowbit_config(cfg)

@@ -30,9 +30,9 @@ def folder(backbone_file, tmp_path, monkeypatch):
 
 
 def start_file(folder, backbone_file):
-    from detection.assembly import save_trained
-    from detection.config import read_config
-    from detection.trainer import LowbitTrainer
+    from lowbit.detection.with_detectron2.build_detector import save_trained
+    from lowbit.detection.with_detectron2.config import read_config
+    from lowbit.detection.with_detectron2.trainer import LowbitTrainer
 
     start = ["MODEL.LOWBIT.CHECKPOINT", backbone_file, "OUTPUT_DIR", str(folder)]
     cfg = read_config(folder / "config.yaml", start)
@@ -42,10 +42,9 @@ def start_file(folder, backbone_file):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="launch would use NCCL, which wants two GPUs")
 def test_two_processes_equal_one(folder, backbone_file):
     from detectron2.engine import launch
-
-    from detection.catalog import register
-    from detection.datasets import load_detection
-    from detection.scenes import Layout
+    from lowbit.detection.datasets.catalog import load_detection
+    from lowbit.detection.datasets.digit_scenes import Layout
+    from lowbit.detection.with_detectron2.catalog import register
 
     layout = Layout(64, (1, 2), (16, 32))
     register(

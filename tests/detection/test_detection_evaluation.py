@@ -6,11 +6,8 @@ import json
 
 import pytest
 import torch
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
-
-from detection.datasets import load_detection
-from detection.evaluation import (
+from lowbit.detection.datasets.catalog import load_detection
+from lowbit.detection.evaluation.average_precision import (
     DETECTIONS,
     evaluate,
     read_detections,
@@ -18,6 +15,9 @@ from detection.evaluation import (
     to_detections,
     write_detections,
 )
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
 from tests.detection.annotated_folders import annotation, coco_content, write_coco
 
 

@@ -2,13 +2,13 @@
 
 import pytest
 import torch
+from lowbit.detection.detector.initial_weights import start_from_backbone
+from lowbit.detection.engines import get_engine
+from lowbit.detection.with_torchvision.faster_rcnn import build_faster_rcnn
 from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.ops import MultiScaleRoIAlign
 
-from detection.engines import get_engine
-from detection.faster_rcnn import build_faster_rcnn
-from detection.preparation import start_from_backbone
 from lowbit.backbones import create_backbone
 from lowbit.data import normalization
 
@@ -93,7 +93,7 @@ def test_what_is_learned_is_found_again(make_recipe, backbone_file, tmp_path):
     """Two images by heart: the classes come out as they went in, and not one too high."""
     from types import SimpleNamespace
 
-    from detection.torchvision_engine import fit
+    from lowbit.detection.with_torchvision.engine import fit
 
     torch.manual_seed(0)
     pixels = torch.zeros(2, 3, 64, 64, dtype=torch.uint8)

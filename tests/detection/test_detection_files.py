@@ -2,9 +2,13 @@
 
 import pytest
 import torch
+from lowbit.detection.detector.detector_file import (
+    read_detector,
+    restore_detector,
+    save_detector,
+    write_atomically,
+)
 from torch import nn
-
-from detection.files import read_detector, restore_detector, save_detector, write_atomically
 
 META = {"engine": "torchvision", "precision": "FP"}
 

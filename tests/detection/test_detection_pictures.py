@@ -2,11 +2,10 @@
 
 import pytest
 import torch
+from lowbit.detection.evaluation.average_precision import to_detections
+from lowbit.detection.evaluation.pictures import draw_beside, draw_pictures
 from PIL import Image
 from torchvision.transforms.functional import pil_to_tensor
-
-from detection.evaluation import to_detections
-from detection.pictures import draw_beside, draw_pictures
 
 
 @pytest.fixture

@@ -4,17 +4,17 @@ from dataclasses import replace
 
 import pytest
 import torch
-
-from detection.engines import get_engine
-from detection.files import save_detector
-from detection.parts import bottom_up
-from detection.preparation import (
+from lowbit.detection.detector.detector_file import save_detector
+from lowbit.detection.detector.initial_weights import (
     IMAGENET,
     initialize,
     normalize_images,
     start_from_backbone,
     start_from_detector,
 )
+from lowbit.detection.detector.parts import bottom_up
+from lowbit.detection.engines import get_engine
+
 from lowbit.backbones import create_backbone, save_backbone
 from lowbit.data import normalization
 

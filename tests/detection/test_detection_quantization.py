@@ -4,17 +4,17 @@ import copy
 
 import pytest
 import torch
-
-from detection.engines import get_engine
-from detection.inventory import (
+from lowbit.detection.detector.initial_weights import initialize, start_from_backbone
+from lowbit.detection.detector.parts import bottom_up
+from lowbit.detection.detector.quantization_report import (
     count_quantized,
     describe_quantization,
     quantized_share,
     signed_inputs,
 )
-from detection.parts import bottom_up
-from detection.preparation import initialize, start_from_backbone
-from detection.quantization import SCOPES, quantize_detector, quantize_layers
+from lowbit.detection.detector.quantize import SCOPES, quantize_detector, quantize_layers
+from lowbit.detection.engines import get_engine
+
 from lowbit.quant import Precision, explain, get_policy, quantized_layers, set_precision
 from lowbit.quant.quantizers import Quantizer
 

@@ -6,8 +6,7 @@ import random
 import numpy as np
 import pytest
 import torch
-
-from detection.sampler import IndexStream, ResumableSampler, seed_everything, seed_of
+from lowbit.detection.sampler import IndexStream, ResumableSampler, seed_everything, seed_of
 
 
 def take(sampler, count):

@@ -3,10 +3,15 @@
 import numpy as np
 import pytest
 import torch
+from lowbit.detection.datasets import catalog
+from lowbit.detection.datasets.digit_scenes import (
+    Layout,
+    draw_background,
+    draw_scene,
+    draw_stamp,
+    resize_matrix,
+)
 from torch.nn import functional as F
-
-from detection import datasets
-from detection.scenes import Layout, draw_background, draw_scene, draw_stamp, resize_matrix
 
 # Of digit-scenes, split test, seed 0, in the default layout: the first two scenes.
 EXPECTED_LABELS = [[1, 0, 2, 9, 6], [5, 7]]
@@ -42,7 +47,7 @@ def test_a_scene_depends_on_its_seed_and_index_alone(glyphs):
 
 def test_the_scenes_of_a_seed_are_the_published_ones():
     """A change here changes every number: bump SCENES_VERSION with it."""
-    scenes = datasets.load_detection("digit-scenes", "test", 2)
+    scenes = catalog.load_detection("digit-scenes", "test", 2)
     assert [labels.tolist() for labels in scenes.labels] == EXPECTED_LABELS
     assert [boxes.tolist() for boxes in scenes.boxes] == EXPECTED_BOXES
 
@@ -51,8 +56,10 @@ def test_a_box_encloses_exactly_the_pixels_a_digit_painted(glyphs):
     """Without noise and texture, whatever differs from the plain canvas is ink."""
     for index in range(20):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("detection.scenes.draw_background", plain_background)
-            patch.setattr("detection.scenes.NOISE", 0.0)
+            patch.setattr(
+                "lowbit.detection.datasets.digit_scenes.draw_background", plain_background
+            )
+            patch.setattr("lowbit.detection.datasets.digit_scenes.NOISE", 0.0)
             scene = draw(glyphs, index=index, digits=(1, 1))
         painted = (scene.image != scene.image[:, :1, :1]).any(0)
         if painted[0, 0]:

@@ -4,9 +4,15 @@ import math
 
 import pytest
 import torch
+from lowbit.detection.solver import (
+    Solver,
+    build_optimizer,
+    build_scheduler,
+    lr_factor,
+    parameter_groups,
+)
 from torch import nn
 
-from detection.solver import Solver, build_optimizer, build_scheduler, lr_factor, parameter_groups
 from lowbit.quant import calibrate, quantize, quantized_layers, scales, set_precision
 
 SOLVER = Solver(

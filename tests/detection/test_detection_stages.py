@@ -2,9 +2,9 @@
 
 import pytest
 import torch
+from lowbit.detection.detector.frozen_stages import build_network
 from torch import nn
 
-from detection.stages import build_network
 from lowbit.backbones import create_backbone, pyramid
 
 ALL = ["res2", "res3", "res4", "res5"]

@@ -64,8 +64,7 @@ DETECTORS = {
 
 def _cfg(opts: list):
     from detectron2.config import get_cfg
-
-    from detection.config import add_lowbit_config
+    from lowbit.detection.with_detectron2.config import add_lowbit_config
 
     cfg = get_cfg()
     add_lowbit_config(cfg)
@@ -75,7 +74,7 @@ def _cfg(opts: list):
 
 def _pair(detector: str, depth: int, norm: str):
     """Ours, and Detectron2's with the same weights."""
-    from detection.assembly import build_detector
+    from lowbit.detection.with_detectron2.build_detector import build_detector
 
     keys, our_backbone, stock_backbone, stages = DETECTORS[detector]
     ours = _cfg(
@@ -181,8 +180,7 @@ def test_one_step_is_detectron2s_own(detector, depth, norm):
 def test_features_are_torchvisions_bit_for_bit(depth):
     """Also where the stride sits: Detectron2's own default puts it elsewhere in a bottleneck."""
     import torchvision
-
-    from detection.backbone import build_lowbit_backbone
+    from lowbit.detection.with_detectron2.backbone import build_lowbit_backbone
 
     theirs = getattr(torchvision.models, f"resnet{depth}")(weights=None).eval()
     stages = ["res2", "res3", "res4", "res5"]

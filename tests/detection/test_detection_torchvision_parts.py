@@ -4,10 +4,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from lowbit.detection.engines import get_engine
+from lowbit.detection.with_torchvision.engine import mirrored
+from lowbit.detection.with_torchvision.pyramid import ImageTransform
 
-from detection.engines import get_engine
-from detection.torchvision_engine import mirrored
-from detection.torchvision_parts import ImageTransform
 from lowbit.data import normalization
 
 IDENTITY = ((0.0,) * 3, (1.0,) * 3)
@@ -45,8 +45,8 @@ def test_the_shorter_side_is_drawn_in_training_and_fixed_in_inference(make_recip
 )
 def test_detections_come_back_in_the_pixels_of_the_file(make_recipe, backbone_file, engine):
     """Both engines resize for inference and answer in the image's own coordinates."""
-    from detection.preparation import initialize, start_from_backbone
-    from detection.quantization import normalized
+    from lowbit.detection.detector.initial_weights import initialize, start_from_backbone
+    from lowbit.detection.detector.quantize import normalized
 
     engine = get_engine(engine)
     recipe = make_recipe(engine=engine.name, test_size=96, max_size=120)
@@ -93,7 +93,7 @@ def test_the_normalization_is_the_starts(make_recipe, scenes):
 
 
 def test_half_of_the_images_are_mirrored_and_their_boxes_with_them(make_recipe):
-    from detection.torchvision_engine import _take
+    from lowbit.detection.with_torchvision.engine import _take
 
     pixels = torch.zeros(3, 8, 10, dtype=torch.uint8)
     images = SimpleNamespace(

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
+from lowbit.detection import Recipe, work
+from lowbit.detection.detector.initial_weights import start_from_random
+from lowbit.detection.engines import torchvision
 from torch.utils.flop_counter import FlopCounterMode
 
-from detection import Recipe, work
-from detection.engines import torchvision
-from detection.preparation import start_from_random
 from lowbit.backbones import create_backbone
 
 

@@ -5,10 +5,15 @@ import math
 
 import pytest
 import torch
-
-from pretrain import Recipe, run
-from pretrain.analyses.correlation import ErrorCorrelation, correlate, draw, error_terms, summary
-from pretrain.frameworks import Framework
+from lowbit.pretrain import Recipe, run
+from lowbit.pretrain.analyses.correlation import (
+    ErrorCorrelation,
+    correlate,
+    draw,
+    error_terms,
+    summary,
+)
+from lowbit.pretrain.frameworks import Framework
 
 SMALL = {
     "architecture": "resnet10_slim",

@@ -3,10 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from scipy import stats
-
-from lowbit.backbones import create_backbone
-from pretrain.analyses.weights import (
+from lowbit.pretrain.analyses.weights import (
     BITS,
     draw_histograms,
     draw_layers,
@@ -16,6 +13,9 @@ from pretrain.analyses.weights import (
     statistics,
     weight_layers,
 )
+from scipy import stats
+
+from lowbit.backbones import create_backbone
 
 NAME = "resnet10_slim"
 

@@ -5,14 +5,14 @@ from itertools import islice
 
 import pytest
 import torch
+from lowbit.pretrain import Recipe
+from lowbit.pretrain.arithmetic import Arithmetic
+from lowbit.pretrain.trainer import Trainer
 from torch import nn
 from torch.nn import functional as F
 
 from lowbit.data.views.training_views import view_source
 from lowbit.quant import FP, quantized_layers
-from pretrain import Recipe
-from pretrain.arithmetic import Arithmetic
-from pretrain.trainer import Trainer
 
 CPU = torch.device("cpu")
 STILL = {"scale": (1, 1), "ratio": (1, 1), "flip": 0, "jitter_p": 0, "gray_p": 0}

@@ -7,13 +7,13 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from lowbit.pretrain import Recipe
+from lowbit.pretrain.frameworks import create_framework
+from lowbit.pretrain.frameworks.losses import info_nce, nt_xent
+from lowbit.pretrain.frameworks.ranks import gather_rows, shuffled
 from torch import nn
 
 from lowbit.quant import FP
-from pretrain import Recipe
-from pretrain.frameworks import create_framework
-from pretrain.frameworks.losses import info_nce, nt_xent
-from pretrain.frameworks.ranks import gather_rows, shuffled
 
 RANKS, ROWS = 2, 3
 

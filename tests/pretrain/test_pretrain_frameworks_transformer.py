@@ -3,11 +3,11 @@
 import pytest
 import timm
 import torch
+from lowbit.pretrain import Recipe
+from lowbit.pretrain.frameworks import create_framework
 from torch import nn
 
 from lowbit.quant import FP, Precision, get_policy, observe, quantized_layers, quantizers
-from pretrain import Recipe
-from pretrain.frameworks import create_framework
 
 
 def _framework(policy=None, framework="moco_v3"):

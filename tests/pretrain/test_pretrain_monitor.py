@@ -5,12 +5,12 @@ import logging
 
 import pytest
 import torch
+from lowbit.pretrain import Recipe, run, running
+from lowbit.pretrain.record import Record
+from lowbit.pretrain.trainer import Trainer
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lowbit.quant import Precision
-from pretrain import Recipe, run, running
-from pretrain.record import Record
-from pretrain.trainer import Trainer
 
 RECIPE = {
     "architecture": "resnet10_slim",

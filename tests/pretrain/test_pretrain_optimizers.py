@@ -2,9 +2,8 @@
 
 import pytest
 import torch
+from lowbit.pretrain.optimizers import LARS, create_optimizer
 from torch import nn
-
-from pretrain.optimizers import LARS, create_optimizer
 
 
 def _reference_lars(w, gradients, *, lr, momentum, weight_decay, eta):

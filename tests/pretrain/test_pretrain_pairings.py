@@ -4,6 +4,11 @@ from unittest.mock import Mock
 
 import pytest
 import torch
+from lowbit.pretrain import Recipe
+from lowbit.pretrain.frameworks import FRAMEWORKS, create_framework
+from lowbit.pretrain.frameworks.losses import nt_xent
+from lowbit.pretrain.pairings import PAIRINGS, get_pairing, total
+from lowbit.pretrain.step import Bits, Step
 from torch import nn
 
 from lowbit.backbones import create_backbone
@@ -16,11 +21,6 @@ from lowbit.quant import (
     reuse_weights,
     set_precision,
 )
-from pretrain import Recipe
-from pretrain.frameworks import FRAMEWORKS, create_framework
-from pretrain.frameworks.losses import nt_xent
-from pretrain.pairings import PAIRINGS, get_pairing, total
-from pretrain.step import Bits, Step
 
 CQ = ("cq-a", "cq-b", "cq-c", "cq-quant")
 

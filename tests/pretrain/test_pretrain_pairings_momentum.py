@@ -4,14 +4,14 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from lowbit.pretrain import Recipe
+from lowbit.pretrain.frameworks import create_framework
+from lowbit.pretrain.pairings import get_pairing, total
+from lowbit.pretrain.step import Step
 from torch.nn import functional as F
 
 from lowbit.backbones import create_backbone
 from lowbit.quant import FP, Precision, observe, set_precision
-from pretrain import Recipe
-from pretrain.frameworks import create_framework
-from pretrain.pairings import get_pairing, total
-from pretrain.step import Step
 
 Q, Q1, Q2 = Precision(3, 5), Precision(4, 4), Precision(7, 7)
 VIEWS = torch.rand(3, 6, 3, 16, 16, generator=torch.Generator().manual_seed(1)).double().unbind(0)

@@ -1,13 +1,13 @@
 """The recipe: published defaults, names for the board, and messages that say how to mend it."""
 
 import pytest
+from lowbit.pretrain import Recipe, identity
+from lowbit.pretrain.recipe import Augmentation
 from pydantic import ValidationError
 
-import pretrain
+from lowbit import pretrain
 from lowbit.data import Augment, image_set
 from lowbit.quant import get_policy
-from pretrain import Recipe, identity
-from pretrain.recipe import Augmentation
 
 BASE = {"architecture": "resnet10_slim", "dataset": "digits"}
 

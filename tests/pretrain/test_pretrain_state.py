@@ -2,8 +2,7 @@
 
 import pytest
 import torch
-
-from pretrain import state
+from lowbit.pretrain import state
 
 
 def _names(folder):

@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from pretrain.recipe import Recipe  # before tools/, whose pretrain.py has its name
+from lowbit.pretrain.recipe import Recipe  # before tools/, whose pretrain.py has its name
 
 ROOT = Path(__file__).parents[2]
 

@@ -155,9 +155,9 @@ def test_the_instant_test_trains_quantizes_and_evaluates(train_net, words, tmp_p
 
 
 def register_tiny_scenes():
-    from detection.catalog import register
-    from detection.datasets import load_detection
-    from detection.scenes import Layout
+    from lowbit.detection.datasets.catalog import load_detection
+    from lowbit.detection.datasets.digit_scenes import Layout
+    from lowbit.detection.with_detectron2.catalog import register
 
     layout = Layout(64, (1, 2), (16, 32))
     register("digit_scenes_tiny", lambda: load_detection("digit-scenes", "train", 6, layout=layout))

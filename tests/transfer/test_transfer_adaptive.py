@@ -4,16 +4,16 @@ import json
 
 import pytest
 import torch
+from lowbit.transfer import Recipe
+from lowbit.transfer.features.views import center
+from lowbit.transfer.finetuning.nested_file import read_nested
+from lowbit.transfer.protocols import get_protocol
+from lowbit.transfer.workspace import Workspace
 from torch.nn import functional as F
 
 from lowbit.backbones.networks.small_resnet import SmallResNet
 from lowbit.data.views.labelled_images import ImagesInMemory
 from lowbit.quant import get_policy, set_precision
-from transfer import Recipe
-from transfer.nested_files import read_nested
-from transfer.protocols import get_protocol
-from transfer.views import center
-from transfer.workspace import Workspace
 
 CPU = torch.device("cpu")
 
@@ -182,7 +182,7 @@ def test_clips_have_their_own_start_rate_and_decay(few_digits, tmp_path, monkeyp
         workspace.save(1, network=self.network.state_dict(), loss=0.0)
         return 0.0
 
-    monkeypatch.setattr("transfer.protocols.adaptive.Training.run", run)
+    monkeypatch.setattr("lowbit.transfer.protocols.adaptive.Training.run", run)
     section = {"alpha": 3.0, "alpha_lr": 0.01, "alpha_weight_decay": 5e-4}
     _fit(few_digits, _recipe(section=section, weight_decay=1e-3), tmp_path)
     groups = {group.pop("role"): group for group in seen["groups"]}
@@ -202,7 +202,7 @@ def test_a_finished_training_is_not_done_again(few_digits, tmp_path, monkeypatch
     def never(*_):
         raise AssertionError("trained again")
 
-    monkeypatch.setattr("transfer.training.Training._step", never)
+    monkeypatch.setattr("lowbit.transfer.finetuning.training.Training._step", never)
     again = _fit(few_digits, recipe, tmp_path)
     assert again.details == first.details and first.details["start"]["kind"] == "fp-start"
     one, other = (f.predict(few_digits) for f in (first, again))

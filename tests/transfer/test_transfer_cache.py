@@ -5,8 +5,7 @@ import os
 import time
 
 import torch
-
-from transfer.cache import FeatureCache
+from lowbit.transfer.features.feature_cache import FeatureCache
 
 CONTEXT = multiprocessing.get_context("fork")
 

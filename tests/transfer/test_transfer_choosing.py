@@ -4,12 +4,12 @@ import dataclasses
 
 import pytest
 import torch
+from lowbit.transfer import Recipe, run
+from lowbit.transfer.probes.choose_on_val import choose_on
+from lowbit.transfer.probes.sgd_probe import classify
+from lowbit.transfer.protocols import PROTOCOLS, get_protocol
 
 from lowbit.backbones import create_backbone, save_backbone
-from transfer import Recipe, run
-from transfer.choosing import choose_on
-from transfer.classifiers import classify
-from transfer.protocols import PROTOCOLS, get_protocol
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +116,7 @@ def test_jobs_share_features_without_a_trace_in_their_results(checkpoint, tmp_pa
     def never(*arguments, **options):
         raise AssertionError("the backbone runs again")
 
-    monkeypatch.setattr("transfer.features.feature_batches", never)
+    monkeypatch.setattr("lowbit.transfer.features.extract.feature_batches", never)
     assert run(_recipe(checkpoint, epochs=3, **cache), again) == wanted
     for fields in ({"epochs": 3, "seed": 1}, {"protocol": "knn"}, {"protocol": "linear-exact"}):
         run(_recipe(checkpoint, **fields, **cache), other_seed)
@@ -126,5 +126,5 @@ def test_jobs_share_features_without_a_trace_in_their_results(checkpoint, tmp_pa
 def test_classes_found_in_parts_are_those_found_at_once(monkeypatch):
     x, weight, bias = torch.randn(50, 4), torch.randn(3, 4), torch.randn(3)
     wanted = classify(x, weight, bias)
-    monkeypatch.setattr("transfer.classifiers._ROWS", 7)
+    monkeypatch.setattr("lowbit.transfer.probes.sgd_probe._ROWS", 7)
     assert classify(x, weight, bias).equal(wanted)

@@ -5,12 +5,12 @@ import os
 
 import pytest
 import torch
+from lowbit.transfer import Recipe
+from lowbit.transfer.features.extract import Features, extract
+from lowbit.transfer.workspace import Workspace
 
 from lowbit.data import Center, Crop
 from lowbit.quant import Precision, calibrate, get_policy, quantize, quantized_layers, set_precision
-from transfer import Recipe
-from transfer.features import Features, extract
-from transfer.workspace import Workspace
 
 PLAIN = Center(size=32, resize=32)
 
@@ -109,7 +109,9 @@ def test_nothing_is_served_under_another_key(quantized, few_digits, tmp_path, mo
     assert computes(policy={"base": "ssql", "first": 4})
     assert computes(calibration={"images": 128})
     assert computes(batch_size=50)
-    monkeypatch.setattr("transfer.features._device_name", lambda device: "another GPU")
+    monkeypatch.setattr(
+        "lowbit.transfer.features.extract._device_name", lambda device: "another GPU"
+    )
     assert computes()
     monkeypatch.undo()
     monkeypatch.setattr(torch, "__version__", "2.11.0")

@@ -2,16 +2,16 @@
 
 import pytest
 import torch
+from lowbit.transfer import Recipe
+from lowbit.transfer.finetuning.training import Network
+from lowbit.transfer.protocols import get_protocol
+from lowbit.transfer.seeding import minibatches, stream
+from lowbit.transfer.workspace import Workspace
 from torch.nn import functional as F
 
 from lowbit.data import Augment, load, normalization
 from lowbit.data.views.labelled_images import ImagesInMemory
 from lowbit.quant import set_precision
-from transfer import Recipe
-from transfer.protocols import get_protocol
-from transfer.seeding import minibatches, stream
-from transfer.training import Network
-from transfer.workspace import Workspace
 
 CPU = torch.device("cpu")
 
@@ -102,8 +102,8 @@ def test_a_finished_training_is_not_done_again(tiny_net, few_digits, tmp_path, m
     def never(*_):
         raise AssertionError("trained again")
 
-    monkeypatch.setattr("transfer.training.Training._step", never)
-    monkeypatch.setattr("transfer.start.fit_linear", never)
+    monkeypatch.setattr("lowbit.transfer.finetuning.training.Training._step", never)
+    monkeypatch.setattr("lowbit.transfer.finetuning.starting_network.fit_linear", never)
     again = _fit(tiny_net(), few_digits, recipe, tmp_path)
     one, other = (f.predict(few_digits) for f in (first, again))
     assert all(one[precision].equal(other[precision]) for precision in recipe.precisions)
@@ -139,7 +139,7 @@ def test_the_warm_start_is_the_linear_protocol_s_fp_classifier(
     warm = {"epochs": 4, "lr": 0.7}
     started = []
     monkeypatch.setattr(
-        "transfer.protocols.finetune.Training.run",
+        "lowbit.transfer.protocols.finetune.Training.run",
         lambda self, workspace, state: (
             started.append(self.network.fc.weight.detach().clone()) or 0.0
         ),
@@ -147,7 +147,7 @@ def test_the_warm_start_is_the_linear_protocol_s_fp_classifier(
     _fit(tiny_net(), few_digits, _recipe(warmup_fc=warm), tmp_path / "warm")
     _fit(tiny_net(), few_digits, _recipe(), tmp_path / "cold")
     recipe = _recipe(protocol="linear", weight_decay=0.0, seed=0, **warm)
-    monkeypatch.setattr("transfer.protocols.linear.stream", _warmup_order)
+    monkeypatch.setattr("lowbit.transfer.protocols.linear.stream", _warmup_order)
     linear = _fit(tiny_net(), few_digits, recipe, tmp_path / "linear")
     assert torch.allclose(started[0], linear.predict.heads["FP"][0], atol=1e-5)
     assert started[1].std() == pytest.approx(0.01, rel=0.2)

@@ -4,11 +4,11 @@ import math
 
 import pytest
 import torch
-
-from transfer import Recipe, neighbours
-from transfer.neighbours import vote
-from transfer.protocols import get_protocol
-from transfer.workspace import Workspace
+from lowbit.transfer import Recipe
+from lowbit.transfer.probes import knn_vote
+from lowbit.transfer.probes.knn_vote import vote
+from lowbit.transfer.protocols import get_protocol
+from lowbit.transfer.workspace import Workspace
 
 
 def _reference_vote(query, bank, labels, *, num_classes, k, temperature):
@@ -34,8 +34,8 @@ def test_votes_are_those_of_the_definition_in_parts_of_any_size(k, temperature, 
     wanted = [_reference_vote(query, bank, labels, **options) for query in queries]
     assert len(set(wanted)) > 1
     assert vote(queries, bank, labels, **options).tolist() == wanted
-    monkeypatch.setattr(neighbours, "_BANK", 64)
-    monkeypatch.setattr(neighbours, "_QUERIES", 7)
+    monkeypatch.setattr(knn_vote, "_BANK", 64)
+    monkeypatch.setattr(knn_vote, "_QUERIES", 7)
     assert vote(queries, bank, labels, **options).tolist() == wanted
 
 

@@ -8,8 +8,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-
-from transfer.predictions import FILE, Predictions, read_predictions, write_predictions
+from lowbit.transfer.scoring.predictions_file import (
+    FILE,
+    Predictions,
+    read_predictions,
+    write_predictions,
+)
 
 FACTS = {"dataset": "digits", "split_sha256": "d" * 64, "class_names": ("zero", "one")}
 

@@ -5,12 +5,11 @@ import json
 import typing
 
 import pytest
+from lowbit.transfer import Recipe, identity
+from lowbit.transfer.optimizers import OPTIMIZERS
+from lowbit.transfer.recipe.board_labels import training_label
+from lowbit.transfer.recipe.sections import BASES, BaseOptimizer, TOptimizer
 from pydantic import ValidationError
-
-from transfer import Recipe, identity
-from transfer.naming import training_label
-from transfer.optimizers import OPTIMIZERS
-from transfer.sections import BASES, BaseOptimizer, TOptimizer
 
 
 def _qat(**fields):

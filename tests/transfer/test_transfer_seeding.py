@@ -2,8 +2,7 @@
 
 import pytest
 import torch
-
-from transfer.seeding import minibatches, stream
+from lowbit.transfer.seeding import minibatches, stream
 
 
 @pytest.mark.parametrize(

@@ -2,18 +2,18 @@
 
 import pytest
 import torch
+from lowbit.transfer import Recipe
+from lowbit.transfer.features.calibration import calibrate_on
+from lowbit.transfer.features.views import crop
+from lowbit.transfer.finetuning.training import Network, Training
+from lowbit.transfer.protocols import get_protocol
+from lowbit.transfer.scoring.labelled_share import labelled_places
+from lowbit.transfer.seeding import minibatches, stream
+from lowbit.transfer.workspace import Workspace
 from torch.nn import functional as F
 
 from lowbit.data import open_images
 from lowbit.quant import Precision, get_policy, quantize, quantized_layers, set_precision
-from transfer import Recipe
-from transfer.calibration import calibrate_on
-from transfer.labels import labelled_places
-from transfer.protocols import get_protocol
-from transfer.seeding import minibatches, stream
-from transfer.training import Network, Training
-from transfer.views import crop
-from transfer.workspace import Workspace
 
 CPU = torch.device("cpu")
 PINNED = [84, 121, 186, 195, 373, 646, 785, 1248, 1453, 1509]

@@ -4,11 +4,12 @@ import json
 
 import pytest
 import torch
+from lowbit.transfer import Recipe, identity, run
+from lowbit.transfer.scoring import guarded_splits
+from lowbit.transfer.scoring.guarded_splits import GuardedSplits
 
 from lowbit.backbones import create_backbone, save_backbone
 from lowbit.data import load, open_images
-from transfer import Recipe, identity, run, splits
-from transfer.splits import GuardedSplits
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +88,7 @@ def test_test_is_loaded_once_and_after_everything_is_trained(checkpoint, tmp_pat
         loaded.append((split, trained))
         return open_images(name, split, root=root)
 
-    monkeypatch.setattr(splits, "open_images", recording)
+    monkeypatch.setattr(guarded_splits, "open_images", recording)
     run(_recipe(checkpoint), tmp_path)
     assert loaded == [("train", False), ("val", False), ("test", 2)]
 
@@ -101,7 +102,7 @@ def test_a_second_read_of_test_is_a_bug():
 
 def test_a_test_image_among_the_training_images_is_a_bug(monkeypatch):
     monkeypatch.setattr(
-        splits,
+        guarded_splits,
         "open_images",
         lambda name, split, root=None: open_images(name, "train" if split == "test" else split),
     )

@@ -5,14 +5,14 @@ import threading
 
 import pytest
 import torch
+from lowbit.transfer import Recipe
+from lowbit.transfer.finetuning.starting_network import _alone, starting_network
+from lowbit.transfer.finetuning.training import Training
+from lowbit.transfer.probes.checkpoint_head import stored_classifier
+from lowbit.transfer.seeding import stream
+from lowbit.transfer.workspace import Workspace
 
 from lowbit.backbones import CheckpointError
-from transfer import Recipe
-from transfer.classifier_files import stored_classifier
-from transfer.seeding import stream
-from transfer.start import _alone, starting_network
-from transfer.training import Training
-from transfer.workspace import Workspace
 
 CPU = torch.device("cpu")
 

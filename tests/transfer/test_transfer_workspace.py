@@ -4,8 +4,7 @@ import json
 
 import pytest
 import torch
-
-from transfer.workspace import Workspace
+from lowbit.transfer.workspace import Workspace
 
 
 def _epochs(workspace):

@@ -10,8 +10,7 @@ from typing import Any
 
 import pandas as pd
 import yaml
-
-from transfer.analyses.rows import EpochRow, read_parts
+from lowbit.transfer.analyses.rows import EpochRow, read_parts
 
 _BY_LAYER = ("target", "rate", "running", "lr", "effective_step")
 _BINS = ("job", "precision", "epoch", "layer", "left", "right", "count")

@@ -6,6 +6,21 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
+from lowbit.transfer.features.calibration import calibrate_on
+from lowbit.transfer.features.views import crop
+from lowbit.transfer.finetuning.adaptive_training import (
+    Joint,
+    Watch,
+    classes_of,
+    clip_optimizer,
+    start_clips,
+)
+from lowbit.transfer.finetuning.nested_file import STORED, write_nested
+from lowbit.transfer.finetuning.starting_network import starting_network
+from lowbit.transfer.finetuning.training import Network, Training, total_steps
+from lowbit.transfer.protocols import Fitted, protocol
+from lowbit.transfer.seeding import minibatches, stream
+from lowbit.transfer.workspace import Workspace
 from torch import Tensor, nn
 
 from lowbit.backbones.runtime import seeded
@@ -19,18 +34,9 @@ from lowbit.quant.adaptive import (
     make_adaptive,
     rescale_head,
 )
-from transfer.adaptive_training import Joint, Watch, classes_of, clip_optimizer, start_clips
-from transfer.calibration import calibrate_on
-from transfer.nested_files import STORED, write_nested
-from transfer.protocols import Fitted, protocol
-from transfer.seeding import minibatches, stream
-from transfer.start import starting_network
-from transfer.training import Network, Training, total_steps
-from transfer.views import crop
-from transfer.workspace import Workspace
 
 if TYPE_CHECKING:
-    from transfer.recipe import Recipe
+    from lowbit.transfer.recipe.recipe import Recipe
 
 NESTED = "nested.pth"  # one stored model that is every bit-width
 

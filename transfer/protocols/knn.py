@@ -3,16 +3,16 @@
 from typing import TYPE_CHECKING
 
 import torch
+from lowbit.transfer.features.extract import frozen_features
+from lowbit.transfer.probes.knn_vote import vote
+from lowbit.transfer.protocols import Fitted, protocol
+from lowbit.transfer.workspace import Workspace
 from torch import Tensor, nn
 
 from lowbit.data import Images
-from transfer.features import frozen_features
-from transfer.neighbours import vote
-from transfer.protocols import Fitted, protocol
-from transfer.workspace import Workspace
 
 if TYPE_CHECKING:
-    from transfer.recipe import Recipe
+    from lowbit.transfer.recipe.recipe import Recipe
 
 
 @protocol(options=("knn_k", "knn_temperature"))

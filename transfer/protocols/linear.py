@@ -4,18 +4,18 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
+from lowbit.transfer.features.extract import frozen_features
+from lowbit.transfer.probes.choose_on_val import choose_on
+from lowbit.transfer.probes.sgd_probe import Classifier, fit_linear, initial_classifier
+from lowbit.transfer.protocols import Fitted, protocol
+from lowbit.transfer.seeding import stream
+from lowbit.transfer.workspace import Workspace
 from torch import Tensor, nn
 
 from lowbit.data import Images
-from transfer.choosing import choose_on
-from transfer.classifiers import Classifier, fit_linear, initial_classifier
-from transfer.features import frozen_features
-from transfer.protocols import Fitted, protocol
-from transfer.seeding import stream
-from transfer.workspace import Workspace
 
 if TYPE_CHECKING:
-    from transfer.recipe import Recipe
+    from lowbit.transfer.recipe.recipe import Recipe
 
 
 @protocol(options=("augment_views",), chooses="lr", epochs=100, lr=30.0, weight_decay=0.0)

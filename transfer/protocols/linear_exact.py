@@ -4,18 +4,18 @@ import logging
 from typing import TYPE_CHECKING
 
 import torch
+from lowbit.transfer.features.extract import frozen_features
+from lowbit.transfer.probes.choose_on_val import choose_on
+from lowbit.transfer.probes.logistic_probe import Axes, fit_logistic, tolerance_of
+from lowbit.transfer.probes.sgd_probe import Classifier
+from lowbit.transfer.protocols import Fitted, protocol
+from lowbit.transfer.workspace import Workspace
 from torch import nn
 
 from lowbit.data import Images
-from transfer.choosing import choose_on
-from transfer.classifiers import Classifier
-from transfer.convex import Axes, fit_logistic, tolerance_of
-from transfer.features import frozen_features
-from transfer.protocols import Fitted, protocol
-from transfer.workspace import Workspace
 
 if TYPE_CHECKING:
-    from transfer.recipe import Recipe
+    from lowbit.transfer.recipe.recipe import Recipe
 
 _logger = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ def linear_exact(
     """Quantize and calibrate first, then solve for the best classifier a precision.
 
     It minimizes mean cross-entropy + lambda / 2 ||W||^2 on the central view's features, centred and
-    divided by their root mean square (`transfer.convex`); the lambda with the best top-1 on `val`
+    divided by their root mean square (`lowbit.transfer.probes.logistic_probe`); the lambda with the best top-1 on `val`
     is kept, the larger of equal ones. There is no learning rate, no order, no seed: a device or a
     library changes the result by less than the tolerance of the solver.
     """

@@ -5,25 +5,25 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
+from lowbit.transfer.features.calibration import calibrate_on
+from lowbit.transfer.features.views import center
+from lowbit.transfer.finetuning.distillation import Distilled, load_teacher
+from lowbit.transfer.finetuning.epoch_log import Accuracies, Transitions
+from lowbit.transfer.finetuning.objectives import CrossEntropy
+from lowbit.transfer.finetuning.starting_network import starting_network
+from lowbit.transfer.finetuning.training import Network, Training, total_steps
+from lowbit.transfer.optimizers import build_optimizer
+from lowbit.transfer.protocols import Fitted, protocol
+from lowbit.transfer.scoring.predict import predicted_classes
+from lowbit.transfer.workspace import Workspace
 from torch import Tensor, nn
 
 from lowbit.backbones.runtime import seeded
 from lowbit.data import Images
 from lowbit.quant import FP, Precision, set_precision
-from transfer.calibration import calibrate_on
-from transfer.distillation import Distilled, load_teacher
-from transfer.objectives import CrossEntropy
-from transfer.optimizers import build_optimizer
-from transfer.protocols import Fitted, protocol
-from transfer.scoring import predicted_classes
-from transfer.start import starting_network
-from transfer.training import Network, Training, total_steps
-from transfer.views import center
-from transfer.watching import Accuracies, Transitions
-from transfer.workspace import Workspace
 
 if TYPE_CHECKING:
-    from transfer.recipe import Recipe
+    from lowbit.transfer.recipe.recipe import Recipe
 
 
 # Defaults: the CIFAR experiments of transition-rate scheduling, ResNet-20 (SPEC C.6).

@@ -6,22 +6,22 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
+from lowbit.transfer.features.calibration import calibrate_on
+from lowbit.transfer.features.extract import extract
+from lowbit.transfer.features.views import center
+from lowbit.transfer.finetuning.training import Network, Training
+from lowbit.transfer.probes.sgd_probe import Classifier, initial_classifier
+from lowbit.transfer.protocols import Fitted, protocol
+from lowbit.transfer.scoring.labelled_share import labelled_places
+from lowbit.transfer.seeding import stream
+from lowbit.transfer.workspace import Workspace
 from torch import Tensor, nn
 
 from lowbit.data import Images
 from lowbit.quant import FP, Precision, get_policy, quantize, set_precision
-from transfer.calibration import calibrate_on
-from transfer.classifiers import Classifier, initial_classifier
-from transfer.features import extract
-from transfer.labels import labelled_places
-from transfer.protocols import Fitted, protocol
-from transfer.seeding import stream
-from transfer.training import Network, Training
-from transfer.views import center
-from transfer.workspace import Workspace
 
 if TYPE_CHECKING:
-    from transfer.recipe import Recipe
+    from lowbit.transfer.recipe.recipe import Recipe
 
 
 @protocol(

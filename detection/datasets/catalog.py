@@ -1,0 +1,158 @@
+"""Detection sets by name: digit scenes, which need no download, and COCO's and VOC's folders."""
+
+import difflib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from fvcore.common.registry import Registry
+from lowbit.detection.datasets.coco_folder import CocoFolder
+from lowbit.detection.datasets.detection_set import DetectionSet
+from lowbit.detection.datasets.digit_scene_set import DigitScenes
+from lowbit.detection.datasets.digit_scenes import Layout
+from lowbit.detection.datasets.voc_folder import VocFolder, custom_voc, voc_folder
+from PIL import Image
+
+from lowbit.data.image_sets.registry import ROOT_VARIABLE
+
+DETECTRON2_ROOT = "DETECTRON2_DATASETS"
+
+DETECTION_SETS = Registry("DETECTION_SETS")
+DETECTION_SETS.__doc__ = """
+Registry of detection sets. Register a function (root, *, layout, seed) that returns a `Source`;
+its name with `-` for `_` is the data set's name in recipes. `root` is the folder of the sets, and
+`layout` and `seed` are for scenes.
+"""
+
+
+class Source(Protocol):
+    """Where the splits of a detection set come from."""
+
+    def load(self, split: str, count: int | None = None) -> DetectionSet:
+        """Load `count` images of a split ("train", "val" or "test"); None: all there are."""
+
+    def sha256(self, *, train: int | None, test: int | None, test_split: str) -> str:
+        """Hash what decides a training on `train` images and a test on `test`, drawing nothing."""
+
+
+_FOLDERS: dict[str, Callable[[str, Path], Source]] = {"coco:": CocoFolder, "voc:": voc_folder}
+
+
+def list_detection_sets() -> list[str]:
+    """Name every registered detection set, sorted; `coco:NAME` and `voc:NAME` name any folder."""
+    return sorted(name.replace("_", "-") for name, _ in DETECTION_SETS)
+
+
+def check_name(name: str) -> str:
+    """Return the name of a detection set, unchanged.
+
+    Raises:
+        ValueError: there is no such set.
+    """
+    prefix, colon, folder = name.partition(":")
+    if colon and f"{prefix}:" in _FOLDERS and folder and not set(folder) & set("/\\"):
+        return name
+    if name in list_detection_sets():
+        return name
+    near = difflib.get_close_matches(name, list_detection_sets(), n=1)
+    hint = f"Did you mean {near[0]!r}? " if near else ""
+    raise ValueError(
+        f"there is no detection set named {name!r}; nothing was loaded. "
+        f"{hint}Known sets: {', '.join(list_detection_sets())}; coco:NAME and voc:NAME stand for the "
+        "folder NAME of annotated images under $LOWBIT_DATA (or data_root)."
+    )
+
+
+def find_source(
+    name: str,
+    *,
+    layout: Layout | None = None,
+    seed: int = 0,
+    root: str | os.PathLike | None = None,
+) -> Source:
+    """Find a detection set.
+
+    Args:
+        name: a registered set, `coco:NAME` or `voc:NAME`.
+        layout: what a scene looks like.
+        seed: names the stream of scenes.
+        root: folder of the sets; default: the first of `$LOWBIT_DATA`, `$DETECTRON2_DATASETS` and
+            `./datasets` that has it.
+
+    Raises:
+        ValueError: there is no such set.
+        FileNotFoundError: it is not where it should be.
+    """
+    prefix, colon, folder = check_name(name).partition(":")
+    if not colon:
+        found = DETECTION_SETS.get(name.replace("-", "_"))
+        return found(root, layout=layout, seed=seed)
+    return _FOLDERS[f"{prefix}:"](name, _locate(folder, root) / folder)
+
+
+def load_detection(name: str, split: str, count: int | None = None, **options) -> DetectionSet:
+    """Load a split of a detection set: its annotations, and images when they are asked for.
+
+    Args:
+        name: a registered set, `coco:NAME` or `voc:NAME`.
+        split: "train", "val" or "test".
+        count: number of images; None: all there are.
+        options: layout, seed and root, as `find_source` takes them.
+    """
+    return find_source(name, **options).load(split, count)
+
+
+def detection_sha256(
+    name: str, *, train: int | None, test: int | None, test_split: str = "test", **options
+) -> str:
+    """Hash which images a detector is trained and tested on; annotations are read, images are not."""
+    return find_source(name, **options).sha256(train=train, test=test, test_split=test_split)
+
+
+@DETECTION_SETS.register()
+def coco(root, *, layout: Layout | None = None, seed: int = 0) -> CocoFolder:
+    """Find COCO 2017: trained on train2017, tested on val2017."""
+    path = _locate("coco", root) / "coco"
+    return CocoFolder("coco", path, parts=("train2017", "val2017"))
+
+
+@DETECTION_SETS.register()
+def voc0712(root, *, layout: Layout | None = None, seed: int = 0) -> VocFolder:
+    """Find VOC: trained on trainval of 2007 and of 2012, tested on test of 2007."""
+    return custom_voc(_locate("VOC2007", root))
+
+
+@DETECTION_SETS.register()
+def digit_scenes(root, *, layout: Layout | None = None, seed: int = 0) -> DigitScenes:
+    """Set up digit scenes of a layout, in the stream that the seed names."""
+    return DigitScenes(layout or Layout(), seed=seed, root=root)
+
+
+def export_coco(images: DetectionSet, folder: str | Path) -> Path:
+    """Write a set as COCO lays it out: `<split>/` and `annotations/instances_<split>.json`.
+
+    Returns the annotation file.
+    """
+    folder = Path(folder)
+    truth = images.to_coco()
+    pictures = folder / images.split
+    pictures.mkdir(parents=True, exist_ok=True)
+    for index, entry in enumerate(truth["images"]):
+        Image.fromarray(images.image(index).permute(1, 2, 0).numpy()).save(
+            pictures / entry["file_name"]
+        )
+    path = folder / "annotations" / f"instances_{images.split}.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(truth))
+    return path
+
+
+def _locate(folder: str, root: str | os.PathLike | None) -> Path:
+    """Return the root given, or the first usual one that has the folder, or the most usual."""
+    if root:
+        return Path(root)
+    usual = (os.environ.get(ROOT_VARIABLE), os.environ.get(DETECTRON2_ROOT), "datasets")
+    roots = [Path(name).expanduser() for name in usual if name]
+    return next((path for path in roots if (path / folder).is_dir()), roots[0])

@@ -1,0 +1,179 @@
+"""What is wrong with a set's annotations, found before a training rather than in its middle."""
+
+import logging
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lowbit.detection.datasets.detection_set import DetectionSet
+from lowbit.detection.datasets.image_files import ImageFiles, read_size
+
+_logger = logging.getLogger(__name__)
+
+_SHOWN = 5  # findings of a kind that a message tells one by one
+_ROUNDING = 0.01  # pixels by which a coordinate of two decimals may pass the image's border
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong.
+
+    Attributes:
+        kind: what; findings of a kind are told together.
+        section, entry_id: the entry in the truth that is at fault.
+        what: the particulars.
+        fatal: whether no training may start; else what is done about it stands in `kind`.
+    """
+
+    kind: str
+    section: str
+    entry_id: Any
+    what: str
+    fatal: bool
+
+
+def check(images: DetectionSet) -> list[Finding]:
+    """Look for what would stop or spoil a training; list in the log what is harmless.
+
+    Returns:
+        the harmless findings.
+
+    Raises:
+        ValueError: there are fatal ones; the message names the file and line of the first of each
+            kind.
+    """
+    findings = list(find_problems(images))
+    fatal = [finding for finding in findings if finding.fatal]
+    if fatal:
+        raise ValueError(
+            f"the annotations of {images.split} of {images.name} have {len(fatal)} errors; nothing "
+            "was trained. Mend them, or take the images out:\n" + "\n".join(describe(images, fatal))
+        )
+    if findings:
+        lines = "\n".join(describe(images, findings))
+        _logger.warning("annotations of %s of %s:\n%s", images.split, images.name, lines)
+    return findings
+
+
+def check_pair(train: DetectionSet, test: DetectionSet) -> None:
+    """Check what is trained on, what is tested on, and that the two go together.
+
+    Raises:
+        ValueError: either has fatal findings, they differ in their classes, or they share images.
+    """
+    check(train)
+    check(test)
+    if train.classes != test.classes:
+        differing = sorted(set(train.classes) ^ set(test.classes)) or "their order"
+        raise ValueError(
+            f"{train.split} and {test.split} of {train.name} differ in their classes "
+            f"({differing}); nothing was trained. Give both the same categories."
+        )
+    if isinstance(train.images, ImageFiles) and isinstance(test.images, ImageFiles):
+        shared = sorted(set(train.images.paths) & set(test.images.paths))
+        if shared:
+            raise ValueError(
+                f"{len(shared)} images of {test.split} of {test.name} are trained on too (as "
+                f"{shared[0]}); nothing was trained. Strike them from one of the lists."
+            )
+
+
+def find_problems(images: DetectionSet) -> Iterator[Finding]:
+    """Yield everything that is wrong with a set: with its lists, its image files, its objects."""
+    truth = images.truth
+    for section in ("images", "annotations", "categories"):
+        yield from _duplicates(section, [entry["id"] for entry in truth[section]])
+    names = Counter(category["name"] for category in truth["categories"])
+    for category in truth["categories"]:
+        if names[category["name"]] > 1:
+            yield _fatal("a class name twice", "categories", category, repr(category["name"]))
+    if not truth["annotations"]:
+        yield Finding("no annotated object", "images", images.ids[0], f"{len(images)} images", True)
+    yield from _image_problems(images)
+    sizes = {image["id"]: (image["width"], image["height"]) for image in truth["images"]}
+    categories = {category["id"] for category in truth["categories"]}
+    for annotation in truth["annotations"]:
+        yield from _object_problems(annotation, sizes, categories)
+
+
+def describe(images: DetectionSet, findings: list[Finding]) -> list[str]:
+    """Return a line a finding, with its file and line; of many of a kind, the first ones."""
+    by_kind = defaultdict(list)
+    for finding in findings:
+        by_kind[finding.kind].append(finding)
+    lines = []
+    for kind, alike in by_kind.items():
+        lines.append(f"  {kind}: {len(alike)}")
+        lines += [f"    {images.where(f.section, f.entry_id)}: {f.what}" for f in alike[:_SHOWN]]
+        if len(alike) > _SHOWN:
+            lines.append(f"    and {len(alike) - _SHOWN} more")
+    return lines
+
+
+def _duplicates(section: str, ids: list) -> Iterator[Finding]:
+    for entry_id, times in Counter(ids).items():
+        if times > 1:
+            yield Finding(f"an id twice in {section}", section, entry_id, f"id {entry_id!r}", True)
+
+
+def _image_problems(images: DetectionSet) -> Iterator[Finding]:
+    if not isinstance(images.images, ImageFiles):
+        return
+    for image, path in zip(images.truth["images"], images.images.paths, strict=True):
+        if not Path(path).is_file():
+            yield _fatal("a missing image file", "images", image, f"there is no {path}")
+            continue
+        try:
+            found = read_size(path)
+        except ValueError as error:
+            yield _fatal("a damaged image file", "images", image, str(error).split(";")[0])
+            continue
+        said = (image["height"], image["width"])
+        if found != said:
+            what = f"{path} is {found[1]}x{found[0]} upright, not {said[1]}x{said[0]}"
+            yield _fatal("an image of another size", "images", image, what)
+
+
+def _object_problems(
+    annotation: dict[str, Any], sizes: dict[Any, tuple[int, int]], categories: set
+) -> Iterator[Finding]:
+    def fatal(kind: str, what: str) -> Finding:
+        return _fatal(kind, "annotations", annotation, what)
+
+    def harmless(kind: str, what: str) -> Finding:
+        return Finding(kind, "annotations", annotation["id"], f"{about}: {what}", False)
+
+    about = f"annotation {annotation['id']}"
+    if annotation["category_id"] not in categories:
+        yield fatal("an unknown class", f"{about}: class {annotation['category_id']!r}")
+    if annotation["id"] == 0:
+        yield harmless("an id 0, which evaluation counts from 1", "id 0")
+    if "area" not in annotation:
+        yield harmless("a missing area, taken to be the box's", "no area")
+    if "iscrowd" not in annotation:
+        yield harmless("a missing iscrowd, taken to be 0", "no iscrowd")
+    if annotation["image_id"] not in sizes:
+        yield fatal("an unknown image", f"{about}: image {annotation['image_id']!r}")
+        return
+    box = annotation["bbox"]
+    if len(box) != 4 or not all(math.isfinite(value) for value in box) or min(box[2:]) < 0:
+        yield fatal("a box that is none", f"{about}: {box}")
+        return
+    (x, y, w, h), (width, height) = box, sizes[annotation["image_id"]]
+    if x >= width or y >= height or x + w <= 0 or y + h <= 0:
+        yield fatal("a box outside its image", f"{about}: {box} in {width}x{height}")
+        return
+    beyond = max(-x, -y, x + w - width, y + h - height)
+    if beyond > _ROUNDING:
+        yield harmless(
+            "a box that reaches out of its image, clipped", f"by {beyond:g} pixels: {box}"
+        )
+    if w == 0 or h == 0:
+        yield harmless("a box without area, not trained on", f"{box}")
+
+
+def _fatal(kind: str, section: str, entry: dict[str, Any], what: str) -> Finding:
+    return Finding(kind, section, entry["id"], what, True)

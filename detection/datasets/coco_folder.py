@@ -1,0 +1,222 @@
+"""Folders in COCO's format: annotations in one JSON file a part, images beside it.
+
+A part is found as `annotations/instances_<part>.json` (COCO's own), `annotations/<part>.json`, or
+`<part>/_annotations.coco.json`; its images are in `<part>/`, `images/<part>/` or `images/`. What a
+part is called decides the split: train*, val*, test*. Without a test part, val is tested on.
+"""
+
+import hashlib
+import json
+import re
+from bisect import bisect_right
+from collections.abc import Iterable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from lowbit.detection.datasets.detection_set import DetectionSet
+from lowbit.detection.datasets.image_files import ImageFiles
+from lowbit.detection.datasets.subsets import first
+
+from lowbit.common.file_hash import file_sha256
+
+_LAYOUTS = ("annotations/instances_*.json", "annotations/*.json", "*/_annotations.coco.json")
+_SECTIONS = {
+    "images": ("id", "file_name", "height", "width"),
+    "annotations": ("id", "image_id", "category_id", "bbox"),
+    "categories": ("id", "name"),
+}
+_FIELDS = ("id", "image_id", "category_id", "bbox", "area", "iscrowd")  # of an annotation, kept
+
+
+class CocoFolder:
+    """A folder in COCO's format; the contract is `lowbit.detection.datasets.catalog.Source`.
+
+    Args:
+        name: what messages call it.
+        path: the folder.
+        parts: the parts of train and test, where more than one would do; None: as they are found.
+
+    Raises:
+        FileNotFoundError: a part is not there.
+        ValueError: two files could be the same part.
+    """
+
+    def __init__(self, name: str, path: Path, *, parts: tuple[str, str] | None = None) -> None:
+        self.name, self.path = name, path
+        found = {_part(file): file for file in _annotation_files(path)}
+        if parts is not None:
+            named = dict(zip(("train", "test"), parts, strict=True))
+            self.files = {split: found[part] for split, part in named.items() if part in found}
+        else:
+            self.files = _by_split(name, found.values())
+        missing = sorted({"train", "test"} - self.files.keys())
+        if missing:
+            wanted = parts or ("train", "val")
+            raise FileNotFoundError(
+                f"{name} is not complete: {path.resolve()} has no annotations to "
+                f"{' and '.join(missing)} with; nothing was loaded. Put "
+                + " and ".join(f"annotations/instances_{part}.json" for part in wanted)
+                + " there, or point $LOWBIT_DATA (or data_root) at the folder that has them."
+            )
+
+    def load(self, split: str, count: int | None = None) -> DetectionSet:
+        """Read a split's annotations; its images are read when they are asked for."""
+        return read_part(self._file(split), name=self.name, split=split, count=count)
+
+    def sha256(self, *, train: int | None, test: int | None, test_split: str) -> str:
+        """Hash the annotation files and the numbers of images."""
+        both = _sha256(self._file("train"), train) + _sha256(self._file(test_split), test)
+        return hashlib.sha256(both.encode()).hexdigest()
+
+    def _file(self, split: str) -> Path:
+        if split not in self.files:
+            raise ValueError(
+                f"{self.name} has no split {split!r}, only {', '.join(sorted(self.files))}; nothing "
+                "was loaded. Where val is tested on, there is no other val: give the folder a third "
+                "part, or test on test."
+            )
+        return self.files[split]
+
+
+def read_part(
+    file: Path, *, name: str, split: str, count: int | None = None, folder: Path | None = None
+) -> DetectionSet:
+    """Read the annotations of one part; its images are read when they are asked for.
+
+    Args:
+        file: the annotations, in COCO's format.
+        name, split: what messages and results call it.
+        count: number of images; None: all there are.
+        folder: of the images; None: the usual one beside the file.
+    """
+    content = read_json(file)
+    images = sorted(content["images"], key=lambda image: image["id"])
+    chosen = set(first([i["id"] for i in images], count, source=f"{split} of {name}"))
+    images = [image for image in images if image["id"] in chosen]
+    known = {image["id"] for image in content["images"]}
+    truth = {
+        "images": images,
+        # An annotation of an image that there is not stays, for the check to find.
+        "annotations": [
+            {field: a[field] for field in _FIELDS if field in a}
+            for a in content["annotations"]
+            if a["image_id"] in chosen or a["image_id"] not in known
+        ],
+        "categories": [{"id": c["id"], "name": c["name"]} for c in content["categories"]],
+    }
+    folder = folder or _image_folder(file, file.parent.parent, images)
+    return DetectionSet(
+        name=name,
+        split=split,
+        truth=truth,
+        images=ImageFiles([folder / image["file_name"] for image in images]),
+        split_sha256=_sha256(file, count),
+        where=Places(file),
+    )
+
+
+class Places:
+    """Say where in a JSON file an entry stands; the file is looked into when first asked.
+
+    Args:
+        file: annotations in COCO's format.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __call__(self, section: str, entry_id: Any) -> str:
+        """Return file and line of the entry with an id, all lines where it stands twice."""
+        text, starts = _sections(self.file, self.file.stat().st_mtime_ns)
+        positions = [position for position, _ in starts]
+        lines = []
+        for match in re.finditer(
+            r'"id"\s*:\s*' + re.escape(json.dumps(entry_id)) + r"(?![\w.])", text
+        ):
+            place = bisect_right(positions, match.start()) - 1
+            if place >= 0 and starts[place][1] == section:
+                lines.append(str(text.count("\n", 0, match.start()) + 1))
+        return f"{self.file}:{','.join(lines)}" if lines else str(self.file)
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """Read annotations in COCO's format.
+
+    Raises:
+        ValueError: it is no JSON, or lacks what every entry needs.
+    """
+    try:
+        content = json.loads(file.read_bytes())
+    except ValueError as error:
+        raise ValueError(
+            f"{file} is not JSON ({error}); nothing was loaded. Export the annotations again."
+        ) from error
+    for section, fields in _SECTIONS.items():
+        if not isinstance(content, dict) or not isinstance(content.get(section), list):
+            raise ValueError(
+                f"{file} has no list {section!r}; nothing was loaded. COCO's format has images, "
+                "annotations and categories: export the annotations as COCO JSON."
+            )
+        for place, entry in enumerate(content[section]):
+            lacking = [field for field in fields if field not in entry]
+            if lacking:
+                at = Places(file)(section, entry["id"]) if "id" in entry else str(file)
+                raise ValueError(
+                    f"{at}: number {place + 1} of {section} has no {' and no '.join(lacking)}; "
+                    "nothing was loaded. Export the annotations again."
+                )
+    return content
+
+
+def _sha256(file: Path, count: int | None) -> str:
+    return hashlib.sha256(f"{file_sha256(file)} {count}".encode()).hexdigest()
+
+
+def _annotation_files(path: Path) -> list[Path]:
+    """Return the annotation files of the first layout that the folder has any of."""
+    for layout in _LAYOUTS:
+        found = sorted(path.glob(layout))
+        if found:
+            return found
+    return []
+
+
+def _part(file: Path) -> str:
+    if file.name == "_annotations.coco.json":
+        return file.parent.name
+    return file.stem.removeprefix("instances_")
+
+
+def _by_split(name: str, files: Iterable[Path]) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for file in files:
+        split = next(
+            (s for s in ("train", "val", "test") if _part(file).lower().startswith(s)), None
+        )
+        if split in found:
+            raise ValueError(
+                f"{name} has two files for {split}, {found[split].name} and {file.name}; nothing "
+                "was loaded. Leave one of them in the folder."
+            )
+        if split is not None:
+            found[split] = file
+    if "test" not in found and "val" in found:
+        found["test"] = found.pop("val")
+    return found
+
+
+def _image_folder(file: Path, root: Path, images: list[dict[str, Any]]) -> Path:
+    """Return the first usual folder that has the first image; the most usual, if none has."""
+    part = _part(file)
+    folders = [root / part, root / "images" / part, root / "images", root]
+    name = images[0]["file_name"] if images else ""
+    return next((f for f in folders if name and (f / name).is_file()), folders[0])
+
+
+@lru_cache(maxsize=1)
+def _sections(file: Path, mtime_ns: int) -> tuple[str, list[tuple[int, str]]]:
+    """Return a file's text and where in it each section begins; a changed file has another `mtime_ns`."""
+    text = file.read_text()
+    found = re.finditer(r'"(images|annotations|categories)"\s*:\s*\[', text)
+    return text, [(match.start(), match.group(1)) for match in found]

@@ -1,0 +1,155 @@
+"""A detection set as every engine sees it: images, and the truth about them in COCO's format."""
+
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import torch
+from lowbit.detection.datasets.image_files import ImageFiles
+from torch import Tensor
+
+XYWH_ABS = 1  # detectron2.structures.BoxMode.XYWH_ABS, known here without importing it
+
+
+@dataclass(frozen=True, eq=False)
+class DetectionSet:
+    """Hold the images of a split, in memory or in files, and their objects.
+
+    Attributes:
+        name, split: where the images come from.
+        truth: `images`, `annotations` and `categories` in COCO's format, as the source has them;
+            the place of an image is its place in `images`.
+        images: uint8 (3, H, W) by place, RGB: one tensor (N, 3, H, W), or files.
+        split_sha256: hash of the annotations, and of which images were chosen.
+        where: from ("images" | "annotations" | "categories", id) to the file and line that say so.
+        style: whose evaluation is the custom for it; "voc" marks difficult objects.
+    """
+
+    name: str
+    split: str
+    truth: dict[str, list[dict[str, Any]]]
+    images: Tensor | ImageFiles
+    split_sha256: str
+    where: Callable[[str, Any], str]
+    style: Literal["coco", "voc"] = "coco"
+
+    def __len__(self) -> int:
+        return len(self.truth["images"])
+
+    @cached_property
+    def _categories(self) -> list[dict[str, Any]]:
+        return sorted(self.truth["categories"], key=lambda category: category["id"])
+
+    @cached_property
+    def classes(self) -> tuple[str, ...]:
+        """The classes' names; a label is a place in them."""
+        return tuple(category["name"] for category in self._categories)
+
+    @cached_property
+    def category_ids(self) -> tuple[int, ...]:
+        """The categories' ids, by label: COCO's have gaps."""
+        return tuple(category["id"] for category in self._categories)
+
+    @cached_property
+    def ids(self) -> tuple[int | str, ...]:
+        """The images' ids, by place."""
+        return tuple(image["id"] for image in self.truth["images"])
+
+    @cached_property
+    def objects(self) -> list[list[dict[str, Any]]]:
+        """The annotations of each image, crowds among them."""
+        found = defaultdict(list)
+        for annotation in self.truth["annotations"]:
+            found[annotation["image_id"]].append(annotation)
+        return [found[image_id] for image_id in self.ids]
+
+    @cached_property
+    def _targets(self) -> list[tuple[Tensor, Tensor]]:
+        labels = {category_id: label for label, category_id in enumerate(self.category_ids)}
+        targets = []
+        for image, objects in zip(self.truth["images"], self.objects, strict=True):
+            kept = [a for a in objects if not a.get("iscrowd", 0)]
+            boxes = torch.tensor([a["bbox"] for a in kept], dtype=torch.float64).reshape(-1, 4)
+            boxes[:, 2:] += boxes[:, :2]
+            boxes[:, 0::2].clamp_(0, image["width"])
+            boxes[:, 1::2].clamp_(0, image["height"])
+            solid = (boxes[:, 2:] > boxes[:, :2]).all(1)
+            classes = torch.tensor([labels[a["category_id"]] for a in kept], dtype=torch.int64)
+            targets.append((boxes[solid].float(), classes[solid]))
+        return targets
+
+    @cached_property
+    def boxes(self) -> tuple[Tensor, ...]:
+        """What is trained on: float32 (n, 4) by place, x1 y1 x2 y2 in pixels; the last lie outside.
+
+        Crowds and boxes without area are left out, and boxes are clipped to their image.
+        """
+        return tuple(boxes for boxes, _ in self._targets)
+
+    @cached_property
+    def labels(self) -> tuple[Tensor, ...]:
+        """The classes of `boxes`: int64 (n,) by place, from 0."""
+        return tuple(labels for _, labels in self._targets)
+
+    @cached_property
+    def annotated(self) -> tuple[int, ...]:
+        """The places of images with at least one box to train on."""
+        return tuple(place for place, boxes in enumerate(self.boxes) if len(boxes))
+
+    def image(self, index: int) -> Tensor:
+        """Return the image at a place: uint8 (3, H, W), RGB."""
+        return self.images[index]
+
+    def to_coco(self) -> dict[str, Any]:
+        """Return the truth in COCO's format, complete: what pycocotools needs is filled in.
+
+        An area that is missing is the box's, a missing iscrowd is 0, and ids count from 1, since
+        pycocotools takes 0 for "unmatched".
+        """
+        first = min((a["id"] for a in self.truth["annotations"]), default=1)
+        shift = 1 if first == 0 else 0
+        annotations = [
+            {
+                "area": annotation["bbox"][2] * annotation["bbox"][3],
+                "iscrowd": 0,
+                **annotation,
+                "id": annotation["id"] + shift,
+            }
+            for annotation in self.truth["annotations"]
+        ]
+        return {
+            "info": {"description": f"{self.name} {self.split}"},
+            "images": [dict(image) for image in self.truth["images"]],
+            "annotations": annotations,
+            "categories": [dict(category) for category in self._categories],
+        }
+
+    def records(self) -> list[dict[str, Any]]:
+        """Return Detectron2's dataset dicts, with the pixels in lieu of a file for images in memory."""
+        labels = {category_id: label for label, category_id in enumerate(self.category_ids)}
+        return [
+            {
+                "image_id": image["id"],
+                "height": image["height"],
+                "width": image["width"],
+                **self._pixels(index),
+                "annotations": [
+                    {
+                        "bbox": list(annotation["bbox"]),
+                        "bbox_mode": XYWH_ABS,
+                        "category_id": labels[annotation["category_id"]],
+                        "iscrowd": annotation.get("iscrowd", 0),
+                    }
+                    for annotation in self.objects[index]
+                ],
+            }
+            for index, image in enumerate(self.truth["images"])
+        ]
+
+    def _pixels(self, index: int) -> dict[str, Any]:
+        if isinstance(self.images, ImageFiles):
+            return {"file_name": self.images.paths[index]}
+        # An array: Detectron2 pickles the records, and a tensor's view pickles its whole set.
+        return {"pixels": self.images[index].numpy()}

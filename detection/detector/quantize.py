@@ -1,0 +1,238 @@
+"""Which layers of a detector are quantized, and their ranges from training images; any engine.
+
+Three scopes, each within the next:
+
+    backbone       the network, by the policy's rules and names as everywhere (the stem is `first`)
+    backbone+neck  and the pyramid: `neck.lateral.0`, `neck.output.0`, ..., from fine to coarse, and the
+                   convolutions of added levels, `neck.added.*`
+    full           and the heads: `head.` and the name within the detector; predictors are `last`
+
+A rule such as {"neck.output.*": "fp"} of a policy therefore means the same to every engine. Whether a
+layer's input has a sign is found while calibrating: without a ReLU on the pyramid, outputs of the
+pyramid and whatever reads them do.
+"""
+
+import logging
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import torch
+from lowbit.detection.detector.parts import body, bottom_up, head, neck
+from lowbit.detection.detector.quantization_report import count_quantized
+from torch import Tensor, nn
+
+from lowbit.quant import (
+    Precision,
+    Quantizer,
+    QuantPolicy,
+    Rule,
+    calibrate,
+    dequantize,
+    quantize,
+    quantized_layers,
+    set_precision,
+)
+from lowbit.quant.policy import HEADS_FP
+
+_logger = logging.getLogger(__name__)
+
+SCOPES = ("backbone", "backbone+neck", "full")
+
+# Predictors by the last component of their names, beside those that `quant` knows.
+_PREDICTORS = ("objectness_logits", "anchor_deltas", "predictor")
+
+_POSITIVE = ("PACT", "DoReFa")  # quantizers whose activations begin at zero
+
+_NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
+
+
+def quantize_detector(
+    detector: nn.Module,
+    policy: QuantPolicy,
+    precision: Precision,
+    *,
+    batches: Iterable[list],
+    scope: str = "backbone",
+    trained: bool = True,
+) -> None:
+    """Quantize a detector and set its ranges from training images, in place.
+
+    Args:
+        detector: with the weights it is to start from.
+        policy: which layers, and how.
+        precision: bits from now on.
+        batches: training images, as lists of what the detector takes in inference.
+        scope: one of SCOPES.
+        trained: whether the weights are to be trained at this precision, or are only calibrated.
+
+    Raises:
+        ValueError: the detector cannot be quantized so, or a layer's input never came; it is as before.
+        FloatingPointError: a layer's input is not finite; it is as before.
+    """
+    quantize_layers(detector, policy, scope=scope)
+    try:
+        _require_norms(detector)
+        if trained:
+            _require_trainable(detector)
+        with _watch_signs(detector) as signed:
+            calibrate(_Calibration(detector, scope), batches)
+        _require_ranges(detector)
+    except (ValueError, FloatingPointError):
+        dequantize(detector)
+        raise
+    set_precision(detector, precision)
+    with torch.no_grad():
+        for layer in quantized_layers(detector).values():
+            layer.quantized_weight()  # so that an output scale starts now, on every rank alike
+    cut = [
+        n
+        for n in sorted(signed)
+        if type(quantized_layers(detector)[n].a_quant).__name__ in _POSITIVE
+    ]
+    if cut:
+        _logger.warning(
+            "%d layers (as %s) get values below zero, which their quantizer takes for zero: put a "
+            "ReLU on the pyramid (fpn_relu), leave them in full precision by a rule, or use lsq",
+            *(len(cut), cut[0]),
+        )
+    layers, learned = count_quantized(detector).values()
+    _logger.info(
+        "%s, scope %s: %d quantized layers, %d learned scales", precision, scope, layers, learned
+    )
+
+
+def quantize_layers(
+    detector: nn.Module, policy: QuantPolicy, precision: Precision | str = "FP", *, scope: str
+) -> None:
+    """Give a detector the quantizers of a scope, in place, without ranges: a file is to fill them.
+
+    Raises:
+        ValueError: an unknown scope, or one that the policy or the detector cannot have.
+    """
+    if scope not in SCOPES:
+        raise ValueError(
+            f"there is no scope {scope!r}; nothing was quantized. Use one of {', '.join(SCOPES)}."
+        )
+    parts = {"neck": neck(detector)} if scope != "backbone" else {}
+    if scope == "full":
+        parts["head"] = head(detector)
+    parts = {name: part for name, part in parts.items() if len(part)}
+    if scope != "backbone" and policy.activation_side == "output":
+        raise ValueError(
+            f"policy {policy.name!r} quantizes what leaves an activation module, which a pyramid has "
+            f"none of; nothing was quantized at scope {scope}. Use scope backbone, or a policy that "
+            "quantizes inputs, such as lsq."
+        )
+    if scope == "backbone+neck" and not parts:
+        raise ValueError(
+            "this detector has no pyramid between its backbone and its heads; nothing was quantized. "
+            "Use scope backbone or full."
+        )
+    quantize(bottom_up(detector), policy, precision)
+    if parts:
+        kept = tuple(
+            rule for rule in policy.rules if rule not in HEADS_FP
+        )  # of pretraining's heads
+        last = tuple((f"*.{name}", policy.last) for name in _PREDICTORS)
+        beyond = replace(policy, first=Rule(), rules=(*kept, *last))
+        quantize(nn.ModuleDict(parts), beyond, precision)
+
+
+class _Calibration(nn.Module):
+    """As much of a detector as a scope needs to see its inputs, called with a list of images."""
+
+    def __init__(self, detector: nn.Module, scope: str) -> None:
+        super().__init__()
+        self.detector, self.scope = detector, scope
+
+    def forward(self, batch: list) -> Any:
+        if self.scope == "full":
+            return self.detector(batch)
+        images = normalized(self.detector, batch)
+        return (body(self.detector) if self.scope == "backbone" else self.detector.backbone)(images)
+
+
+@contextmanager
+def _watch_signs(detector: nn.Module) -> Iterator[set[str]]:
+    """Collect the names of the quantized layers that values below zero enter."""
+    found: set[str] = set()
+
+    def watch(name: str):
+        def hook(layer: nn.Module, inputs: tuple) -> None:
+            if inputs[0].numel() and bool(inputs[0].amin() < 0):
+                found.add(name)
+
+        return hook
+
+    layers = {n: m for n, m in quantized_layers(detector).items() if m.a_quant is not None}
+    handles = [layer.register_forward_pre_hook(watch(name)) for name, layer in layers.items()]
+    try:
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def normalized(detector: nn.Module, batch: list) -> Tensor:
+    """Return images as the detector's backbone gets them, (N, 3, H, W)."""
+    if hasattr(detector, "preprocess_image"):
+        return detector.preprocess_image(batch).tensor
+    return detector.transform(batch)[0].tensors
+
+
+def _require_norms(detector: nn.Module) -> None:
+    """Refuse a quantizer that loses its layer's scale where neither a norm nor a scale restores it."""
+    modules = dict(detector.named_modules())
+    names = list(modules)
+    held = []
+    for name, layer in quantized_layers(detector).items():
+        rescales = layer.w_quant.rescales or (layer.a_quant is not None and layer.a_quant.rescales)
+        if rescales and layer.out_scale is None:
+            behind = (modules[n] for n in names[names.index(name) + 1 :])
+            norm = next((m for m in behind if _is_norm(m)), None)
+            if norm is None or not any(p.requires_grad for p in norm.parameters(recurse=False)):
+                held.append(name)
+    if held:
+        raise ValueError(
+            "the Interval quantizer fixes a layer's output range, which only a trainable batch norm "
+            f"behind it can undo, but those of {len(held)} layers (as {held[0]}) are frozen; nothing "
+            "was quantized. Use NORM BN or SyncBN and freeze no quantized stage, or policy lsq."
+        )
+
+
+def _is_norm(module: nn.Module) -> bool:
+    return isinstance(module, _NORMS) or type(module).__name__.startswith("FrozenBatchNorm")
+
+
+def _require_trainable(detector: nn.Module) -> None:
+    layers = quantized_layers(detector)
+    frozen = [name for name, layer in layers.items() if not layer.weight.requires_grad]
+    if frozen:
+        raise ValueError(
+            f"{len(frozen)} of {len(layers)} layers to be quantized (as {frozen[0]}) have frozen "
+            "weights, which cannot adapt to their own quantization; nothing was quantized. Set "
+            "FREEZE_AT to 0, or to 1 where the stem is in full precision."
+        )
+
+
+def _require_ranges(detector: nn.Module) -> None:
+    """Refuse a quantizer that no image reached.
+
+    It would set its range in the middle of the training, from whatever comes, on each rank by itself.
+    """
+    idle = [name for name, q in _activation_quantizers(detector) if not (q.initialized or q.ready)]
+    if idle:
+        raise ValueError(
+            f"{len(idle)} activation quantizers (as {idle[0]}) got no input from the calibration "
+            "images, as a head without a single region does; nothing was quantized. Calibrate with "
+            "more images, start from a detector that finds something, or leave the layer in full "
+            "precision by a rule of the policy."
+        )
+
+
+def _activation_quantizers(detector: nn.Module) -> Iterator[tuple[str, Quantizer]]:
+    for name, module in detector.named_modules():
+        if isinstance(module, Quantizer) and module.role == "activation":
+            yield name, module

@@ -1,0 +1,138 @@
+"""COCO's average precision, from detections in COCO's format, the same for every engine."""
+
+import contextlib
+import copy
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from lowbit.detection.evaluation.bootstrap import METRICS, Spread, draw_images, redraw, spread
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from lowbit.common.atomic_file import atomic
+
+DETECTIONS = "detections.json"
+
+
+class Scores(NamedTuple):
+    """Average precision in percent: over all classes by metric, and AP by class.
+
+    A metric that no annotated object bears on (APl without a large object) is left out, and so is a
+    class without objects. `spreads` say how far other draws of the images would move the overall
+    numbers; none where that was not asked for, or is not known.
+    """
+
+    overall: dict[str, float]
+    classes: dict[str, float]
+    spreads: dict[str, Spread] = {}
+
+
+def evaluate(truth: dict[str, Any], detections: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Return the overall average precisions; see `score`."""
+    return score(truth, detections).overall
+
+
+def score(truth: dict[str, Any], detections: Sequence[dict[str, Any]], *, draws: int = 0) -> Scores:
+    """Score detections: AP (mean over IoU .50:.05:.95), AP50, AP75, and AP by area and class.
+
+    APs, APm and APl are of objects under 32², up to 96² and over 96² pixels. No detection at all
+    gives 0, where pycocotools fails and Detectron2 says nan.
+
+    Args:
+        truth: annotations in COCO's format.
+        detections: dictionaries with image_id, category_id, bbox (x, y, width, height) and score.
+        draws: of the images, for the spreads.
+
+    Raises:
+        ValueError: there is no annotated object, so precision is not defined.
+    """
+    run = match(truth, detections)
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress and table
+        run.accumulate()
+        run.summarize()
+    overall = dict(zip(METRICS, run.stats[: len(METRICS)].tolist(), strict=True))
+    precision = run.eval["precision"][:, :, :, 0, -1]  # (IoU, recall, class), all areas
+    names = {category["id"]: category["name"] for category in truth["categories"]}
+    classes = {
+        names[category_id]: float(np.mean(precision[:, :, place]))
+        for place, category_id in enumerate(run.params.catIds)
+    }
+    # pycocotools says -1 where no object bears on a number.
+    scores = ({n: 100 * v for n, v in part.items() if v >= 0} for part in (overall, classes))
+    return Scores(*scores, _spreads(run, draws) if draws else {})
+
+
+def match(truth: dict[str, Any], detections: Sequence[dict[str, Any]]) -> COCOeval:
+    """Match detections with objects, image by image, at every IoU; arguments are those of `score`."""
+    if not truth["annotations"]:
+        raise ValueError(
+            f"none of the {len(truth['images'])} images has an annotated object; average precision "
+            "was not computed. Evaluate on images with objects."
+        )
+    with contextlib.redirect_stdout(io.StringIO()):
+        run = COCOeval(*_indices(truth, detections), iouType="bbox")
+        run.evaluate()
+    return run
+
+
+def to_detections(
+    image_id: int | str, boxes, scores, labels, category_ids: Sequence[int] | None = None
+) -> list[dict[str, Any]]:
+    """Return one image's detections in COCO's format.
+
+    Args:
+        image_id: the image's id.
+        boxes: (n, 4) tensor, x1 y1 x2 y2 in pixels.
+        scores: (n,) tensor.
+        labels: (n,) tensor, from 0.
+        category_ids: the categories' ids by label; None: they count from 1.
+    """
+    corners = boxes.detach().cpu().tolist()
+    return [
+        {
+            "image_id": image_id,
+            "category_id": label + 1 if category_ids is None else category_ids[label],
+            "bbox": [x1, y1, x2 - x1, y2 - y1],
+            "score": score,
+        }
+        for (x1, y1, x2, y2), score, label in zip(
+            corners, scores.detach().cpu().tolist(), labels.cpu().tolist(), strict=True
+        )
+    ]
+
+
+def write_detections(
+    folder: str | Path, detections: Sequence[dict[str, Any]], *, name: str = DETECTIONS
+) -> str:
+    """Write COCO's result file, in full precision, whole or not at all; return its name."""
+    with atomic(Path(folder) / name) as file:
+        file.write(json.dumps(list(detections)).encode())
+    return name
+
+
+def read_detections(path: str | Path) -> list[dict[str, Any]]:
+    """Read COCO's result file."""
+    return json.loads(Path(path).read_bytes())
+
+
+def _spreads(run: COCOeval, draws: int) -> dict[str, Spread]:
+    drawn = redraw(run, draw_images(len(run.params.imgIds), draws))
+    found = {name: spread(values) for name, values in drawn.items()}
+    return {name: known for name, known in found.items() if known}
+
+
+def _indices(truth: dict[str, Any], detections: Sequence[dict[str, Any]]) -> tuple[COCO, COCO]:
+    """Index truth and detections for COCOeval, in copies: it writes into what it gets."""
+    index = COCO()
+    index.dataset = copy.deepcopy(truth)
+    index.createIndex()
+    if detections:
+        return index, index.loadRes(copy.deepcopy(list(detections)))
+    nothing = COCO()  # loadRes cannot load an empty list
+    nothing.dataset = {**index.dataset, "annotations": []}
+    nothing.createIndex()
+    return index, nothing

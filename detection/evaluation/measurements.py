@@ -1,0 +1,83 @@
+"""From a detector's detections to what its job hands over: measurements, and files to look at."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lowbit.detection.datasets.detection_set import DetectionSet
+from lowbit.detection.evaluation.average_precision import score, write_detections
+from lowbit.detection.evaluation.bootstrap import DRAWS, Spread
+from lowbit.detection.evaluation.pictures import draw_pictures
+
+_logger = logging.getLogger(__name__)
+
+
+class Measured(NamedTuple):
+    """A result's `measurements`, and AP by class (and metric) for its details."""
+
+    measurements: list[dict[str, Any]]
+    classes: dict[str, dict[str, float]]
+
+
+def measure(
+    images: DetectionSet, detections: Sequence[dict[str, Any]], *, precision: str, engine: str
+) -> Measured:
+    """Score detections by COCO's metrics and, on VOC's sets by Detectron2, by VOC's.
+
+    COCO's have standard errors and intervals over the images; VOC's are scored by Detectron2's code,
+    which does not say which image a hit is in, and have none.
+
+    Args:
+        images: what was tested on.
+        detections: in COCO's format, with the set's ids.
+        precision: bits of the detector, as "4w4a" or "FP".
+        engine: whose detector it is; VOC's numbers are Detectron2's.
+
+    Raises:
+        ValueError: the images have no object to find.
+    """
+    scores = score(images.to_coco(), detections, draws=DRAWS)
+    overall, classes = dict(scores.overall), {"AP": scores.classes}
+    if images.style == "voc" and engine == "detectron2":
+        from lowbit.detection.evaluation.voc_average_precision import score_voc
+
+        voc = score_voc(images, detections)
+        overall |= voc.overall
+        classes["AP50_voc07"] = voc.classes
+    found = ", ".join(f"{name} {value:.2f}" for name, value in overall.items())
+    _logger.info(
+        "%s at %s on %s of %s (n=%d): %s %%",
+        *(engine, precision, images.split, images.name, len(images), found),
+    )
+    common = {"unit": "%", "n": len(images), "precision": precision, "split": images.split}
+    measurements = [
+        {"metric": name, "value": value, **common, **spread_facts(scores.spreads.get(name))}
+        for name, value in overall.items()
+    ]
+    return Measured(measurements, classes)
+
+
+def spread_facts(known: Spread | None) -> dict[str, float]:
+    """Return what a measurement says of its spread over the images; nothing where it is unknown."""
+    return known._asdict() if known else {}
+
+
+def keep(
+    folder: str | Path,
+    images: DetectionSet,
+    detections: Sequence[dict[str, Any]],
+    *,
+    suffix: str = "",
+) -> dict[str, str]:
+    """Keep detections and pictures of them in a job's folder; return the artifacts' paths in it.
+
+    Args:
+        folder: the job's.
+        images: what was tested on.
+        detections: in COCO's format, with the set's ids.
+        suffix: behind the names, as "_4w4a", where a job keeps those of several precisions.
+    """
+    name = write_detections(folder, detections, name=f"detections{suffix}.json")
+    pictures = draw_pictures(folder, images, detections, suffix=suffix)
+    return {f"detections{suffix}": name, **pictures}

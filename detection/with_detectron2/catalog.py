@@ -1,0 +1,218 @@
+"""Detection sets in Detectron2's catalogs, and their evaluation. Needs Detectron2.
+
+COCO and VOC under Detectron2's own names (coco_2017_train, voc_2007_test, ...) are registered by
+Detectron2 itself, with its evaluators. What is registered here are this suite's sets: a recipe's, and
+those that a configuration names as SET/SPLIT.
+"""
+
+from collections.abc import Callable, Iterable
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.data import DatasetCatalog, DatasetMapper, MetadataCatalog
+from detectron2.data.datasets import load_coco_json
+from detectron2.data.detection_utils import annotations_to_instances
+from detectron2.evaluation import DatasetEvaluator
+from detectron2.structures import BoxMode
+from detectron2.utils import comm
+from lowbit.detection.datasets.catalog import check_name, load_detection
+from lowbit.detection.datasets.check_annotations import check
+from lowbit.detection.datasets.coco_folder import read_part
+from lowbit.detection.datasets.detection_set import DetectionSet
+from lowbit.detection.datasets.voc_folder import VocFolder, read_list
+from lowbit.detection.evaluation.average_precision import score, to_detections, write_detections
+from lowbit.detection.evaluation.voc_average_precision import score_voc
+
+EVALUATOR = "lowbit"  # the `evaluator_type` of what is registered here
+INFERENCE = Path("inference", "coco_instances_results.json")  # as COCOEvaluator has it
+_SCENES = "digit_scenes_"  # a scene set's name in a configuration, but for its split
+
+
+def register(name: str, load: Callable[[], DetectionSet]) -> None:
+    """Register a set under `name`, in place of what had the name; it is loaded when first asked for."""
+    load = cache(load)
+
+    def records() -> list[dict[str, Any]]:
+        images = load()
+        MetadataCatalog.get(name).thing_classes = list(images.classes)
+        return images.records()
+
+    _forget(name)
+    DatasetCatalog.register(name, records)
+    MetadataCatalog.get(name).set(evaluator_type=EVALUATOR, detection_set=load)
+
+
+def register_named(names: Iterable[str], *, root: str | None = None) -> None:
+    """Register the sets among `names` that are this suite's, for configurations to name.
+
+    They are `SET/SPLIT`, where SET is a data set's name in recipes, as in coco:birds/train,
+    voc:raccoon/test or digit-scenes/val; and digit_scenes_train, _val and _test. The annotations are
+    checked when they are loaded. `coco:` sets go through Detectron2's own reader, with their masks.
+
+    Args:
+        names: of the configuration's DATASETS.
+        root: folder of the sets; default as in recipes.
+
+    What is not of this form is left to Detectron2.
+
+    Raises:
+        ValueError: there is no such set, or a `coco:` set has errors.
+    """
+    for name in names:
+        if name in DatasetCatalog.list():
+            continue
+        dataset, slash, split = name.rpartition("/")
+        if slash and dataset.startswith("coco:"):
+            _register_coco(name, partial(load_detection, dataset, split, root=root))
+        elif slash:
+            check_name(dataset)
+            register(name, _checked(partial(load_detection, dataset, split, root=root)))
+        elif name.startswith(_SCENES):
+            split = name.removeprefix(_SCENES)
+            register(name, partial(load_detection, "digit-scenes", split, root=root))
+
+
+def _checked(load: Callable[[], DetectionSet]) -> Callable[[], DetectionSet]:
+    def loaded() -> DetectionSet:
+        images = load()
+        check(images)
+        return images
+
+    return loaded
+
+
+def _register_coco(name: str, load: Callable[[], DetectionSet]) -> None:
+    """Register a folder in COCO's format for Detectron2's reader and its COCO evaluator.
+
+    Raises:
+        ValueError: the annotations have errors, or that evaluator would fail on one.
+    """
+    images = load()
+    file = images.where.file
+    folder = images.images.paths[0].removesuffix(images.truth["images"][0]["file_name"])
+    entries = images.truth["annotations"]
+    lacking = sum(1 for a in entries if not {"area", "iscrowd"} <= a.keys() or a["id"] == 0)
+    if lacking:
+        raise ValueError(
+            f"{file}: {lacking} annotations lack area or iscrowd, or have id 0, with which "
+            "Detectron2's COCO evaluation fails; nothing was registered. Export them again, or train "
+            "by a recipe, which mends them."
+        )
+    check(images)
+    DatasetCatalog.register(name, lambda: load_coco_json(str(file), folder, name))
+    MetadataCatalog.get(name).set(json_file=str(file), image_root=folder, evaluator_type="coco")
+
+
+def registered_set(name: str) -> DetectionSet:
+    """Return a registered set as recipes see it: ours, or Detectron2's in COCO's or VOC's format."""
+    metadata = MetadataCatalog.get(name)
+    if load := metadata.get("detection_set"):
+        return load()
+    if metadata.get("evaluator_type") == "pascal_voc":
+        parts = {"test": [(Path(metadata.dirname), read_list(voc_list(name)))]}
+        return VocFolder(name, parts, classes=metadata.thing_classes).load("test")
+    folder = Path(metadata.image_root)
+    return read_part(Path(metadata.json_file), name=name, split="test", folder=folder)
+
+
+def voc_list(name: str) -> Path:
+    """Return the list of images of a VOC set that Detectron2 registered."""
+    metadata = MetadataCatalog.get(name)
+    return Path(metadata.dirname, "ImageSets", "Main", f"{metadata.split}.txt")
+
+
+def _forget(name: str) -> None:
+    if name in DatasetCatalog.list():
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
+
+
+class Mapper:
+    """Map dataset dicts to a detector's input: scenes as they are, files by Detectron2's mapper.
+
+    Scenes have no masks: for Mask R-CNN each digit's is its whole box.
+    """
+
+    def __init__(self, cfg, *, is_train: bool) -> None:
+        self.is_train, self.masks = is_train, cfg.MODEL.MASK_ON
+        self.files = cache(lambda: DatasetMapper(cfg, is_train))  # it announces itself in the log
+
+    def __call__(self, record: dict[str, Any]) -> dict[str, Any]:
+        if "pixels" not in record:
+            return self.files()(record)
+        size = (record["height"], record["width"])
+        sample = {
+            "image": torch.from_numpy(record["pixels"]),
+            "image_id": record["image_id"],
+            "height": size[0],
+            "width": size[1],
+        }
+        if self.is_train:
+            boxes = [
+                {**a, "bbox": BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS)}
+                | {"bbox_mode": BoxMode.XYXY_ABS}
+                for a in record["annotations"]
+            ]
+            if self.masks:
+                for a in boxes:
+                    x1, y1, x2, y2 = a["bbox"]
+                    a["segmentation"] = [[x1, y1, x2, y1, x2, y2, x1, y2]]
+            sample["instances"] = annotations_to_instances(boxes, size)
+        return sample
+
+
+class KeepDetections(DatasetEvaluator):
+    """Write detections where COCOEvaluator does, for sets that it does not evaluate.
+
+    Args:
+        images: what is tested on.
+        folder: the run's.
+    """
+
+    def __init__(self, images: DetectionSet, folder: str | Path) -> None:
+        self.images, self.folder = images, Path(folder)
+        self.reset()
+
+    def reset(self) -> None:
+        self.detections: list[dict[str, Any]] = []
+
+    def process(self, inputs: list[dict], outputs: list[dict]) -> None:
+        for sample, output in zip(inputs, outputs, strict=True):
+            self.detections += instances_to_detections(
+                sample["image_id"], output["instances"], self.images.category_ids
+            )
+
+    def evaluate(self) -> dict[str, dict[str, float]] | None:
+        """Gather and write the detections of all ranks; there is nothing to score."""
+        gathered = comm.gather(self.detections)
+        self.detections = [detection for part in gathered for detection in part]
+        if comm.is_main_process():
+            path = self.folder / INFERENCE
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_detections(path.parent, self.detections, name=path.name)
+
+
+class SetEvaluator(KeepDetections):
+    """Score detections by `lowbit.detection.evaluation.average_precision`, as the recipes do; of VOC's sets by VOC's too."""
+
+    def evaluate(self) -> dict[str, dict[str, float]] | None:
+        """Return the scores, on the main process."""
+        super().evaluate()
+        if not comm.is_main_process():
+            return None
+        detections = self.detections
+        scores = score(self.images.to_coco(), detections)
+        overall = dict(scores.overall)
+        if self.images.style == "voc":
+            overall |= score_voc(self.images, detections).overall
+        return {"bbox": {**overall, **{f"AP-{n}": value for n, value in scores.classes.items()}}}
+
+
+def instances_to_detections(
+    image_id: int | str, instances, category_ids: tuple[int, ...] | None = None
+) -> list[dict[str, Any]]:
+    """Return one image's `Instances` in COCO's result format."""
+    boxes = instances.pred_boxes.tensor
+    return to_detections(image_id, boxes, instances.scores, instances.pred_classes, category_ids)

@@ -1,0 +1,199 @@
+"""Our keys in Detectron2's configuration, and what a configuration says. Needs Detectron2."""
+
+import difflib
+import json
+import logging
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from detectron2.config import CfgNode, get_cfg
+from detectron2.utils.logger import log_first_n
+from lowbit.detection.solver import Solver
+from lowbit.detection.with_detectron2.config_checks import check_keys, check_solver, flat
+
+from lowbit.quant import Precision, QuantPolicy, Rule, get_policy
+
+
+def add_lowbit_config(cfg: CfgNode) -> None:
+    """Add our keys to Detectron2's defaults, in place; this function is their manual."""
+    # ---------------------------------------------------------------------------- #
+    # The backbone: any network of `backbones` by its name
+    # ---------------------------------------------------------------------------- #
+    cfg.MODEL.LOWBIT = CfgNode()
+    cfg.MODEL.LOWBIT.ARCHITECTURE = "resnet18"
+    # Backbone file to start from; every tensor of the network must be in it. MODEL.WEIGHTS stays
+    # empty: Detectron2 loads what matches there and goes on with the rest random.
+    cfg.MODEL.LOWBIT.CHECKPOINT = ""
+    # Start from random weights on purpose, without a CHECKPOINT.
+    cfg.MODEL.LOWBIT.RANDOM = False
+    # detector.pth to start from instead: a full-precision one to be quantized, or (with
+    # --eval-only) any.
+    cfg.MODEL.LOWBIT.DETECTOR = ""
+    # Stages handed to the pyramid; MODEL.FPN.IN_FEATURES must be among them.
+    cfg.MODEL.LOWBIT.OUT_FEATURES = ["res3", "res4", "res5"]
+    # Two more levels convolved from the last stage (build_retinanet_lowbit_fpn_backbone).
+    cfg.MODEL.LOWBIT.EXTRA_LEVELS = True
+    # "BN", "SyncBN" on several GPUs, or "FrozenBN" (statistics and affine of the file; not with the
+    # Interval quantizer). MODEL.BACKBONE.FREEZE_AT counts as ever: 1 the stem, 2 res2 as well, ...;
+    # the weights of a quantized layer must not be frozen.
+    cfg.MODEL.LOWBIT.NORM = "BN"
+    # A ReLU on what the pyramid hands to the heads, so that their activations have no sign.
+    cfg.MODEL.LOWBIT.FPN_RELU = False
+
+    # ---------------------------------------------------------------------------- #
+    # Quantization
+    # ---------------------------------------------------------------------------- #
+    cfg.MODEL.QUANT = CfgNode()
+    cfg.MODEL.QUANT.ENABLED = False
+    # A policy's name ("lsq", "tr", ...), or a JSON object as `lowbit.quant.get_policy` takes.
+    cfg.MODEL.QUANT.POLICY = "lsq"
+    # Names of layers, with wildcards, that stay in full precision whatever the policy says; those of
+    # the pyramid begin with "neck.", those of the heads with "head.".
+    cfg.MODEL.QUANT.FP_LAYERS = []
+    # Weight and activation bits, as "4w4a".
+    cfg.MODEL.QUANT.PRECISION = "4w4a"
+    # "backbone" (a C4 detector's res5 belongs to its head), "backbone+neck" or "full" (the heads as
+    # well, but for their predictors). `lowbit.detection.detector.quantize` has the names that rules match.
+    cfg.MODEL.QUANT.SCOPE = "backbone"
+    # Training images that set the ranges, through the training pipeline, before the first step.
+    cfg.MODEL.QUANT.CALIBRATION_IMAGES = 64
+
+    # ---------------------------------------------------------------------------- #
+    # Solver
+    # ---------------------------------------------------------------------------- #
+    # "SGD", "ADAMW", or "SGDT", "ADAMT", "ADAMWT": the latent weights of quantized layers follow a
+    # target transition rate.
+    cfg.SOLVER.OPTIMIZER = "SGD"
+    # Learning rate of quantizer scales over BASE_LR; they have no weight decay.
+    cfg.SOLVER.SCALE_LR_FACTOR = 0.1
+    # SGDT, ADAMT, ADAMWT: λ of the initial target rate λ sqrt(weight bits).
+    cfg.SOLVER.LAMBDA = 1e-3
+    # How the target falls: "cosine" or "linear" to 0 over MAX_ITER, "step", or "constant".
+    cfg.SOLVER.TARGET_SCHEDULE = "cosine"
+    # "step": the iterations it falls at, and what it is multiplied by there.
+    cfg.SOLVER.TARGET_STEPS = ()
+    cfg.SOLVER.TARGET_GAMMA = 0.2
+    # SOLVER.CLIP_GRADIENTS.CLIP_TYPE may also be "full_model": all gradients by their common norm.
+
+    # Iterations after which DATASETS.TEST is evaluated, besides TEST.EVAL_PERIOD and the end.
+    cfg.TEST.EVAL_AT = ()
+
+    # Iterations between lines of OUTPUT_DIR/metrics.jsonl (losses, learning and transition rates).
+    cfg.LOWBIT_LOG_PERIOD = 20
+
+
+def default_config() -> CfgNode:
+    """Return Detectron2's defaults with our keys."""
+    cfg = get_cfg()
+    add_lowbit_config(cfg)
+    return cfg
+
+
+def read_config(path: Path | str, opts: Sequence[Any] = (), *, processes: int = 1) -> CfgNode:
+    """Read a configuration file with its bases, apply overrides, and refuse what makes no sense.
+
+    Args:
+        path: the YAML file.
+        opts: KEY, VALUE, KEY, VALUE, ...
+        processes: that will train; a single one has nothing to synchronize, so SyncBN becomes BN.
+
+    Raises:
+        ValueError: a key is unknown, would not be read, or contradicts another.
+    """
+    cfg = default_config()
+    try:
+        cfg.merge_from_file(str(path))
+        cfg.merge_from_list(list(opts))
+    except (AssertionError, KeyError) as error:  # how yacs says what is wrong with a key
+        raise ValueError(
+            f"{path} or an override does not fit Detectron2's configuration ({error}); nothing was "
+            f"trained.{_nearest(str(error))} Keys are Detectron2's and those of detection/with_detectron2/config.py, "
+            "and overrides come in pairs, KEY VALUE."
+        ) from error
+    check(cfg)
+    if processes == 1:
+        _without_sync(cfg)
+    return cfg
+
+
+def check(cfg: CfgNode) -> None:
+    """Refuse keys that would not be read, or that contradict one another."""
+    defaults = default_config()
+    check_keys(cfg, defaults)
+    check_solver(cfg, defaults)
+
+
+def _nearest(message: str) -> str:
+    """Suggest the key that a message about an unknown one may mean."""
+    found = re.search(r"[Nn]on-existent (?:config )?key: ([\w.]+)", message)
+    if found is None:
+        return ""
+    known = [key for key, _ in flat(default_config())]
+    sections = {key.rpartition(".")[0] for key in known}
+    close = difflib.get_close_matches(found[1], [*known, *sections], n=1)
+    return f" Did you mean {close[0]}?" if close else ""
+
+
+def _without_sync(cfg: CfgNode) -> None:
+    changed = list(_sync_norms(cfg))
+    for node in changed:
+        node.NORM = "BN"
+    if changed:
+        message = "one process: SyncBN is BN, which computes the same and runs anywhere"
+        log_first_n(logging.INFO, message, name=__name__)
+
+
+def _sync_norms(node: CfgNode) -> Iterator[CfgNode]:
+    if node.get("NORM") == "SyncBN":
+        yield node
+    for child in node.values():
+        if isinstance(child, CfgNode):
+            yield from _sync_norms(child)
+
+
+def quantization(cfg: CfgNode) -> tuple[QuantPolicy, Precision] | None:
+    """Return what a configuration asks for, or None in full precision."""
+    if not cfg.MODEL.QUANT.ENABLED:
+        return None
+    policy = cfg.MODEL.QUANT.POLICY
+    if policy.lstrip().startswith("{"):
+        policy = json.loads(policy)
+    policy = get_policy(policy)
+    kept = tuple((pattern, Rule.parse("fp")) for pattern in cfg.MODEL.QUANT.FP_LAYERS)
+    return replace(policy, rules=kept + policy.rules), Precision.parse(cfg.MODEL.QUANT.PRECISION)
+
+
+def solver(cfg: CfgNode) -> Solver:
+    """Return the numbers of a configuration's training.
+
+    Raises:
+        ValueError: what `lowbit.detection.with_detectron2.config_checks` refuses.
+    """
+    check_solver(cfg, default_config())
+    asked = quantization(cfg)
+    clipping = cfg.SOLVER.CLIP_GRADIENTS
+    return Solver(
+        optimizer=cfg.SOLVER.OPTIMIZER.lower(),
+        lr=cfg.SOLVER.BASE_LR,
+        iterations=cfg.SOLVER.MAX_ITER,
+        momentum=cfg.SOLVER.MOMENTUM,
+        weight_decay=cfg.SOLVER.WEIGHT_DECAY,
+        weight_decay_norm=cfg.SOLVER.WEIGHT_DECAY_NORM,
+        scale_lr_factor=cfg.SOLVER.SCALE_LR_FACTOR,
+        warmup_iterations=cfg.SOLVER.WARMUP_ITERS,
+        warmup_factor=cfg.SOLVER.WARMUP_FACTOR,
+        schedule="step" if cfg.SOLVER.LR_SCHEDULER_NAME == "WarmupMultiStepLR" else "cosine",
+        milestones=tuple(cfg.SOLVER.STEPS),
+        lr_factor=cfg.SOLVER.GAMMA,
+        lambda_=cfg.SOLVER.LAMBDA,
+        weight_bits=asked[1].weight_bits if asked else 32,
+        target_schedule=cfg.SOLVER.TARGET_SCHEDULE,
+        target_milestones=tuple(cfg.SOLVER.TARGET_STEPS),
+        target_factor=cfg.SOLVER.TARGET_GAMMA,
+        clip_type=clipping.CLIP_TYPE if clipping.ENABLED else None,
+        clip_value=clipping.CLIP_VALUE,
+        clip_norm=clipping.NORM_TYPE,
+    )

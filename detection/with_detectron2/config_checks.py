@@ -1,0 +1,129 @@
+"""What a Detectron2 configuration says that would do nothing, or contradicts itself, is refused."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from lowbit.detection.solver import (
+    BASES,
+    CLIP_TYPES,
+    TARGET_SCHEDULES,
+    TRANSITION,
+    check_milestones,
+)
+
+BACKBONES = (
+    "build_lowbit_backbone",
+    "build_lowbit_fpn_backbone",
+    "build_retinanet_lowbit_fpn_backbone",
+)
+_TARGET_KEYS = ("LAMBDA", "TARGET_SCHEDULE", "TARGET_STEPS", "TARGET_GAMMA")
+
+
+def check_keys(cfg, defaults) -> None:
+    """Refuse keys that were changed and would not be read.
+
+    Args:
+        cfg: the configuration.
+        defaults: Detectron2's and ours.
+
+    Raises:
+        ValueError: naming the key, and the one to use instead.
+    """
+    if cfg.MODEL.BACKBONE.NAME not in BACKBONES:
+        raise ValueError(
+            f"MODEL.BACKBONE.NAME is {cfg.MODEL.BACKBONE.NAME}; no detector was built. Only networks of "
+            f"this suite can be loaded strictly and quantized: use one of {', '.join(BACKBONES)}."
+        )
+    _refuse_changed(
+        cfg.MODEL.RESNETS,
+        defaults.MODEL.RESNETS,
+        "MODEL.RESNETS",
+        "describes Detectron2's own ResNet, which is not built; name the network under "
+        "MODEL.LOWBIT.ARCHITECTURE",
+    )
+    if not cfg.MODEL.QUANT.ENABLED:
+        _refuse_changed(
+            cfg.MODEL.QUANT,
+            defaults.MODEL.QUANT,
+            "MODEL.QUANT",
+            "is set, but nothing is quantized; set MODEL.QUANT.ENABLED True, or leave it out",
+        )
+    lowbit = cfg.MODEL.LOWBIT
+    if lowbit.RANDOM and (lowbit.CHECKPOINT or lowbit.DETECTOR):
+        raise ValueError(
+            "MODEL.LOWBIT.RANDOM asks for random weights, and CHECKPOINT or DETECTOR for a file's; "
+            "nothing was loaded. Leave one of them out."
+        )
+
+
+def _refuse_changed(found, default, name: str, why: str) -> None:
+    for key, value in flat(found):
+        if value != dict(flat(default)).get(key):
+            raise ValueError(f"{name}.{key} {why}. Nothing was trained.")
+
+
+def flat(node, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield every key of a configuration, dotted, with its value."""
+    for key, value in node.items():
+        if isinstance(value, dict):
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def check_solver(cfg, defaults) -> None:
+    """Refuse an optimizer or schedule that is unknown, or keys that it does not read.
+
+    Args:
+        cfg: the configuration.
+        defaults: Detectron2's and ours.
+
+    Raises:
+        ValueError: naming the key, and what to do.
+    """
+    kind = cfg.SOLVER.OPTIMIZER.lower()
+    _one_of("SOLVER.OPTIMIZER", cfg.SOLVER.OPTIMIZER, [name.upper() for name in BASES])
+    _one_of("SOLVER.TARGET_SCHEDULE", cfg.SOLVER.TARGET_SCHEDULE, TARGET_SCHEDULES)
+    if kind in TRANSITION and not cfg.MODEL.QUANT.ENABLED:
+        raise ValueError(
+            f"SOLVER.OPTIMIZER is {cfg.SOLVER.OPTIMIZER}, but no layer is quantized; nothing was "
+            f"trained. Set MODEL.QUANT.ENABLED True, or SOLVER.OPTIMIZER "
+            f"{'SGD' if kind == 'sgdt' else 'ADAMW'}."
+        )
+    if kind not in TRANSITION:
+        _refuse_targets(cfg, defaults)
+    ignored = {
+        "SOLVER.NESTEROV": cfg.SOLVER.NESTEROV,
+        "SOLVER.BIAS_LR_FACTOR": cfg.SOLVER.BIAS_LR_FACTOR != 1,
+        "SOLVER.WEIGHT_DECAY_BIAS": cfg.SOLVER.WEIGHT_DECAY_BIAS is not None,
+    }
+    for key, is_set in ignored.items():
+        if is_set:
+            raise ValueError(
+                f"{key} is set, which the optimizers here do not read; nothing was trained. "
+                "Leave it at Detectron2's default."
+            )
+    check_milestones(
+        "SOLVER.TARGET_STEPS",
+        cfg.SOLVER.TARGET_SCHEDULE,
+        cfg.SOLVER.TARGET_STEPS,
+        cfg.SOLVER.MAX_ITER,
+    )
+    if cfg.SOLVER.CLIP_GRADIENTS.ENABLED:
+        _one_of("SOLVER.CLIP_GRADIENTS.CLIP_TYPE", cfg.SOLVER.CLIP_GRADIENTS.CLIP_TYPE, CLIP_TYPES)
+
+
+def _refuse_targets(cfg, defaults) -> None:
+    for key in _TARGET_KEYS:
+        if cfg.SOLVER[key] != defaults.SOLVER[key]:
+            raise ValueError(
+                f"SOLVER.{key} is set, but {cfg.SOLVER.OPTIMIZER} follows no target rate; nothing was "
+                f"trained. Use one of {', '.join(name.upper() for name in TRANSITION)}, or leave it out."
+            )
+
+
+def _one_of(key: str, value: str, allowed) -> None:
+    if value not in allowed:
+        raise ValueError(
+            f"{key} is {value!r}; nothing was trained. Use one of {', '.join(allowed)}."
+        )

@@ -1,0 +1,260 @@
+"""A Detectron2 configuration as a job of a suite: `num_gpus` processes, a result like a recipe's.
+
+    config: configs/detection/detectron2/retinanet_R_18_FPN_90k_lsq_w4a4.yaml
+    opts: [SOLVER.MAX_ITER, 1000]
+    detector: detector.pth
+
+Its identity is the merged configuration but for paths, device and periods. Needs Detectron2.
+"""
+
+import hashlib
+import json
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.utils import comm
+from lowbit.detection.datasets.detection_set import DetectionSet
+from lowbit.detection.datasets.voc_folder import read_list
+from lowbit.detection.datasets.voc_xml import digest
+from lowbit.detection.evaluation.average_precision import read_detections, score
+from lowbit.detection.evaluation.bootstrap import DRAWS, Spread
+from lowbit.detection.evaluation.measurements import keep, spread_facts
+from lowbit.detection.recipe import Recipe
+from lowbit.detection.recorder import read_curve
+from lowbit.detection.stage import VERSION, claim
+from lowbit.detection.with_detectron2.build_detector import save_trained, start_from
+from lowbit.detection.with_detectron2.catalog import (
+    INFERENCE,
+    register_named,
+    registered_set,
+    voc_list,
+)
+from lowbit.detection.with_detectron2.config import quantization, read_config
+from lowbit.detection.with_detectron2.config_checks import flat
+from lowbit.detection.with_detectron2.hooks import plain_scores
+from lowbit.detection.with_detectron2.trainer import LowbitTrainer
+
+from lowbit.backbones.costs import backbone_costs
+from lowbit.backbones.runtime import resolve_device
+from lowbit.common.file_hash import file_sha256
+
+_ROOT = Path(__file__).parents[2]
+_COSMETIC = (
+    *("OUTPUT_DIR", "VIS_PERIOD", "LOWBIT_LOG_PERIOD", "MODEL.DEVICE", "DATALOADER.NUM_WORKERS"),
+    *("MODEL.LOWBIT.CHECKPOINT", "MODEL.LOWBIT.DETECTOR", "SOLVER.CHECKPOINT_PERIOD"),
+    *("TEST.EVAL_PERIOD", "TEST.EVAL_AT", "TEST.EXPECTED_RESULTS"),
+)
+
+
+def identity(recipe: Recipe) -> dict[str, Any]:
+    """Return the facts that name the job and say which rows may be compared with it.
+
+    Raises:
+        ValueError: the configuration does not make sense.
+        FileNotFoundError: there is no such file.
+    """
+    cfg = job_config(recipe)
+    asked = quantization(cfg)
+    method = cfg.SOLVER.OPTIMIZER.lower() if asked else "fp"
+    training = (
+        method if cfg.MODEL.QUANT.SCOPE == "backbone" else f"{method}, {cfg.MODEL.QUANT.SCOPE}"
+    )
+    return {
+        "task": "detection",
+        "engine": "detectron2",
+        "dataset": cfg.DATASETS.TEST[0],
+        "split_sha256": None if missing_data(recipe) else split_sha256(recipe),
+        "protocol": cfg.MODEL.META_ARCHITECTURE,
+        "image_size": cfg.INPUT.MIN_SIZE_TEST or None,
+        "method": method,
+        "training": training,
+        "policy": asked[0].name if asked else "-",
+        "policy_fingerprint": asked[0].fingerprint if asked else "-",
+        "precision": _precision(cfg),
+        "config_sha256": _digest(_decisive(cfg)),
+        # Some losses are divided by what a process sees of a batch, and so are norms that are not synced.
+        **({"processes": recipe.num_gpus} if recipe.num_gpus > 1 else {}),
+    }
+
+
+def split_sha256(recipe: Recipe) -> str:
+    """Hash the annotations that are trained and tested on.
+
+    Raises:
+        FileNotFoundError: they are not there.
+    """
+    names = _register(job_config(recipe), recipe)
+    return _digest([_annotations_sha256(name) for name in names])
+
+
+def tested_set(recipe: Recipe) -> DetectionSet:
+    """Return the set that the job is tested on."""
+    cfg = job_config(recipe)
+    _register(cfg, recipe)
+    return registered_set(cfg.DATASETS.TEST[0])
+
+
+def missing_data(recipe: Recipe) -> str | None:
+    """Return what is not there and how to get it, or None."""
+    try:
+        split_sha256(recipe)
+    except FileNotFoundError as error:
+        return None if recipe.config in str(error) else str(error)
+    except ValueError:  # a damaged set, or a senseless configuration: the job says so
+        pass
+    return None
+
+
+def run(recipe: Recipe, folder: Path) -> dict[str, Any]:
+    """Train by the configuration, going on from what a killed run left in `folder`, and score.
+
+    In a process group every process calls this.
+
+    Returns:
+        measurements, costs, artifacts, checkpoint and details, in plain JSON types; of the first
+        process.
+    """
+    key = _decisive(job_config(recipe))
+    cfg = job_config(recipe, processes=comm.get_world_size())
+    cfg.OUTPUT_DIR, cfg.MODEL.DEVICE = str(folder), str(resolve_device(recipe.device))
+    images = tested_set(recipe)
+    cfg.freeze()
+    start = start_from(cfg)
+    claim(folder, {"version": VERSION, "recipe": key, "start": start.report["sha256"]})
+    trainer = LowbitTrainer(cfg)
+    trainer.resume_or_load(resume=True)
+    if trainer.start_iter < trainer.max_iter:
+        trainer.train()
+        results = trainer._last_eval_results
+    else:
+        results = trainer.evaluate()
+    if not comm.is_main_process():
+        return {}
+    detector = save_trained(cfg, trainer.checkpointer.model)
+    detections = read_detections(folder / INFERENCE)
+    kept = keep(folder, images, detections)
+    spreads = score(images.to_coco(), detections, draws=DRAWS).spreads
+    return {
+        "measurements": _measurements(cfg, results, spreads),
+        "costs": _costs(cfg, start.architecture),
+        "artifacts": {"checkpoint": detector.name, **kept},
+        "checkpoint": start.backbone,
+        "details": {
+            "start": start.report,
+            "config": cfg.dump(),
+            "classes": _classes(results),
+            "curve": read_curve(folder),
+        },
+    }
+
+
+def job_config(recipe: Recipe, *, processes: int = 1) -> CfgNode:
+    """Return the configuration of a job, with the recipe's files and seed, as so many train by it.
+
+    Raises:
+        FileNotFoundError: there is no such configuration.
+        ValueError: it does not make sense, or is not evaluated on exactly one set.
+    """
+    path = next((p for p in (Path(recipe.config), _ROOT / recipe.config) if p.is_file()), None)
+    if path is None:
+        raise FileNotFoundError(
+            f"there is no configuration {recipe.config}; nothing was trained. Give its path from the "
+            "working directory or from the root of the repository."
+        )
+    opts = json.dumps(recipe.opts)
+    cfg = _read(path, opts, path.stat().st_mtime_ns, processes).clone()
+    cfg.SEED = recipe.seed
+    if recipe.detector:
+        cfg.MODEL.LOWBIT.DETECTOR = recipe.detector
+    elif recipe.checkpoint:
+        cfg.MODEL.LOWBIT.CHECKPOINT = recipe.checkpoint
+    if recipe.architecture:
+        cfg.MODEL.LOWBIT.ARCHITECTURE = recipe.architecture
+    if len(cfg.DATASETS.TEST) != 1:
+        raise ValueError(
+            f"{recipe.config} is evaluated on {len(cfg.DATASETS.TEST)} sets; nothing was trained. A "
+            "job's numbers are of one: set DATASETS.TEST to it."
+        )
+    return cfg
+
+
+@lru_cache
+def _read(path: Path, opts: str, changed: int, processes: int) -> CfgNode:
+    """Read a configuration once for all jobs of a plan, until its file changes."""
+    return read_config(path, json.loads(opts), processes=processes)
+
+
+def _register(cfg: CfgNode, recipe: Recipe) -> tuple[str, ...]:
+    names = (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
+    register_named(names, root=recipe.data_root)
+    return names
+
+
+def _annotations_sha256(name: str) -> str:
+    """Hash the annotations of a registered set: ours, COCO's file, or VOC's files of the list."""
+    if name not in DatasetCatalog.list():
+        raise ValueError(
+            f"there is no data set {name!r}; nothing was trained. Use Detectron2's names, or SET/SPLIT, "
+            "as in voc:raccoon/train."
+        )
+    metadata = MetadataCatalog.get(name)
+    if metadata.get("detection_set"):
+        return metadata.detection_set().split_sha256
+    file = Path(metadata.get("json_file") or voc_list(name))
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"there is no {file}, which data set {name} needs; set DETECTRON2_DATASETS (or LOWBIT_DATA) "
+            "to the folder that has it."
+        )
+    if file.suffix == ".json":
+        return file_sha256(file)
+    folder = Path(metadata.dirname, "Annotations")
+    return _digest([(image, digest(folder / f"{image}.xml")) for image in read_list(file)])
+
+
+def _decisive(cfg: CfgNode) -> dict[str, str]:
+    return {key: str(value) for key, value in flat(cfg) if key not in _COSMETIC}
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def _precision(cfg: CfgNode) -> str:
+    asked = quantization(cfg)
+    return str(asked[1]) if asked else "FP"
+
+
+def _measurements(cfg: CfgNode, results: dict, spreads: dict[str, Spread]) -> list[dict[str, Any]]:
+    (name,) = cfg.DATASETS.TEST
+    metadata = MetadataCatalog.get(name)
+    by_voc = metadata.get("evaluator_type") == "pascal_voc"  # its AP is not COCO's
+    suffix = f"_voc{metadata.year % 100:02d}" if by_voc else ""
+    common = {"unit": "%", "n": len(DatasetCatalog.get(name)), "precision": _precision(cfg)}
+    named = {f"{metric}{suffix}": value for metric, value in plain_scores(results).items()}
+    return [
+        {"metric": metric, "value": value, "split": "test", **common}
+        | spread_facts(spreads.get(metric))
+        for metric, value in named.items()
+    ]
+
+
+def _costs(cfg: CfgNode, architecture: str) -> dict[str, dict[str, int]]:
+    """Count the backbone on a square of the test images' shorter side; nothing where that varies."""
+    if not cfg.INPUT.MIN_SIZE_TEST:
+        return {}
+    policy, precision = quantization(cfg) or (None, "FP")
+    size = cfg.INPUT.MIN_SIZE_TEST
+    return backbone_costs(architecture, policy, [str(precision)], image_size=size)
+
+
+def _classes(results: dict[str, dict[str, float]]) -> dict[str, float]:
+    found = results.get("bbox", {})
+    return {
+        key.removeprefix("AP-"): float(value)
+        for key, value in found.items()
+        if key.startswith("AP-") and value == value  # a class without objects has nan
+    }

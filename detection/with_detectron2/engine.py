@@ -1,0 +1,106 @@
+"""The Detectron2 engine: a recipe's detector through the configuration and trainer. Needs Detectron2."""
+
+import logging
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.data.transforms import ResizeShortestEdge
+from detectron2.engine.hooks import PeriodicCheckpointer
+from lowbit.detection.datasets.detection_set import DetectionSet
+from lowbit.detection.detector.initial_weights import Start, chunks
+from lowbit.detection.detector.quantization_report import describe_quantization
+from lowbit.detection.recipe import Recipe
+from lowbit.detection.with_detectron2.build_detector import build_detector
+from lowbit.detection.with_detectron2.catalog import instances_to_detections, register
+from lowbit.detection.with_detectron2.recipe_to_config import to_cfg
+from lowbit.detection.with_detectron2.trainer import LowbitTrainer
+from torch import nn
+
+_PREDICTION_BATCH = 32  # images in one forward pass
+
+
+class _RecipeTrainer(LowbitTrainer):
+    """The trainer of a recipe's run, which keeps its own records and is evaluated as a recipe says."""
+
+    def __init__(self, cfg, evaluate: Callable[[nn.Module], dict[str, float]]) -> None:
+        self.score = evaluate
+        super().__init__(cfg)
+
+    def build_writers(self) -> list:
+        return []
+
+    def evaluate(self) -> dict[str, dict[str, float]]:
+        scores = self.score(self.model)
+        self.model.train()
+        return {"bbox": scores}
+
+    def build_hooks(self) -> list:
+        hooks = super().build_hooks()
+        for hook in hooks:
+            if isinstance(hook, PeriodicCheckpointer):
+                hook.max_to_keep = 1  # a training state serves to go on, and only the newest does
+        return hooks
+
+
+class Detectron2Engine:
+    """Detectors of Detectron2; the contract is `lowbit.detection.engines.Engine`."""
+
+    name = "detectron2"
+
+    def build(self, recipe: Recipe, start: Start, *, classes: int) -> nn.Module:
+        """Build the recipe's detector around a fresh network of `start.architecture`."""
+        return build_detector(to_cfg(recipe, start, classes=classes))
+
+    def train(
+        self,
+        recipe: Recipe,
+        start: Start,
+        images: DetectionSet,
+        folder: Path,
+        *,
+        evaluate: Callable[[nn.Module], dict[str, float]],
+    ) -> tuple[nn.Module, dict[str, Any]]:
+        """Train, going on from what a killed run left in `folder`; return detector and details."""
+        name = f"{recipe.dataset}/{images.split}"
+        register(name, lambda: images)
+        cfg = to_cfg(recipe, start, classes=len(images.classes), folder=folder, dataset=name)
+        # Detectron2 sets up handlers of its own unless its logger already speaks.
+        logging.getLogger("detectron2").setLevel(logging.INFO)
+        trainer = _RecipeTrainer(cfg, evaluate)
+        trainer.resume_or_load(resume=True)
+        if trainer.start_iter < trainer.max_iter:
+            trainer.train()
+        return trainer.model, describe_quantization(trainer.model)
+
+    def inputs(self, images: DetectionSet, places: Iterable[int], recipe: Recipe) -> list[dict]:
+        """Return the images at `places` as Detectron2's detectors take them, resized as its own."""
+        resize = ResizeShortestEdge(recipe.test_size or 0, recipe.max_size)
+        inputs = []
+        for place in places:
+            pixels = images.image(place).permute(1, 2, 0).contiguous().numpy()
+            resized = resize.get_transform(pixels).apply_image(pixels)
+            inputs.append(
+                {
+                    "image": torch.from_numpy(resized.transpose(2, 0, 1).copy()),
+                    "height": pixels.shape[0],
+                    "width": pixels.shape[1],
+                }
+            )
+        return inputs
+
+    @torch.no_grad()
+    def predict(
+        self, detector: nn.Module, images: DetectionSet, recipe: Recipe
+    ) -> list[dict[str, Any]]:
+        """Detect in all images of a set; return COCO's result format, with the set's own ids."""
+        detector.eval()
+        detections: list[dict[str, Any]] = []
+        for places in chunks(len(images), _PREDICTION_BATCH):
+            outputs = detector(self.inputs(images, places, recipe))
+            for place, output in zip(places, outputs, strict=True):
+                detections += instances_to_detections(
+                    images.ids[place], output["instances"], images.category_ids
+                )
+        return detections

@@ -1,0 +1,127 @@
+"""Hooks of the Detectron2 trainer: what a resume needs beyond its own, metrics.jsonl, evaluations.
+
+Detectron2 restores weights, optimizer, scheduler and iteration. A resumed run then still differs:
+its sampler starts over, its random state is fresh, and RetinaNet's loss normalizer, an average kept
+as a plain attribute, is back at 100.
+"""
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from detectron2.engine import HookBase
+from detectron2.engine.hooks import EvalHook
+from detectron2.utils import comm
+from lowbit.detection.recorder import Recorder, record_scores
+from lowbit.detection.sampler import seed_everything
+
+
+class ResumeState(HookBase):
+    """Make each step's randomness a function of (seed, iteration), and keep the loss normalizer.
+
+    The sampler's position is one as well: see `LowbitTrainer.build_train_loader`.
+
+    Args:
+        seed: the run's; negative leaves the random state alone, as Detectron2's SEED does.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def before_step(self) -> None:
+        if self.seed >= 0:
+            world, rank = comm.get_world_size(), comm.get_rank()
+            seed_everything(self.seed, (self.trainer.iter + 1) * world + rank)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return {} before the first step, or for a detector without a normalizer."""
+        normalizer = getattr(self._detector(), "loss_normalizer", None)
+        return {} if normalizer is None else {"loss_normalizer": float(normalizer)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._detector().loss_normalizer = state["loss_normalizer"]
+
+    def _detector(self):
+        model = self.trainer.model
+        return getattr(model, "module", model)  # behind DistributedDataParallel
+
+
+class MetricsFile(HookBase):
+    """Write losses, learning rate and transition rates to metrics.jsonl; register it before the
+    scheduler's hook, which moves the learning rate on.
+
+    Args:
+        folder: of metrics.jsonl.
+        every: iterations between lines.
+    """
+
+    def __init__(self, folder: str, *, every: int) -> None:
+        self.folder, self.every = folder, every
+
+    def before_train(self) -> None:
+        self.recorder = Recorder(
+            self.folder,
+            start=self.trainer.start_iter,
+            total=self.trainer.max_iter,
+            every=self.every,
+        )
+
+    def after_step(self) -> None:
+        iteration = self.trainer.iter
+        if self.recorder.due(iteration):
+            latest = self.trainer.storage.latest()
+            losses = {k: float(v) for k, (v, _) in latest.items() if "loss" in k}
+            self.recorder.write(iteration, losses, self.trainer.optimizer)
+
+
+class Evaluation(EvalHook):
+    """Evaluate every so many iterations, after some of them, and at the end; keep the scores.
+
+    Args:
+        evaluate: returns Detectron2's nested results; runs on every rank.
+        folder: of metrics.jsonl.
+        every: iterations between evaluations; 0: only those of `at`.
+        at: further iterations.
+        at_end: also after the last iteration.
+    """
+
+    def __init__(
+        self,
+        evaluate: Callable[[], dict],
+        folder: str,
+        *,
+        every: int = 0,
+        at: Iterable[int] = (),
+        at_end: bool = True,
+    ) -> None:
+        super().__init__(every, self._scored, eval_after_train=at_end)
+        self.evaluate, self.folder, self.at = evaluate, folder, frozenset(at)
+
+    def after_step(self) -> None:
+        done = self.trainer.iter + 1
+        due = done in self.at or (self._period > 0 and done % self._period == 0)
+        if due and done != self.trainer.max_iter:  # the last is `after_train`'s
+            self._do_eval()
+
+    def _scored(self) -> dict:
+        results = self.evaluate()
+        if comm.is_main_process():
+            done = min(self.trainer.iter + 1, self.trainer.max_iter)  # after the last, one beyond
+            if scores := plain_scores(results):
+                record_scores(self.folder, done, scores)
+        return results
+
+
+def plain_scores(results: dict[str, dict[str, float]]) -> dict[str, float]:
+    """Return Detectron2's nested results under one name each: boxes' as they are, `AP_mask` of masks.
+
+    Classes are left out, and so is what no object bears on. Without a single detection Detectron2 says
+    nan where the precision is 0.
+    """
+    found: dict[str, float] = {}
+    for task, suffix in (("bbox", ""), ("segm", "_mask")):
+        scores = {k: float(v) for k, v in results.get(task, {}).items() if "-" not in k}
+        if scores and math.isnan(scores["AP"]):
+            scores = dict.fromkeys(("AP", "AP50", "AP75"), 0.0)
+        found |= {f"{k}{suffix}": v for k, v in scores.items() if not math.isnan(v)}
+    return found

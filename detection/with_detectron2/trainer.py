@@ -1,0 +1,244 @@
+"""A `DefaultTrainer` for quantized detectors that loads strictly and resumes exactly.
+
+Needs Detectron2. Its configuration is `lowbit.detection.with_detectron2.config`'s.
+"""
+
+import os
+import weakref
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.data import (
+    MetadataCatalog,
+    build_detection_test_loader,
+    build_detection_train_loader,
+    get_detection_dataset_dicts,
+)
+from detectron2.engine import (
+    AMPTrainer,
+    DefaultTrainer,
+    SimpleTrainer,
+    TrainerBase,
+    create_ddp_model,
+)
+from detectron2.engine.hooks import EvalHook
+from detectron2.evaluation import (
+    COCOEvaluator,
+    DatasetEvaluator,
+    DatasetEvaluators,
+    PascalVOCDetectionEvaluator,
+)
+from detectron2.utils import comm
+from lowbit.detection.detector.detector_file import write_atomically
+from lowbit.detection.detector.initial_weights import initialize
+from lowbit.detection.detector.quantize import quantize_detector
+from lowbit.detection.recorder import diverged
+from lowbit.detection.sampler import ResumableSampler
+from lowbit.detection.solver import build_optimizer
+from lowbit.detection.steps import BFloat16Trainer
+from lowbit.detection.with_detectron2.build_detector import (
+    build_detector,
+    calibration_batches,
+    start_from,
+)
+from lowbit.detection.with_detectron2.catalog import (
+    EVALUATOR,
+    KeepDetections,
+    Mapper,
+    SetEvaluator,
+    registered_set,
+)
+from lowbit.detection.with_detectron2.config import check, quantization, solver
+from lowbit.detection.with_detectron2.hooks import Evaluation, MetricsFile, ResumeState
+from torch import nn
+
+from lowbit.common.atomic_file import atomic
+from lowbit.quant import reuse_weights
+
+
+class StrictCheckpointer(DetectionCheckpointer):
+    """Save in one step; refuse a training state that does not fit the model in every tensor."""
+
+    def save(self, name: str, **kwargs: Any) -> None:
+        """Write model and trainer to `name`.pth, then point `last_checkpoint` at it."""
+        if not self.save_dir or not self.save_to_disk:
+            return
+        parts = {key: part.state_dict() for key, part in self.checkpointables.items()}
+        file = Path(self.save_dir) / f"{name}.pth"
+        self.logger.info("Saving checkpoint to %s", file)
+        write_atomically(file, {"model": self.model.state_dict(), **parts, **kwargs})
+        self.tag_last_checkpoint(file.name)
+
+    def tag_last_checkpoint(self, last_filename_basename: str) -> None:
+        """Name the newest state; a kill leaves the old name or the new one, never half of one."""
+        with atomic(Path(self.save_dir) / "last_checkpoint") as file:
+            file.write(last_filename_basename.encode())
+
+    def _log_incompatible_keys(self, incompatible) -> None:
+        wrong = [*incompatible.missing_keys, *incompatible.unexpected_keys]
+        wrong += [name for name, *_ in incompatible.incorrect_shapes]
+        if wrong:
+            raise ValueError(
+                f"the training state in {self.save_dir} does not fit this model in {len(wrong)} "
+                f"tensors (as {wrong[0]}); the run was not resumed. Resume with the configuration "
+                "it was started with, or choose another OUTPUT_DIR."
+            )
+
+
+class LowbitTrainer(DefaultTrainer):
+    """Detectron2's default trainer, for our backbones, quantization, optimizers and exact resume.
+
+    Features:
+        strict loading of a backbone or a detector: MODEL.LOWBIT.CHECKPOINT, MODEL.LOWBIT.DETECTOR
+        quantization and calibration before the optimizer is built: MODEL.QUANT.ENABLED
+        SGD, AdamW or transition-rate scheduling: SOLVER.OPTIMIZER
+        clipping of values, parameters or the whole model: SOLVER.CLIP_GRADIENTS
+        mixed precision, float16 on a GPU and bfloat16 on the CPU: SOLVER.AMP.ENABLED
+        evaluation now and then, kept in metrics.jsonl: TEST.EVAL_PERIOD, TEST.EVAL_AT
+        statistics of batch norms taken anew before each evaluation: TEST.PRECISE_BN.ENABLED
+        a resumed run that equals the straight one bit for bit: SEED >= 0, DATALOADER.NUM_WORKERS 0,
+            DATALOADER.ASPECT_RATIO_GROUPING False
+    """
+
+    def __init__(self, cfg) -> None:
+        """Build everything a training needs, as DefaultTrainer does, on one or many GPUs or CPUs."""
+        TrainerBase.__init__(self)
+        self.cfg = cfg = self.auto_scale_workers(cfg, comm.get_world_size())
+        self.start_iter, self.max_iter = 0, cfg.SOLVER.MAX_ITER
+        on_cpu = cfg.MODEL.DEVICE == "cpu"
+        model = self.build_model(cfg)
+        optimizer = self.build_optimizer(cfg, model)
+        loader = self.build_train_loader(cfg)
+        devices = {"device_ids": None} if on_cpu else {}  # else that of the rank
+        model = create_ddp_model(model, broadcast_buffers=False, **devices)
+        if not cfg.SOLVER.AMP.ENABLED:
+            self._trainer = SimpleTrainer(model, loader, optimizer)
+        elif on_cpu:
+            self._trainer = BFloat16Trainer(model, loader, optimizer)
+        else:
+            scaler = torch.amp.GradScaler("cuda")
+            self._trainer = AMPTrainer(model, loader, optimizer, grad_scaler=scaler)
+        self.scheduler = self.build_lr_scheduler(cfg, optimizer)
+        self.checkpointer = StrictCheckpointer(model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
+        self.register_hooks(self.build_hooks())
+
+    @classmethod
+    def build_model(cls, cfg) -> nn.Module:
+        """Build the detector, fill it from its backbone or detector file, quantize, calibrate.
+
+        All of it happens before DistributedDataParallel and the optimizer see the parameters. Every
+        rank calibrates on the same images and comes to the same scales.
+        """
+        if cfg.MODEL.WEIGHTS:
+            raise ValueError(
+                f"MODEL.WEIGHTS is {cfg.MODEL.WEIGHTS}; nothing was loaded. Detectron2 would load "
+                "what matches and leave the rest random: name a backbone file under "
+                "MODEL.LOWBIT.CHECKPOINT, or a detector.pth under MODEL.LOWBIT.DETECTOR."
+            )
+        check(cfg)
+        model = build_detector(cfg)
+        initialize(model, start_from(cfg))
+        asked = quantization(cfg)
+        if asked is not None:
+            policy, precision = asked
+            quantize_detector(
+                model,
+                policy,
+                precision,
+                batches=calibration_batches(cfg),
+                scope=cfg.MODEL.QUANT.SCOPE,
+            )
+        return model
+
+    @classmethod
+    def build_optimizer(cls, cfg, model: nn.Module) -> torch.optim.Optimizer:
+        """Return the optimizer over our param groups."""
+        return build_optimizer(model, solver(cfg))
+
+    @classmethod
+    def build_train_loader(cls, cfg, start: int = 0):
+        """Build the loader whose image order is a function of SEED, beginning at image `start`."""
+        dicts = get_detection_dataset_dicts(
+            cfg.DATASETS.TRAIN, filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
+        )
+        seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
+        sampler = ResumableSampler(
+            len(dicts),
+            seed=seed,
+            start=start,
+            rank=comm.get_rank(),
+            world=comm.get_world_size(),
+        )
+        return build_detection_train_loader(
+            dicts,
+            mapper=Mapper(cfg, is_train=True),
+            sampler=sampler,
+            total_batch_size=cfg.SOLVER.IMS_PER_BATCH,
+            aspect_ratio_grouping=cfg.DATALOADER.ASPECT_RATIO_GROUPING,
+            num_workers=cfg.DATALOADER.NUM_WORKERS,
+            seed=seed,  # else the loader draws its workers' seed from the global state
+        )
+
+    @classmethod
+    def build_test_loader(cls, cfg, dataset_name: str):
+        """Build the loader of a test set, of files or of scenes."""
+        return build_detection_test_loader(cfg, dataset_name, mapper=Mapper(cfg, is_train=False))
+
+    @classmethod
+    def build_evaluator(cls, cfg, dataset_name: str) -> DatasetEvaluator:
+        """Choose the evaluator by the data set's `evaluator_type`."""
+        metadata = MetadataCatalog.get(dataset_name)
+        kind = metadata.get("evaluator_type", "coco")
+        if kind == EVALUATOR:
+            return SetEvaluator(metadata.detection_set(), cfg.OUTPUT_DIR)
+        if kind == "pascal_voc":
+            kept = KeepDetections(registered_set(dataset_name), cfg.OUTPUT_DIR)
+            return DatasetEvaluators([PascalVOCDetectionEvaluator(dataset_name), kept])
+        return COCOEvaluator(dataset_name, output_dir=os.path.join(cfg.OUTPUT_DIR, "inference"))
+
+    def build_hooks(self) -> list:
+        """Put our hooks before Detectron2's: the learning rate is recorded before it moves on."""
+        ours = [ResumeState(self.cfg.SEED)]
+        if comm.is_main_process():
+            ours.append(MetricsFile(self.cfg.OUTPUT_DIR, every=self.cfg.LOWBIT_LOG_PERIOD))
+        evaluation = Evaluation(
+            self.evaluate,
+            self.cfg.OUTPUT_DIR,
+            every=self.cfg.TEST.EVAL_PERIOD,
+            at=self.cfg.TEST.EVAL_AT,
+            at_end=bool(self.cfg.DATASETS.TEST),
+        )
+        theirs = super().build_hooks()
+        return ours + [evaluation if isinstance(hook, EvalHook) else hook for hook in theirs]
+
+    def evaluate(self) -> dict[str, dict[str, float]]:
+        """Evaluate on DATASETS.TEST, on every rank; return Detectron2's nested results."""
+        self._last_eval_results = self.test(self.cfg, self.model)
+        return self._last_eval_results
+
+    def resume_or_load(self, resume: bool = True) -> None:
+        """Go on from OUTPUT_DIR's last state, if asked to and there is one."""
+        if resume and self.checkpointer.has_checkpoint():
+            super().resume_or_load(resume)
+            position = self.start_iter * self.cfg.SOLVER.IMS_PER_BATCH
+            self._trainer.reset_data_loader(lambda: self.build_train_loader(self.cfg, position))
+
+    def run_step(self) -> None:
+        """Take one iteration; each weight is quantized once, however many levels its head sees."""
+        with reuse_weights(self.model):
+            super().run_step()
+
+    def train(self):
+        """Train; a loss that becomes NaN or infinite ends it with what was last good."""
+        try:
+            return super().train()
+        except FloatingPointError as error:
+            period = self.cfg.SOLVER.CHECKPOINT_PERIOD
+            found = " ".join(str(error).split())
+            raise diverged(
+                f"iteration {self.iter + 1}: {found}",
+                lr=self.cfg.SOLVER.BASE_LR,
+                good=self.iter // period * period,
+            ) from error

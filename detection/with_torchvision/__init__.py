@@ -1,0 +1,1 @@
+"""The torchvision engine: RetinaNet and Faster R-CNN without Detectron2."""

@@ -1,0 +1,204 @@
+"""The torchvision engine: its detectors, trained in a plain loop that a killed run can go on with."""
+
+import logging
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from lowbit.detection.datasets.detection_set import DetectionSet
+from lowbit.detection.detector.detector_file import write_atomically
+from lowbit.detection.detector.frozen_stages import build_network
+from lowbit.detection.detector.initial_weights import Start, chunks, initialize
+from lowbit.detection.detector.quantization_report import describe_quantization
+from lowbit.detection.detector.quantize import quantize_detector
+from lowbit.detection.evaluation.average_precision import to_detections
+from lowbit.detection.ptq import calibration_batches
+from lowbit.detection.recipe import Recipe
+from lowbit.detection.recorder import Recorder, check_finite, diverged, record_scores
+from lowbit.detection.sampler import IndexStream, seed_everything, seed_of
+from lowbit.detection.solver import build_optimizer, build_scheduler
+from lowbit.detection.with_torchvision.faster_rcnn import build_faster_rcnn
+from lowbit.detection.with_torchvision.retinanet import build_retinanet
+from torch import Tensor, nn
+
+from lowbit.quant import Precision, reuse_weights
+
+_logger = logging.getLogger(__name__)
+
+_STATE = "training.pth"
+_BUILDERS = {"retinanet": build_retinanet, "faster_rcnn": build_faster_rcnn}
+_LOSSES = {  # Detectron2's names
+    "classification": "loss_cls",
+    "bbox_regression": "loss_box_reg",
+    "loss_classifier": "loss_cls",
+    "loss_box_reg": "loss_box_reg",
+    "loss_objectness": "loss_rpn_cls",
+    "loss_rpn_box_reg": "loss_rpn_loc",
+}
+_PREDICTION_BATCH = 32  # images in one forward pass
+
+
+class TorchvisionEngine:
+    """Detectors of torchvision.models.detection; the contract is `lowbit.detection.engines.Engine`."""
+
+    name = "torchvision"
+
+    def build(self, recipe: Recipe, start: Start, *, classes: int) -> nn.Module:
+        """Build the recipe's detector around a fresh network of `start.architecture`."""
+        with torch.random.fork_rng(devices=[]):  # built on the CPU, then moved
+            torch.manual_seed(seed_of(recipe.seed, 0))
+            network = build_network(
+                start.architecture,
+                norm=recipe.backbone_norm,
+                freeze_at=recipe.freeze_at,
+                last=recipe.features[-1],
+            )
+            detector = _BUILDERS[recipe.meta_architecture](
+                recipe, network, classes=classes, normalization=start.normalization
+            )
+        return detector.to(recipe.device)
+
+    def train(
+        self,
+        recipe: Recipe,
+        start: Start,
+        images: DetectionSet,
+        folder: Path,
+        *,
+        evaluate: Callable[[nn.Module], dict[str, float]],
+    ) -> tuple[nn.Module, dict[str, Any]]:
+        """Train, going on from what a killed run left in `folder`; return detector and details."""
+        detector = self.build(recipe, start, classes=len(images.classes))
+        initialize(detector, start)
+        if recipe.method != "fp":
+            quantize_detector(
+                detector,
+                recipe.quant_policy,
+                Precision.parse(recipe.precision),
+                batches=calibration_batches(self, images, recipe),
+                scope=recipe.scope,
+            )
+        fit(detector, recipe, images, folder, evaluate)
+        return detector, describe_quantization(detector)
+
+    def inputs(self, images: DetectionSet, places: Iterable[int], recipe: Recipe) -> list[Tensor]:
+        """Return the images at `places` as torchvision's detectors take them, in 0..1."""
+        return [images.image(place).to(recipe.device).float() / 255 for place in places]
+
+    @torch.no_grad()
+    def predict(
+        self, detector: nn.Module, images: DetectionSet, recipe: Recipe
+    ) -> list[dict[str, Any]]:
+        """Detect in all images of a set; return COCO's result format, with the set's own ids."""
+        detector.eval()
+        detections: list[dict[str, Any]] = []
+        for places in chunks(len(images), _PREDICTION_BATCH):
+            outputs = detector(self.inputs(images, places, recipe))
+            for place, output in zip(places, outputs, strict=True):
+                detections += to_detections(
+                    images.ids[place],
+                    *(output["boxes"], output["scores"], output["labels"]),
+                    images.category_ids,
+                )
+        return detections
+
+
+def fit(
+    detector: nn.Module,
+    recipe: Recipe,
+    images: DetectionSet,
+    folder: Path,
+    evaluate: Callable[[nn.Module], dict[str, float]],
+) -> None:
+    """Train `detector` in place for the recipe's iterations.
+
+    The state (weights, optimizer, scheduler, loss scale, iteration) is written every `checkpoint_every`
+    iterations and at the end. What a step draws is a function of (seed, iteration), so going on from
+    a state repeats the straight run bit for bit.
+
+    Raises:
+        FloatingPointError: the loss became NaN or infinite.
+    """
+    solver = recipe.solver
+    optimizer = build_optimizer(detector, solver)
+    scheduler = build_scheduler(optimizer, solver)
+    on_gpu = recipe.device.startswith("cuda")
+    scaler = torch.amp.GradScaler(enabled=recipe.amp and on_gpu)  # bfloat16 needs none
+    half = torch.float16 if on_gpu else torch.bfloat16
+    parts = {"model": detector, "optimizer": optimizer, "scheduler": scheduler, "scaler": scaler}
+    state = Path(folder) / _STATE
+    first = _resume(state, parts)
+    recorder = Recorder(folder, start=first, total=recipe.iterations, every=recipe.log_every)
+    order = IndexStream(len(images.annotated), seed=recipe.seed)
+    detector.train()
+    for iteration in range(first, recipe.iterations):
+        seed_everything(recipe.seed, iteration + 1)
+        positions = range(iteration * recipe.batch_size, (iteration + 1) * recipe.batch_size)
+        chosen = [images.annotated[order[position]] for position in positions]
+        batch = _take(images, chosen, recipe)
+        mixed = torch.autocast(recipe.device.split(":")[0], half, enabled=recipe.amp)
+        with mixed, reuse_weights(detector):  # the heads run once a level
+            losses = detector(*batch)
+        total = sum(losses.values())
+        found = torch.stack(list(losses.values())).tolist()  # one reading of the device
+        values = {_LOSSES[name]: value for name, value in zip(losses, found, strict=True)}
+        try:
+            check_finite(values, iteration)
+        except FloatingPointError as error:
+            good = iteration // recipe.checkpoint_every * recipe.checkpoint_every
+            raise diverged(error, lr=recipe.lr, good=good) from None
+        optimizer.zero_grad()
+        scaler.scale(total).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        if recorder.due(iteration):
+            recorder.write(iteration, {"total_loss": total.item(), **values}, optimizer)
+        scheduler.step()
+        done = iteration + 1
+        if done % recipe.checkpoint_every == 0 or done == recipe.iterations:
+            write_atomically(
+                state, {"iteration": done, **{k: v.state_dict() for k, v in parts.items()}}
+            )
+        if done in recipe.evaluate_at and done < recipe.iterations:
+            record_scores(folder, done, evaluate(detector))
+            detector.train()
+
+
+def _resume(state: Path, parts: dict[str, Any]) -> int:
+    """Fill the parts from a training state, if there is one; return the iterations it has done."""
+    if not state.exists():
+        return 0
+    content = torch.load(state, map_location="cpu", weights_only=True)
+    for name, part in parts.items():
+        part.load_state_dict(content[name])
+    _logger.info("going on after iteration %d", content["iteration"])
+    return content["iteration"]
+
+
+def _take(
+    images: DetectionSet, places: list[int], recipe: Recipe
+) -> tuple[list[Tensor], list[dict]]:
+    """Return the images and targets of a batch as torchvision's detectors want them."""
+    batch, targets = [], []
+    for place in places:
+        pixels, boxes = images.image(place), images.boxes[place]
+        if recipe.flip and torch.rand(()) < 0.5:
+            pixels, boxes = mirrored(pixels, boxes)
+        batch.append(pixels.to(recipe.device).float() / 255)
+        labels = images.labels[place].to(recipe.device)
+        targets.append({"boxes": boxes.to(recipe.device), "labels": labels})
+    return batch, targets
+
+
+def mirrored(pixels: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
+    """Return an image (3, H, W) and its boxes (n, 4), left and right exchanged.
+
+    Example:
+        >>> pixels, boxes = mirrored(torch.zeros(3, 8, 10), torch.tensor([[1.0, 2, 4, 6]]))
+        >>> boxes.tolist()
+        [[6.0, 2.0, 9.0, 6.0]]
+    """
+    x1, y1, x2, y2 = boxes.unbind(1)
+    width = pixels.shape[-1]
+    return pixels.flip(-1), torch.stack([width - x2, y1, width - x1, y2], 1)

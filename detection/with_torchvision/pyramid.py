@@ -1,0 +1,89 @@
+"""What our torchvision detectors share: pyramid, sizes and normalization of images."""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from functools import partial
+
+from lowbit.detection.detector.pyramid_levels import level_strides, select_levels
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
+from torchvision.ops import FeaturePyramidNetwork
+from torchvision.ops.feature_pyramid_network import ExtraFPNBlock, LastLevelMaxPool, LastLevelP6P7
+
+from lowbit.backbones import pyramid
+
+NORMS = {"none": None, "GN": partial(nn.GroupNorm, 32)}  # Detectron2's GN has 32 groups too
+
+
+class BottomUp(nn.Module):
+    """The stages of a network that a pyramid is built on; computing stops after the last of them."""
+
+    def __init__(self, network: nn.Module, features: tuple[str, ...]) -> None:
+        super().__init__()
+        self.network = network
+        self.features = features
+
+    def forward(self, x: Tensor) -> "OrderedDict[str, Tensor]":
+        outputs = pyramid(self.network, x, self.features)
+        return OrderedDict((name, outputs[name]) for name in self.features)
+
+
+class PyramidBackbone(nn.Module):
+    """A bottom-up network and a feature pyramid, as torchvision's detectors want them.
+
+    Args:
+        network: the backbone.
+        features: stages that the pyramid is built on.
+        channels: of the pyramid.
+        added: what makes levels above those of the stages.
+        norm: of the pyramid's convolutions.
+        relu: put a ReLU on every level, so that the heads' inputs have no sign.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        features: tuple[str, ...],
+        *,
+        channels: int,
+        added: ExtraFPNBlock | None = None,
+        norm: Callable[[int], nn.Module] | None = None,
+        relu: bool = False,
+    ) -> None:
+        super().__init__()
+        levels = select_levels(network, features)
+        self.bottom_up = BottomUp(network, features)
+        self.fpn = FeaturePyramidNetwork(
+            [level.channels for level in levels], channels, added, norm_layer=norm
+        )
+        self.out_channels = channels
+        self.relu = relu
+        count = {type(None): 0, LastLevelMaxPool: 1, LastLevelP6P7: 2}[type(added)]
+        self.strides = level_strides(network, features, added=count)
+
+    def forward(self, x: Tensor) -> "OrderedDict[str, Tensor]":
+        outputs = self.fpn(self.bottom_up(x))
+        if not self.relu:
+            return outputs
+        return OrderedDict((name, F.relu(output)) for name, output in outputs.items())
+
+
+class ImageTransform(GeneralizedRCNNTransform):
+    """torchvision's resizing, normalizing and batching, with sizes for training and for inference.
+
+    Args:
+        recipe: `train_sizes`, of which one is drawn for each image, `test_size` and `max_size`; where
+            there is none, images stay as they are.
+        normalization: (mean, std), RGB, in units of 0..1.
+    """
+
+    def __init__(self, recipe, normalization) -> None:
+        mean, std = map(list, normalization)
+        super().__init__(0, recipe.max_size, mean, std)
+        self.train_sizes = recipe.train_sizes
+        self.test_sizes = () if recipe.test_size is None else (recipe.test_size,)
+
+    def resize(self, image: Tensor, target: dict[str, Tensor] | None = None):
+        self.min_size = self.train_sizes if self.training else self.test_sizes
+        return super().resize(image, target) if self.min_size else (image, target)

@@ -1,0 +1,156 @@
+"""Features of a frozen backbone, one set a precision."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torchvision
+from lowbit.transfer.features.calibration import calibrate_on
+from lowbit.transfer.features.feature_cache import FeatureCache, state_sha256
+from lowbit.transfer.features.views import center, crop
+from torch import Tensor, nn
+
+from lowbit.data import Center, Crop, Images
+from lowbit.quant import Precision, get_policy, quantize, reuse_weights, set_precision
+
+if TYPE_CHECKING:
+    from lowbit.transfer.recipe.recipe import Recipe
+    from lowbit.transfer.workspace import Workspace
+
+CACHE = "features"  # in the job's folder, unless a recipe says where
+
+
+@torch.no_grad()
+def feature_batches(
+    backbone: nn.Module,
+    images: Images,
+    view: Center | Crop,
+    *,
+    batch_size: int,
+    workers: int | None = None,
+) -> Iterator[Tensor]:
+    """Yield the features (B, D) of images seen by `view`, on the backbone's device.
+
+    The backbone must be frozen, which means eval(): a training-mode batch norm would update the
+    buffers of a network that is only looked at.
+    """
+    assert not backbone.training, "a frozen backbone is in eval mode"
+    device = next(backbone.parameters()).device
+    with reuse_weights(backbone):
+        for x in images.batches(view, batch_size=batch_size, device=device, workers=workers):
+            yield backbone(x)
+
+
+def extract(
+    backbone: nn.Module,
+    images: Images,
+    precision: str,
+    *,
+    view: Center | Crop,
+    recipe: "Recipe",
+) -> Tensor:
+    """Return the features (N, D) of all images at a precision, on the backbone's device."""
+    set_precision(backbone, Precision.parse(precision))
+    batches = feature_batches(
+        backbone, images, view, batch_size=recipe.eval_batch_size, workers=recipe.num_workers
+    )
+    return torch.cat(list(batches))
+
+
+class Features:
+    """The features of a quantized, calibrated and frozen backbone, each set computed once.
+
+    They are kept in files (`lowbit.transfer.features.feature_cache`) under everything they depend on, so that jobs that
+    share a `cache_dir` share them; memory is needed for a batch alone.
+
+    Args:
+        backbone: in eval mode, at any precision.
+        calibration: the facts of its calibration.
+        recipe: says where the files are, and how large a batch is.
+        workspace: the job's; its folder holds the files where the recipe names no other.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        calibration: dict[str, Any],
+        *,
+        recipe: "Recipe",
+        workspace: "Workspace",
+    ) -> None:
+        self.backbone, self.calibration, self.recipe = backbone, calibration, recipe
+        self.device = next(backbone.parameters()).device
+        facts = {
+            "architecture": getattr(backbone, "architecture", type(backbone).__name__),
+            "state_sha256": state_sha256(backbone),
+            "policy_fingerprint": get_policy(recipe.policy).fingerprint,
+            "calibration": calibration,
+            "batch_size": recipe.eval_batch_size,  # rounding may depend on it
+            "dtype": "float32",
+            "torch": torch.__version__,
+            "torchvision": torchvision.__version__,  # decodes and resizes
+            "device": _device_name(self.device),
+        }
+        self._cache = FeatureCache(Path(recipe.cache_dir or workspace.folder / CACHE), facts)
+
+    def __call__(self, images: Images, precision: str, view: Center | Crop | None = None) -> Tensor:
+        """Return the features (N, D) of images at a precision, on the CPU, mapped from a file.
+
+        `view` is the recipe's central one unless it is given.
+        """
+        view = view or center(self.recipe)
+        facts = {
+            "precision": precision,
+            "view": {"kind": type(view).__name__, **asdict(view)},
+            "dataset": images.name,
+            "split": images.split,
+            "split_sha256": images.split_sha256,
+            "count": len(images),
+            "ids_sha256": hashlib.sha256(images.ids.numpy().tobytes()).hexdigest(),
+        }
+
+        def compute() -> Iterator[Tensor]:
+            set_precision(self.backbone, Precision.parse(precision))
+            return feature_batches(
+                self.backbone,
+                images,
+                view,
+                batch_size=self.recipe.eval_batch_size,
+                workers=self.recipe.num_workers,
+            )
+
+        return self._cache.get(facts, compute)
+
+    def of_training(self, train: Images) -> list[list[Tensor]]:
+        """Return what a classifier is trained on: views, each at every precision.
+
+        The view is the central one, or the `augment_views` augmented ones, the same at every
+        precision.
+        """
+        views = [crop(self.recipe, k) for k in range(self.recipe.augment_views)] or [None]
+        return [[self(train, p, view) for p in self.recipe.precisions] for view in views]
+
+
+def frozen_features(
+    backbone: nn.Module,
+    train: Images,
+    *,
+    recipe: "Recipe",
+    workspace: "Workspace",
+    device: torch.device,
+) -> Features:
+    """Freeze, quantize and calibrate a backbone, in this order, and return its features.
+
+    Frozen is eval mode, no gradient, no statistic touched.
+    """
+    backbone.to(device).eval().requires_grad_(False)
+    quantize(backbone, get_policy(recipe.policy))
+    calibration = calibrate_on(backbone, train, recipe=recipe, device=device)
+    return Features(backbone, calibration, recipe=recipe, workspace=workspace)
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

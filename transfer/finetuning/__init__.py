@@ -1,0 +1,1 @@
+"""Training the whole network at one precision or several."""

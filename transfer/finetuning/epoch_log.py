@@ -1,0 +1,86 @@
+"""What is written down of a training after each epoch, beside its loss."""
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from lowbit.transfer.features.views import center
+from lowbit.transfer.finetuning.objectives import Tally
+from lowbit.transfer.scoring.predict import predicted_classes
+from torch import nn
+
+from lowbit.data import Images
+from lowbit.quant import FP, TransitionCounter, latent_statistics, quantized_layers
+
+if TYPE_CHECKING:
+    from lowbit.transfer.recipe.recipe import Recipe
+
+BINS = 20  # of the distances of latent weights
+
+
+class Accuracies:
+    """Top-1 in percent: of the views trained on, and of the validation images at their central view.
+
+    The first is what the training's own forward passes said, so it costs no pass.
+    """
+
+    def __init__(
+        self, network: nn.Module, tally: Tally, val: Images | None, *, recipe: "Recipe"
+    ) -> None:
+        self.network, self.tally, self.val, self.recipe = network, tally, val, recipe
+
+    def __call__(self, epoch: int) -> dict[str, Any]:
+        accuracy = {"train": self.tally.take()}
+        if self.val is not None:
+            classes = predicted_classes(
+                self.network,
+                self.val,
+                center(self.recipe),
+                batch_size=self.recipe.eval_batch_size,
+                workers=self.recipe.num_workers,
+            )
+            right = int((classes == self.val.labels).sum())
+            accuracy["val"] = 100 * right / len(self.val)
+        return {"accuracy": accuracy}
+
+
+class Transitions:
+    """How often quantized weights change level, and where latent weights lie between thresholds.
+
+    What a t-variant schedules it knows itself. Behind the steps of any other optimizer codes are
+    counted.
+
+    Attributes:
+        kept: what belongs to the training's state.
+    """
+
+    def __init__(self, network: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        self.network, self.kept, self.source = network, {}, None
+        self.layers = {
+            name: layer
+            for name, layer in quantized_layers(network).items()
+            if layer.w_quant.bits < FP.weight_bits
+        }
+        if hasattr(optimizer, "rates"):
+            self.source = optimizer
+        elif self.layers:
+            self.source = TransitionCounter(self.layers)
+            self.kept = {"transitions": self.source}
+            optimizer.register_step_post_hook(self.source)
+
+    def __call__(self, epoch: int) -> dict[str, Any]:
+        if self.source is None:  # weights in full precision have no levels
+            return {}
+        return {"transitions": self.source.rates(), "latent": self._latent()}
+
+    def _latent(self) -> dict[str, Any]:
+        """Count the weights of each layer by their distance to the nearest transition point."""
+        found = latent_statistics(self.network, bins=BINS)
+        return {
+            "names": list(found),
+            "edges": [0.5 * edge / BINS for edge in range(BINS + 1)],  # in steps of the quantizer
+            "histogram": [
+                [round(share * self.layers[name].weight.numel()) for share in layer["distance"]]
+                for name, layer in found.items()
+            ],
+            "mean_distance": [layer["mean_distance"] for layer in found.values()],
+        }

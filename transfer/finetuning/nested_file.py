@@ -1,0 +1,50 @@
+"""Files of adaptive networks: one stored model that is every bit-width."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from lowbit.transfer.finetuning.training import Network
+from torch import nn
+
+from lowbit.backbones import create_backbone
+from lowbit.common.atomic_file import atomic
+from lowbit.quant import get_policy, quantized_layers
+from lowbit.quant.adaptive import is_nested, load_nested, nested_state
+
+if TYPE_CHECKING:
+    from lowbit.transfer.recipe.recipe import Recipe
+
+STORED = "stored"
+
+
+def write_nested(path: Path, network: Network, *, recipe: "Recipe") -> str:
+    """Write a network as the codes of its highest bit-width; return `STORED`, or why it was not."""
+    if not all(is_nested(layer.w_quant) for layer in quantized_layers(network).values()):
+        return (
+            f"not stored: codes of policy {get_policy(recipe.policy).name} at one bit-width do not "
+            "hold those at lower ones; coquant's do"
+        )
+    stored = nested_state(network, recipe.policy, recipe.adaptive.bits)
+    stored["architecture"] = getattr(network.backbone, "architecture", None)
+    with atomic(path) as file:
+        torch.save(stored, file)
+    return STORED
+
+
+def read_nested(path: str | Path, backbone: nn.Module | None = None) -> Network:
+    """Return the network in a file, at its highest bit-width; `lowbit.quant.set_precision` sets a lower one.
+
+    Args:
+        path: `nested.pth` of an adaptive job.
+        backbone: full precision, of the stored architecture; default by its name.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: the file is of another kind, or names no architecture and none was given.
+    """
+    stored = torch.load(path, map_location="cpu", weights_only=True)
+    if backbone is None:
+        backbone = create_backbone(stored["architecture"])
+    weight, bias = (stored["state"][f"fc.{name}"] for name in ("weight", "bias"))
+    return load_nested(Network(backbone, weight, bias), stored)

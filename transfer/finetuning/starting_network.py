@@ -1,0 +1,176 @@
+"""The full-precision network that every quantized training of a job starts from.
+
+Its classifier is random, a linear fit's, the checkpoint's, or learned with the backbone in a
+full-precision training (`fp_start`). That training is done once for all jobs with a common
+`cache_dir` and the same facts: its folder there has the hash of those facts as its name, and whoever
+finds it taken waits.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from lowbit.transfer.features.extract import extract
+from lowbit.transfer.features.feature_cache import state_sha256
+from lowbit.transfer.features.views import center
+from lowbit.transfer.finetuning.epoch_log import Accuracies
+from lowbit.transfer.finetuning.objectives import CrossEntropy
+from lowbit.transfer.finetuning.training import Network, Training
+from lowbit.transfer.probes.checkpoint_head import stored_classifier
+from lowbit.transfer.probes.sgd_probe import fit_linear, initial_classifier
+from lowbit.transfer.seeding import stream
+from lowbit.transfer.workspace import Workspace
+from torch import Tensor, nn
+
+from lowbit.backbones.runtime import seeded
+from lowbit.common.file_lock import alone
+from lowbit.data import Images
+
+if TYPE_CHECKING:
+    from lowbit.transfer.recipe.recipe import Recipe
+
+VERSION = 1  # of a start; raised when the same facts come to mean other weights
+STARTS = "starts"  # in the shared folder
+PART = "start"  # of a job that shares none
+
+# What else of a recipe decides a start.
+_DECISIVE = (
+    *("dataset", "train_on", "image_size", "augmentation"),
+    *("batch_size", "momentum", "gamma", "amp"),
+)
+_PRACTICAL = ("checkpoint", "data_root", "device", "num_workers", "checkpoint_every")
+
+
+@dataclass(frozen=True)
+class Start:
+    """A full-precision network on its device, and what a result says of where it comes from."""
+
+    network: Network
+    details: dict[str, Any]
+
+
+def starting_network(
+    backbone: nn.Module,
+    train: Images,
+    *,
+    recipe: "Recipe",
+    workspace: Workspace,
+    device: torch.device,
+    val: Images | None = None,
+) -> Start:
+    """Return the network that the recipe's `fp_start`, `warmup_fc` or `checkpoint_head` describes.
+
+    Args:
+        backbone: full precision; it becomes part of the network, and may be trained.
+        val: images whose accuracy a full-precision training logs.
+
+    Raises:
+        CheckpointError: the checkpoint holds no classifier of the data set's classes.
+    """
+    backbone.to(device)
+    details: dict[str, Any] = {"kind": "random-classifier"}
+    if recipe.fp_start is not None:
+        network, loss = _trained(
+            backbone, train, recipe=recipe, workspace=workspace, device=device, val=val
+        )
+        details = {"kind": "fp-start", "final_loss": loss}
+    else:
+        if recipe.checkpoint_head:
+            details = {"kind": "checkpoint-head"}
+            classifier = stored_classifier(
+                recipe.checkpoint,
+                num_features=backbone.num_features,
+                num_classes=len(train.classes),
+            )
+        else:
+            classifier = _random(backbone, train, recipe.seed)
+        network = Network(backbone, *classifier).to(device)
+        if recipe.warmup_fc is not None:
+            details = {"kind": "warmup-fc"}
+            _warm_up(network, train, recipe=recipe, workspace=workspace.part(PART))
+    return Start(network.eval(), {**details, "state_sha256": state_sha256(network)})
+
+
+def linear_classifier(
+    backbone: nn.Module, train: Images, initial: tuple[Tensor, Tensor], *, recipe: "Recipe"
+) -> tuple[Tensor, Tensor]:
+    """Return the linear protocol's full-precision classifier, weight (C, D) and bias (C,)."""
+    backbone.eval()
+    features = extract(backbone, train, "FP", view=center(recipe), recipe=recipe)
+    weight, bias = fit_linear(
+        [features[None]],
+        train.labels,
+        initial,
+        epochs=recipe.warmup_fc.epochs,
+        batch_size=recipe.batch_size,
+        learning_rates=lambda epoch: [recipe.warmup_fc.learning_rate(epoch)],
+        momentum=recipe.momentum,
+        weight_decay=0.0,
+        generator=stream(recipe.seed, "warm-up order"),
+        device=features.device,
+    )
+    return weight[0, 0], bias[0, 0]
+
+
+def _random(backbone: nn.Module, train: Images, seed: int) -> tuple[Tensor, Tensor]:
+    return initial_classifier(
+        backbone.num_features, len(train.classes), generator=stream(seed, "classifier")
+    )
+
+
+def _warm_up(network: Network, train: Images, *, recipe: "Recipe", workspace: Workspace) -> None:
+    """Replace the classifier by the linear fit's; it is kept, so that a resumed job has the same."""
+    state = workspace.resume()
+    if state is None:
+        initial = (network.fc.weight.detach(), network.fc.bias.detach())
+        weight, bias = linear_classifier(network.backbone, train, initial, recipe=recipe)
+        state = {"weight": weight, "bias": bias}
+        workspace.save(recipe.warmup_fc.epochs, **state)
+    with torch.no_grad():
+        network.fc.weight.copy_(state["weight"])
+        network.fc.bias.copy_(state["bias"])
+
+
+def _trained(
+    backbone: nn.Module,
+    train: Images,
+    *,
+    recipe: "Recipe",
+    workspace: Workspace,
+    device: torch.device,
+    val: Images | None,
+) -> tuple[Network, float]:
+    """Train backbone and classifier in full precision, or take what another job trained."""
+    decisive = recipe.model_dump(mode="json", include=set(_DECISIVE))
+    decisive |= recipe.fp_start.model_dump(mode="json")
+    practical = recipe.model_dump(mode="json", include=set(_PRACTICAL))
+    own = type(recipe)(protocol="finetune", **decisive, **practical)
+    if recipe.cache_dir is None:
+        place = workspace.part(PART)
+    else:
+        facts = {
+            "version": VERSION,
+            "training": decisive,
+            "backbone_sha256": state_sha256(backbone),
+            "split_sha256": train.split_sha256,
+        }
+        name = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
+        place = Workspace(Path(recipe.cache_dir) / STARTS / name, key=facts)
+        place.folder.mkdir(parents=True, exist_ok=True)
+    # Its own seed throughout: what a job draws is the same whether it trains the start or finds it.
+    with alone(place.folder / "lock", str(place.folder)), seeded(own.seed, device):
+        network = Network(backbone, *_random(backbone, train, own.seed)).to(device)
+        objective = CrossEntropy()
+        training = Training(
+            network,
+            train,
+            recipe=own,
+            device=device,
+            objective=objective,
+            watch=Accuracies(network, objective.tally, val, recipe=recipe),
+            what="full-precision start",
+        )
+        return network, training.run(place, place.resume())

@@ -1,0 +1,1 @@
+"""Classifiers on fixed features: SGD, exact logistic regression, nearest neighbours."""

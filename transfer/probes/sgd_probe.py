@@ -1,0 +1,164 @@
+"""Linear classifiers of several precisions and learning rates, trained and applied as one batched problem."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from lowbit.transfer.divergence import check_finite
+from lowbit.transfer.seeding import minibatches
+from torch import Tensor
+from torch.nn import functional as F
+
+from lowbit.data import Images
+
+_ROWS = 2**16  # images classified at a time
+
+
+def initial_classifier(
+    num_features: int, num_classes: int, *, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Draw a weight (C, D) from N(0, 0.01^2) and a bias (C,) of zero (MoCo's and SimSiam's fc)."""
+    weight = torch.empty(num_classes, num_features).normal_(std=0.01, generator=generator)
+    return weight, torch.zeros(num_classes)
+
+
+class LinearFit:
+    """Train L classifiers on each of P sets of features of the same images by SGD.
+
+    Every classifier sees the same minibatches in the same order; what `nn.Linear`,
+    `F.cross_entropy` and `torch.optim.SGD` would do for each of them is done for all of them with
+    one batched product forward and one backward. The gradient of the mean cross-entropy is known,
+    (softmax(x W' + b) - onehot(y)) / B, so no graph is built.
+
+    The object owns weight (P, L, C, D), bias (P, L, C) and their momentum.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor, *, momentum: float, weight_decay: float):
+        self.weight, self.bias = weight, bias
+        self.momentum, self.weight_decay = momentum, weight_decay
+        self._weight_velocity = torch.zeros_like(weight)
+        self._bias_velocity = torch.zeros_like(bias)
+
+    def step(self, x: Tensor, y: Tensor, *, lrs: Sequence[float]) -> Tensor:
+        """Take one step on features x (P, B, D) and labels y (B,); return the losses (P, L)."""
+        P, L, C, D = self.weight.shape
+        index = y[:, None, None].expand(P, -1, L, 1)
+        weight, velocity = (t.view(P, L * C, D) for t in (self.weight, self._weight_velocity))
+        logits = torch.baddbmm(self.bias.view(P, 1, L * C), x, weight.mT).view(P, -1, L, C)
+        log_p = F.log_softmax(logits, dim=-1)
+        loss = log_p.gather(-1, index).mean(dim=(1, 3)).neg_()
+        residual = log_p.exp_()
+        residual.scatter_add_(-1, index, residual.new_tensor(-1.0).expand_as(index))
+        residual = residual.div_(len(y)).view(P, -1, L * C)  # d loss / d logits
+        # torch.optim.SGD: v <- m v + (g + wd w), w <- w - lr v
+        velocity.baddbmm_(residual.mT, x, beta=self.momentum)
+        self._bias_velocity.mul_(self.momentum).add_(residual.sum(dim=1).view(P, L, C))
+        if self.weight_decay:
+            self._weight_velocity.add_(self.weight, alpha=self.weight_decay)
+            self._bias_velocity.add_(self.bias, alpha=self.weight_decay)
+        for rate, lr in enumerate(lrs):
+            self.weight[:, rate].add_(self._weight_velocity[:, rate], alpha=-lr)
+            self.bias[:, rate].add_(self._bias_velocity[:, rate], alpha=-lr)
+        return loss
+
+
+@torch.no_grad()
+def fit_linear(
+    features: Sequence[Sequence[Tensor]],
+    labels: Tensor,
+    initial: tuple[Tensor, Tensor],
+    *,
+    epochs: int,
+    batch_size: int,
+    learning_rates: Callable[[int], Sequence[float]],
+    momentum: float,
+    weight_decay: float,
+    generator: torch.Generator,
+    device: torch.device | str = "cpu",
+    on_epoch: Callable[[int, Sequence[float], Tensor], None] = lambda epoch, lrs, losses: None,
+) -> tuple[Tensor, Tensor]:
+    """Fit a classifier for each precision and rate; return weight (P, L, C, D) and bias (P, L, C).
+
+    Args:
+        features: views, each P times (N, D), wherever they are; epoch e trains on view e mod K.
+        labels: (N,).
+        initial: weight (C, D) and bias (C,) from which every classifier starts.
+        learning_rates: the L rates of an epoch, counted from 0.
+        generator: draws the order of the images, on the CPU.
+        device: where it is computed.
+        on_epoch: called with the epoch, its rates and the mean losses (P, L).
+
+    Raises:
+        FloatingPointError: of a precision, no rate is left whose loss is finite.
+    """
+    P, L = len(features[0]), len(learning_rates(0))
+    weight, bias = (t.to(device).repeat(P, L, *[1] * t.dim()) for t in initial)
+    fit = LinearFit(weight, bias, momentum=momentum, weight_decay=weight_decay)
+    features = _within_reach(features, torch.device(device))
+    labels = labels.to(device)
+    step = 0
+    for epoch in range(epochs):
+        view, lrs = features[epoch % len(features)], learning_rates(epoch)
+        batches = minibatches(len(labels), batch_size, generator, device=view[0].device)
+        losses = torch.stack(
+            [
+                fit.step(_rows(view, batch).to(device), labels[batch.to(device)], lrs=lrs)
+                for batch in batches
+            ]
+        )  # (steps, P, L)
+        # A rate that is too high ends the job only where no other is left to choose.
+        finite = losses.isfinite()
+        others = finite.any(dim=2, keepdim=True) & ~finite
+        told = losses.masked_fill(others, 0.0).sum(dim=(1, 2))
+        check_finite(told, first_step=step, lr=min(lrs), what="linear classifier")
+        step += len(batches)
+        on_epoch(epoch, lrs, losses.mean(dim=0))
+    return fit.weight, fit.bias
+
+
+def _within_reach(
+    features: Sequence[Sequence[Tensor]], device: torch.device
+) -> Sequence[Sequence[Tensor]]:
+    """Move features to a GPU that has room for all of them; else they come batch by batch."""
+    if device.type != "cuda":
+        return features
+    size = sum(x.nbytes for view in features for x in view)
+    if size > torch.cuda.mem_get_info(device)[0] // 2:
+        return features
+    return [torch.stack([x.to(device) for x in view]) for view in features]
+
+
+def _rows(view: Sequence[Tensor], batch: Tensor) -> Tensor:
+    """Return the images of a batch at every precision, (P, B, D)."""
+    if isinstance(view, Tensor):
+        return view.index_select(1, batch)
+    return torch.stack([x.index_select(0, batch) for x in view])
+
+
+class Classifier:
+    """Predict classes at any of its precisions, by a linear head for each.
+
+    Args:
+        features: from images and a precision to features (N, D).
+        heads: precision -> weight (C, D) and bias (C,), never quantized.
+    """
+
+    def __init__(
+        self,
+        features: Callable[[Images, str], Tensor],
+        heads: dict[str, tuple[Tensor, Tensor]],
+    ) -> None:
+        self.features, self.heads = features, heads
+
+    @torch.no_grad()
+    def __call__(self, images: Images) -> dict[str, Tensor]:
+        """Return the predicted classes (N,) of images at every precision, on the CPU."""
+        return {
+            precision: classify(self.features(images, precision), *head)
+            for precision, head in self.heads.items()
+        }
+
+
+def classify(features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Return the classes (N,), on the CPU, that a linear head finds for features (N, D)."""
+    parts = features.split(_ROWS)
+    return torch.cat([F.linear(x.to(weight.device), weight, bias).argmax(1).cpu() for x in parts])

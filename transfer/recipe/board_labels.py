@@ -1,0 +1,81 @@
+"""What the board calls a protocol, and a way to train: rows of one protocol share a ranking."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lowbit.transfer.recipe.recipe import Recipe
+
+_LAMBDAS = (1e-3, 1e-4)  # of CoQuant's networks, its Table 2
+
+
+def protocol_label(recipe: "Recipe") -> str:
+    """Return the protocol's name with all that makes it another protocol."""
+    parts = [recipe.protocol]
+    if recipe.adaptive is not None:
+        parts += _adaptive(recipe)
+    if recipe.protocol != "qat" and recipe.optimizer != "sgd":
+        parts.append(recipe.optimizer)
+    parts += _start(recipe)
+    if recipe.distillation is not None:
+        parts.append("distilled")
+    if recipe.amp is not None:
+        parts.append(recipe.amp)
+    if recipe.label_fraction is not None:
+        parts.append(f"{100 * recipe.label_fraction:g}pct")
+    if recipe.protocol == "knn":
+        parts += [f"k{recipe.knn_k}", f"t{recipe.knn_temperature:g}"]
+    if recipe.augment_views:
+        parts.append(f"views{recipe.augment_views}")
+    if len(recipe.rates) > 1:
+        parts.append(f"best-of-{len(recipe.rates)}-lr")
+    if recipe.calibration != "clean":
+        parts.append(recipe.calibration)
+    if recipe.train_on != "train":
+        parts.append(recipe.train_on)
+    return "-".join(parts)
+
+
+def training_label(recipe: "Recipe") -> str:
+    """Return how a quantization-aware training trains, which is what is compared; else "-".
+
+    The quantizer is the other half of it: see `benchmark.comparability`.
+    """
+    return "-".join([recipe.optimizer, *_scheduling(recipe)]) if recipe.protocol == "qat" else "-"
+
+
+def _adaptive(recipe: "Recipe") -> list[str]:
+    """Name the method, B and lambda where they are not the usual; one bit-width alone has neither."""
+    section = recipe.adaptive
+    if section.method == "individual":
+        return [section.method]
+    usual = section.bits == type(section).model_fields["bits"].default
+    parts = [section.method] if usual else [section.method, "b" + "".join(map(str, section.bits))]
+    if section.method == "coquant" and section.teacher_lambda not in _LAMBDAS:
+        parts.append(f"lambda{section.teacher_lambda:g}")
+    return parts
+
+
+def _scheduling(recipe: "Recipe") -> list[str]:
+    """Name what differs from the paper's schedules of rates, and of transition rates."""
+    if recipe.transition is None:
+        decay = (
+            recipe.schedule == "step" and recipe.gamma != type(recipe).model_fields["gamma"].default
+        )
+        return [f"step{recipe.gamma:g}"] if decay else []  # TR's Table S3
+    section = recipe.transition
+    usual = type(section).model_fields["lambda_"].default
+    parts = [f"lambda{section.lambda_:g}"] if section.lambda_ != usual else []
+    parts += [section.controller] if section.controller != "eq11" else []
+    parts += [section.scope] if section.scope != "layer" else []
+    parts += [f"{section.schedule}-target"] if section.schedule != "cosine" else []
+    parts += [f"to{section.final_target:g}"] if section.final_target else []
+    return parts + (["base-decay"] if section.decay != "adaptive" else [])
+
+
+def _start(recipe: "Recipe") -> list[str]:
+    """Name the start of protocols that have several; a fine-tuning's is no part of its name."""
+    if recipe.fp_start is not None:
+        return ["fp-start"]
+    if recipe.checkpoint_head:
+        return ["checkpoint-head"]
+    return ["warmup-fc"] if recipe.warmup_fc is not None and recipe.protocol != "finetune" else []

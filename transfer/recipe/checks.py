@@ -1,0 +1,99 @@
+"""What in a recipe cannot be together: refused before anything runs."""
+
+from typing import TYPE_CHECKING, get_args
+
+from lowbit.transfer.protocols import get_protocol
+from lowbit.transfer.recipe.sections import TOptimizer
+from lowbit.transfer.schedule import check_milestones
+
+from lowbit.quant import get_policy
+from lowbit.quant.precision import OFF
+
+if TYPE_CHECKING:
+    from lowbit.transfer.recipe.recipe import Recipe
+
+
+def check_training(recipe: "Recipe") -> None:
+    """Refuse rates and epochs that the protocol has no use for, or lacks."""
+    protocol = get_protocol(recipe.protocol)
+    for name in ("epochs", "lr", "weight_decay"):
+        if (getattr(recipe, name) is None) == protocol.trains:
+            what = "needs" if protocol.trains else "trains nothing by SGD and has no"
+            raise ValueError(
+                f"protocol {recipe.protocol!r} {what} {name}; nothing was scored. "
+                f"{'Give' if protocol.trains else 'Remove'} {name}."
+            )
+    if protocol.trains:
+        check_milestones(recipe.milestones, recipe.epochs)
+    if recipe.chooses and recipe.train_on == "trainval":
+        raise ValueError(
+            f"{protocol.chooses} has several values, of which validation images choose one, and "
+            "with train_on trainval there are none; nothing was scored. Give one value, or "
+            "set train_on to train."
+        )
+    if len(recipe.rates) > 1 and protocol.chooses != "lr":
+        raise ValueError(
+            f"protocol {recipe.protocol!r} trains at one lr, not at {len(recipe.rates)}; nothing "
+            "was scored. Give one, or choose protocol linear."
+        )
+
+
+def check_quantized_training(recipe: "Recipe") -> None:
+    """Refuse starts, optimizers and sections that do not go together."""
+    starts = [n for n in ("warmup_fc", "fp_start", "checkpoint_head") if getattr(recipe, n)]
+    if len(starts) > 1:
+        raise ValueError(
+            f"{' and '.join(starts)} are different starts; nothing was trained. Give one."
+        )
+    if recipe.protocol == "qat" and not starts and "FP" in recipe.precisions:
+        raise ValueError(
+            "precisions name FP, which is the start, untrained further, and the start's "
+            "classifier is random; nothing was trained. Give fp_start, warmup_fc or "
+            "checkpoint_head, or remove FP."
+        )
+    if recipe.nesterov and recipe.optimizer not in ("sgd", "sgdt"):
+        raise ValueError(
+            f"nesterov has no meaning to optimizer {recipe.optimizer!r}; nothing was trained. "
+            "Remove it (nadam is Adam with Nesterov's momentum)."
+        )
+    scheduled = recipe.optimizer in get_args(TOptimizer)
+    if scheduled and "transition" not in get_protocol(recipe.protocol).options:
+        raise ValueError(
+            f"optimizer {recipe.optimizer!r} follows transitions between levels, which protocol "
+            f"{recipe.protocol!r} does not train; nothing was trained. Choose "
+            f"{recipe.optimizer[:-1]}, or protocol qat."
+        )
+    if scheduled != (recipe.transition is not None):
+        what = "needs" if scheduled else "has no transition rates and no"
+        raise ValueError(
+            f"optimizer {recipe.optimizer!r} {what} section transition; nothing was trained. "
+            f"{'Give transition' if scheduled else 'Remove it, or choose a t-variant (sgdt)'}."
+        )
+    if recipe.transition is not None:
+        decays = recipe.transition.decays(recipe.epochs)
+        check_milestones(decays, recipe.epochs, name="transition.milestones")
+        if recipe.transition.schedule == "step" and not decays:
+            raise ValueError(
+                f"transition.schedule step has no epoch of {recipe.epochs} to decay at; nothing "
+                "was trained. Give transition.milestones, or another schedule."
+            )
+        real = [p for p in recipe.precisions if p != "FP" and p.startswith(f"{OFF}w")]
+        if real:
+            raise ValueError(
+                f"weights have no levels at {real[0]}, and optimizer {recipe.optimizer!r} follows "
+                f"transitions between them; nothing was trained. Choose {recipe.optimizer[:-1]}, "
+                f"or remove {real[0]}."
+            )
+    if recipe.adaptive is not None and set(recipe.precisions) - set(recipe.adaptive.precisions):
+        raise ValueError(
+            f"precisions {', '.join(recipe.precisions)} are not all among those of "
+            f"adaptive.bits and adaptive.zero_shot, {', '.join(recipe.adaptive.precisions)}; "
+            "nothing was trained. Leave precisions out, or change the section."
+        )
+    if recipe.adaptive is not None and recipe.adaptive.method == "any-precision":
+        policy = get_policy(recipe.policy)
+        if policy.weight.kind != "ScaledDoReFa" or policy.activation.kind != "DoReFa":
+            raise ValueError(
+                f"adaptive.method any-precision has quantizers of its own, and policy {policy.name!r} "
+                "has others; nothing was trained. Set policy to any-precision."
+            )

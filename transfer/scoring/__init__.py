@@ -1,0 +1,1 @@
+"""Predictions, accuracies, and splits that may be read once."""
