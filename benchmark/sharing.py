@@ -1,7 +1,7 @@
 """What a job computes for others as well: features of the same weights, a full-precision start."""
 
-from benchmark.job import Job
-from benchmark.results import Result
+from lowbit.benchmark.planning.job import Job
+from lowbit.benchmark.results.result_file import Result
 
 _DECISIVE = ("dataset", "image_size", "policy_fingerprint", "fp_start")
 

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from fvcore.common.registry import Registry
+from torch import nn
+
+from lowbit.data.image_sets.registry import ROOT_VARIABLE
 from lowbit.detection.datasets.catalog import DETECTRON2_ROOT
 from lowbit.detection.datasets.detection_set import DetectionSet
 from lowbit.detection.detector.initial_weights import Start
 from lowbit.detection.recipe import Recipe
-from torch import nn
-
-from lowbit.data.image_sets.registry import ROOT_VARIABLE
 
 INSTALL_DETECTRON2 = (
     'pip install --no-build-isolation "detectron2 @ git+https://github.com/facebookresearch/'

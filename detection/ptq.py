@@ -11,7 +11,6 @@ from lowbit.detection.detector.quantize import quantize_detector
 from lowbit.detection.engines import Engine
 from lowbit.detection.evaluation.measurements import keep, measure
 from lowbit.detection.recipe import Recipe
-
 from lowbit.quant import FP, Precision, set_precision
 
 

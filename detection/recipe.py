@@ -2,12 +2,12 @@
 
 from typing import Annotated, Any, ClassVar, Literal
 
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
 from lowbit.detection.datasets.catalog import check_name
 from lowbit.detection.datasets.digit_scenes import Layout
 from lowbit.detection.recipe_checks import check_recipe
 from lowbit.detection.solver import TRANSITION, Solver
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
-
 from lowbit.quant import Precision, QuantPolicy, get_policy
 
 Positive = Annotated[float, Field(gt=0)]

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from lowbit.detection.evaluation.average_precision import match, read_detections
 from lowbit.detection.evaluation.bootstrap import DRAWS, draw_images, redraw
 from lowbit.detection.recipe import Recipe

@@ -6,6 +6,12 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
+from lowbit.backbones import create_backbone
+from lowbit.backbones.costs import backbone_costs
+from lowbit.backbones.runtime import resolve_device
+from lowbit.common.atomic_file import atomic
 from lowbit.detection.datasets.catalog import detection_sha256, load_detection
 from lowbit.detection.datasets.check_annotations import check_pair
 from lowbit.detection.datasets.detection_set import DetectionSet
@@ -23,12 +29,6 @@ from lowbit.detection.evaluation.measurements import keep, measure
 from lowbit.detection.ptq import score_ptq
 from lowbit.detection.recipe import Recipe
 from lowbit.detection.recorder import read_curve, record_scores
-from torch import nn
-
-from lowbit.backbones import create_backbone
-from lowbit.backbones.costs import backbone_costs
-from lowbit.backbones.runtime import resolve_device
-from lowbit.common.atomic_file import atomic
 
 VERSION = 1  # of the protocol; raised when the same recipe comes to mean other numbers
 

@@ -3,10 +3,9 @@
 from dataclasses import dataclass
 from math import sqrt
 
-from lowbit.detection.recipe import Recipe
-
 from lowbit.backbones.counting import NetworkSize, network_size
 from lowbit.common.compute_cost import LEARNING, Work
+from lowbit.detection.recipe import Recipe
 
 _BYTES = 4  # of a number
 _STATE = 3  # detectors' worth in the states to resume from

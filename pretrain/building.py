@@ -1,15 +1,15 @@
 """From a recipe to a network that can be trained, and the optimizer over it."""
 
 import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from lowbit.backbones import create_backbone
 from lowbit.pretrain import distributed
 from lowbit.pretrain.arithmetic import Arithmetic
 from lowbit.pretrain.frameworks import Framework, create_framework
 from lowbit.pretrain.optimizers import create_optimizer
 from lowbit.pretrain.recipe import Recipe
-from torch import nn
-from torch.optim import Optimizer
-
-from lowbit.backbones import create_backbone
 from lowbit.quant import scales
 
 

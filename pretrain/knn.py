@@ -8,11 +8,11 @@ from collections.abc import Iterable, Iterator
 from copy import deepcopy
 
 import torch
-from lowbit.pretrain import distributed
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lowbit.data.views.training_views import ViewSource
+from lowbit.pretrain import distributed
 from lowbit.quant import FP, Precision, QuantPolicy, calibrate, dequantize, quantize, set_precision
 
 K, TEMPERATURE = 200, 0.1  # k: Wu et al. 2018; T: SimSiam's monitor

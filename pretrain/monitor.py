@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lowbit.pretrain import distributed
-from lowbit.pretrain.recipe import Recipe
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from lowbit.common.atomic_file import atomic
+from lowbit.pretrain import distributed
+from lowbit.pretrain.recipe import Recipe
 
 METRICS = "metrics.jsonl"
 TENSORBOARD = "tensorboard"

@@ -18,9 +18,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from lowbit.pretrain.step import Step
 from torch import Tensor
 
+from lowbit.pretrain.step import Step
 from lowbit.quant import FP
 
 Reduction = Literal["mean", "sum"]

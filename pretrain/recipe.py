@@ -2,13 +2,13 @@
 
 from typing import Annotated, Any, ClassVar, Literal
 
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from lowbit.data import image_set, locate
 from lowbit.pretrain.frameworks.base import check_framework
 from lowbit.pretrain.frameworks.heads import Norm
 from lowbit.pretrain.frameworks.momentum import EmaSchedule
 from lowbit.pretrain.pairings import Reduction, get_pairing
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
-
-from lowbit.data import image_set, locate
 from lowbit.quant import QuantPolicy, get_policy
 
 VERSION = 1  # of the training; raised when the same recipe comes to mean other numbers

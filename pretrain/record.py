@@ -4,10 +4,10 @@ from collections import Counter
 from typing import Any
 
 import torch
-from lowbit.pretrain import distributed
-from lowbit.pretrain.pairings import Reduction, total
 from torch import Tensor
 
+from lowbit.pretrain import distributed
+from lowbit.pretrain.pairings import Reduction, total
 from lowbit.quant import Precision
 
 

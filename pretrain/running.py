@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+from lowbit.common.preemption import Preempted, Stop, stop_requests
+from lowbit.data.views.training_views import ViewSource, view_source
 from lowbit.pretrain import distributed, state
 from lowbit.pretrain.knn import knn_accuracies
 from lowbit.pretrain.monitor import Monitor, watching
 from lowbit.pretrain.recipe import VERSION, Recipe
 from lowbit.pretrain.trainer import Trainer
-
-from lowbit.common.preemption import Preempted, Stop, stop_requests
-from lowbit.data.views.training_views import ViewSource, view_source
 
 _logger = logging.getLogger(__name__)
 

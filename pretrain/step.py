@@ -3,10 +3,10 @@
 from contextlib import AbstractContextManager
 
 import torch
-from lowbit.pretrain.frameworks import Embedding, Framework
 from torch import Generator, Tensor
 
 from lowbit.data.views.training_views import Batch
+from lowbit.pretrain.frameworks import Embedding, Framework
 from lowbit.quant import Precision, observe
 
 Range = tuple[int, int]

@@ -7,6 +7,10 @@ from itertools import islice
 from typing import Any
 
 import torch
+from torch import Generator, Tensor
+from torch.nn import functional as F
+
+from lowbit.data.views.training_views import Batch, ViewSource
 from lowbit.pretrain import distributed
 from lowbit.pretrain.arithmetic import Arithmetic
 from lowbit.pretrain.building import build_framework, build_optimizer
@@ -15,10 +19,6 @@ from lowbit.pretrain.recipe import Recipe
 from lowbit.pretrain.record import Record
 from lowbit.pretrain.schedules import learning_rate
 from lowbit.pretrain.step import Bits, Step
-from torch import Generator, Tensor
-from torch.nn import functional as F
-
-from lowbit.data.views.training_views import Batch, ViewSource
 from lowbit.quant import reuse_weights
 
 

@@ -4,15 +4,15 @@ from contextlib import nullcontext
 from functools import cache
 
 import torch
-from lowbit.pretrain.frameworks import create_framework
-from lowbit.pretrain.frameworks.momentum import MomentumFramework
-from lowbit.pretrain.pairings import get_pairing
-from lowbit.pretrain.recipe import Recipe
 
 from lowbit.backbones import create_backbone
 from lowbit.backbones.counting import network_size
 from lowbit.common.compute_cost import LEARNING, Work
 from lowbit.data import image_set, locate
+from lowbit.pretrain.frameworks import create_framework
+from lowbit.pretrain.frameworks.momentum import MomentumFramework
+from lowbit.pretrain.pairings import get_pairing
+from lowbit.pretrain.recipe import Recipe
 
 _BYTES = 4  # of a number
 _STATE = 3  # networks' worth in a resumable state: weights, momentum, gradients' or target's

@@ -70,9 +70,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def correlation(args: argparse.Namespace) -> None:
     """Pretrain by an SSQL recipe and watch how its quantization and contrastive errors correlate."""
+    from lowbit.benchmark.recipes.yaml_files import load_yaml, validate
     from lowbit.pretrain.analyses.correlation import correlate, draw, summary
-
-    from benchmark.recipe import load_yaml, validate
 
     fields = load_yaml(args.config_file, args.opts)
     recipe = validate("pretrain", fields, source=args.config_file)
@@ -115,6 +114,9 @@ def weights(args: argparse.Namespace) -> None:
 def tsne(args: argparse.Namespace) -> None:
     """Draw t-SNE of backbone features on test images, in full precision and at others, by class."""
     import pandas as pd
+
+    from lowbit.backbones.runtime import resolve_device
+    from lowbit.data import load
     from lowbit.pretrain.analyses.tsne import (
         NEIGHBOURS,
         draw,
@@ -123,9 +125,6 @@ def tsne(args: argparse.Namespace) -> None:
         neighbour_accuracy,
         pick,
     )
-
-    from lowbit.backbones.runtime import resolve_device
-    from lowbit.data import load
     from lowbit.quant import FP, Precision
 
     device = resolve_device(args.device)
@@ -216,7 +215,7 @@ def _save(folder: Path, suffix: str, *, pictures: dict[str, Any]) -> None:
 
 
 def _write(folder: Path, *, tables: dict[str, Any], summaries: dict[str, Any]) -> None:
-    from benchmark.files import write_text
+    from lowbit.common.files import write_text
 
     for name, frame in tables.items():
         write_text(folder / f"{name}.csv", frame.to_csv(index=False, float_format="%.8g"))

@@ -53,7 +53,7 @@ def main(argv: list[str] | None = None) -> int:
 
     from lowbit.quant import keep_freed_memory
 
-    cases = importlib.import_module(f"bench_{args.what}").cases
+    cases = importlib.import_module(f"lowbit.tools.benchmarks.{args.what}").cases
     keep_freed_memory()
     torch.set_num_threads(1)
     rows = []

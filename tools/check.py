@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
     import torch  # here, so that --help does not wait for it
 
-    from benchmark.check import check
+    from lowbit.benchmark.checkpoint_check.check import check
 
     if args.threads:
         torch.set_num_threads(args.threads)
@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     seconds = sum(finding.seconds for finding in found)
     print(f"\n{_verdict(failed)} ({seconds:.0f} s)")
     if args.json:
-        from benchmark.files import write_text
+        from lowbit.common.files import write_text
 
         record = {
             "path": str(args.path),

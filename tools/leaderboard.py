@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 if TYPE_CHECKING:
-    from benchmark.rescore import Rescored
+    from lowbit.benchmark.results.rescore import Rescored
 
 EXAMPLES = """examples:
   # results to look at: the demo suite (minutes), which also builds its board
@@ -60,25 +60,25 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _build(args: argparse.Namespace) -> None:
-    from benchmark.leaderboard import build
+    from lowbit.benchmark.leaderboard.build import build
 
     print(build(args.runs_dir, reported=_reported(args)))
 
 
 def _export(args: argparse.Namespace) -> None:
-    from benchmark.leaderboard import export
+    from lowbit.benchmark.leaderboard.build import export
 
     sys.stdout.write(export(args.runs_dir, args.format, reported=_reported(args)))
 
 
 def _compare(args: argparse.Namespace) -> None:
-    from benchmark.comparison import compare
-    from benchmark.comparison_text import to_json, to_text
-    from benchmark.leaderboard import board_frame
+    from lowbit.benchmark.leaderboard.build import board_frame
+    from lowbit.benchmark.statistics.comparison import compare
+    from lowbit.benchmark.statistics.comparison_text import to_json, to_text
 
     lines = compare(board_frame(args.runs_dir), args.a, args.b, by=args.by, runs_dir=args.runs_dir)
     if args.plot is not None:
-        from benchmark.comparison_plot import plot
+        from lowbit.benchmark.statistics.comparison_plot import plot
 
         plot(lines, args.a, args.b, args.plot)
     if args.json:
@@ -88,7 +88,7 @@ def _compare(args: argparse.Namespace) -> None:
 
 
 def _rescore(args: argparse.Namespace) -> int:
-    from benchmark.rescore import PREDICTIONS, find_jobs, rescore
+    from lowbit.benchmark.results.rescore import PREDICTIONS, find_jobs, rescore
 
     wrong = 0
     for folder, result in find_jobs(args.run):
@@ -104,7 +104,7 @@ def _rescore(args: argparse.Namespace) -> int:
 
 
 def _bundle(args: argparse.Namespace) -> None:
-    from benchmark.bundle import describe, read_entry, write_bundle
+    from lowbit.benchmark.submissions import describe, read_entry, write_bundle
 
     submission = write_bundle(
         args.runs_dir,
@@ -119,7 +119,7 @@ def _bundle(args: argparse.Namespace) -> None:
 
 
 def _add(args: argparse.Namespace) -> None:
-    from benchmark.bundle import add, compare, describe, examine, measured_here
+    from lowbit.benchmark.submissions import add, compare, describe, examine, measured_here
 
     if args.dry_run:
         submission = examine(args.bundle, data_root=args.data_root)
@@ -135,7 +135,7 @@ def _add(args: argparse.Namespace) -> None:
 
 
 def _remove(args: argparse.Namespace) -> None:
-    from benchmark.bundle import remove
+    from lowbit.benchmark.submissions import remove
 
     remove(args.name, args.runs_dir)
     print(f"Removed. Build the board: python tools/leaderboard.py build {args.runs_dir}")

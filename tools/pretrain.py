@@ -49,10 +49,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     args = _parser().parse_args(argv)
     # Imported here so that --help does not wait for them.
+    from lowbit.benchmark.executors.launch_processes import launch
+    from lowbit.benchmark.recipes.job_command import read_job
     from lowbit.pretrain import distributed
-
-    from benchmark.cli import read_job
-    from benchmark.launch import launch
 
     if distributed.launched():
         return train(args)
@@ -67,9 +66,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def train(args: argparse.Namespace) -> int:
     """Train in this process, which may be one of several."""
+    from lowbit.benchmark.recipes.job_command import run_job
     from lowbit.pretrain import distributed
-
-    from benchmark.cli import run_job
 
     with distributed.process_group():
         rank = distributed.rank()
@@ -85,7 +83,7 @@ def _report(result: dict[str, Any], folder: Path) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from benchmark.cli import job_parser
+    from lowbit.benchmark.recipes.job_command import job_parser
 
     parser = job_parser(__doc__, EXAMPLES)
     parser.add_argument(

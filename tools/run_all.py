@@ -19,21 +19,21 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmark import reporting
-from benchmark.budget import choose
-from benchmark.estimate import Estimator, estimator
-from benchmark.executors import EXECUTORS, StoppedError, get_executor, local
-from benchmark.job import Job
-from benchmark.messages import RecipeError, did_you_mean
-from benchmark.outlook import describe_choice, describe_plan
-from benchmark.planned import remember
-from benchmark.preview import preview
-from benchmark.progress import progress
-from benchmark.recipe import STAGES
-from benchmark.refresh import BoardRefresher
-from benchmark.results import Result
-from benchmark.schedule import Schedule
-from benchmark.sweep import Plan, plan
+from lowbit.benchmark.executors import EXECUTORS, StoppedError, get_executor, local
+from lowbit.benchmark.monitoring import job_messages
+from lowbit.benchmark.monitoring.board_refresh import BoardRefresher
+from lowbit.benchmark.monitoring.progress_bar import progress
+from lowbit.benchmark.planning.job import Job
+from lowbit.benchmark.planning.plan import Plan, plan
+from lowbit.benchmark.planning.plan_file import remember
+from lowbit.benchmark.recipes.errors import RecipeError, did_you_mean
+from lowbit.benchmark.recipes.yaml_files import STAGES
+from lowbit.benchmark.results.result_file import Result
+from lowbit.benchmark.scheduling.dry_run import preview
+from lowbit.benchmark.scheduling.dry_run_report import describe_choice, describe_plan
+from lowbit.benchmark.scheduling.estimate import Estimator, estimator
+from lowbit.benchmark.scheduling.schedule import Schedule
+from lowbit.benchmark.scheduling.time_budget import choose
 
 ALL_DONE, USAGE, SOME_FAILED = 0, 1, 2
 EXAMPLES = """\
@@ -184,7 +184,7 @@ def main(arguments: list[str] | None = None) -> int:
             return ALL_DONE
         remember(args.runs_dir, whole)
         _run(schedule, learned, args, workers)
-        if failures := reporting.describe_failures(schedule):
+        if failures := job_messages.describe_failures(schedule):
             print(failures)
         print(f"Leaderboard: {_build_board(args.runs_dir)}")
     except RecipeError as error:
@@ -228,7 +228,7 @@ def _run(schedule: Schedule, learned: Estimator, args: argparse.Namespace, worke
     stages = Counter(job.stage for job in jobs.values())
     _logger.info(
         "%s: %d jobs (%s), results in %s",
-        *(schedule.plan.name, len(jobs), reporting.listed(stages), args.runs_dir),
+        *(schedule.plan.name, len(jobs), job_messages.listed(stages), args.runs_dir),
     )
     refresh = BoardRefresher(args.runs_dir)
     with progress(schedule, learned, workers=workers) as shown:
@@ -262,7 +262,7 @@ def _within_budget(
 
 def _build_board(runs_dir: Path) -> Path:
     # here: only a run that ends needs pandas and jinja2
-    from benchmark.leaderboard import build
+    from lowbit.benchmark.leaderboard.build import build
 
     return build(runs_dir)
 

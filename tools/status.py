@@ -10,12 +10,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmark.amounts import counted, duration
-from benchmark.messages import RecipeError, did_you_mean
-from benchmark.planned import PlannedSuite, planned_suites
-from benchmark.recipe import load_yaml
-from benchmark.reporting import describe_result
-from benchmark.status import STATES, Reader, SuiteStatus, as_json
+from lowbit.benchmark.monitoring.job_messages import describe_result
+from lowbit.benchmark.monitoring.status import STATES, Reader, SuiteStatus, as_json
+from lowbit.benchmark.planning.plan_file import PlannedSuite, planned_suites
+from lowbit.benchmark.recipes.errors import RecipeError, did_you_mean
+from lowbit.benchmark.recipes.yaml_files import load_yaml
+from lowbit.common.text import counted, duration
 
 DONE, USAGE = 0, 1
 _PAUSE = 5.0  # s between looks of --watch

@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def is_detectron2_config(path: Path) -> bool:
     """Tell a Detectron2 configuration, whose keys are upper-case, from a recipe."""
-    from benchmark.recipe import load_yaml
+    from lowbit.benchmark.recipes.yaml_files import load_yaml
 
     keys = [key for key in load_yaml(path) if key != "VERSION"]
     return bool(keys) and all(key.isupper() for key in keys)
@@ -76,10 +76,9 @@ def is_detectron2_config(path: Path) -> bool:
 
 def run_recipe(args: argparse.Namespace) -> dict[str, float]:
     """Train and score by a recipe, or score what was trained."""
+    from lowbit.benchmark.recipes.yaml_files import load_yaml, validate
+    from lowbit.common.files import write_text
     from lowbit.detection import run
-
-    from benchmark.files import write_text
-    from benchmark.recipe import load_yaml, validate
 
     gpus = args.num_gpus
     if gpus is not None and gpus > 1:
@@ -113,11 +112,10 @@ def run_recipe(args: argparse.Namespace) -> dict[str, float]:
 
 
 def _evaluate_recipe(recipe, folder: Path) -> dict[str, float]:
+    from lowbit.backbones.runtime import resolve_device
     from lowbit.detection.engines import get_engine
     from lowbit.detection.evaluation.measurements import measure
     from lowbit.detection.stage import load_images, load_trained
-
-    from lowbit.backbones.runtime import resolve_device
 
     path = folder / "detector.pth"
     engine = get_engine(recipe.engine)
@@ -151,6 +149,7 @@ def run_config(args: argparse.Namespace) -> dict[str, float]:
 def _run_config_process(args: argparse.Namespace, results: dict[str, float]) -> None:
     from detectron2.engine import default_setup
     from detectron2.utils import comm
+
     from lowbit.detection.with_detectron2.build_detector import load_trained, save_trained
     from lowbit.detection.with_detectron2.catalog import register_named
     from lowbit.detection.with_detectron2.config import read_config

@@ -36,14 +36,14 @@ EXAMPLES = """examples:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one job; return 0 when it is done and 1 when recipe, files or training are at fault."""
-    from benchmark.cli import job_parser, run_job
+    from lowbit.benchmark.recipes.job_command import job_parser, run_job
 
     args = job_parser(__doc__, EXAMPLES).parse_args(argv)
     return run_job("transfer", args, leaves=("last.pth", "parts"), report=_report)
 
 
 def _report(result: dict[str, Any], folder: Path) -> None:
-    from benchmark.cli import MEASUREMENTS
+    from lowbit.benchmark.recipes.job_command import MEASUREMENTS
 
     print(table(result["measurements"]))
     print(f"\nAll of it: {folder / MEASUREMENTS}")

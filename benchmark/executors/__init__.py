@@ -9,7 +9,7 @@ that returns when every job it can run has ended, calls `report` for each as it 
 import importlib
 from types import ModuleType
 
-from benchmark.messages import RecipeError, did_you_mean
+from lowbit.benchmark.recipes.errors import RecipeError, did_you_mean
 
 EXECUTORS = ("local", "ray")
 
@@ -29,4 +29,4 @@ def get_executor(name: str) -> ModuleType:
             f"There is no executor {name!r}; nothing was run.{did_you_mean(name, EXECUTORS)} "
             f"Executors: {', '.join(EXECUTORS)}."
         )
-    return importlib.import_module(f"benchmark.executors.{name}")
+    return importlib.import_module(f"lowbit.benchmark.executors.{name}")

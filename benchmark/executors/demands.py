@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from benchmark.executors.resources import processes, share_of_threads, too_few_gpus
-from benchmark.job import Job
-from benchmark.results import Result
+from lowbit.benchmark.executors.resources import processes, share_of_threads, too_few_gpus
+from lowbit.benchmark.planning.job import Job
+from lowbit.benchmark.results.result_file import Result
 
 _ROOM = 1.2  # over the memory that such a job took before
 _MB = 2**20

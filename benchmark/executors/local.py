@@ -15,18 +15,16 @@ from multiprocessing import connection
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 
-from benchmark import outcome
-from benchmark.claim import HEARTBEAT, Claim
-from benchmark.executors import StoppedError, worker
-from benchmark.executors.claiming import claim_job
-from benchmark.executors.processes import (
+from lowbit.benchmark.executors import StoppedError, worker
+from lowbit.benchmark.executors.acquire_job import claim_job
+from lowbit.benchmark.executors.job_process import (
     SERVER_LOST,
     describe_death,
     signal_group,
     start_job,
     start_server,
 )
-from benchmark.executors.resources import (
+from lowbit.benchmark.executors.resources import (
     Gpus,
     cores,
     processes,
@@ -34,10 +32,12 @@ from benchmark.executors.resources import (
     too_few_gpus,
     visible_gpus,
 )
-from benchmark.executors.stopping import StopSignal, stop_signals
-from benchmark.job import Job
-from benchmark.results import Result, read_result, write_result
-from benchmark.schedule import Schedule
+from lowbit.benchmark.executors.stop_signals import StopSignal, stop_signals
+from lowbit.benchmark.planning.job import Job
+from lowbit.benchmark.results import build_result
+from lowbit.benchmark.results.job_lock import HEARTBEAT, Claim
+from lowbit.benchmark.results.result_file import Result, read_result, write_result
+from lowbit.benchmark.scheduling.schedule import Schedule
 
 _POLL = 0.5  # s that a signal to all processes may come later to this one
 _PATIENCE = 3.0  # s a process has to end after SIGTERM
@@ -145,7 +145,7 @@ class _Runner:
                     self._schedule.leave(running.job)
                     continue
                 reason = describe_death(code)
-                result = outcome.failed(
+                result = build_result.failed(
                     running.job, reason, inputs=running.inputs, folder=running.folder
                 )
                 write_result(running.folder, result)

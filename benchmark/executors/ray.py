@@ -18,17 +18,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 
-from benchmark.claim import HEARTBEAT, Claim, live_holder
-from benchmark.executors import StoppedError
-from benchmark.executors.claiming import claim_job
-from benchmark.executors.demands import Demands, Peaks
-from benchmark.executors.stopping import stop_signals
-from benchmark.executors.supervision import GRACE, LostError, supervise
-from benchmark.executors.worker import Task
-from benchmark.job import Job
-from benchmark.messages import RecipeError
-from benchmark.results import Result
-from benchmark.schedule import Schedule
+from lowbit.benchmark.executors import StoppedError
+from lowbit.benchmark.executors.acquire_job import claim_job
+from lowbit.benchmark.executors.demands import Demands, Peaks
+from lowbit.benchmark.executors.remote_job import GRACE, LostError, supervise
+from lowbit.benchmark.executors.stop_signals import stop_signals
+from lowbit.benchmark.executors.worker import Task
+from lowbit.benchmark.planning.job import Job
+from lowbit.benchmark.recipes.errors import RecipeError
+from lowbit.benchmark.results.job_lock import HEARTBEAT, Claim, live_holder
+from lowbit.benchmark.results.result_file import Result
+from lowbit.benchmark.scheduling.schedule import Schedule
 
 _POLL = 0.5  # s between looks around
 _LOSSES = 3  # machines a job may lose before it is held to be the cause

@@ -4,7 +4,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable
 
-from benchmark.job import Job
+from lowbit.benchmark.planning.job import Job
 
 
 def processes(job: Job) -> int:

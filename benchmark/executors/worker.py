@@ -17,13 +17,13 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from benchmark import outcome
-from benchmark.claim import holds
-from benchmark.executors.resources import processes
-from benchmark.job import Job
-from benchmark.launch import launch
-from benchmark.recipe import get_stage, validate
-from benchmark.results import read_result, write_result
+from lowbit.benchmark.executors.launch_processes import launch
+from lowbit.benchmark.executors.resources import processes
+from lowbit.benchmark.planning.job import Job
+from lowbit.benchmark.recipes.yaml_files import get_stage, validate
+from lowbit.benchmark.results import build_result
+from lowbit.benchmark.results.job_lock import holds
+from lowbit.benchmark.results.result_file import read_result, write_result
 
 SHARED = "features"  # beside the jobs' folders; may be deleted while nothing runs
 _CHECK = 5.0  # s between looks at whether the claim is still the runner's
@@ -63,7 +63,7 @@ def main(task: Task, lifeline: Connection) -> None:
     except EOFError:  # the runner died before the claim could name this process
         return
     threading.Thread(target=_watch, args=(task, lifeline), daemon=True).start()
-    _redirect(task.folder / outcome.LOG)
+    _redirect(task.folder / build_result.LOG)
     _prefer_as_victim()
     if task.gpus:
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(task.gpus)  # before CUDA is initialized
@@ -92,7 +92,7 @@ def _run(task: Task) -> int:
         recipe = validate(job.stage, {**job.recipe, **_shared(task), **paths})
         returned = get_stage(job.stage).run(recipe, task.folder)
         if _rank(job) == 0:
-            result = outcome.completed(
+            result = build_result.completed(
                 job, returned, inputs=task.inputs, folder=task.folder, usage=_usage(job, started)
             )
             write_result(task.folder, result)
@@ -109,7 +109,7 @@ def _fail(task: Task, error: BaseException, started: float) -> int:
     _logger.error("The job failed.", exc_info=error)
     if read_result(task.folder) is None:  # else this error may be of the other's making
         reason, usage = f"{type(error).__name__}: {error}", _usage(task.job, started)
-        result = outcome.failed(
+        result = build_result.failed(
             task.job, reason, inputs=task.inputs, folder=task.folder, usage=usage
         )
         write_result(task.folder, result)

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from lowbit.detection.recorder import METRICS, read_lines
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from lowbit.detection.recorder import METRICS, read_lines
 
 
 def read(jobs: Sequence[Path]) -> dict[str, pd.DataFrame]:

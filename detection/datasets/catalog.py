@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Protocol
 
 from fvcore.common.registry import Registry
+from PIL import Image
+
+from lowbit.data.image_sets.registry import ROOT_VARIABLE
 from lowbit.detection.datasets.coco_folder import CocoFolder
 from lowbit.detection.datasets.detection_set import DetectionSet
 from lowbit.detection.datasets.digit_scene_set import DigitScenes
 from lowbit.detection.datasets.digit_scenes import Layout
 from lowbit.detection.datasets.voc_folder import VocFolder, custom_voc, voc_folder
-from PIL import Image
-
-from lowbit.data.image_sets.registry import ROOT_VARIABLE
 
 DETECTRON2_ROOT = "DETECTRON2_DATASETS"
 

@@ -14,11 +14,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from lowbit.common.file_hash import file_sha256
 from lowbit.detection.datasets.detection_set import DetectionSet
 from lowbit.detection.datasets.image_files import ImageFiles
 from lowbit.detection.datasets.subsets import first
-
-from lowbit.common.file_hash import file_sha256
 
 _LAYOUTS = ("annotations/instances_*.json", "annotations/*.json", "*/_annotations.coco.json")
 _SECTIONS = {

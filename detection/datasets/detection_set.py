@@ -7,8 +7,9 @@ from functools import cached_property
 from typing import Any, Literal
 
 import torch
-from lowbit.detection.datasets.image_files import ImageFiles
 from torch import Tensor
+
+from lowbit.detection.datasets.image_files import ImageFiles
 
 XYWH_ABS = 1  # detectron2.structures.BoxMode.XYWH_ABS, known here without importing it
 

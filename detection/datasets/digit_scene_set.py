@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from lowbit.detection.datasets.detection_set import DetectionSet
-from lowbit.detection.datasets.digit_scenes import Layout, Scene, draw_scene
 
 from lowbit import data
+from lowbit.detection.datasets.detection_set import DetectionSet
+from lowbit.detection.datasets.digit_scenes import Layout, Scene, draw_scene
 
 SCENES_VERSION = 1  # bumped when the same seed draws other scenes
 

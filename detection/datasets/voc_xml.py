@@ -5,9 +5,8 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
 
-from lowbit.detection.datasets.image_files import read_size
-
 from lowbit.common.file_hash import file_sha256
+from lowbit.detection.datasets.image_files import read_size
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 

@@ -6,11 +6,11 @@ not after its own. The same for every engine.
 
 from collections.abc import Iterator
 
-from lowbit.detection.detector.pyramid_levels import select_levels
 from timm.layers import convert_sync_batchnorm, freeze_batch_norm_2d
 from torch import nn
 
 from lowbit.backbones import create_backbone
+from lowbit.detection.detector.pyramid_levels import select_levels
 
 NORMS = ("BN", "SyncBN", "FrozenBN")
 

@@ -9,6 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor, nn
+
+from lowbit.backbones import create_backbone, load_backbone, pyramid_info
+from lowbit.data import list_datasets, normalization
 from lowbit.detection.detector.detector_file import (
     FORMAT,
     check_relu,
@@ -16,10 +20,6 @@ from lowbit.detection.detector.detector_file import (
     restore_detector,
 )
 from lowbit.detection.detector.parts import bottom_up
-from torch import Tensor, nn
-
-from lowbit.backbones import create_backbone, load_backbone, pyramid_info
-from lowbit.data import list_datasets, normalization
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean, std of RGB in units of 0..1
 CALIBRATION_BATCH = 16  # images in one forward pass

@@ -19,10 +19,10 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from lowbit.detection.detector.parts import body, bottom_up, head, neck
-from lowbit.detection.detector.quantization_report import count_quantized
 from torch import Tensor, nn
 
+from lowbit.detection.detector.parts import body, bottom_up, head, neck
+from lowbit.detection.detector.quantization_report import count_quantized
 from lowbit.quant import (
     Precision,
     Quantizer,

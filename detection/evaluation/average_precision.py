@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from lowbit.detection.evaluation.bootstrap import METRICS, Spread, draw_images, redraw, spread
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from lowbit.common.atomic_file import atomic
+from lowbit.detection.evaluation.bootstrap import METRICS, Spread, draw_images, redraw, spread
 
 DETECTIONS = "detections.json"
 

@@ -8,14 +8,14 @@ from typing import Any
 
 import matplotlib
 import torch
-from lowbit.detection.datasets.detection_set import DetectionSet
-from lowbit.detection.datasets.subsets import draw
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 from torchvision.utils import draw_bounding_boxes
 
 from lowbit.common.atomic_file import atomic
+from lowbit.detection.datasets.detection_set import DetectionSet
+from lowbit.detection.datasets.subsets import draw
 
 FOLDER = "pictures"
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from detectron2.evaluation.pascal_voc_evaluation import parse_rec, voc_ap, voc_eval
+
 from lowbit.detection.datasets.detection_set import DetectionSet
 from lowbit.detection.evaluation.average_precision import Scores
 

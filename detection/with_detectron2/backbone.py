@@ -8,12 +8,12 @@ of weights serves classification and detection.
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from detectron2.modeling.backbone.fpn import FPN, LastLevelMaxPool, LastLevelP6P7
-from lowbit.detection.detector.frozen_stages import build_network
-from lowbit.detection.detector.pyramid_levels import select_levels
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lowbit.backbones import pyramid
+from lowbit.detection.detector.frozen_stages import build_network
+from lowbit.detection.detector.pyramid_levels import select_levels
 
 
 class LowbitBackbone(Backbone):

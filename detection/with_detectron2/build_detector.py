@@ -6,10 +6,12 @@ Needs Detectron2. Its configuration is `lowbit.detection.with_detectron2.config`
 from collections.abc import Iterator
 from pathlib import Path
 
-import lowbit.detection.with_detectron2.roi_heads  # noqa: F401  (registers the heads, and with them the backbones)
 import torch
 from detectron2.data import get_detection_dataset_dicts
 from detectron2.modeling import build_model
+from torch import nn
+
+import lowbit.detection.with_detectron2.roi_heads  # noqa: F401  (registers the heads, and with them the backbones)
 from lowbit.detection.detector.detector_file import (
     check_relu,
     read_detector,
@@ -27,7 +29,6 @@ from lowbit.detection.detector.quantize import quantize_layers
 from lowbit.detection.sampler import seed_of
 from lowbit.detection.with_detectron2.catalog import Mapper
 from lowbit.detection.with_detectron2.config import quantization
-from torch import nn
 
 
 def start_from(cfg) -> Start:

@@ -17,6 +17,7 @@ from detectron2.data.detection_utils import annotations_to_instances
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.structures import BoxMode
 from detectron2.utils import comm
+
 from lowbit.detection.datasets.catalog import check_name, load_detection
 from lowbit.detection.datasets.check_annotations import check
 from lowbit.detection.datasets.coco_folder import read_part

@@ -11,9 +11,9 @@ from typing import Any
 
 from detectron2.config import CfgNode, get_cfg
 from detectron2.utils.logger import log_first_n
+
 from lowbit.detection.solver import Solver
 from lowbit.detection.with_detectron2.config_checks import check_keys, check_solver, flat
-
 from lowbit.quant import Precision, QuantPolicy, Rule, get_policy
 
 

@@ -16,6 +16,10 @@ from typing import Any
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils import comm
+
+from lowbit.backbones.costs import backbone_costs
+from lowbit.backbones.runtime import resolve_device
+from lowbit.common.file_hash import file_sha256
 from lowbit.detection.datasets.detection_set import DetectionSet
 from lowbit.detection.datasets.voc_folder import read_list
 from lowbit.detection.datasets.voc_xml import digest
@@ -36,10 +40,6 @@ from lowbit.detection.with_detectron2.config import quantization, read_config
 from lowbit.detection.with_detectron2.config_checks import flat
 from lowbit.detection.with_detectron2.hooks import plain_scores
 from lowbit.detection.with_detectron2.trainer import LowbitTrainer
-
-from lowbit.backbones.costs import backbone_costs
-from lowbit.backbones.runtime import resolve_device
-from lowbit.common.file_hash import file_sha256
 
 _ROOT = Path(__file__).parents[2]
 _COSMETIC = (

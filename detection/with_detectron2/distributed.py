@@ -7,6 +7,7 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as dist
+
 from lowbit.detection.engines import import_detectron2
 
 TIMEOUT = timedelta(minutes=30)  # of a collective: the first process may be computing scores

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from detectron2.data.transforms import ResizeShortestEdge
 from detectron2.engine.hooks import PeriodicCheckpointer
+from torch import nn
+
 from lowbit.detection.datasets.detection_set import DetectionSet
 from lowbit.detection.detector.initial_weights import Start, chunks
 from lowbit.detection.detector.quantization_report import describe_quantization
@@ -16,7 +18,6 @@ from lowbit.detection.with_detectron2.build_detector import build_detector
 from lowbit.detection.with_detectron2.catalog import instances_to_detections, register
 from lowbit.detection.with_detectron2.recipe_to_config import to_cfg
 from lowbit.detection.with_detectron2.trainer import LowbitTrainer
-from torch import nn
 
 _PREDICTION_BATCH = 32  # images in one forward pass
 

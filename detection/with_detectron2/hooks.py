@@ -12,6 +12,7 @@ from typing import Any
 from detectron2.engine import HookBase
 from detectron2.engine.hooks import EvalHook
 from detectron2.utils import comm
+
 from lowbit.detection.recorder import Recorder, record_scores
 from lowbit.detection.sampler import seed_everything
 

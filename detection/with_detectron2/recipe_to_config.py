@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from detectron2.config import CfgNode, get_cfg
+
 from lowbit.detection.detector.initial_weights import Start
 from lowbit.detection.detector.pyramid_levels import anchor_sizes, level_strides
 from lowbit.detection.recipe import Recipe

@@ -10,9 +10,10 @@ from collections import OrderedDict
 from detectron2.layers import get_norm
 from detectron2.modeling import ROI_HEADS_REGISTRY
 from detectron2.modeling.roi_heads import Res5ROIHeads
+from torch import nn
+
 from lowbit.detection.detector.pyramid_levels import select_levels
 from lowbit.detection.with_detectron2.backbone import network_from
-from torch import nn
 
 
 @ROI_HEADS_REGISTRY.register()

@@ -31,6 +31,9 @@ from detectron2.evaluation import (
     PascalVOCDetectionEvaluator,
 )
 from detectron2.utils import comm
+from torch import nn
+
+from lowbit.common.atomic_file import atomic
 from lowbit.detection.detector.detector_file import write_atomically
 from lowbit.detection.detector.initial_weights import initialize
 from lowbit.detection.detector.quantize import quantize_detector
@@ -52,9 +55,6 @@ from lowbit.detection.with_detectron2.catalog import (
 )
 from lowbit.detection.with_detectron2.config import check, quantization, solver
 from lowbit.detection.with_detectron2.hooks import Evaluation, MetricsFile, ResumeState
-from torch import nn
-
-from lowbit.common.atomic_file import atomic
 from lowbit.quant import reuse_weights
 
 

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
+
 from lowbit.detection.datasets.detection_set import DetectionSet
 from lowbit.detection.detector.detector_file import write_atomically
 from lowbit.detection.detector.frozen_stages import build_network
@@ -20,8 +22,6 @@ from lowbit.detection.sampler import IndexStream, seed_everything, seed_of
 from lowbit.detection.solver import build_optimizer, build_scheduler
 from lowbit.detection.with_torchvision.faster_rcnn import build_faster_rcnn
 from lowbit.detection.with_torchvision.retinanet import build_retinanet
-from torch import Tensor, nn
-
 from lowbit.quant import Precision, reuse_weights
 
 _logger = logging.getLogger(__name__)

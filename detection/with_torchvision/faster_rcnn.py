@@ -4,8 +4,6 @@ Anchors, widths and counts come from the recipe, as Detectron2's FPN detector ha
 sampling, losses and inference are torchvision's.
 """
 
-from lowbit.detection.detector.pyramid_levels import anchor_sizes
-from lowbit.detection.with_torchvision.pyramid import NORMS, ImageTransform, PyramidBackbone
 from torch import Tensor, nn
 from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
@@ -13,6 +11,9 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHe
 from torchvision.models.detection.rpn import RPNHead
 from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
+
+from lowbit.detection.detector.pyramid_levels import anchor_sizes
+from lowbit.detection.with_torchvision.pyramid import NORMS, ImageTransform, PyramidBackbone
 
 POOLED = 7  # side of a region's features
 

@@ -4,7 +4,6 @@ from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
 
-from lowbit.detection.detector.pyramid_levels import level_strides, select_levels
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
@@ -12,6 +11,7 @@ from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import ExtraFPNBlock, LastLevelMaxPool, LastLevelP6P7
 
 from lowbit.backbones import pyramid
+from lowbit.detection.detector.pyramid_levels import level_strides, select_levels
 
 NORMS = {"none": None, "GN": partial(nn.GroupNorm, 32)}  # Detectron2's GN has 32 groups too
 

@@ -4,13 +4,14 @@ torchvision fixes the head at four convolutions a subnet and its pyramid at 256 
 here both come from the recipe. Losses, anchors' matching and inference are torchvision's.
 """
 
-from lowbit.detection.detector.pyramid_levels import anchor_sizes, select_levels
-from lowbit.detection.with_torchvision.pyramid import NORMS, ImageTransform, PyramidBackbone
 from torch import nn
 from torchvision.models.detection import RetinaNet
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.retinanet import RetinaNetHead
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
+
+from lowbit.detection.detector.pyramid_levels import anchor_sizes, select_levels
+from lowbit.detection.with_torchvision.pyramid import NORMS, ImageTransform, PyramidBackbone
 
 
 def build_retinanet(recipe, network: nn.Module, *, classes: int, normalization) -> RetinaNet:

@@ -4,14 +4,14 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from lowbit.pretrain.recipe import Recipe
-from lowbit.pretrain.stage import run
-from lowbit.pretrain.step import Step
 from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn import functional as F
 
 from lowbit.common.plot_style import COLOURS, MUTED, panels
+from lowbit.pretrain.recipe import Recipe
+from lowbit.pretrain.stage import run
+from lowbit.pretrain.step import Step
 from lowbit.quant import Precision
 
 BOUND = 0.1  # the paper: "it does not exceed ±0.1"

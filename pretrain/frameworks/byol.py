@@ -2,11 +2,12 @@
 
 from typing import TYPE_CHECKING
 
+from torch import Tensor, nn
+from torch.nn import functional as F
+
 from lowbit.pretrain.frameworks.base import FRAMEWORKS, Embedding
 from lowbit.pretrain.frameworks.heads import mlp, projector
 from lowbit.pretrain.frameworks.momentum import MomentumFramework
-from torch import Tensor, nn
-from torch.nn import functional as F
 
 if TYPE_CHECKING:
     from lowbit.pretrain.recipe import Recipe

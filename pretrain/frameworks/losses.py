@@ -1,10 +1,11 @@
 """Contrastive cross entropies of features."""
 
 import torch
-from lowbit.pretrain.distributed import rank
-from lowbit.pretrain.frameworks.ranks import gather_rows
 from torch import Tensor
 from torch.nn import functional as F
+
+from lowbit.pretrain.distributed import rank
+from lowbit.pretrain.frameworks.ranks import gather_rows
 
 
 def unit(x: Tensor) -> Tensor:

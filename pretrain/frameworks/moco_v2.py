@@ -3,13 +3,13 @@
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor, nn
+
 from lowbit.pretrain.frameworks.base import FRAMEWORKS, Embedding
 from lowbit.pretrain.frameworks.heads import projector
 from lowbit.pretrain.frameworks.losses import info_nce_queue, unit
 from lowbit.pretrain.frameworks.momentum import EmaSchedule, MomentumFramework
 from lowbit.pretrain.frameworks.ranks import gather_rows, shuffled
-from torch import Tensor, nn
-
 from lowbit.quant import set_precision
 
 if TYPE_CHECKING:

@@ -2,11 +2,12 @@
 
 from typing import TYPE_CHECKING
 
+from torch import Tensor, nn
+
 from lowbit.pretrain.frameworks.base import FRAMEWORKS, Embedding
 from lowbit.pretrain.frameworks.heads import mlp, projector
 from lowbit.pretrain.frameworks.losses import info_nce
 from lowbit.pretrain.frameworks.momentum import EmaSchedule, MomentumFramework
-from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from lowbit.pretrain.recipe import Recipe

@@ -5,10 +5,10 @@ from copy import deepcopy
 from typing import Literal
 
 import torch
-from lowbit.pretrain.frameworks.base import Embedding, Framework
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from lowbit.pretrain.frameworks.base import Embedding, Framework
 from lowbit.quant import QuantPolicy, quantize, set_precision
 
 EmaSchedule = Literal["constant", "cosine"]

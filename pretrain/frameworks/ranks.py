@@ -4,8 +4,9 @@ from collections.abc import Callable
 
 import torch
 import torch.distributed as dist
-from lowbit.pretrain.distributed import rank, size
 from torch import Tensor
+
+from lowbit.pretrain.distributed import rank, size
 
 
 class _Gather(torch.autograd.Function):

@@ -2,10 +2,11 @@
 
 from typing import TYPE_CHECKING
 
+from torch import Tensor, nn
+
 from lowbit.pretrain.frameworks.base import FRAMEWORKS, Embedding, Framework
 from lowbit.pretrain.frameworks.heads import projector
 from lowbit.pretrain.frameworks.losses import nt_xent
-from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from lowbit.pretrain.recipe import Recipe

@@ -2,10 +2,11 @@
 
 from typing import TYPE_CHECKING
 
-from lowbit.pretrain.frameworks.base import FRAMEWORKS, Embedding, Framework
-from lowbit.pretrain.frameworks.heads import mlp
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from lowbit.pretrain.frameworks.base import FRAMEWORKS, Embedding, Framework
+from lowbit.pretrain.frameworks.heads import mlp
 
 if TYPE_CHECKING:
     from lowbit.pretrain.recipe import Recipe

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from benchmark import leaderboard
+from lowbit.benchmark.leaderboard import build
 from tests.benchmark.board_frames import make_frame
 
 HOSTILE = {
@@ -35,11 +35,11 @@ def hostile_frame() -> pd.DataFrame:
 def build_page(folder: Path, frame: pd.DataFrame, *, reported=()) -> Path:
     """Build the board of a frame instead of a folder's result files."""
     folder.mkdir(parents=True, exist_ok=True)
-    load, leaderboard.load_frame = leaderboard.load_frame, lambda _: frame
+    load, build.load_frame = build.load_frame, lambda _: frame
     try:
-        return leaderboard.build(folder, reported=reported)
+        return build.build(folder, reported=reported)
     finally:
-        leaderboard.load_frame = load
+        build.load_frame = load
 
 
 class Page(HTMLParser):

@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 
-from benchmark.bundle.manifest import Entry
-from benchmark.job import File, Job, Label, Output
-from benchmark.outcome import completed
-from benchmark.recipe import get_stage, validate
-from benchmark.results import Result, write_result
 from lowbit.backbones import create_backbone, save_backbone
+from lowbit.benchmark.planning.job import File, Job, Label, Output
+from lowbit.benchmark.recipes.yaml_files import get_stage, validate
+from lowbit.benchmark.results.build_result import completed
+from lowbit.benchmark.results.result_file import Result, write_result
+from lowbit.benchmark.submissions.manifest import Entry
 
 ENTRY = Entry(name="jane-2026", submitter="Jane Doe, Somewhere")
 USAGE = {"device": "cpu", "seconds": 1.5, "peak_memory_mb": 10.0, "peak_gpu_memory_mb": None}

@@ -11,12 +11,12 @@ import pytest
 import yaml
 
 import lowbit
-from benchmark.executors import local
-from benchmark.job import Job
-from benchmark.recipe import STAGES
-from benchmark.results import Result, read_result
-from benchmark.schedule import Schedule
-from benchmark.sweep import Plan, plan
+from lowbit.benchmark.executors import local
+from lowbit.benchmark.planning.job import Job
+from lowbit.benchmark.planning.plan import Plan, plan
+from lowbit.benchmark.recipes.yaml_files import STAGES
+from lowbit.benchmark.results.result_file import Result, read_result
+from lowbit.benchmark.scheduling.schedule import Schedule
 
 ROOT = Path(__file__).resolve().parents[2]
 FAKE = Path(__file__).with_name("fake_stage.py")
@@ -25,8 +25,8 @@ import sys
 sys.path[:0] = [sys.argv[1], {str(ROOT / "tools")!r}]
 import lowbit  # the one that has the fakes
 import run_all
-from benchmark.executors import processes
-processes._PRELOAD = ["torch", "benchmark.executors.worker"]  # fakes need no more
+from lowbit.benchmark.executors import job_process
+job_process._PRELOAD = ["torch", "lowbit.benchmark.executors.worker"]  # fakes need no more
 sys.path.insert(0, sys.argv[1])  # a job's process gets this path
 if __name__ == "__main__":
     sys.exit(run_all.main(sys.argv[2:]))
@@ -131,7 +131,7 @@ def bench(tmp_path, monkeypatch):
 @pytest.fixture(scope="session")
 def linear_bundle(tmp_path_factory):
     """A bundle of one linear evaluation on digits that really ran."""
-    from benchmark.bundle import write_bundle
+    from lowbit.benchmark.submissions import write_bundle
     from tests.benchmark.bundles import ENTRY, run_linear
 
     home = tmp_path_factory.mktemp("linear")

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from benchmark.boards import make_boards
-from benchmark.comparability import normalize
-from benchmark.folding import fold_seeds
-from benchmark.page import Source
-from benchmark.planned import PlannedSuite
+from lowbit.benchmark.leaderboard.boards import make_boards
+from lowbit.benchmark.leaderboard.fold_seeds import fold_seeds
+from lowbit.benchmark.leaderboard.page import Source
+from lowbit.benchmark.planning.plan_file import PlannedSuite
+from lowbit.benchmark.results.comparability import normalize
 
 
 def make_source(

@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from benchmark.results import Result, write_result
-from benchmark.verdicts import SUBMISSIONS, VERDICT
+from lowbit.benchmark.results.result_file import Result, write_result
+from lowbit.benchmark.results.verdicts import SUBMISSIONS, VERDICT
 from tests.benchmark.board_frames import POLICY, SPLITS
 
 FIXTURES = Path(__file__).with_name("result_files")

@@ -5,12 +5,12 @@ import math
 import pandas as pd
 import pytest
 
-from benchmark.adaptive import blanks, columns, delta_b, make_adaptive
-from benchmark.boards import make_boards
-from benchmark.comparability import normalize
-from benchmark.exports import to_csv, to_latex, to_markdown
-from benchmark.folding import fold_seeds
-from benchmark.reference import load_published, reported_rows
+from lowbit.benchmark.leaderboard.adaptive_bits import blanks, columns, delta_b, make_adaptive
+from lowbit.benchmark.leaderboard.boards import make_boards
+from lowbit.benchmark.leaderboard.fold_seeds import fold_seeds
+from lowbit.benchmark.leaderboard.text_formats import to_csv, to_latex, to_markdown
+from lowbit.benchmark.published import load_published, reported_rows
+from lowbit.benchmark.results.comparability import normalize
 from lowbit.quant import get_policy
 from tests.benchmark.board_frames import failure, row
 from tests.benchmark.board_pages import HOSTILE, Page, build_page

@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from benchmark.averages import averages
-from benchmark.boards import make_boards
-from benchmark.comparability import SUBJECT, normalize
-from benchmark.exports import to_latex, to_markdown
-from benchmark.folding import fold_seeds
+from lowbit.benchmark.leaderboard.boards import make_boards
+from lowbit.benchmark.leaderboard.dataset_means import averages
+from lowbit.benchmark.leaderboard.fold_seeds import fold_seeds
+from lowbit.benchmark.leaderboard.text_formats import to_latex, to_markdown
+from lowbit.benchmark.results.comparability import SUBJECT, normalize
 from tests.benchmark.board_frames import make_frame, row, seeds
 
 

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmark.budget import choose
-from benchmark.estimate import Estimate
-from benchmark.job import Job, Label, Output
-from benchmark.sweep import Plan
+from lowbit.benchmark.planning.job import Job, Label, Output
+from lowbit.benchmark.planning.plan import Plan
+from lowbit.benchmark.scheduling.estimate import Estimate
+from lowbit.benchmark.scheduling.time_budget import choose
 
 
 def job(stage, name, *, needs=(), seed=0, **recipe):

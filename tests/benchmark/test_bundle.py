@@ -13,7 +13,10 @@ import torch
 import yaml
 from PIL import Image
 
-from benchmark.bundle import (
+from lowbit.benchmark.planning.job import Output
+from lowbit.benchmark.results.result_file import Result, read_result, write_result
+from lowbit.benchmark.results.verdicts import JobVerdict, read_verdicts
+from lowbit.benchmark.submissions import (
     BundleError,
     Entry,
     add,
@@ -22,12 +25,9 @@ from benchmark.bundle import (
     measured_here,
     read_entry,
     remove,
-    submissions,
+    store,
     write_bundle,
 )
-from benchmark.job import Output
-from benchmark.results import Result, read_result, write_result
-from benchmark.verdicts import JobVerdict, read_verdicts
 from tests.benchmark.bundles import ENTRY, SCENES, run_job, run_linear, tree
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -143,7 +143,7 @@ def test_adding_again_changes_nothing_and_removing_leaves_nothing(bundle, board)
 def test_killed_while_adding_it_adds_nothing_and_the_next_adds_all(bundle, board, moment):
     child = os.fork()
     if child == 0:
-        setattr(submissions, moment, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+        setattr(store, moment, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
         add(bundle, board)
         os._exit(1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.bundle import BundleError, add, examine
-from benchmark.bundle.archive import unpack
-from benchmark.bundle.manifest import Manifest
+from lowbit.benchmark.submissions import BundleError, add, examine
+from lowbit.benchmark.submissions.archive import unpack
+from lowbit.benchmark.submissions.manifest import Manifest
 from tests.benchmark.bundles import ENTRY, tree
 
 

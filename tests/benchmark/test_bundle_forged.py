@@ -9,12 +9,12 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
+from lowbit.benchmark.results import rescore
+from lowbit.benchmark.submissions import BundleError, add, examine, write_bundle
 from lowbit.detection import Recipe
 from lowbit.detection.stage import load_images
 from lowbit.transfer import Recipe as TransferRecipe
-
-from benchmark import rescore
-from benchmark.bundle import BundleError, add, examine, write_bundle
 from tests.benchmark.bundles import ENTRY, SCENES, Forger, run_job, tree
 
 
@@ -280,7 +280,7 @@ def test_without_the_set_the_numbers_must_follow_all_the_same(forger, monkeypatc
     def gone(*_, **__):
         raise FileNotFoundError("gone")
 
-    monkeypatch.setattr("benchmark.rescore.open_images", gone)
+    monkeypatch.setattr("lowbit.benchmark.results.rescore.open_images", gone)
     rescore._truth.cache_clear()
     found = examine(forger.pack(forger.folder.parent / "same.zip"))
     (verdict,) = found.verdicts.values()

@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmark import cache, leaderboard
-from benchmark.cache import CACHE
-from benchmark.frame import load_frame
-from benchmark.results import RESULT
+from lowbit.benchmark.leaderboard import build
+from lowbit.benchmark.results import record_cache
+from lowbit.benchmark.results.frame import load_frame
+from lowbit.benchmark.results.record_cache import CACHE
+from lowbit.benchmark.results.result_file import RESULT
 from tests.benchmark.result_folders import submit, write
 
 A, B, C = "a" * 12, "b" * 12, "c" * 12
@@ -31,13 +32,13 @@ def runs(tmp_path):
 @pytest.fixture
 def parsed(monkeypatch):
     """The folders of the result files that are parsed from now on."""
-    folders, read = [], cache.read_result
+    folders, read = [], record_cache.read_result
 
     def reading(folder):
         folders.append(folder.name)
         return read(folder)
 
-    monkeypatch.setattr(cache, "read_result", reading)
+    monkeypatch.setattr(record_cache, "read_result", reading)
     return folders
 
 
@@ -138,7 +139,7 @@ def test_a_folder_that_cannot_be_written_is_read_all_the_same(runs, monkeypatch)
     def refuse(*_, **__):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(cache, "atomic", refuse)
+    monkeypatch.setattr(record_cache, "atomic", refuse)
     pd.testing.assert_frame_equal(load_frame(runs), whole)
     assert not (runs / CACHE).exists()
 
@@ -148,12 +149,12 @@ def test_everything_derived_is_rebuilt_byte_for_byte(runs):
         files = [runs / CACHE, *sorted((runs / "leaderboard").iterdir())]
         return {path.name: path.read_bytes() for path in files}
 
-    leaderboard.build(runs)
+    build.build(runs)
     before = contents()
     assert len(before) == 6
     (runs / CACHE).unlink()
     shutil.rmtree(runs / "leaderboard")
-    leaderboard.build(runs)
+    build.build(runs)
     assert contents() == before
 
 

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from benchmark import check as checking
-from benchmark import soundness
-from benchmark.check import PRECISIONS, check
-from benchmark.soundness import Subject, input_size
 from lowbit.backbones import create_backbone, save_backbone
+from lowbit.benchmark.checkpoint_check import check as checking
+from lowbit.benchmark.checkpoint_check import network_health
+from lowbit.benchmark.checkpoint_check.check import PRECISIONS, check
+from lowbit.benchmark.checkpoint_check.network_health import Subject, input_size
 from lowbit.data import Center, open_images
 from lowbit.quant import calibrate, quantize, set_precision
 
@@ -111,8 +111,8 @@ def test_features_that_are_not_finite_are_found(tmp_path):
 
 
 def test_a_transformer_is_told_to_have_no_pyramid(tmp_path, monkeypatch):
-    monkeypatch.setattr(soundness, "_PROBE_BUDGET", 0)
-    monkeypatch.setattr(soundness, "_LEARNING_BUDGET", 0)
+    monkeypatch.setattr(network_health, "_PROBE_BUDGET", 0)
+    monkeypatch.setattr(network_health, "_LEARNING_BUDGET", 0)
     monkeypatch.setattr(checking, "CALIBRATION_IMAGES", 2)
     path = _save(tmp_path / "vit.pth", "vit_tiny_patch16_224")
     found = _by_name(check(path, precisions=["8w8a"]))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.claim import LOCK, STALE, Claim, Holder, host_name, read_holder
+from lowbit.benchmark.results.job_lock import LOCK, STALE, Claim, Holder, host_name, read_holder
 
 
 def gone_pid():
@@ -84,7 +84,7 @@ def test_a_heartbeat_keeps_a_claim_alive(tmp_path, monkeypatch):
     claim.beat()  # too soon after the last
     assert (tmp_path / LOCK).stat().st_mtime == pytest.approx(then, abs=1)
     later = time.monotonic() + STALE
-    monkeypatch.setattr("benchmark.claim.time.monotonic", lambda: later)
+    monkeypatch.setattr("lowbit.benchmark.results.job_lock.time.monotonic", lambda: later)
     claim.beat()
     assert time.time() - (tmp_path / LOCK).stat().st_mtime < STALE / 2
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from benchmark.claims import claimed_rows
-from benchmark.messages import RecipeError
+from lowbit.benchmark.published.reproduction_targets import claimed_rows
+from lowbit.benchmark.recipes.errors import RecipeError
 
 SSQL = {"paper": "SSQL", "table": "Table 11"}
 PETS = {"dataset": "Pets", "protocol": "imagenet_pretrain>linear"}
@@ -102,7 +102,7 @@ def test_what_was_never_published_is_refused_when_planned(bench, changes, said):
 
 
 def test_another_experiment_from_the_command_line_reproduces_nothing(bench):
-    from benchmark.sweep import plan
+    from lowbit.benchmark.planning.plan import plan
 
     path = bench.suite(**suite(transfer=[{**suite()["transfer"][0], "overrides": {"lr": 1.0}}]))
     for words, kept in (

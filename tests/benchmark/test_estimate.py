@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from benchmark import outcome
-from benchmark.estimate import CPU_RATE, GPU_RATE, Estimator, estimator
-from benchmark.outlook import wall_seconds
-from benchmark.preview import Preview
-from benchmark.results import write_result
+from lowbit.benchmark.results import build_result
+from lowbit.benchmark.results.result_file import write_result
+from lowbit.benchmark.scheduling.dry_run import Preview
+from lowbit.benchmark.scheduling.dry_run_report import wall_seconds
+from lowbit.benchmark.scheduling.estimate import CPU_RATE, GPU_RATE, Estimator, estimator
 
 SIZE = 6e10
 MADE = [
@@ -21,7 +21,7 @@ MADE = [
 def took(job, seconds, *, device="cpu"):
     returned = {"measurements": [], "checkpoint": {"architecture": "fakenet"}}
     usage = {"device": device, "seconds": seconds}
-    return outcome.completed(job, returned, inputs={}, folder=None, usage=usage)
+    return build_result.completed(job, returned, inputs={}, folder=None, usage=usage)
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def test_other_devices_and_failures_teach_nothing(planned):
     learned = Estimator("cpu")
     job = next(iter(planned.jobs.values()))
     learned.learn(took(job, 3.0, device="A GPU"))
-    learned.learn(outcome.failed(job, "broken", inputs={}, folder=Path(job.id)))
+    learned.learn(build_result.failed(job, "broken", inputs={}, folder=Path(job.id)))
     assert learned.estimate_all([job])[job.id].source == "assumed"
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmark.messages import RecipeError
+from lowbit.benchmark.recipes.errors import RecipeError
 
 TWO = [
     {"name": "A", "pretrain": "pretrain.yaml"},

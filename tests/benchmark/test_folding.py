@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmark.comparability import BOARD, PUBLISHED, SUBJECT, normalize
-from benchmark.folding import fold_seeds
-from benchmark.reference import reported_rows
-from benchmark.statistics import summarize
+from lowbit.benchmark.leaderboard.fold_seeds import fold_seeds
+from lowbit.benchmark.published import reported_rows
+from lowbit.benchmark.results.comparability import BOARD, PUBLISHED, SUBJECT, normalize
+from lowbit.benchmark.statistics.ranking import summarize
 from tests.benchmark.board_frames import failure, make_frame, row, seeds
 
 KEY = [*SUBJECT, *BOARD, "precision", "metric", "unit", *PUBLISHED, "status"]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from benchmark.image_tests import compare_answers, compare_draws
+from lowbit.benchmark.statistics.paired_image_tests import compare_answers, compare_draws
 
 ONE_CLASS = np.zeros(200)
 

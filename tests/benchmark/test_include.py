@@ -3,8 +3,8 @@
 import pytest
 import yaml
 
-from benchmark.messages import RecipeError
-from benchmark.sweep import plan
+from lowbit.benchmark.planning.plan import plan
+from lowbit.benchmark.recipes.errors import RecipeError
 
 
 def write(bench, name, **keys):

@@ -9,9 +9,9 @@ from dataclasses import replace
 
 import pytest
 
-from benchmark import files
-from benchmark.job import File, Job, Label, Output, canonical_json
-from benchmark.recipe import validate
+from lowbit.benchmark.planning.job import File, Job, Label, Output, canonical_json
+from lowbit.benchmark.recipes.yaml_files import validate
+from lowbit.common import files
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from benchmark.launch import launch
+from lowbit.benchmark.executors.launch_processes import launch
 
 
 @pytest.mark.slow

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmark import leaderboard
-from benchmark.planned import remember
-from benchmark.results import Result, write_result
-from benchmark.sweep import Plan
+from lowbit.benchmark.leaderboard import build
+from lowbit.benchmark.planning.plan import Plan
+from lowbit.benchmark.planning.plan_file import remember
+from lowbit.benchmark.results.result_file import Result, write_result
 from tests.benchmark.board_frames import POLICY, SPLITS, make_frame
 from tests.benchmark.board_pages import Page
 
@@ -72,7 +72,7 @@ def runs(tmp_path):
 
 
 def test_build_writes_four_files_and_returns_the_page(runs):
-    page = leaderboard.build(runs)
+    page = build.build(runs)
     assert page == runs / "leaderboard" / "index.html"
     assert sorted(path.name for path in page.parent.iterdir()) == FILES
     csv = (page.parent / "results.csv").read_text(encoding="utf-8")
@@ -82,7 +82,7 @@ def test_build_writes_four_files_and_returns_the_page(runs):
 
 
 def test_result_files_make_one_board_with_ranks(runs):
-    text = leaderboard.export(runs, "md")
+    text = build.export(runs, "md")
     assert (
         "| good | SSQL | resnet10\\_slim | **95.0†** <sup>1</sup> | **93.0†** <sup>1</sup> |"
         in text
@@ -92,39 +92,39 @@ def test_result_files_make_one_board_with_ranks(runs):
 
 
 def test_rebuilding_gives_the_same_bytes(runs):
-    folder = leaderboard.build(runs, reported=TABLE_11).parent
+    folder = build.build(runs, reported=TABLE_11).parent
     before = {name: (folder / name).read_bytes() for name in FILES}
     for name in FILES:
         (folder / name).unlink()
-    leaderboard.build(runs, reported=TABLE_11)
+    build.build(runs, reported=TABLE_11)
     assert {name: (folder / name).read_bytes() for name in FILES} == before
 
 
 def test_the_board_does_not_know_where_or_when_it_was_built(runs, tmp_path_factory, monkeypatch):
-    here = leaderboard.build(runs).read_bytes()
+    here = build.build(runs).read_bytes()
     elsewhere = tmp_path_factory.mktemp("elsewhere") / "deeper"
     runs.rename(elsewhere)
     monkeypatch.setattr("time.time", lambda: 4e9)
-    assert leaderboard.build(elsewhere).read_bytes() == here
+    assert build.build(elsewhere).read_bytes() == here
 
 
 def test_the_order_of_results_does_not_matter(tmp_path, monkeypatch):
     pages = []
     for number, frame in enumerate([make_frame(), make_frame().sample(frac=1, random_state=1)]):
-        monkeypatch.setattr(leaderboard, "load_frame", lambda _, frame=frame: frame)
+        monkeypatch.setattr(build, "load_frame", lambda _, frame=frame: frame)
         folder = tmp_path / str(number)
         folder.mkdir()
-        pages.append(leaderboard.build(folder).read_bytes())
+        pages.append(build.build(folder).read_bytes())
     assert pages[0] == pages[1]
 
 
 def test_nothing_temporary_is_left(runs):
-    folder = leaderboard.build(runs).parent
+    folder = build.build(runs).parent
     assert [path.name for path in folder.iterdir() if path.name.startswith(".")] == []
 
 
 def test_an_empty_folder_gives_a_board_that_says_so(tmp_path):
-    page = leaderboard.build(tmp_path)
+    page = build.build(tmp_path)
     assert "There is no result to show" in page.read_text(encoding="utf-8")
     assert "no job has finished" in (page.parent / "results.md").read_text(encoding="utf-8")
     assert "no job has finished" in (page.parent / "results.tex").read_text(encoding="utf-8")
@@ -132,14 +132,14 @@ def test_an_empty_folder_gives_a_board_that_says_so(tmp_path):
 
 def test_only_failures_give_a_board_with_reasons(tmp_path):
     _write(tmp_path, "c" * 12, "lost", {"FP": 0}, status="failed", reason="disk full")
-    page = Page(leaderboard.build(tmp_path))
+    page = Page(build.build(tmp_path))
     assert "There is no result to show" in page.text
     assert "disk full" in json.dumps(page.sections["coverage"])
 
 
 def test_a_missing_folder_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"there is no folder .*no board was made"):
-        leaderboard.build(tmp_path / "nothing")
+        build.build(tmp_path / "nothing")
 
 
 def test_command_build_prints_the_page(main, runs, capsys):
@@ -151,7 +151,7 @@ def test_command_build_prints_the_page(main, runs, capsys):
 def test_a_rebuild_shows_the_published_numbers_of_the_suites_that_ran(main, runs):
     remember(runs, Plan("one/suite", {}, ({"paper": "SSQL", "table": "Table 12"},)))
     remember(runs, Plan("another", {}))
-    csv = leaderboard.build(runs).parent / "results.csv"
+    csv = build.build(runs).parent / "results.csv"
     before = csv.read_bytes()
     assert b"Table 12" in before
     csv.unlink()
@@ -159,9 +159,9 @@ def test_a_rebuild_shows_the_published_numbers_of_the_suites_that_ran(main, runs
     assert csv.read_bytes() == before
 
 
-@pytest.mark.parametrize("kind", leaderboard.FORMATS)
+@pytest.mark.parametrize("kind", build.FORMATS)
 def test_command_export_prints_what_build_writes(main, runs, capsys, kind):
-    leaderboard.build(runs)
+    build.build(runs)
     assert main(["export", str(runs), "--format", kind]) == 0
     expected = (runs / "leaderboard" / f"results.{kind}").read_text(encoding="utf-8")
     assert capsys.readouterr().out == expected

@@ -5,11 +5,11 @@ import math
 import pandas as pd
 import pytest
 
-from benchmark.boards import make_boards, make_reported, missing_jobs
-from benchmark.comparability import BOARD, SUBJECT, normalize
-from benchmark.folding import fold_seeds
-from benchmark.reference import reported_rows
-from benchmark.results import COLUMNS
+from lowbit.benchmark.leaderboard.boards import make_boards, make_reported, missing_jobs
+from lowbit.benchmark.leaderboard.fold_seeds import fold_seeds
+from lowbit.benchmark.published import reported_rows
+from lowbit.benchmark.results.comparability import BOARD, SUBJECT, normalize
+from lowbit.benchmark.results.result_file import COLUMNS
 from tests.benchmark.board_frames import failure, make_frame, row, seeds
 
 GOOD, BAD = [90.0, 90.2, 90.4], [80.0, 80.2, 80.4]

@@ -5,10 +5,10 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from benchmark.comparability import normalize
-from benchmark.comparison import compare
-from benchmark.comparison_plot import plot
-from benchmark.comparison_text import sentence, to_json, to_text
+from lowbit.benchmark.results.comparability import normalize
+from lowbit.benchmark.statistics.comparison import compare
+from lowbit.benchmark.statistics.comparison_plot import plot
+from lowbit.benchmark.statistics.comparison_text import sentence, to_json, to_text
 from tests.benchmark.board_frames import make_frame, row, seeds
 
 SETS = [f"set{k}" for k in range(7)]

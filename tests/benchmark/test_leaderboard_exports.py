@@ -6,11 +6,11 @@ import io
 import pandas as pd
 import pytest
 
-from benchmark.boards import make_boards
-from benchmark.comparability import normalize
-from benchmark.exports import CSV_COLUMNS, to_csv, to_latex, to_markdown
-from benchmark.folding import fold_seeds
-from benchmark.reference import reported_rows
+from lowbit.benchmark.leaderboard.boards import make_boards
+from lowbit.benchmark.leaderboard.fold_seeds import fold_seeds
+from lowbit.benchmark.leaderboard.text_formats import CSV_COLUMNS, to_csv, to_latex, to_markdown
+from lowbit.benchmark.published import reported_rows
+from lowbit.benchmark.results.comparability import normalize
 from tests.benchmark.board_frames import failure, make_frame, row, seeds
 
 PROMISED = [

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.claim import LOCK, Claim
-from benchmark.executors import StoppedError, get_executor, local
-from benchmark.frame import load_frame
-from benchmark.messages import RecipeError
-from benchmark.schedule import Schedule
+from lowbit.benchmark.executors import StoppedError, get_executor, local
+from lowbit.benchmark.recipes.errors import RecipeError
+from lowbit.benchmark.results.frame import load_frame
+from lowbit.benchmark.results.job_lock import LOCK, Claim
+from lowbit.benchmark.scheduling.schedule import Schedule
 
 PATIENCE = 90  # s a process may take to start on a busy machine
 

@@ -1,6 +1,6 @@
 """What a failed job's result repeats of its log."""
 
-from benchmark.outcome import LOG, log_tail
+from lowbit.benchmark.results.build_result import LOG, log_tail
 
 
 def test_the_last_lines_of_a_long_log(tmp_path):

@@ -12,10 +12,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from benchmark.boards import Board, Cell, Line
-from benchmark.comparability import BOARD, SUBJECT, normalize
-from benchmark.folding import fold_seeds
-from benchmark.page import Source, render
+from lowbit.benchmark.leaderboard.boards import Board, Cell, Line
+from lowbit.benchmark.leaderboard.fold_seeds import fold_seeds
+from lowbit.benchmark.leaderboard.page import Source, render
+from lowbit.benchmark.results.comparability import BOARD, SUBJECT, normalize
 from tests.benchmark.board_frames import make_frame
 from tests.benchmark.board_pages import HOSTILE, TABLE_11, build_page, hostile_frame
 from tests.benchmark.browsing import console, emulate, open_page, requests, start, until

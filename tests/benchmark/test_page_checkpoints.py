@@ -7,10 +7,10 @@ import json
 import pytest
 from PIL import Image
 
-from benchmark.page import checkpoints
-from benchmark.page.citations import citations
-from benchmark.page.thumbnails import Thumbnails, pictures_of
-from benchmark.results import Result, write_result
+from lowbit.benchmark.leaderboard.page import checkpoints
+from lowbit.benchmark.leaderboard.page.citations import citations
+from lowbit.benchmark.leaderboard.page.thumbnails import Thumbnails, pictures_of
+from lowbit.benchmark.results.result_file import Result, write_result
 from tests.benchmark.board_frames import make_frame, row, seeds
 from tests.benchmark.page_sources import make_source
 

@@ -6,10 +6,10 @@ import time
 
 import pytest
 
-from benchmark.claim import Claim
-from benchmark.page import coverage
-from benchmark.planned import PlannedJob, PlannedSuite
-from benchmark.results import Result, write_result
+from lowbit.benchmark.leaderboard.page import coverage
+from lowbit.benchmark.planning.plan_file import PlannedJob, PlannedSuite
+from lowbit.benchmark.results.job_lock import Claim
+from lowbit.benchmark.results.result_file import Result, write_result
 from tests.benchmark.board_frames import failure, make_frame, row
 from tests.benchmark.page_sources import make_source
 

@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmark.comparability import normalize
-from benchmark.page import curves, series
-from benchmark.statistics import summarize
+from lowbit.benchmark.leaderboard.page import curve_series, curves
+from lowbit.benchmark.results.comparability import normalize
+from lowbit.benchmark.statistics.ranking import summarize
 from tests.benchmark.board_frames import make_frame, row, seeds
 from tests.benchmark.page_sources import make_source
 
@@ -17,8 +17,8 @@ LADDER = ("8w8a", "4w4a", "2w2a")  # evenly spaced in bits, as 3, 2 and 1
 
 
 def _points(rows):
-    by_seed = series.by_seed(normalize(pd.DataFrame(rows)))
-    return by_seed, series.over_seeds(by_seed).set_index("precision")
+    by_seed = curve_series.by_seed(normalize(pd.DataFrame(rows)))
+    return by_seed, curve_series.over_seeds(by_seed).set_index("precision")
 
 
 def _ladder(values, **changes):
@@ -32,7 +32,7 @@ def _ladder(values, **changes):
 
 def test_intervals_over_seeds_are_the_boards():
     frame = make_frame()
-    points = series.over_seeds(series.by_seed(normalize(frame)))
+    points = curve_series.over_seeds(curve_series.by_seed(normalize(frame)))
     folded = make_source(frame).folded
     ranked = folded[folded["rank"] > 0].sort_values(["value"])
     points = points.sort_values(["value"])
@@ -77,7 +77,7 @@ def test_area_by_hand():
     by_seed, _ = _points(
         _ladder({"8w8a": (90.0, 92.0), "4w4a": (80.0, 84.0), "2w2a": (50.0, 52.0)})
     )
-    found = series.areas(by_seed, LADDER, "value")
+    found = curve_series.areas(by_seed, LADDER, "value")
     first, second = (90 + 2 * 80 + 50) / 4, (92 + 2 * 84 + 52) / 4  # trapezoids of equal width
     assert found["mean"].tolist() == pytest.approx([(first + second) / 2])
     assert found["sd"].tolist() == pytest.approx([abs(first - second) / math.sqrt(2)])
@@ -87,7 +87,7 @@ def test_area_weighs_a_step_by_its_halvings():
     by_seed, _ = _points(
         _ladder({"8w8a": (90.0,), "2w8a": (60.0,), "2w2a": (30.0,), "8w2a": (50.0,)})
     )
-    found = series.areas(by_seed, ("8w8a", "2w8a", "8w2a", "2w2a"), "value")
+    found = curve_series.areas(by_seed, ("8w8a", "2w8a", "8w2a", "2w2a"), "value")
     assert found["mean"].tolist() == pytest.approx(
         [(90 + 2 * 55 + 30) / 4]
     )  # one width: their mean
@@ -105,7 +105,7 @@ def test_a_line_that_lacks_a_precision_has_no_area():
 
 def test_two_precisions_of_one_width_span_nothing():
     by_seed, _ = _points(_ladder({"4w4a": (90.0,), "2w8a": (80.0,)}))
-    assert series.areas(by_seed, ("4w4a", "2w8a"), "value").empty
+    assert curve_series.areas(by_seed, ("4w4a", "2w8a"), "value").empty
 
 
 def test_a_detector_is_held_against_the_one_trained_in_full_precision():
@@ -120,7 +120,7 @@ def test_a_detector_is_held_against_the_one_trained_in_full_precision():
 
 def test_measured_and_verified_never_average():
     rows = [*seeds((90.0, 91.0)), row(value=50.0, seed=2, source="verified")]
-    by_seed = series.by_seed(normalize(pd.DataFrame(rows)))
+    by_seed = curve_series.by_seed(normalize(pd.DataFrame(rows)))
     assert by_seed["line"].nunique() == 2
 
 

@@ -8,9 +8,9 @@ from base64 import b64decode
 import pandas as pd
 import pytest
 
-from benchmark.comparability import normalize
-from benchmark.page.policies import describe_policies
-from benchmark.page.render import SECTIONS, pack, to_json
+from lowbit.benchmark.leaderboard.page.policies import describe_policies
+from lowbit.benchmark.leaderboard.page.render import SECTIONS, pack, to_json
+from lowbit.benchmark.results.comparability import normalize
 from tests.benchmark.board_frames import POLICY, failure, make_frame, row, seeds
 from tests.benchmark.board_pages import HOSTILE, TABLE_11, Page, build_page, hostile_frame
 

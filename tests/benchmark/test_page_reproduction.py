@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from benchmark.page import reproduction
+from lowbit.benchmark.leaderboard.page import reproduction
 from tests.benchmark.board_frames import row
 from tests.benchmark.page_sources import make_source
 
@@ -40,7 +40,7 @@ class Row:
 
 @pytest.fixture
 def reproduce(monkeypatch):
-    """Let `benchmark.reproduction` give these rows."""
+    """Let `lowbit.benchmark.leaderboard.reproduction` give these rows."""
 
     def give(*rows):
         monkeypatch.setattr(reproduction, "reproduce", lambda frame, planned: list(rows))

@@ -5,8 +5,8 @@ import re
 import pytest
 import yaml
 
-from benchmark.page import Source, render, reproduction
-from benchmark.planned import PlannedJob, PlannedSuite
+from lowbit.benchmark.leaderboard.page import Source, render, reproduction
+from lowbit.benchmark.planning.plan_file import PlannedJob, PlannedSuite
 from tests.benchmark.board_frames import make_frame
 from tests.benchmark.board_pages import HOSTILE, hostile_frame
 from tests.benchmark.browsing import console, open_page, requests, start, until

@@ -11,9 +11,9 @@ import termios
 import pytest
 from tqdm import tqdm
 
-from benchmark import progress as module
-from benchmark.executors import local
-from benchmark.schedule import Schedule
+from lowbit.benchmark.executors import local
+from lowbit.benchmark.monitoring import progress_bar as module
+from lowbit.benchmark.scheduling.schedule import Schedule
 
 
 class Learned:

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.claim import LOCK, read_holder
-from benchmark.executors import StoppedError, get_executor
-from benchmark.messages import RecipeError
-from benchmark.schedule import Schedule
+from lowbit.benchmark.executors import StoppedError, get_executor
+from lowbit.benchmark.recipes.errors import RecipeError
+from lowbit.benchmark.results.job_lock import LOCK, read_holder
+from lowbit.benchmark.scheduling.schedule import Schedule
 from tests.benchmark.test_local import alive, locks, wait_for
 
 PATIENCE = 240  # s for three machines to import torch, each for itself
@@ -34,8 +34,8 @@ def cluster():
 def bench(bench):
     """The bench, whose jobs' processes on Ray's machines import no more than the fakes need."""
     (bench.stages / "sitecustomize.py").write_text(
-        "from benchmark.executors import processes\n"
-        "processes._PRELOAD = ['torch', 'benchmark.executors.worker']\n"
+        "from lowbit.benchmark.executors import processes\n"
+        "job_process._PRELOAD = ['torch', 'lowbit.benchmark.executors.worker']\n"
     )
     return bench
 

@@ -4,7 +4,14 @@ import math
 
 import pytest
 
-from benchmark.recipe import RecipeError, get_stage, load_yaml, parse_overrides, set_key, validate
+from lowbit.benchmark.recipes.yaml_files import (
+    RecipeError,
+    get_stage,
+    load_yaml,
+    parse_overrides,
+    set_key,
+    validate,
+)
 
 
 @pytest.fixture

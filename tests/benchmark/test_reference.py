@@ -2,8 +2,8 @@
 
 import pytest
 
-from benchmark.reference import PAPERS, load_published, reported_rows
-from benchmark.results import COLUMNS
+from lowbit.benchmark.published import PAPERS, load_published, reported_rows
+from lowbit.benchmark.results.result_file import COLUMNS
 from lowbit.quant import Precision
 
 KEY = ["system", "paper", "table", "dataset", "architecture", "protocol", "precision", "metric"]

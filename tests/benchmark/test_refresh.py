@@ -7,15 +7,15 @@ import time
 
 import pytest
 
-from benchmark import refresh
-from benchmark.refresh import BoardRefresher
+from lowbit.benchmark.monitoring import board_refresh
+from lowbit.benchmark.monitoring.board_refresh import BoardRefresher
 
 
 @pytest.fixture
 def clock(monkeypatch):
     """A clock that the test turns; only the refresher's."""
     now = [1000.0]
-    monkeypatch.setattr("benchmark.refresh.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("lowbit.benchmark.monitoring.board_refresh.time.monotonic", lambda: now[0])
     return now
 
 
@@ -28,7 +28,7 @@ def started(tmp_path, monkeypatch):
         "open(sys.argv[2] + '/started', 'a').write(f'{os.nice(0)}\\n')\n"
         "time.sleep(float(os.environ.get('BUILD_S', 0)))\n"
     )
-    monkeypatch.setattr(refresh, "_TOOL", tool)
+    monkeypatch.setattr(board_refresh, "_TOOL", tool)
     log = tmp_path / "started"
     return lambda: log.read_text().split() if log.exists() else []
 
@@ -42,14 +42,16 @@ def test_it_builds_after_a_pause_and_again_after_a_longer_one(tmp_path, clock, s
     refresher = BoardRefresher(tmp_path)
     refresher()
     assert refresher._building is None
-    clock[0] += refresh._PAUSE
+    clock[0] += board_refresh._PAUSE
     refresher()
     wait(refresher)
     assert started() == ["19"]
-    clock[0] += refresh._PAUSE / 2
+    clock[0] += board_refresh._PAUSE / 2
     refresher()
     assert refresher._building is None
-    clock[0] += 30 * refresh._PAUSE  # that build took half a pause: 2 % of the time is 25 pauses
+    clock[0] += (
+        30 * board_refresh._PAUSE
+    )  # that build took half a pause: 2 % of the time is 25 pauses
     refresher()
     wait(refresher)
     assert len(started()) == 2
@@ -60,12 +62,12 @@ def test_a_page_another_runner_has_just_built_is_left(tmp_path, clock, started):
     page.parent.mkdir()
     page.touch()
     refresher = BoardRefresher(tmp_path)
-    clock[0] += refresh._PAUSE
+    clock[0] += board_refresh._PAUSE
     refresher()
     assert refresher._building is None
-    old = time.time() - 2 * refresh._PAUSE
+    old = time.time() - 2 * board_refresh._PAUSE
     os.utime(page, (old, old))
-    clock[0] += refresh._PAUSE
+    clock[0] += board_refresh._PAUSE
     refresher()
     wait(refresher)
     assert len(started()) == 1
@@ -74,10 +76,10 @@ def test_a_page_another_runner_has_just_built_is_left(tmp_path, clock, started):
 def test_one_under_way_is_not_doubled_and_ends_with_the_run(tmp_path, clock, started, monkeypatch):
     monkeypatch.setenv("BUILD_S", "300")
     refresher = BoardRefresher(tmp_path)
-    clock[0] += refresh._PAUSE
+    clock[0] += board_refresh._PAUSE
     refresher()
     first = refresher._building
-    clock[0] += 100 * refresh._PAUSE
+    clock[0] += 100 * board_refresh._PAUSE
     refresher()
     assert refresher._building is first
     refresher.end()
@@ -87,6 +89,8 @@ def test_one_under_way_is_not_doubled_and_ends_with_the_run(tmp_path, clock, sta
 
 def test_the_tool_is_there():
     done = subprocess.run(
-        [sys.executable, str(refresh._TOOL), "build", "--help"], capture_output=True, text=True
+        [sys.executable, str(board_refresh._TOOL), "build", "--help"],
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr

@@ -8,11 +8,11 @@ import pandas as pd
 import pytest
 from pydantic import ValidationError
 
-from benchmark.planned import PlannedJob, PlannedSuite
-from benchmark.reference import published_scores
-from benchmark.reference.tables import Table, tables
-from benchmark.reproduction import STATUSES, reproduce, to_frame
-from benchmark.results import COLUMNS
+from lowbit.benchmark.leaderboard.reproduction import STATUSES, reproduce, to_frame
+from lowbit.benchmark.planning.plan_file import PlannedJob, PlannedSuite
+from lowbit.benchmark.published import published_scores
+from lowbit.benchmark.published.tolerances import Table, tables
+from lowbit.benchmark.results.result_file import COLUMNS
 
 TABLE12 = {
     "paper": "SSQL",

@@ -9,17 +9,17 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+
+from lowbit.backbones import create_backbone, save_backbone
+from lowbit.benchmark.executors import local
+from lowbit.benchmark.planning.plan import plan
+from lowbit.benchmark.results.rescore import find_jobs, rescore
+from lowbit.benchmark.results.result_file import RESULT
+from lowbit.benchmark.scheduling.schedule import Schedule
+from lowbit.common import files
 from lowbit.detection import Recipe
 from lowbit.detection.stage import load_images
 from lowbit.transfer.scoring.predictions_file import read_predictions, write_predictions
-
-from benchmark import files
-from benchmark.executors import local
-from benchmark.rescore import find_jobs, rescore
-from benchmark.results import RESULT
-from benchmark.schedule import Schedule
-from benchmark.sweep import plan
-from lowbit.backbones import create_backbone, save_backbone
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from benchmark.frame import load_frame
-from benchmark.results import (
+from lowbit.benchmark.results.frame import load_frame
+from lowbit.benchmark.results.result_file import (
     MIGRATIONS,
     SCHEMA_VERSION,
     CheckpointFacts,

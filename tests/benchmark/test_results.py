@@ -11,11 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.comparability import normalize
-from benchmark.files import write_text
-from benchmark.frame import MEASURED_COLUMNS, load_frame
-from benchmark.outcome import completed, failed, skipped
-from benchmark.results import (
+from lowbit.benchmark.results.build_result import completed, failed, skipped
+from lowbit.benchmark.results.comparability import normalize
+from lowbit.benchmark.results.frame import MEASURED_COLUMNS, load_frame
+from lowbit.benchmark.results.result_file import (
     RESULT,
     SCHEMA_VERSION,
     Result,
@@ -23,6 +22,7 @@ from benchmark.results import (
     read_result,
     write_result,
 )
+from lowbit.common.files import write_text
 
 ROOT = Path(__file__).resolve().parents[2]
 RETURNED = {
@@ -165,7 +165,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
 def test_a_reader_never_sees_half_a_file_of_a_writer_that_is_killed(tmp_path):
     path = tmp_path / "a.json"
     code = (
-        "import sys; from pathlib import Path; from benchmark.files import write_text\n"
+        "import sys; from pathlib import Path; from lowbit.common.files import write_text\n"
         "while True:\n"
         "    for letter in 'ab':\n"
         "        write_text(Path(sys.argv[1]), letter * 300_000)\n"

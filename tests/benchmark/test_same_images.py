@@ -5,6 +5,11 @@ import json
 import numpy as np
 import pytest
 import torch
+
+from lowbit.benchmark.results.comparability import normalize
+from lowbit.benchmark.results.frame import load_frame
+from lowbit.benchmark.results.result_file import SCHEMA_VERSION, Result, write_result
+from lowbit.benchmark.statistics.comparison import compare
 from lowbit.detection import Recipe
 from lowbit.detection.evaluation.average_precision import (
     match,
@@ -16,11 +21,6 @@ from lowbit.detection.evaluation.bootstrap import draw_images, redraw
 from lowbit.detection.stage import identity, load_images
 from lowbit.transfer.scoring.accuracy import accuracy
 from lowbit.transfer.scoring.predictions_file import FILE, Predictions, write_predictions
-
-from benchmark.comparability import normalize
-from benchmark.comparison import compare
-from benchmark.frame import load_frame
-from benchmark.results import SCHEMA_VERSION, Result, write_result
 
 LABELS = torch.arange(300) % 5
 METRICS = ("top1", "mean_per_class")

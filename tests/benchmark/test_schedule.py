@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from benchmark.results import RESULT, read_result
-from benchmark.schedule import Schedule
+from lowbit.benchmark.results.result_file import RESULT, read_result
+from lowbit.benchmark.scheduling.schedule import Schedule
 
 FILES = [{"name": "A", "path": "a.pth"}, {"name": "B", "path": "b.pth"}]
 
@@ -225,7 +225,7 @@ def test_of_jobs_that_share_features_one_goes_first(bench):
 
 def test_a_job_of_another_runner_comes_up_again_after_a_growing_pause(bench, monkeypatch):
     now = [0.0]
-    monkeypatch.setattr("benchmark.turns.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("lowbit.benchmark.scheduling.job_queue.time.monotonic", lambda: now[0])
     schedule = Schedule(bench.plan(checkpoints=FILES[:1]), bench.runs)
     (job,) = schedule.ready()
     pauses = []
@@ -240,7 +240,9 @@ def test_a_job_of_another_runner_comes_up_again_after_a_growing_pause(bench, mon
 
 def test_many_jobs_are_examined_once_each(bench, monkeypatch):
     reads = []
-    monkeypatch.setattr("benchmark.schedule.read_result", lambda folder: reads.append(folder))
+    monkeypatch.setattr(
+        "lowbit.benchmark.scheduling.schedule.read_result", lambda folder: reads.append(folder)
+    )
     schedule = Schedule(bench.plan(seeds=list(range(300)), checkpoints=FILES[:1]), bench.runs)
     while jobs := begin(schedule, 1):
         schedule.finish(jobs[0], SimpleNamespace(status="failed"))

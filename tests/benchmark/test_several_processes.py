@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from benchmark.executors import local
-from benchmark.results import read_result
-from benchmark.schedule import Schedule
-from benchmark.sweep import plan
 from lowbit.backbones import create_backbone, save_backbone
+from lowbit.benchmark.executors import local
+from lowbit.benchmark.planning.plan import plan
+from lowbit.benchmark.results.result_file import read_result
+from lowbit.benchmark.scheduling.schedule import Schedule
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 DETECTOR = CONFIGS / "detection" / "detectron2" / "digit_scenes_retinanet_fp_instant_test.yaml"

@@ -2,8 +2,8 @@
 
 import pytest
 
-from benchmark.job import Output
-from benchmark.messages import RecipeError
+from lowbit.benchmark.planning.job import Output
+from lowbit.benchmark.recipes.errors import RecipeError
 
 FIRST = {"id": "first", "recipe": "transfer.yaml", "precisions": ["4w4a"]}
 SECOND = {"recipe": "transfer.yaml", "start": "first", "overrides": {"lr": 2}}
@@ -83,7 +83,7 @@ def test_a_checkpoint_that_makes_no_sense_is_refused(bench, checkpoint, said):
 def test_a_detectron2_configuration_is_a_recipe_as_it_is(tmp_path, monkeypatch):
     import yaml
 
-    from benchmark.sweep import plan
+    from lowbit.benchmark.planning.plan import plan
 
     monkeypatch.setenv("LOWBIT_DATA", str(tmp_path))
     (tmp_path / "my.pth").write_bytes(b"weights")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from benchmark.statistics import (
+from lowbit.benchmark.statistics.ranking import (
     Sample,
     holm,
     paired_difference,
@@ -14,7 +14,7 @@ from benchmark.statistics import (
     rank_groups,
     summarize,
 )
-from benchmark.studentized_range import critical
+from lowbit.benchmark.statistics.tukey import critical
 
 
 def test_summary_by_hand():

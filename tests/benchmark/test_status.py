@@ -7,11 +7,11 @@ from dataclasses import asdict
 
 import pytest
 
-from benchmark import outcome
-from benchmark.claim import LOCK, STALE, Holder, host_name
-from benchmark.planned import planned_suites, remember
-from benchmark.results import read_result, write_result
-from benchmark.status import Reader, as_json
+from lowbit.benchmark.monitoring.status import Reader, as_json
+from lowbit.benchmark.planning.plan_file import planned_suites, remember
+from lowbit.benchmark.results import build_result
+from lowbit.benchmark.results.job_lock import LOCK, STALE, Holder, host_name
+from lowbit.benchmark.results.result_file import read_result, write_result
 
 
 @pytest.fixture
@@ -31,9 +31,9 @@ def finish(bench, job, seconds=None, reason=None):
     usage = {"device": "cpu", "seconds": seconds}
     returned = {"measurements": [], "checkpoint": {}}
     if reason is None:
-        result = outcome.completed(job, returned, inputs={}, folder=folder, usage=usage)
+        result = build_result.completed(job, returned, inputs={}, folder=folder, usage=usage)
     else:
-        result = outcome.failed(job, reason, inputs={}, folder=folder)
+        result = build_result.failed(job, reason, inputs={}, folder=folder)
     write_result(folder, result)
 
 
@@ -77,7 +77,7 @@ def test_a_change_is_seen_and_only_that_is_read(bench, sweep, monkeypatch):
     read()
     parsed = []
     monkeypatch.setattr(
-        "benchmark.status.read_result",
+        "lowbit.benchmark.monitoring.status.read_result",
         lambda folder: parsed.append(folder.name) or read_result(folder),
     )
     finish(bench, jobs[1], seconds=1.0)

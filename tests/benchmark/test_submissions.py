@@ -2,11 +2,11 @@
 
 import pytest
 
-from benchmark.boards import make_boards
-from benchmark.comparability import normalize
-from benchmark.exports import to_csv, to_latex, to_markdown
-from benchmark.folding import fold_seeds
-from benchmark.frame import load_frame
+from lowbit.benchmark.leaderboard.boards import make_boards
+from lowbit.benchmark.leaderboard.fold_seeds import fold_seeds
+from lowbit.benchmark.leaderboard.text_formats import to_csv, to_latex, to_markdown
+from lowbit.benchmark.results.comparability import normalize
+from lowbit.benchmark.results.frame import load_frame
 from tests.benchmark.result_folders import submit, write
 
 A, B, C = "a" * 12, "b" * 12, "c" * 12

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.claims import claimed_rows
-from benchmark.messages import RecipeError
-from benchmark.reference import reported_rows, select
-from benchmark.reference.tables import tables
-from benchmark.sweep import plan
+from lowbit.benchmark.planning.plan import plan
+from lowbit.benchmark.published import reported_rows, select
+from lowbit.benchmark.published.reproduction_targets import claimed_rows
+from lowbit.benchmark.published.tolerances import tables
+from lowbit.benchmark.recipes.errors import RecipeError
 
 SUITES = Path(__file__).resolve().parents[2] / "configs" / "suites"
 SETS = ("cifar10", "cifar100", "flowers102", "food101", "pets", "dtd", "caltech101")

@@ -4,11 +4,11 @@ import signal
 
 import pytest
 
-from benchmark.claim import LOCK, Claim
-from benchmark.executors import supervision
-from benchmark.executors.supervision import LostError, supervise
-from benchmark.executors.worker import Task
-from benchmark.schedule import Schedule
+from lowbit.benchmark.executors import remote_job
+from lowbit.benchmark.executors.remote_job import LostError, supervise
+from lowbit.benchmark.executors.worker import Task
+from lowbit.benchmark.results.job_lock import LOCK, Claim
+from lowbit.benchmark.scheduling.schedule import Schedule
 from tests.benchmark.test_local import alive, locks
 
 
@@ -82,7 +82,7 @@ def test_who_stops_a_supervisor_stops_the_job(bench, submitted):
 
 
 def test_a_job_that_another_took_over_is_left_to_it(bench, submitted, monkeypatch):
-    monkeypatch.setattr(supervision, "_VISIBLE", 0.0)
+    monkeypatch.setattr(remote_job, "_VISIBLE", 0.0)
     task = submitted()
     lock = task.folder / LOCK
     lock.write_text(lock.read_text().replace(task.token, "of another"))
@@ -92,7 +92,7 @@ def test_a_job_that_another_took_over_is_left_to_it(bench, submitted, monkeypatc
 
 
 def test_a_machine_without_the_runs_folder_says_so(tmp_path, submitted, monkeypatch):
-    monkeypatch.setattr(supervision, "_VISIBLE", 0.0)
+    monkeypatch.setattr(remote_job, "_VISIBLE", 0.0)
     task = submitted()
     task = Task(task.job, task.inputs, tmp_path / "elsewhere", task.token, threads=1)
     with pytest.raises(

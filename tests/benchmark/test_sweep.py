@@ -6,11 +6,11 @@ from collections import Counter
 import pytest
 import yaml
 
-from benchmark.frame import load_frame
-from benchmark.job import File, Output
-from benchmark.messages import RecipeError
-from benchmark.suite import load_suite
-from benchmark.sweep import plan
+from lowbit.benchmark.planning.job import File, Output
+from lowbit.benchmark.planning.plan import plan
+from lowbit.benchmark.planning.suite import load_suite
+from lowbit.benchmark.recipes.errors import RecipeError
+from lowbit.benchmark.results.frame import load_frame
 
 TWO = [
     {"name": "A", "pretrain": "pretrain.yaml"},

@@ -4,9 +4,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from lowbit.transfer import Recipe
 
-from benchmark.executors.worker import Task, _shared
+from lowbit.benchmark.executors.worker import Task, _shared
+from lowbit.transfer import Recipe
 
 
 @pytest.mark.parametrize(

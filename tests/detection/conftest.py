@@ -1,11 +1,11 @@
 """A detector small enough to train ten iterations in a second, by either engine."""
 
 import pytest
+
+from lowbit.backbones import create_backbone, save_backbone
 from lowbit.detection import Recipe, run
 from lowbit.detection.datasets.catalog import load_detection
 from lowbit.detection.datasets.digit_scenes import Layout
-
-from lowbit.backbones import create_backbone, save_backbone
 
 D2 = pytest.mark.detectron2
 

@@ -35,6 +35,7 @@ def train(folder: str, cases: dict[str, list]) -> None:
 
     import_detectron2()
     from detectron2.utils import comm
+
     from lowbit.detection.datasets.catalog import load_detection
     from lowbit.detection.datasets.digit_scenes import Layout
     from lowbit.detection.with_detectron2.catalog import register

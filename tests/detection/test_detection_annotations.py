@@ -4,9 +4,9 @@ import logging
 import shutil
 
 import pytest
+
 from lowbit.detection.datasets.catalog import load_detection
 from lowbit.detection.datasets.check_annotations import check, check_pair
-
 from tests.detection.annotated_folders import (
     annotation,
     coco_content,

@@ -1,9 +1,9 @@
 """A plan says which images are not there, and does not fail for it."""
 
 import pytest
-from lowbit.detection import missing_data
 
-from benchmark.job import Job, Label
+from lowbit.benchmark.planning.job import Job, Label
+from lowbit.detection import missing_data
 from tests.detection.annotated_folders import annotation, coco_content, write_coco, write_voc
 
 

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
+
+from lowbit.backbones import create_backbone, pyramid
 from lowbit.detection.detector.initial_weights import initialize, start_from_backbone
 from lowbit.detection.detector.parts import bottom_up
 from lowbit.detection.detector.quantization_report import signed_inputs
 from lowbit.detection.detector.quantize import quantize_detector, quantize_layers
-
-from lowbit.backbones import create_backbone, pyramid
 from lowbit.quant import Precision, get_policy, quantized_layers
 
 pytestmark = [
@@ -29,6 +29,7 @@ C4 = [
 
 def make_cfg(*opts):
     from detectron2.config import get_cfg
+
     from lowbit.detection.with_detectron2.config import add_lowbit_config
 
     cfg = get_cfg()
@@ -81,8 +82,9 @@ def test_features_are_bit_equal_to_the_backbones_own(architecture):
 )
 @pytest.mark.parametrize("relu", [False, True])
 def test_registered_backbones_have_the_levels_they_say(builder, levels, relu):
-    import lowbit.detection.with_detectron2.build_detector  # noqa: F401  (registers them)
     from detectron2.modeling import build_backbone
+
+    import lowbit.detection.with_detectron2.build_detector  # noqa: F401  (registers them)
 
     backbone = build_backbone(
         make_cfg("MODEL.BACKBONE.NAME", builder, "MODEL.LOWBIT.FPN_RELU", relu)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from lowbit.detection.evaluation.average_precision import match, score
 from lowbit.detection.evaluation.bootstrap import DRAWS, METRICS, draw_images, redraw, spread
 

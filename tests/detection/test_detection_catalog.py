@@ -4,9 +4,9 @@ import os
 
 import pytest
 import torch
+
 from lowbit.detection.datasets.catalog import load_detection
 from lowbit.detection.evaluation.average_precision import score, to_detections
-
 from tests.detection.annotated_folders import annotation, coco_content, write_coco, write_voc
 
 pytestmark = pytest.mark.detectron2
@@ -87,6 +87,7 @@ def test_records_are_those_of_detectron2s_own_readers(root):
 
 def test_named_sets_are_registered_when_a_configuration_asks_for_them(root):
     from detectron2.data import MetadataCatalog, get_detection_dataset_dicts
+
     from lowbit.detection.with_detectron2.catalog import EVALUATOR, register_named
 
     names = ("coco:pets/train", "voc:farm/test", "digit_scenes_val", "coco_2017_val")
@@ -105,6 +106,7 @@ def test_named_sets_are_registered_when_a_configuration_asks_for_them(root):
 
 def test_a_named_set_with_errors_is_refused(root):
     from detectron2.data import DatasetCatalog
+
     from lowbit.detection.with_detectron2.catalog import register_named
 
     write_coco(root / "pets", "train", coco_content([annotation(1, 7, 5, [2, 3, 9, 8], area=None)]))
@@ -124,6 +126,7 @@ def test_a_named_set_with_errors_is_refused(root):
 
 def test_files_go_through_detectron2s_mapper_without_crowds(root):
     from detectron2.config import get_cfg
+
     from lowbit.detection.with_detectron2.catalog import Mapper
 
     cfg = get_cfg()
@@ -224,6 +227,7 @@ def test_detectron2s_own_sets_are_looked_for_under_our_root(monkeypatch):
 def test_vocs_metrics_are_those_of_detectron2s_evaluator(root):
     from detectron2.data.datasets import register_pascal_voc
     from detectron2.evaluation import PascalVOCDetectionEvaluator
+
     from lowbit.detection.evaluation.voc_average_precision import score_voc
 
     for file in (root / "farm" / "Annotations").iterdir():  # which asks for more tags

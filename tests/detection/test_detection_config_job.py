@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from lowbit.detection import Recipe, identity, missing_data, run
-from lowbit.detection.detector.detector_file import read_detector
 
 from lowbit.backbones import create_backbone, save_backbone
+from lowbit.detection import Recipe, identity, missing_data, run
+from lowbit.detection.detector.detector_file import read_detector
 from tests.detection.annotated_folders import annotation, coco_content, write_coco, write_voc
 from tests.detection.test_detection_stage import Killed, kill_at
 
@@ -147,7 +147,7 @@ def test_what_is_missing_or_wrong_is_said(tmp_path, monkeypatch):
 
 
 def test_a_job_without_its_data_is_planned_at_its_precision():
-    from benchmark.job import Job, Label
+    from lowbit.benchmark.planning.job import Job, Label
 
     config = f"{FOLDER}/retinanet_R_18_FPN_90k_sgdt_w3a3.yaml"
     job = Job.plan("detection", Recipe(config=config), inputs={}, label=Label("x"))
@@ -250,7 +250,7 @@ def test_a_voc_set_of_detectron2s(voc, seeded, tmp_path):
 
 
 def test_a_job_is_named_by_what_its_configuration_says(tmp_path):
-    from benchmark.job import Job, Label
+    from lowbit.benchmark.planning.job import Job, Label
 
     def plan(recipe):
         return Job.plan("detection", recipe, inputs={}, label=Label("x"))

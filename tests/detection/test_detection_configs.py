@@ -93,7 +93,6 @@ def test_a_published_detector_can_be_built_and_quantized(name):
     from lowbit.detection.detector.quantize import quantize_layers
     from lowbit.detection.with_detectron2.build_detector import build_detector
     from lowbit.detection.with_detectron2.config import quantization, read_config
-
     from lowbit.quant import quantized_layers
 
     small = ("MODEL.DEVICE", "cpu", "MODEL.FPN.OUT_CHANNELS", 8)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from lowbit.detection.analyses.curves import draw, read
 from lowbit.detection.recorder import Recorder, record_scores
 

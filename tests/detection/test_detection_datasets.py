@@ -4,6 +4,10 @@ import json
 from dataclasses import replace
 
 import pytest
+from PIL import Image
+from pycocotools.coco import COCO
+
+from lowbit import data
 from lowbit.detection.datasets import digit_scene_set
 from lowbit.detection.datasets.catalog import (
     DETECTION_SETS,
@@ -13,10 +17,6 @@ from lowbit.detection.datasets.catalog import (
     load_detection,
 )
 from lowbit.detection.datasets.digit_scenes import Layout
-from PIL import Image
-from pycocotools.coco import COCO
-
-from lowbit import data
 
 
 @pytest.mark.parametrize("split", ["train", "val", "test"])

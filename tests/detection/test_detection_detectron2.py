@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from lowbit.detection.detector.initial_weights import start_from_backbone
 from lowbit.detection.detector.quantize import quantize_detector
 from lowbit.detection.evaluation.average_precision import evaluate
-
 from lowbit.quant import Precision, get_policy
 
 pytestmark = [
@@ -117,6 +117,7 @@ def test_the_trainers_own_evaluation_is_the_recipes(make_cfg, make_recipe, scene
 
 def test_mapped_scenes_have_their_boxes(make_cfg, scenes):
     from detectron2.data import DatasetCatalog
+
     from lowbit.detection.with_detectron2.catalog import Mapper
 
     cfg = make_cfg()
@@ -155,6 +156,7 @@ def test_gradient_clipping_works_with_the_transition_optimizer(make_cfg):
 @pytest.mark.parametrize("name", ["fp", "lsq_w4a4", "sgdt_w4a4"])
 def test_published_protocols_describe_a_detector_that_can_be_built(name):
     from detectron2.config import get_cfg
+
     from lowbit.detection.with_detectron2.build_detector import build_detector
     from lowbit.detection.with_detectron2.config import add_lowbit_config, quantization, solver
 

@@ -42,6 +42,7 @@ def start_file(folder, backbone_file):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="launch would use NCCL, which wants two GPUs")
 def test_two_processes_equal_one(folder, backbone_file):
     from detectron2.engine import launch
+
     from lowbit.detection.datasets.catalog import load_detection
     from lowbit.detection.datasets.digit_scenes import Layout
     from lowbit.detection.with_detectron2.catalog import register

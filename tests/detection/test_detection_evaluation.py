@@ -6,6 +6,9 @@ import json
 
 import pytest
 import torch
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
 from lowbit.detection.datasets.catalog import load_detection
 from lowbit.detection.evaluation.average_precision import (
     DETECTIONS,
@@ -15,9 +18,6 @@ from lowbit.detection.evaluation.average_precision import (
     to_detections,
     write_detections,
 )
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
-
 from tests.detection.annotated_folders import annotation, coco_content, write_coco
 
 

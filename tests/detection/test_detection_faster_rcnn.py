@@ -2,15 +2,15 @@
 
 import pytest
 import torch
-from lowbit.detection.detector.initial_weights import start_from_backbone
-from lowbit.detection.engines import get_engine
-from lowbit.detection.with_torchvision.faster_rcnn import build_faster_rcnn
 from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.ops import MultiScaleRoIAlign
 
 from lowbit.backbones import create_backbone
 from lowbit.data import normalization
+from lowbit.detection.detector.initial_weights import start_from_backbone
+from lowbit.detection.engines import get_engine
+from lowbit.detection.with_torchvision.faster_rcnn import build_faster_rcnn
 
 TINY = {"meta_architecture": "faster_rcnn", "box_head_channels": 32, "regions_per_image": 8}
 

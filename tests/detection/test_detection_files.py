@@ -2,13 +2,14 @@
 
 import pytest
 import torch
+from torch import nn
+
 from lowbit.detection.detector.detector_file import (
     read_detector,
     restore_detector,
     save_detector,
     write_atomically,
 )
-from torch import nn
 
 META = {"engine": "torchvision", "precision": "FP"}
 

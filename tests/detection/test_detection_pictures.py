@@ -2,10 +2,11 @@
 
 import pytest
 import torch
-from lowbit.detection.evaluation.average_precision import to_detections
-from lowbit.detection.evaluation.pictures import draw_beside, draw_pictures
 from PIL import Image
 from torchvision.transforms.functional import pil_to_tensor
+
+from lowbit.detection.evaluation.average_precision import to_detections
+from lowbit.detection.evaluation.pictures import draw_beside, draw_pictures
 
 
 @pytest.fixture

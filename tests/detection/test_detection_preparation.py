@@ -4,6 +4,9 @@ from dataclasses import replace
 
 import pytest
 import torch
+
+from lowbit.backbones import create_backbone, save_backbone
+from lowbit.data import normalization
 from lowbit.detection.detector.detector_file import save_detector
 from lowbit.detection.detector.initial_weights import (
     IMAGENET,
@@ -14,9 +17,6 @@ from lowbit.detection.detector.initial_weights import (
 )
 from lowbit.detection.detector.parts import bottom_up
 from lowbit.detection.engines import get_engine
-
-from lowbit.backbones import create_backbone, save_backbone
-from lowbit.data import normalization
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+
 from lowbit.detection.detector.initial_weights import initialize, start_from_backbone
 from lowbit.detection.detector.parts import bottom_up
 from lowbit.detection.detector.quantization_report import (
@@ -14,7 +15,6 @@ from lowbit.detection.detector.quantization_report import (
 )
 from lowbit.detection.detector.quantize import SCOPES, quantize_detector, quantize_layers
 from lowbit.detection.engines import get_engine
-
 from lowbit.quant import Precision, explain, get_policy, quantized_layers, set_precision
 from lowbit.quant.quantizers import Quantizer
 

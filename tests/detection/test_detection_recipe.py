@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
-from lowbit.detection import Recipe
 from pydantic import ValidationError
 
-from benchmark.recipe import load_yaml, validate
+from lowbit.benchmark.recipes.yaml_files import load_yaml, validate
+from lowbit.detection import Recipe
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "detection"
 

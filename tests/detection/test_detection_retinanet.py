@@ -2,14 +2,14 @@
 
 import pytest
 import torch
-from lowbit.detection.detector.initial_weights import normalize_images, start_from_backbone
-from lowbit.detection.detector.pyramid_levels import level_strides, select_levels
-from lowbit.detection.engines import get_engine
-from lowbit.detection.with_torchvision.retinanet import build_retinanet
 from torchvision.models.detection.retinanet import RetinaNetHead
 
 from lowbit.backbones import create_backbone, pyramid
 from lowbit.data import normalization
+from lowbit.detection.detector.initial_weights import normalize_images, start_from_backbone
+from lowbit.detection.detector.pyramid_levels import level_strides, select_levels
+from lowbit.detection.engines import get_engine
+from lowbit.detection.with_torchvision.retinanet import build_retinanet
 
 
 @pytest.fixture

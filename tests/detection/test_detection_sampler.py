@@ -6,6 +6,7 @@ import random
 import numpy as np
 import pytest
 import torch
+
 from lowbit.detection.sampler import IndexStream, ResumableSampler, seed_everything, seed_of
 
 

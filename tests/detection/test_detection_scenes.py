@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
+
 from lowbit.detection.datasets import catalog
 from lowbit.detection.datasets.digit_scenes import (
     Layout,
@@ -11,7 +13,6 @@ from lowbit.detection.datasets.digit_scenes import (
     draw_stamp,
     resize_matrix,
 )
-from torch.nn import functional as F
 
 # Of digit-scenes, split test, seed 0, in the default layout: the first two scenes.
 EXPECTED_LABELS = [[1, 0, 2, 9, 6], [5, 7]]

@@ -4,6 +4,8 @@ import math
 
 import pytest
 import torch
+from torch import nn
+
 from lowbit.detection.solver import (
     Solver,
     build_optimizer,
@@ -11,8 +13,6 @@ from lowbit.detection.solver import (
     lr_factor,
     parameter_groups,
 )
-from torch import nn
-
 from lowbit.quant import calibrate, quantize, quantized_layers, scales, set_precision
 
 SOLVER = Solver(

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from lowbit.detection.detector.frozen_stages import build_network
 from torch import nn
 
 from lowbit.backbones import create_backbone, pyramid
+from lowbit.detection.detector.frozen_stages import build_network
 
 ALL = ["res2", "res3", "res4", "res5"]
 

@@ -64,6 +64,7 @@ DETECTORS = {
 
 def _cfg(opts: list):
     from detectron2.config import get_cfg
+
     from lowbit.detection.with_detectron2.config import add_lowbit_config
 
     cfg = get_cfg()
@@ -180,6 +181,7 @@ def test_one_step_is_detectron2s_own(detector, depth, norm):
 def test_features_are_torchvisions_bit_for_bit(depth):
     """Also where the stride sits: Detectron2's own default puts it elsewhere in a bottleneck."""
     import torchvision
+
     from lowbit.detection.with_detectron2.backbone import build_lowbit_backbone
 
     theirs = getattr(torchvision.models, f"resnet{depth}")(weights=None).eval()

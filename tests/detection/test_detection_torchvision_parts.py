@@ -4,11 +4,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+
+from lowbit.data import normalization
 from lowbit.detection.engines import get_engine
 from lowbit.detection.with_torchvision.engine import mirrored
 from lowbit.detection.with_torchvision.pyramid import ImageTransform
-
-from lowbit.data import normalization
 
 IDENTITY = ((0.0,) * 3, (1.0,) * 3)
 

@@ -1,9 +1,9 @@
 """Folders in VOC's format: 1-based corners, lists of images, and the bare layout's drawn split."""
 
 import pytest
+
 from lowbit.detection.datasets.catalog import detection_sha256, find_source, load_detection
 from lowbit.detection.datasets.voc_folder import CLASSES_2007
-
 from tests.detection.annotated_folders import SIZE, write_image, write_voc, write_xml
 
 OBJECTS = {

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from lowbit.detection import Recipe, work
-from lowbit.detection.detector.initial_weights import start_from_random
-from lowbit.detection.engines import torchvision
 from torch.utils.flop_counter import FlopCounterMode
 
 from lowbit.backbones import create_backbone
+from lowbit.detection import Recipe, work
+from lowbit.detection.detector.initial_weights import start_from_random
+from lowbit.detection.engines import torchvision
 
 
 def recipe(**fields):

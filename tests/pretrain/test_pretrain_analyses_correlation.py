@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+
 from lowbit.pretrain import Recipe, run
 from lowbit.pretrain.analyses.correlation import (
     ErrorCorrelation,

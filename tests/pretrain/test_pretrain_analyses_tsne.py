@@ -5,11 +5,11 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 import torch
-from lowbit.pretrain.analyses.tsne import draw, embed, features, neighbour_accuracy, pick
 from sklearn.neighbors import KNeighborsClassifier
 
 from lowbit.backbones import create_backbone
 from lowbit.data import load, normalization, normalize
+from lowbit.pretrain.analyses.tsne import draw, embed, features, neighbour_accuracy, pick
 from lowbit.quant import FP, Precision, calibrate, quantize, set_precision
 
 

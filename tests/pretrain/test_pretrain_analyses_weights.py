@@ -3,6 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from scipy import stats
+
+from lowbit.backbones import create_backbone
 from lowbit.pretrain.analyses.weights import (
     BITS,
     draw_histograms,
@@ -13,9 +16,6 @@ from lowbit.pretrain.analyses.weights import (
     statistics,
     weight_layers,
 )
-from scipy import stats
-
-from lowbit.backbones import create_backbone
 
 NAME = "resnet10_slim"
 

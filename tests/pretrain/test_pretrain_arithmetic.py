@@ -5,13 +5,13 @@ from itertools import islice
 
 import pytest
 import torch
-from lowbit.pretrain import Recipe
-from lowbit.pretrain.arithmetic import Arithmetic
-from lowbit.pretrain.trainer import Trainer
 from torch import nn
 from torch.nn import functional as F
 
 from lowbit.data.views.training_views import view_source
+from lowbit.pretrain import Recipe
+from lowbit.pretrain.arithmetic import Arithmetic
+from lowbit.pretrain.trainer import Trainer
 from lowbit.quant import FP, quantized_layers
 
 CPU = torch.device("cpu")

@@ -5,11 +5,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch import nn
+
 from lowbit.pretrain import Recipe
 from lowbit.pretrain.frameworks import create_framework
 from lowbit.pretrain.frameworks.losses import nt_xent
-from torch import nn
-
 from lowbit.quant import FP, Precision, get_policy, quantize, quantized_layers, set_precision
 
 

@@ -6,14 +6,14 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from lowbit.pretrain import Recipe
-from lowbit.pretrain.frameworks import create_framework
-from lowbit.pretrain.frameworks.losses import info_nce
-from lowbit.pretrain.frameworks.momentum import ema_at
 from pydantic import ValidationError
 from torch import nn
 from torch.nn import functional as F
 
+from lowbit.pretrain import Recipe
+from lowbit.pretrain.frameworks import create_framework
+from lowbit.pretrain.frameworks.losses import info_nce
+from lowbit.pretrain.frameworks.momentum import ema_at
 from lowbit.quant import FP, Precision, get_policy, observe
 
 MOMENTUM = ("byol", "moco_v2", "moco_v3")

@@ -7,12 +7,12 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from torch import nn
+
 from lowbit.pretrain import Recipe
 from lowbit.pretrain.frameworks import create_framework
 from lowbit.pretrain.frameworks.losses import info_nce, nt_xent
 from lowbit.pretrain.frameworks.ranks import gather_rows, shuffled
-from torch import nn
-
 from lowbit.quant import FP
 
 RANKS, ROWS = 2, 3

@@ -6,11 +6,11 @@ import math
 
 import pytest
 import torch
-from lowbit.pretrain import Recipe, run
-from lowbit.pretrain.frameworks import Framework
 from torch import nn
 
 from lowbit.backbones import create_backbone, load_backbone
+from lowbit.pretrain import Recipe, run
+from lowbit.pretrain.frameworks import Framework
 
 DIM, HIDDEN = 24, 12
 FIELDS = {

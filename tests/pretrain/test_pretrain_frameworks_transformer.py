@@ -3,10 +3,10 @@
 import pytest
 import timm
 import torch
-from lowbit.pretrain import Recipe
-from lowbit.pretrain.frameworks import create_framework
 from torch import nn
 
+from lowbit.pretrain import Recipe
+from lowbit.pretrain.frameworks import create_framework
 from lowbit.quant import FP, Precision, get_policy, observe, quantized_layers, quantizers
 
 

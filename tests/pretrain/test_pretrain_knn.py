@@ -5,13 +5,13 @@ import json
 import numpy as np
 import pytest
 import torch
-from lowbit.pretrain import Recipe, run, running
-from lowbit.pretrain.knn import knn_accuracies, knn_accuracy
 from sklearn.neighbors import KNeighborsClassifier
 from torch.nn import functional as F
 
 from lowbit.backbones import create_backbone
 from lowbit.data.views.training_views import view_source
+from lowbit.pretrain import Recipe, run, running
+from lowbit.pretrain.knn import knn_accuracies, knn_accuracy
 
 RECIPE = {
     "architecture": "resnet10_slim",

@@ -5,11 +5,11 @@ import logging
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
 from lowbit.pretrain import Recipe, run, running
 from lowbit.pretrain.record import Record
 from lowbit.pretrain.trainer import Trainer
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
 from lowbit.quant import Precision
 
 RECIPE = {

@@ -2,8 +2,9 @@
 
 import pytest
 import torch
-from lowbit.pretrain.optimizers import LARS, create_optimizer
 from torch import nn
+
+from lowbit.pretrain.optimizers import LARS, create_optimizer
 
 
 def _reference_lars(w, gradients, *, lr, momentum, weight_decay, eta):

@@ -4,14 +4,14 @@ from unittest.mock import Mock
 
 import pytest
 import torch
+from torch import nn
+
+from lowbit.backbones import create_backbone
 from lowbit.pretrain import Recipe
 from lowbit.pretrain.frameworks import FRAMEWORKS, create_framework
 from lowbit.pretrain.frameworks.losses import nt_xent
 from lowbit.pretrain.pairings import PAIRINGS, get_pairing, total
 from lowbit.pretrain.step import Bits, Step
-from torch import nn
-
-from lowbit.backbones import create_backbone
 from lowbit.quant import (
     FP,
     MinMax,

@@ -4,13 +4,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch.nn import functional as F
+
+from lowbit.backbones import create_backbone
 from lowbit.pretrain import Recipe
 from lowbit.pretrain.frameworks import create_framework
 from lowbit.pretrain.pairings import get_pairing, total
 from lowbit.pretrain.step import Step
-from torch.nn import functional as F
-
-from lowbit.backbones import create_backbone
 from lowbit.quant import FP, Precision, observe, set_precision
 
 Q, Q1, Q2 = Precision(3, 5), Precision(4, 4), Precision(7, 7)

@@ -1,12 +1,12 @@
 """The recipe: published defaults, names for the board, and messages that say how to mend it."""
 
 import pytest
-from lowbit.pretrain import Recipe, identity
-from lowbit.pretrain.recipe import Augmentation
 from pydantic import ValidationError
 
 from lowbit import pretrain
 from lowbit.data import Augment, image_set
+from lowbit.pretrain import Recipe, identity
+from lowbit.pretrain.recipe import Augmentation
 from lowbit.quant import get_policy
 
 BASE = {"architecture": "resnet10_slim", "dataset": "digits"}

@@ -8,10 +8,10 @@ import time
 
 import pytest
 import torch
-from lowbit.pretrain import Recipe, run
-from lowbit.pretrain.trainer import Trainer
 
 from lowbit.common.preemption import Preempted
+from lowbit.pretrain import Recipe, run
+from lowbit.pretrain.trainer import Trainer
 
 FIELDS = {
     "architecture": "resnet10_slim",

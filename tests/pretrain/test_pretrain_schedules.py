@@ -3,6 +3,7 @@
 import math
 
 import pytest
+
 from lowbit.pretrain.schedules import learning_rate
 
 COSINE = {"lr": 0.5, "epochs": 10, "warmup_epochs": 0, "steps": 4}

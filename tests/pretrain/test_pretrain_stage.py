@@ -4,11 +4,11 @@ import json
 
 import pytest
 import torch
-from lowbit.pretrain import Recipe, run, state
-from lowbit.pretrain.trainer import Trainer, feature_std
 
 from lowbit.backbones import create_backbone, load_backbone
 from lowbit.data.views.training_views import view_source
+from lowbit.pretrain import Recipe, run, state
+from lowbit.pretrain.trainer import Trainer, feature_std
 
 SMALL = {
     "architecture": "resnet10_slim",

@@ -2,13 +2,13 @@
 
 import pytest
 import torch
+
+from lowbit.backbones.counting import network_size
+from lowbit.backbones.networks.small_resnet import SmallResNet
 from lowbit.pretrain import Recipe, work
 from lowbit.pretrain.running import open_source
 from lowbit.pretrain.trainer import Trainer
 from lowbit.pretrain.work import passes
-
-from lowbit.backbones.counting import network_size
-from lowbit.backbones.networks.small_resnet import SmallResNet
 
 
 @pytest.mark.parametrize(

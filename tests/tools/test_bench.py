@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 
 def test_ratios_are_medians_over_rounds(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "tools"))
-    from timing import ratio_rows
+    from lowbit.tools.benchmarks.timing import ratio_rows
 
     clock = iter(range(10**6))
     ticks = {"slow": 6, "base": 2}
@@ -31,7 +31,8 @@ def test_ratios_are_medians_over_rounds(monkeypatch):
 def test_the_hand_written_loop_takes_the_trainers_steps(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "tools"))
     import torch
-    from bench_pretrain import hand_written, steps_of
+
+    from lowbit.tools.benchmarks.pretrain import hand_written, steps_of
 
     settings = {"architecture": "resnet10_slim", "dataset": "digits", "device": "cpu"}
     recipe = Recipe(**settings, image_size=16, batch_size=16, epochs=9, dim=32, hidden_dim=8)

@@ -11,9 +11,9 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture
 def bench(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "tools"))
-    import bench_adaptive
+    from lowbit.tools.benchmarks import adaptive
 
-    return bench_adaptive
+    return adaptive
 
 
 def test_peak_is_of_what_is_alive_at_once(bench):

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.frame import load_frame
-from benchmark.results import RESULT, read_result
+from lowbit.benchmark.results.frame import load_frame
+from lowbit.benchmark.results.result_file import RESULT, read_result
 from tests.benchmark.board_pages import Page
 
 ROOT = Path(__file__).resolve().parents[2]

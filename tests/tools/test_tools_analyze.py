@@ -9,10 +9,10 @@ import signal
 from pathlib import Path
 
 import pytest
-from lowbit.pretrain.trainer import Trainer
 
-from benchmark.recipe import load_yaml, validate
 from lowbit.backbones import create_backbone, save_backbone
+from lowbit.benchmark.recipes.yaml_files import load_yaml, validate
+from lowbit.pretrain.trainer import Trainer
 
 ROOT = Path(__file__).parents[2]
 QUICK = """

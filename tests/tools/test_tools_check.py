@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmark import check as checking
 from lowbit.backbones import create_backbone, save_backbone
+from lowbit.benchmark.checkpoint_check import check as checking
 
 ROOT = Path(__file__).resolve().parents[2]
 

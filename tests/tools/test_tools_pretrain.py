@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.recipe import load_yaml, validate
 from lowbit.backbones import load_backbone
+from lowbit.benchmark.recipes.yaml_files import load_yaml, validate
 
 ROOT = Path(__file__).parents[2]
 RECIPE = """
@@ -100,7 +100,10 @@ def test_two_processes_stop_with_exit_code_75_and_go_on(words, tmp_path):
 
 
 def test_a_wrong_recipe_starts_no_processes(pretrain_main, words, monkeypatch, capsys):
-    monkeypatch.setattr("benchmark.launch.launch", lambda *a, **k: pytest.fail("launched"))
+    monkeypatch.setattr(
+        "lowbit.benchmark.executors.launch_processes.launch",
+        lambda *a, **k: pytest.fail("launched"),
+    )
     assert pretrain_main([*words[:4], "--num-gpus", "2", "pairring", "ssql"]) == 1
     assert "Did you mean 'pairing'" in capsys.readouterr().err
 

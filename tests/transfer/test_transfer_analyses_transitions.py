@@ -7,10 +7,6 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from lowbit.transfer.analyses.rows import EpochRow, read_parts, read_rows
-from lowbit.transfer.analyses.runs import pick_layer, read
-from lowbit.transfer.analyses.transitions import draw_curves, draw_latent
-from lowbit.transfer.finetuning.epoch_log import Transitions
 from torch import nn
 
 from lowbit.quant import (
@@ -22,6 +18,10 @@ from lowbit.quant import (
     set_precision,
     transition,
 )
+from lowbit.transfer.analyses.rows import EpochRow, read_parts, read_rows
+from lowbit.transfer.analyses.runs import pick_layer, read
+from lowbit.transfer.analyses.transitions import draw_curves, draw_latent
+from lowbit.transfer.finetuning.epoch_log import Transitions
 
 LAYERS = ["layer1.0.conv1", "layer1.0.conv2", "layer2.0.conv1"]
 EDGES = [0.0, 0.1, 0.2, 0.3, 0.4, 0.5]

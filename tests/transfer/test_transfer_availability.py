@@ -1,9 +1,9 @@
 """Whether images are there, told without a job."""
 
-from lowbit.transfer import Recipe, missing_data
 from PIL import Image
 
 from lowbit.data.availability import _missing
+from lowbit.transfer import Recipe, missing_data
 
 
 def _recipe(**fields):

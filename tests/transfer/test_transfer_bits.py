@@ -11,13 +11,13 @@ import itertools
 import numpy as np
 import pytest
 import torch
+
+from lowbit.data import open_images
+from lowbit.quant import quantized_layers, set_precision
 from lowbit.transfer import Recipe
 from lowbit.transfer.protocols import get_protocol
 from lowbit.transfer.scoring.accuracy import accuracy
 from lowbit.transfer.workspace import Workspace
-
-from lowbit.data import open_images
-from lowbit.quant import quantized_layers, set_precision
 
 BITS = (8, 7, 6, 5, 4, 3, 2)
 

@@ -5,6 +5,7 @@ import os
 import time
 
 import torch
+
 from lowbit.transfer.features.feature_cache import FeatureCache
 
 CONTEXT = multiprocessing.get_context("fork")

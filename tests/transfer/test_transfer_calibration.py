@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from lowbit.transfer import Recipe
-from lowbit.transfer.features.calibration import calibrate_on, calibration_order
 
 from lowbit.quant import get_policy, quantize, quantizers
+from lowbit.transfer import Recipe
+from lowbit.transfer.features.calibration import calibrate_on, calibration_order
 
 CPU = torch.device("cpu")
 

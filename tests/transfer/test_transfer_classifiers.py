@@ -2,11 +2,12 @@
 
 import pytest
 import torch
+from torch import nn
+from torch.nn import functional as F
+
 from lowbit.transfer.probes.sgd_probe import LinearFit, fit_linear, initial_classifier
 from lowbit.transfer.schedule import learning_rate
 from lowbit.transfer.seeding import minibatches, stream
-from torch import nn
-from torch.nn import functional as F
 
 P, N, D, C = 3, 90, 7, 4
 

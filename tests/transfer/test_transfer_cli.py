@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmark.recipe import load_yaml, validate
 from lowbit.backbones import create_backbone, save_backbone
+from lowbit.benchmark.recipes.yaml_files import load_yaml, validate
 from lowbit.data import image_set, list_datasets
 
 ROOT = Path(__file__).resolve().parents[2]

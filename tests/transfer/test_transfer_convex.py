@@ -6,11 +6,12 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from sklearn.linear_model import LogisticRegression
+from torch.nn import functional as F
+
 from lowbit.transfer.probes.lbfgs import Evaluation, minimize
 from lowbit.transfer.probes.logistic_probe import GAP, Axes, fit_logistic, tolerance_of
 from lowbit.transfer.probes.sgd_probe import classify
-from sklearn.linear_model import LogisticRegression
-from torch.nn import functional as F
 
 N, D, C = 900, 24, 7
 

@@ -4,12 +4,12 @@ import math
 
 import pytest
 import torch
-from lowbit.transfer.finetuning.distillation import Distilled, divergence, load_teacher
-from lowbit.transfer.finetuning.training import Network
-from lowbit.transfer.recipe.sections import Distillation
 from torch import nn
 
 from lowbit.backbones import CheckpointError, create_backbone, save_backbone
+from lowbit.transfer.finetuning.distillation import Distilled, divergence, load_teacher
+from lowbit.transfer.finetuning.training import Network
+from lowbit.transfer.recipe.sections import Distillation
 
 CPU = torch.device("cpu")
 

@@ -5,8 +5,9 @@ import math
 import numpy as np
 import pytest
 import torch
-from lowbit.transfer.scoring.accuracy import accuracy
 from sklearn.metrics import accuracy_score, balanced_accuracy_score
+
+from lowbit.transfer.scoring.accuracy import accuracy
 
 
 def test_accuracies_equal_sklearns_on_unbalanced_classes():

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+
 from lowbit.transfer import Recipe
 from lowbit.transfer.probes import knn_vote
 from lowbit.transfer.probes.knn_vote import vote

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from lowbit.transfer import Recipe, run
 from PIL import Image
 
 from lowbit.backbones import create_backbone, save_backbone
 from lowbit.data import open_images
 from lowbit.data.views.image_files import ImagesInFiles
+from lowbit.transfer import Recipe, run
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+
 from lowbit.transfer.scoring.predictions_file import (
     FILE,
     Predictions,

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from lowbit.transfer import run
-from lowbit.transfer.optimizers import build_optimizer
 
-from benchmark.recipe import load_yaml, validate
 from lowbit.backbones import create_backbone, save_backbone
+from lowbit.benchmark.recipes.yaml_files import load_yaml, validate
 from lowbit.data import image_set
 from lowbit.quant import get_policy, quantize, quantized_layers
+from lowbit.transfer import run
+from lowbit.transfer.optimizers import build_optimizer
 
 FOLDER = Path(__file__).resolve().parents[2] / "configs" / "transfer"
 

@@ -3,11 +3,11 @@
 import json
 
 import pytest
-from lowbit.transfer import VERSION, Recipe, identity
 from pydantic import ValidationError
 
 from lowbit.data import image_set, load
 from lowbit.quant import get_policy
+from lowbit.transfer import VERSION, Recipe, identity
 
 
 def test_published_defaults_of_linear_and_finetune():

@@ -5,11 +5,12 @@ import json
 import typing
 
 import pytest
+from pydantic import ValidationError
+
 from lowbit.transfer import Recipe, identity
 from lowbit.transfer.optimizers import OPTIMIZERS
 from lowbit.transfer.recipe.board_labels import training_label
 from lowbit.transfer.recipe.sections import BASES, BaseOptimizer, TOptimizer
-from pydantic import ValidationError
 
 
 def _qat(**fields):

@@ -2,6 +2,10 @@
 
 import pytest
 import torch
+from torch.nn import functional as F
+
+from lowbit.data import open_images
+from lowbit.quant import Precision, get_policy, quantize, quantized_layers, set_precision
 from lowbit.transfer import Recipe
 from lowbit.transfer.features.calibration import calibrate_on
 from lowbit.transfer.features.views import crop
@@ -10,10 +14,6 @@ from lowbit.transfer.protocols import get_protocol
 from lowbit.transfer.scoring.labelled_share import labelled_places
 from lowbit.transfer.seeding import minibatches, stream
 from lowbit.transfer.workspace import Workspace
-from torch.nn import functional as F
-
-from lowbit.data import open_images
-from lowbit.quant import Precision, get_policy, quantize, quantized_layers, set_precision
 
 CPU = torch.device("cpu")
 PINNED = [84, 121, 186, 195, 373, 646, 785, 1248, 1453, 1509]

@@ -4,12 +4,12 @@ import json
 
 import pytest
 import torch
-from lowbit.transfer import Recipe, identity, run
-from lowbit.transfer.scoring import guarded_splits
-from lowbit.transfer.scoring.guarded_splits import GuardedSplits
 
 from lowbit.backbones import create_backbone, save_backbone
 from lowbit.data import load, open_images
+from lowbit.transfer import Recipe, identity, run
+from lowbit.transfer.scoring import guarded_splits
+from lowbit.transfer.scoring.guarded_splits import GuardedSplits
 
 
 @pytest.fixture(scope="module")

@@ -5,14 +5,14 @@ import threading
 
 import pytest
 import torch
+
+from lowbit.backbones import CheckpointError
 from lowbit.transfer import Recipe
 from lowbit.transfer.finetuning.starting_network import _alone, starting_network
 from lowbit.transfer.finetuning.training import Training
 from lowbit.transfer.probes.checkpoint_head import stored_classifier
 from lowbit.transfer.seeding import stream
 from lowbit.transfer.workspace import Workspace
-
-from lowbit.backbones import CheckpointError
 
 CPU = torch.device("cpu")
 

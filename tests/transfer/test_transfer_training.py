@@ -2,11 +2,6 @@
 
 import pytest
 import torch
-from lowbit.transfer import Recipe
-from lowbit.transfer.finetuning.objectives import CrossEntropy
-from lowbit.transfer.finetuning.training import Network, Training, total_steps
-from lowbit.transfer.optimizers import OPTIMIZERS, build_optimizer
-from lowbit.transfer.workspace import Workspace
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -18,6 +13,11 @@ from lowbit.quant import (
     quantized_layers,
     set_precision,
 )
+from lowbit.transfer import Recipe
+from lowbit.transfer.finetuning.objectives import CrossEntropy
+from lowbit.transfer.finetuning.training import Network, Training, total_steps
+from lowbit.transfer.optimizers import OPTIMIZERS, build_optimizer
+from lowbit.transfer.workspace import Workspace
 
 CPU = torch.device("cpu")
 

@@ -4,13 +4,13 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from lowbit.transfer import Recipe, run
-from lowbit.transfer.probes.sgd_probe import initial_classifier
-from lowbit.transfer.seeding import stream
 from PIL import Image
 
 from lowbit.backbones import create_backbone, load_backbone, save_backbone
 from lowbit.data import Center, open_images
+from lowbit.transfer import Recipe, run
+from lowbit.transfer.probes.sgd_probe import initial_classifier
+from lowbit.transfer.seeding import stream
 
 
 @pytest.fixture

@@ -1,10 +1,10 @@
 """Recipes ask for the views of SPEC A.8."""
 
 import torch
-from lowbit.transfer import Recipe
-from lowbit.transfer.features.views import center, crop
 
 from lowbit.data import Center, Crop, open_images
+from lowbit.transfer import Recipe
+from lowbit.transfer.features.views import center, crop
 
 
 def test_views_have_the_recipe_s_numbers():

@@ -1,9 +1,9 @@
 """The work of each protocol, against counts by hand: passes over images of a known network."""
 
 import pytest
-from lowbit.transfer import Recipe, work
 
 from lowbit.backbones.counting import network_size
+from lowbit.transfer import Recipe, work
 
 TRAIN, VAL, TEST = 1_077, 180, 540  # digits
 SIZE = network_size("resnet10_slim", 32)

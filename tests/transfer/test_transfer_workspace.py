@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+
 from lowbit.transfer.workspace import Workspace
 
 

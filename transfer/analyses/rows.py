@@ -11,11 +11,11 @@ import json
 import logging
 from pathlib import Path
 
-from lowbit.transfer.workspace import PARTS
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from lowbit.quant import Precision
 from lowbit.quant.precision import OFF
+from lowbit.transfer.workspace import PARTS
 
 CURVE = "metrics.jsonl"
 

@@ -4,12 +4,12 @@ import hashlib
 from typing import TYPE_CHECKING, Any
 
 import torch
-from lowbit.transfer.features.views import center, crop
-from lowbit.transfer.seeding import stream
 from torch import Tensor, nn
 
 from lowbit.data import Images
 from lowbit.quant import calibrate
+from lowbit.transfer.features.views import center, crop
+from lowbit.transfer.seeding import stream
 
 if TYPE_CHECKING:
     from lowbit.transfer.recipe.recipe import Recipe

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torchvision
-from lowbit.transfer.features.calibration import calibrate_on
-from lowbit.transfer.features.feature_cache import FeatureCache, state_sha256
-from lowbit.transfer.features.views import center, crop
 from torch import Tensor, nn
 
 from lowbit.data import Center, Crop, Images
 from lowbit.quant import Precision, get_policy, quantize, reuse_weights, set_precision
+from lowbit.transfer.features.calibration import calibrate_on
+from lowbit.transfer.features.feature_cache import FeatureCache, state_sha256
+from lowbit.transfer.features.views import center, crop
 
 if TYPE_CHECKING:
     from lowbit.transfer.recipe.recipe import Recipe

@@ -5,17 +5,17 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
-from lowbit.transfer.features.views import center
-from lowbit.transfer.finetuning.objectives import Tally
-from lowbit.transfer.optimizers import build_optimizer
-from lowbit.transfer.scoring.predict import predicted_classes
-from lowbit.transfer.seeding import stream
 from torch import Tensor, nn
 
 from lowbit.data import Images
 from lowbit.quant import Precision, quantizers, set_precision
 from lowbit.quant.adaptive import JointStep
 from lowbit.quant.quantizers import PACT
+from lowbit.transfer.features.views import center
+from lowbit.transfer.finetuning.objectives import Tally
+from lowbit.transfer.optimizers import build_optimizer
+from lowbit.transfer.scoring.predict import predicted_classes
+from lowbit.transfer.seeding import stream
 
 if TYPE_CHECKING:
     from lowbit.transfer.recipe.recipe import Recipe

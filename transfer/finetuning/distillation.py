@@ -4,14 +4,14 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 import torch
-from lowbit.transfer.finetuning.objectives import CrossEntropy
-from lowbit.transfer.finetuning.training import Network
-from lowbit.transfer.probes.checkpoint_head import stored_classifier
 from torch import Tensor, nn
 
 from lowbit.backbones import load_backbone
 from lowbit.backbones.networks.video_frames import average_frames
 from lowbit.quant.adaptive.joint import distillation
+from lowbit.transfer.finetuning.objectives import CrossEntropy
+from lowbit.transfer.finetuning.training import Network
+from lowbit.transfer.probes.checkpoint_head import stored_classifier
 
 if TYPE_CHECKING:
     from lowbit.transfer.recipe.sections import Distillation

@@ -3,13 +3,13 @@
 from typing import TYPE_CHECKING, Any
 
 import torch
-from lowbit.transfer.features.views import center
-from lowbit.transfer.finetuning.objectives import Tally
-from lowbit.transfer.scoring.predict import predicted_classes
 from torch import nn
 
 from lowbit.data import Images
 from lowbit.quant import FP, TransitionCounter, latent_statistics, quantized_layers
+from lowbit.transfer.features.views import center
+from lowbit.transfer.finetuning.objectives import Tally
+from lowbit.transfer.scoring.predict import predicted_classes
 
 if TYPE_CHECKING:
     from lowbit.transfer.recipe.recipe import Recipe

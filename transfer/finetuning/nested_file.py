@@ -4,13 +4,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from lowbit.transfer.finetuning.training import Network
 from torch import nn
 
 from lowbit.backbones import create_backbone
 from lowbit.common.atomic_file import atomic
 from lowbit.quant import get_policy, quantized_layers
 from lowbit.quant.adaptive import is_nested, load_nested, nested_state
+from lowbit.transfer.finetuning.training import Network
 
 if TYPE_CHECKING:
     from lowbit.transfer.recipe.recipe import Recipe

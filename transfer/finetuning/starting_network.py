@@ -13,6 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor, nn
+
+from lowbit.backbones.runtime import seeded
+from lowbit.common.file_lock import alone
+from lowbit.data import Images
 from lowbit.transfer.features.extract import extract
 from lowbit.transfer.features.feature_cache import state_sha256
 from lowbit.transfer.features.views import center
@@ -23,11 +28,6 @@ from lowbit.transfer.probes.checkpoint_head import stored_classifier
 from lowbit.transfer.probes.sgd_probe import fit_linear, initial_classifier
 from lowbit.transfer.seeding import stream
 from lowbit.transfer.workspace import Workspace
-from torch import Tensor, nn
-
-from lowbit.backbones.runtime import seeded
-from lowbit.common.file_lock import alone
-from lowbit.data import Images
 
 if TYPE_CHECKING:
     from lowbit.transfer.recipe.recipe import Recipe

@@ -4,17 +4,17 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor, nn
+
+from lowbit.data import Images
+from lowbit.quant import QuantPolicy, get_policy, quantize
+from lowbit.quant.policy import FULL
 from lowbit.transfer.divergence import check_finite
 from lowbit.transfer.features.views import crop
 from lowbit.transfer.finetuning.objectives import CrossEntropy
 from lowbit.transfer.optimizers import build_optimizer
 from lowbit.transfer.seeding import minibatches, num_minibatches, stream
 from lowbit.transfer.workspace import Workspace
-from torch import Tensor, nn
-
-from lowbit.data import Images
-from lowbit.quant import QuantPolicy, get_policy, quantize
-from lowbit.quant.policy import FULL
 
 if TYPE_CHECKING:
     from lowbit.transfer.recipe.recipe import Recipe

@@ -4,10 +4,10 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from lowbit.transfer.probes.sgd_probe import classify
 from torch import Tensor
 
 from lowbit.data import Images
+from lowbit.transfer.probes.sgd_probe import classify
 
 _logger = logging.getLogger(__name__)
 

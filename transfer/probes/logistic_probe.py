@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from lowbit.transfer.probes.lbfgs import Evaluation, minimize
 from torch import Tensor
 from torch.nn import functional as F
+
+from lowbit.transfer.probes.lbfgs import Evaluation, minimize
 
 GAP = 1e-4  # of the loss over its minimum, at most
 TOLERANCE = 1e-4  # of the gradient's norm, at most

@@ -3,12 +3,12 @@
 from collections.abc import Callable, Sequence
 
 import torch
-from lowbit.transfer.divergence import check_finite
-from lowbit.transfer.seeding import minibatches
 from torch import Tensor
 from torch.nn import functional as F
 
 from lowbit.data import Images
+from lowbit.transfer.divergence import check_finite
+from lowbit.transfer.seeding import minibatches
 
 _ROWS = 2**16  # images classified at a time
 

@@ -6,6 +6,19 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor, nn
+
+from lowbit.backbones.runtime import seeded
+from lowbit.data import Images
+from lowbit.quant import Precision, set_precision
+from lowbit.quant.adaptive import (
+    METHODS,
+    JointStep,
+    add_width,
+    estimate_norms,
+    make_adaptive,
+    rescale_head,
+)
 from lowbit.transfer.features.calibration import calibrate_on
 from lowbit.transfer.features.views import crop
 from lowbit.transfer.finetuning.adaptive_training import (
@@ -21,19 +34,6 @@ from lowbit.transfer.finetuning.training import Network, Training, total_steps
 from lowbit.transfer.protocols import Fitted, protocol
 from lowbit.transfer.seeding import minibatches, stream
 from lowbit.transfer.workspace import Workspace
-from torch import Tensor, nn
-
-from lowbit.backbones.runtime import seeded
-from lowbit.data import Images
-from lowbit.quant import Precision, set_precision
-from lowbit.quant.adaptive import (
-    METHODS,
-    JointStep,
-    add_width,
-    estimate_norms,
-    make_adaptive,
-    rescale_head,
-)
 
 if TYPE_CHECKING:
     from lowbit.transfer.recipe.recipe import Recipe

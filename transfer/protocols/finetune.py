@@ -4,6 +4,10 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
+
+from lowbit.data import Images
+from lowbit.quant import get_policy, quantize
 from lowbit.transfer.features.calibration import calibrate_on
 from lowbit.transfer.features.extract import extract
 from lowbit.transfer.features.views import center
@@ -13,10 +17,6 @@ from lowbit.transfer.probes.sgd_probe import Classifier, initial_classifier
 from lowbit.transfer.protocols import Fitted, protocol
 from lowbit.transfer.seeding import stream
 from lowbit.transfer.workspace import Workspace
-from torch import nn
-
-from lowbit.data import Images
-from lowbit.quant import get_policy, quantize
 
 if TYPE_CHECKING:
     from lowbit.transfer.recipe.recipe import Recipe

@@ -3,13 +3,13 @@
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor, nn
+
+from lowbit.data import Images
 from lowbit.transfer.features.extract import frozen_features
 from lowbit.transfer.probes.knn_vote import vote
 from lowbit.transfer.protocols import Fitted, protocol
 from lowbit.transfer.workspace import Workspace
-from torch import Tensor, nn
-
-from lowbit.data import Images
 
 if TYPE_CHECKING:
     from lowbit.transfer.recipe.recipe import Recipe

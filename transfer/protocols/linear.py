@@ -4,15 +4,15 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor, nn
+
+from lowbit.data import Images
 from lowbit.transfer.features.extract import frozen_features
 from lowbit.transfer.probes.choose_on_val import choose_on
 from lowbit.transfer.probes.sgd_probe import Classifier, fit_linear, initial_classifier
 from lowbit.transfer.protocols import Fitted, protocol
 from lowbit.transfer.seeding import stream
 from lowbit.transfer.workspace import Workspace
-from torch import Tensor, nn
-
-from lowbit.data import Images
 
 if TYPE_CHECKING:
     from lowbit.transfer.recipe.recipe import Recipe

@@ -5,6 +5,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor, nn
+
+from lowbit.backbones.runtime import seeded
+from lowbit.data import Images
+from lowbit.quant import FP, Precision, set_precision
 from lowbit.transfer.features.calibration import calibrate_on
 from lowbit.transfer.features.views import center
 from lowbit.transfer.finetuning.distillation import Distilled, load_teacher
@@ -16,11 +21,6 @@ from lowbit.transfer.optimizers import build_optimizer
 from lowbit.transfer.protocols import Fitted, protocol
 from lowbit.transfer.scoring.predict import predicted_classes
 from lowbit.transfer.workspace import Workspace
-from torch import Tensor, nn
-
-from lowbit.backbones.runtime import seeded
-from lowbit.data import Images
-from lowbit.quant import FP, Precision, set_precision
 
 if TYPE_CHECKING:
     from lowbit.transfer.recipe.recipe import Recipe

@@ -6,6 +6,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor, nn
+
+from lowbit.data import Images
+from lowbit.quant import FP, Precision, get_policy, quantize, set_precision
 from lowbit.transfer.features.calibration import calibrate_on
 from lowbit.transfer.features.extract import extract
 from lowbit.transfer.features.views import center
@@ -15,10 +19,6 @@ from lowbit.transfer.protocols import Fitted, protocol
 from lowbit.transfer.scoring.labelled_share import labelled_places
 from lowbit.transfer.seeding import stream
 from lowbit.transfer.workspace import Workspace
-from torch import Tensor, nn
-
-from lowbit.data import Images
-from lowbit.quant import FP, Precision, get_policy, quantize, set_precision
 
 if TYPE_CHECKING:
     from lowbit.transfer.recipe.recipe import Recipe

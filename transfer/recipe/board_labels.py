@@ -38,7 +38,7 @@ def protocol_label(recipe: "Recipe") -> str:
 def training_label(recipe: "Recipe") -> str:
     """Return how a quantization-aware training trains, which is what is compared; else "-".
 
-    The quantizer is the other half of it: see `benchmark.comparability`.
+    The quantizer is the other half of it: see `lowbit.benchmark.results.comparability`.
     """
     return "-".join([recipe.optimizer, *_scheduling(recipe)]) if recipe.protocol == "qat" else "-"
 

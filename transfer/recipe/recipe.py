@@ -4,6 +4,10 @@ import hashlib
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
+from pydantic import Field, field_validator, model_validator
+
+from lowbit.data import image_set, locate
+from lowbit.quant import Precision, get_policy
 from lowbit.transfer.protocols import get_protocol, options_of_others
 from lowbit.transfer.recipe.board_labels import protocol_label, training_label
 from lowbit.transfer.recipe.checks import check_quantized_training, check_training
@@ -26,10 +30,6 @@ from lowbit.transfer.recipe.sections import (
     with_milestones,
 )
 from lowbit.transfer.schedule import learning_rate
-from pydantic import Field, field_validator, model_validator
-
-from lowbit.data import image_set, locate
-from lowbit.quant import Precision, get_policy
 
 VERSION = 1  # of the protocols; raised when the same recipe comes to mean other numbers
 

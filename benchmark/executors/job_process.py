@@ -1,0 +1,99 @@
+"""The processes of jobs on a machine: the server they are forked from, and how they start and end."""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Iterable
+from multiprocessing import forkserver
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerContext, ForkServerProcess
+from types import ModuleType
+
+from lowbit.benchmark.executors import worker
+from lowbit.benchmark.results.job_lock import Claim
+
+# Imported once, by the server. Importing them runs no operation, so that the server has no threads
+# of torch's, which a fork would lose.
+_PRELOAD = [
+    "lowbit.quant",
+    "torch",
+    "torchvision",
+    "timm",
+    "sklearn.datasets",  # what reads the digits
+    "lowbit.benchmark.executors.worker",
+]
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+# scikit-learn imports pandas, and that pyarrow, whose allocator would start a thread of its own.
+_NO_THREAD = {"JE_ARROW_MALLOC_CONF": "background_thread:false"}
+SERVER_LOST = 255  # the exit code of a process whose fork server has died
+
+
+def start_server(threads: int, stages: Iterable[str]) -> ForkServerContext:
+    """Start the server that jobs are forked from, and return its context.
+
+    Args:
+        threads: of a job.
+        stages: that the jobs belong to.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([*_PRELOAD, *(f"lowbit.{stage}" for stage in stages)])
+    # Hack: until Python 3.13 the server ignores sys.path, so that it would not find our packages
+    # outside the repository's folder; it reads the environment, and may not look into the working
+    # directory first.
+    settings = dict.fromkeys(_THREAD_VARIABLES, str(threads)) | _NO_THREAD
+    settings["PYTHONSAFEPATH"] = "1"
+    settings["PYTHONPATH"] = os.pathsep.join(p for p in sys.path if p)
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
+    try:
+        forkserver.ensure_running()
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+    return context
+
+
+def start_job(
+    context: ForkServerContext, task: worker.Task, claim: Claim
+) -> tuple[ForkServerProcess, Connection]:
+    """Start a job's process under its claim; return it and the pipe whose end ends it.
+
+    Hack: multiprocessing has every process import what was run as `__main__`; nothing that a job
+    needs is in there, and the imports cost more than many a job.
+    """
+    receiver, lifeline = context.Pipe(duplex=False)
+    process = context.Process(target=worker.main, args=(task, receiver), name=task.job.id)
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        process.start()
+    finally:
+        sys.modules["__main__"] = main
+    receiver.close()
+    claim.name_worker(process.pid)
+    with contextlib.suppress(BrokenPipeError):  # it died already, as its runner will see
+        lifeline.send_bytes(b"go")
+    return process, lifeline
+
+
+def signal_group(process: ForkServerProcess, signum: int) -> None:
+    if process.is_alive():
+        with contextlib.suppress(ProcessLookupError):
+            try:
+                os.killpg(process.pid, signum)
+            except ProcessLookupError:  # it has not made its group yet
+                os.kill(process.pid, signum)
+
+
+def describe_death(code: int | None) -> str:
+    """Say how a process ended that left no result."""
+    if code is None or code >= 0:
+        return f"ProcessDied: the job's process ended with exit code {code} and left no result."
+    name = signal.Signals(-code).name
+    hint = " (out of memory, most often)" if name == "SIGKILL" else ""
+    return f"ProcessDied: the job's process was ended by {name}{hint} and left no result."

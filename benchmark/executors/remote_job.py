@@ -1,0 +1,113 @@
+"""One job on a machine of a cluster: its claim handed over to here, its process watched from here.
+
+The lock then names processes of this machine, so that their death can be seen where they lived, and
+the heart that beats is this machine's: when it dies, its jobs are anyone's to take over.
+"""
+
+import os
+import signal
+import time
+from multiprocessing import connection
+from multiprocessing.context import ForkServerProcess
+
+from lowbit.benchmark.executors.job_process import (
+    SERVER_LOST,
+    describe_death,
+    signal_group,
+    start_job,
+    start_server,
+)
+from lowbit.benchmark.executors.worker import Task
+from lowbit.benchmark.results import build_result
+from lowbit.benchmark.results.job_lock import HEARTBEAT, Claim, host_name
+from lowbit.benchmark.results.result_file import Result, read_result, write_result
+
+GRACE = 30.0  # s a job has to save its state once it is told to stop
+_GLANCE = 0.2  # s between looks: a cancelled task is interrupted between two of them
+_VISIBLE = 30.0  # s until what one machine has written must be seen by another
+
+
+class LostError(Exception):
+    """The machine ended a job that was not at fault; it may run again elsewhere."""
+
+
+def supervise(task: Task) -> Result | None:
+    """Run a job in a process of its own.
+
+    Returns:
+        Its result; None if it saved its state and goes on later, or if another has the claim by now.
+
+    Raises:
+        FileNotFoundError: this machine does not see the runs folder.
+        LostError: somebody on this machine ended the process.
+        KeyboardInterrupt: it was told to stop, and the job was, with time to save its state.
+    """
+    claim = _inherit(task)
+    if claim is None:
+        return None
+    try:
+        context = start_server(task.threads, [task.job.stage])
+        process, lifeline = start_job(context, task, claim)
+        try:
+            lost = _watch(process, claim)
+        except KeyboardInterrupt:
+            _stop(process)
+            raise
+        finally:
+            signal_group(process, signal.SIGKILL)  # its children too
+            process.join()
+            lifeline.close()
+        return None if lost else _ending(task, process.exitcode)
+    finally:
+        claim.release()
+
+
+def _inherit(task: Task) -> Claim | None:
+    deadline = time.monotonic() + _VISIBLE
+    while True:
+        if task.folder.is_dir() and (claim := Claim.inherit(task.folder, task.token)):
+            return claim
+        if time.monotonic() > deadline:
+            break
+        time.sleep(_GLANCE)
+    if not task.folder.is_dir():
+        raise FileNotFoundError(
+            f"{host_name().split()[0]} sees no folder {task.folder}, which the runner made; the job "
+            "was not started. Put --runs-dir on a file system that all machines of the cluster share, "
+            "under the same path."
+        )
+    return None
+
+
+def _watch(process: ForkServerProcess, claim: Claim) -> bool:
+    """Wait for the process' end, the heart beating; return whether the claim was lost before."""
+    look = 0.0
+    while not connection.wait([process.sentinel], _GLANCE):
+        if time.monotonic() >= look:
+            claim.beat()
+            if not claim.held:
+                return True
+            look = time.monotonic() + HEARTBEAT / 2
+    return False
+
+
+def _stop(process: ForkServerProcess) -> None:
+    """Let the job save its state and leave; who cancels may do so again and again."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        signal_group(process, signal.SIGTERM)
+        process.join(GRACE)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _ending(task: Task, code: int | None) -> Result | None:
+    result = read_result(task.folder)
+    if result is not None or code == os.EX_TEMPFAIL:
+        return result
+    reason = describe_death(code)
+    if code in (-signal.SIGTERM, -signal.SIGINT, SERVER_LOST):
+        raise LostError(reason)
+    result = build_result.failed(task.job, reason, inputs=task.inputs, folder=task.folder)
+    write_result(task.folder, result)
+    return result

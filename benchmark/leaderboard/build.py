@@ -1,0 +1,88 @@
+"""The leaderboard: one HTML file that opens offline, and CSV, Markdown and LaTeX beside it.
+
+A pure function of the result files and of which published numbers are shown: no clock, no machine,
+so that deleting the folder and building it again gives the same bytes.
+"""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from lowbit.benchmark.leaderboard.boards import make_boards
+from lowbit.benchmark.leaderboard.fold_seeds import fold_seeds
+from lowbit.benchmark.leaderboard.page import Source, render
+from lowbit.benchmark.leaderboard.reproduction import reproduce, to_frame
+from lowbit.benchmark.leaderboard.text_formats import to_csv, to_latex, to_markdown
+from lowbit.benchmark.planning.plan_file import Selection, planned_suites, remembered
+from lowbit.benchmark.published import reported_rows
+from lowbit.benchmark.results.comparability import normalize
+from lowbit.benchmark.results.frame import load_frame
+from lowbit.common.files import write_text
+
+FORMATS = ("csv", "md", "tex")
+
+_logger = logging.getLogger(__name__)
+
+
+def build(runs_dir: Path, *, reported: Sequence[Selection] | None = None) -> Path:
+    """Write RUNS_DIR/leaderboard/{index.html, results.{csv,md,tex}, reproduction.csv}.
+
+    Args:
+        runs_dir: where the jobs' folders are; one without results gives a board that says so.
+        reported: published numbers to show beside the measured, see `lowbit.benchmark.published`; None
+            shows those of the suites that ran in the folder.
+
+    Returns:
+        The path of index.html. Files are replaced one by one, each whole or not at all.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        ValueError: `reported` selects nothing.
+    """
+    return build_from(board_frame(runs_dir, reported=reported), runs_dir)
+
+
+def build_from(frame: pd.DataFrame, runs_dir: Path) -> Path:
+    """Write the board of normalized results; see `build`."""
+    folded = fold_seeds(frame)
+    folder = Path(runs_dir) / "leaderboard"
+    folder.mkdir(exist_ok=True)
+    boards = make_boards(folded)
+    write_text(folder / "results.csv", to_csv(folded))
+    write_text(folder / "results.md", to_markdown(frame, folded, boards))
+    write_text(folder / "results.tex", to_latex(folded, boards))
+    planned = tuple(planned_suites(runs_dir))
+    reproduced = to_frame(reproduce(frame, planned))
+    write_text(folder / "reproduction.csv", reproduced.to_csv(index=False, lineterminator="\n"))
+    source = Source(frame, folded, tuple(boards), planned, Path(runs_dir))
+    write_text(folder / "index.html", render(source))
+    _logger.info("board of %d numbers: %s", int(folded["value"].notna().sum()), folder)
+    return folder / "index.html"
+
+
+def export(runs_dir: Path, format: str, *, reported: Sequence[Selection] | None = None) -> str:
+    """Return the board as text in one of `FORMATS`."""
+    frame = board_frame(runs_dir, reported=reported)
+    folded = fold_seeds(frame)
+    if format == "csv":
+        return to_csv(folded)
+    boards = make_boards(folded)
+    return to_markdown(frame, folded, boards) if format == "md" else to_latex(folded, boards)
+
+
+def board_frame(runs_dir: Path, *, reported: Sequence[Selection] | None = None) -> pd.DataFrame:
+    """Return the normalized results under `runs_dir`, the reported rows after them."""
+    runs_dir = Path(runs_dir)
+    if not runs_dir.is_dir():
+        raise FileNotFoundError(
+            f"there is no folder {runs_dir}; no board was made. Pass the folder a suite wrote its runs "
+            "to (run_all.py --runs-dir)."
+        )
+    frames = [normalize(load_frame(runs_dir))]
+    if reported is None:
+        reported = remembered(runs_dir)
+    if reported:
+        frames.append(normalize(reported_rows(reported)))
+    return pd.concat(frames, ignore_index=True)

@@ -1,0 +1,45 @@
+"""How numbers, metrics and boards are written, the same in every format."""
+
+import math
+
+from lowbit.benchmark.leaderboard.boards import Board
+
+NOTE = (
+    "Mean over seeds ± standard deviation; a dagger marks a single seed. The small number is the rank: "
+    "1 + how many rows are found better (Tukey-Kramer, 5 %); the first group is bold."
+)
+SENT = (
+    "Of the numbers that others sent, verified ones follow from the predictions that came with them; "
+    "self-reported ones are the sender's word and have no rank."
+)
+ZERO_SHOT = "§"  # marks a precision that a network was not trained at
+NOTHING = "There is no result to show: no job has finished with a number yet."
+_TASK_TITLES = {"classification": "Classification", "detection": "Detection"}
+_METRICS = {"top1": "top-1", "mean_per_class": "mean per class"}
+
+
+def number(value: float, *, sign: bool = False) -> str:
+    """Write a percentage with one digit after the point and a true minus sign; "–" for NaN.
+
+    Example:
+        >>> number(93.149), number(-0.04), number(-1.25, sign=True), number(0.3, sign=True)
+        ('93.1', '0.0', '−1.2', '+0.3')
+    """
+    if math.isnan(value):
+        return "–"
+    text = f"{value:.1f}"
+    text = "0.0" if text == "-0.0" else text
+    plus = "+" if sign and value > 0 and text != "0.0" else ""
+    return plus + text.replace("-", "−")
+
+
+def title(board: Board, metric: str | None = None) -> str:
+    """Name a board, and one of its metrics."""
+    facts = board.facts
+    name = f"{board.group}. {_TASK_TITLES[facts['task']]}: {facts['dataset']}, {facts['protocol']}"
+    return f"{name}, {metric_name(metric)} (%)" if metric else f"{name} (%)"
+
+
+def metric_name(metric: str) -> str:
+    """Return a metric's printed name; by default its own."""
+    return _METRICS.get(metric, metric)

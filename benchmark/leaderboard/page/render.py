@@ -1,0 +1,119 @@
+"""From what a runs folder holds to the text of index.html.
+
+The page is a frame of static text, one packed JSON object and the scripts that draw it. Texts of results
+travel in that object alone and become text nodes: none of them is ever part of the page's own HTML.
+"""
+
+import json
+import math
+from base64 import b64encode
+from collections.abc import Callable
+from dataclasses import dataclass
+from gzip import compress
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from lowbit.benchmark.leaderboard.page import (
+    adaptive,
+    averages,
+    checkpoints,
+    coverage,
+    curves,
+    detection,
+    notes,
+    overview,
+    reported,
+    reproduction,
+    tables,
+)
+from lowbit.benchmark.leaderboard.page.libraries import datatables_module, plotly_script
+from lowbit.benchmark.leaderboard.page.source import Source
+
+_HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page.
+
+    Attributes:
+        name: its id, and the name of its template and of its script.
+        label: what the navigation calls it.
+        content: makes its JSON content; where that is empty the section is left out.
+    """
+
+    name: str
+    label: str
+    content: Callable[[Source], dict[str, Any]]
+
+
+SECTIONS = (
+    Section("averages", "Averages", averages.content),
+    Section("classification", "Classification", tables.content),
+    Section("adaptive", "Adaptive bit-widths", adaptive.content),
+    Section("detection", "Detection", detection.content),
+    Section("curves", "Curves", curves.content),
+    Section("checkpoints", "Checkpoints", checkpoints.content),
+    Section("coverage", "Coverage", coverage.content),
+    Section("reproduction", "Reproduction", reproduction.content),
+    Section("reported", "Reported", reported.content),
+    Section("notes", "How to read this", notes.content),
+)
+_STYLES = ("style.css", "sections.css")
+# Scripts that stand before those of the sections, in this order.
+_FRAME = ("core", "theme", "state", "plot", "formats", "table", "masthead", "board")
+
+
+def render(source: Source) -> str:
+    """Return the page of a runs folder; the same results give the same text."""
+    content = {section.name: section.content(source) for section in SECTIONS}
+    shown = [section for section in SECTIONS if content[section.name]]
+    about = overview.content(source)
+    data = {"overview": about, "sections": {s.name: content[s.name] for s in shown}}
+    environment = Environment(
+        loader=FileSystemLoader(_HERE / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    # Our own files and the libraries go in as they are; everything from a result file is packed.
+    return environment.get_template("index.html.j2").render(
+        sections=shown,
+        content=content,
+        overview=about,
+        style=Markup("\n".join((_HERE / name).read_text(encoding="utf-8") for name in _STYLES)),
+        script=Markup(_script([section.name for section in shown])),
+        data=pack(to_json(data)),
+        datatables=pack(datatables_module()),
+        plotly=pack(plotly_script()),
+    )
+
+
+def pack(text: str) -> str:
+    """Return text as base64 of gzip, without a time in it."""
+    return b64encode(compress(text.encode("utf-8"), compresslevel=6, mtime=0)).decode("ascii")
+
+
+def to_json(value: Any) -> str:
+    """Return JSON without blanks; a number that is not finite is null."""
+    try:
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    except ValueError:
+        return json.dumps(_finite(value), ensure_ascii=False, separators=(",", ":"))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _script(names: list[str]) -> str:
+    files = [_HERE / "js" / f"{name}.js" for name in (*_FRAME, *names, "start")]
+    return "\n".join(file.read_text(encoding="utf-8") for file in files)

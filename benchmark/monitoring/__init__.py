@@ -1,0 +1,1 @@
+"""What a running sweep tells: status, progress bar, messages, a fresh board."""

@@ -1,0 +1,77 @@
+"""The board, built again while a sweep runs, by a process that gives way to the jobs."""
+
+import contextlib
+import logging
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+_PAUSE = 180.0  # s between boards, at least
+_SHARE = 0.02  # of the time, at most, that goes into them
+_TOOL = Path(__file__).resolve().parents[2] / "tools" / "leaderboard.py"
+_PATIENCE = 5.0  # s it has to end
+
+_logger = logging.getLogger(__name__)
+
+
+class BoardRefresher:
+    """Builds the board of a folder now and then; call it whenever something happened.
+
+    Runners that share a folder share the pause: what counts is the age of the page.
+    """
+
+    def __init__(self, runs_dir: Path) -> None:
+        self._runs_dir = runs_dir
+        self._building: subprocess.Popen | None = None
+        self._started = time.monotonic()
+        self._due = self._started + _PAUSE  # a sweep of minutes has its board in the end
+
+    def __call__(self) -> None:
+        """Start a build if the last is long ago."""
+        now = time.monotonic()
+        if self._building is not None:
+            if (code := self._building.poll()) is None:
+                return
+            if code:
+                _logger.warning("The board could not be built while jobs run; it is in the end.")
+            self._building = None
+            self._due = now + max(_PAUSE, (now - self._started) / _SHARE)
+        if now < self._due:
+            return
+        if (age := self._age()) < _PAUSE:  # another runner's, or the last run's
+            self._due = now + _PAUSE - age
+            return
+        self._started = now
+        self._building = subprocess.Popen(
+            [sys.executable, str(_TOOL), "build", str(self._runs_dir)],
+            env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C reaches the runner alone
+            preexec_fn=_give_way,
+        )
+
+    def end(self) -> None:
+        """End a build under way; its files are whole, old or new."""
+        if self._building is None:
+            return
+        self._building.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._building.wait(_PATIENCE)
+        self._building.kill()
+        self._building.wait()
+        self._building = None
+
+    def _age(self) -> float:
+        page = self._runs_dir / "leaderboard" / "index.html"
+        try:
+            return time.time() - page.stat().st_mtime
+        except FileNotFoundError:
+            return _PAUSE
+
+
+def _give_way() -> None:
+    os.nice(19)

@@ -1,0 +1,119 @@
+"""What a suite leaves out of the product of its lists.
+
+exclude:
+  - {checkpoint: ViT, protocol: finetune}              # a job all of whose facts match
+  - {dataset: food101, precision: [3w3a, 2w4a]}        # these precisions of the jobs that match
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+
+from lowbit.benchmark.recipes.errors import RecipeError, did_you_mean
+
+Facts = Mapping[str, frozenset[str]]
+"""What is known of a job: for each fact the values it answers to."""
+
+
+def _several(value: object) -> object:
+    return (value,) if isinstance(value, (str, int)) else value
+
+
+def _text(value: object) -> object:
+    return str(value) if isinstance(value, int) else value
+
+
+Wanted = Annotated[
+    tuple[Annotated[str, BeforeValidator(_text)], ...],
+    BeforeValidator(_several),
+    Field(min_length=1),
+]
+
+
+class Exclusion(BaseModel):
+    """Facts of what is left out; each a value or several, of which one has to match."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    checkpoint: Wanted | None = Field(None, description="name of the checkpoint")
+    method: Wanted | None = Field(None, description="what made the checkpoint, as SSQL")
+    architecture: Wanted | None = Field(None, description="of the checkpoint")
+    stage: Wanted | None = Field(None, description="transfer | detection")
+    recipe: Wanted | None = Field(None, description="file of the recipe, without folder and .yaml")
+    dataset: Wanted | None = Field(None, description="image set it is scored on")
+    protocol: Wanted | None = Field(None, description="as the recipe, or as the board names it")
+    training: Wanted | None = Field(None, description="how a low-bit network is trained, as sgdt")
+    policy: Wanted | None = Field(None, description="name of the quantization policy")
+    engine: Wanted | None = Field(None, description="of detection")
+    seed: Wanted | None = Field(None, description="of the job")
+    precision: Wanted | None = Field(None, description="bit-widths, as 4w4a")
+
+    @field_validator("precision")
+    @classmethod
+    def _canonical(cls, value: Wanted | None) -> Wanted | None:
+        from lowbit.quant import Precision  # here: `--help` waits for no torch
+
+        return None if value is None else tuple(str(Precision.parse(text)) for text in value)
+
+    @model_validator(mode="after")
+    def _says_something(self) -> "Exclusion":
+        if not self.wanted:
+            raise ValueError(
+                "it names nothing, and would leave out everything; name at least one fact of what is "
+                f"to be left out: {', '.join(type(self).model_fields)}"
+            )
+        return self
+
+    @property
+    def wanted(self) -> dict[str, Wanted]:
+        """The facts that are named."""
+        return {name: value for name, value in self if value is not None}
+
+
+class Exclusions:
+    """The exclusions of one suite file; they remember what they met, to tell which never matched."""
+
+    def __init__(self, listed: Sequence[Exclusion], source: str):
+        self._listed = listed
+        self._source = source
+        self._idle = dict.fromkeys(range(len(listed)))
+        self._met: dict[str, set[str]] = defaultdict(set)
+
+    def remaining(self, facts: Facts, precisions: Iterable[str]) -> tuple[str, ...]:
+        """Return the precisions that are left of a job; none: it is left out."""
+        left = tuple(precisions)
+        for name, known in {**facts, "precision": frozenset(left)}.items():
+            self._met[name] |= known
+        for index, exclusion in enumerate(self._listed):
+            wanted = exclusion.wanted
+            named = wanted.pop("precision", None)
+            if not all(facts.get(name, frozenset()) & {*value} for name, value in wanted.items()):
+                continue
+            kept = () if named is None else tuple(p for p in left if p not in named)
+            if kept != left:
+                self._idle.pop(index, None)
+            left = kept
+        return left
+
+    def check_all_matched(self) -> None:
+        """Refuse an exclusion that left nothing out: it says something else than was meant."""
+        for index in self._idle:
+            wanted = self._listed[index].wanted
+            shown = {name: v[0] if len(v) == 1 else list(v) for name, v in wanted.items()}
+            raise RecipeError(
+                f"{self._source} (a suite): exclude.{index} {shown} matches no job; nothing was run. "
+                f"{self._hint(wanted)} Correct it, or remove it."
+            )
+
+    def _hint(self, wanted: Mapping[str, Wanted]) -> str:
+        for name, named in wanted.items():
+            known = sorted(self._met[name])
+            if not {*named} & {*known}:
+                near = did_you_mean(named[0], known)
+                there = ", ".join(known) or "none"
+                return f"No job has {name} {' or '.join(named)}.{near} There are: {there}."
+        return (
+            "Each of its facts exists, but no job has all of them, or an earlier one left it out."
+        )

@@ -1,0 +1,254 @@
+"""From the entries of one suite file to jobs."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from lowbit.benchmark.planning.exclusions import Exclusions, Facts
+from lowbit.benchmark.planning.job import File, Job, Label, Output
+from lowbit.benchmark.planning.job_graph import Graph
+from lowbit.benchmark.planning.suite import Checkpoint, Detection, Suite, Transfer
+from lowbit.benchmark.published import Selection
+from lowbit.benchmark.published.reproduction_targets import Claims
+from lowbit.benchmark.recipes.errors import RecipeError
+from lowbit.benchmark.recipes.yaml_files import load_yaml, set_key, validate
+
+_DETECTRON2 = "MODEL"  # a key of its configurations, which no recipe has
+_PENDING = "(made by the sweep)"  # stands for a path while a recipe is checked
+
+
+class Planner:
+    """Adds the jobs of one suite to a graph.
+
+    Args:
+        suite: what to plan, with what including suites hand down.
+        folder: where its paths start.
+        graph: where the jobs go.
+        exclusions: of the suite, and of those that include it.
+        claims: of the plan.
+    """
+
+    def __init__(
+        self,
+        suite: Suite,
+        folder: Path,
+        *,
+        graph: Graph,
+        exclusions: Sequence[Exclusions],
+        claims: Claims,
+    ):
+        self._suite = suite
+        self._folder = folder
+        self._graph = graph
+        self._exclusions = exclusions
+        self._claims = claims
+        self._sources: dict[str, File | Output] = {}
+        self._labels: dict[str, Label] = {}
+        self._published: dict[str, Selection | None] = {}
+        # What an entry trained, by (entry, checkpoint) and seed; None: that job is left out.
+        self._made: dict[tuple[str | None, str], dict[int, str | None]] = defaultdict(dict)
+        self._random: dict[str, str] = {}  # entry id -> name of its random weights
+
+    def add_jobs(self) -> None:
+        """Add the jobs of every checkpoint and entry."""
+        for group in self._suite.checkpoints:
+            for checkpoint in group.each():
+                self._add_checkpoint(checkpoint)
+        for entry in _sources_first(self._suite.transfer, lambda entry: entry.start):
+            self._add_transfer(entry)
+        for entry in _sources_first(self._suite.detection, lambda entry: entry.detector):
+            self._add_detection(entry)
+
+    def _add_checkpoint(self, checkpoint: Checkpoint) -> None:
+        name = checkpoint.name
+        if checkpoint.path is not None:
+            label = Label(name, architecture=checkpoint.architecture or "-")
+            source: File | Output = File.at(self._resolve(checkpoint.path), url=checkpoint.url)
+        else:
+            file, mapping = self._recipe(checkpoint.pretrain, checkpoint.overrides)
+            recipe = validate("pretrain", mapping, source=file)
+            job = Job.plan("pretrain", recipe, inputs={}, label=Label(name))
+            facts = {**job.recipe, **job.identity}
+            label = Label(
+                name,
+                method=facts.get("method") or "-",
+                architecture=facts.get("architecture") or "-",
+            )
+            source = Output(self._graph.add(replace(job, label=label)))
+        self._graph.name(name, source.content)
+        self._sources[name] = source
+        self._labels[name] = label
+        self._published[name] = checkpoint.published
+
+    def _add_transfer(self, entry: Transfer) -> None:
+        file, mapping = self._recipe(entry.recipe, entry.overrides)
+        if precisions := entry.precisions or self._suite.precisions:
+            mapping["precisions"] = list(precisions)
+        for name, seed in self._meetings(entry):
+            inputs = {"checkpoint": self._sources[name]}
+            if entry.start is not None:
+                start = self._made_by(entry.start, name, seed)
+                if start is None:
+                    self._made[entry.id, name][seed] = None
+                    continue
+                inputs = {"checkpoint": Output(start, self._only_network(start, entry))}
+            self._add_scored(entry, "transfer", file, {**mapping, "seed": seed}, name, inputs)
+
+    def _add_detection(self, entry: Detection) -> None:
+        file, mapping = self._recipe(entry.recipe, entry.overrides)
+        random = self._name_random(entry, mapping)
+        for name, seed in self._meetings(entry, random):
+            inputs = {} if random else {"checkpoint": self._sources[name]}
+            if entry.detector is not None:
+                detector = self._made_by(entry.detector, name, seed)
+                if detector is None:
+                    self._made[entry.id, name][seed] = None
+                    continue
+                inputs["detector"] = Output(detector)
+            self._add_scored(entry, "detection", file, {**mapping, "seed": seed}, name, inputs)
+
+    def _name_random(self, entry: Detection, mapping: dict[str, Any]) -> str | None:
+        """Name the random weights an entry starts from, itself or through its detector, if it does."""
+        name = self._random.get(entry.detector) if entry.detector else None
+        if mapping.get("random_backbone"):
+            architecture = mapping.get("architecture") or "-"
+            name = f"random {architecture}"
+            self._labels[name] = Label(name, method="random", architecture=architecture)
+        if name is not None:
+            if entry.checkpoints:
+                raise RecipeError(
+                    f"{entry.recipe} starts from random weights, and its entry names checkpoints; "
+                    "nothing was run. Leave out `checkpoints`, or random_backbone."
+                )
+            if entry.id is not None:
+                self._random[entry.id] = name
+        return name
+
+    def _add_scored(
+        self,
+        entry: Transfer | Detection,
+        stage: str,
+        file: Path,
+        mapping: dict[str, Any],
+        name: str,
+        inputs: dict[str, File | Output],
+    ) -> None:
+        for input_field, source in inputs.items():
+            mapping[input_field] = str(source.path) if isinstance(source, File) else _PENDING
+        architecture = self._labels[name].architecture
+        if isinstance(self._sources.get(name), File) and architecture != "-":
+            mapping["architecture"] = architecture
+        job = self._job(stage, file, mapping, name, inputs)
+        left = self._left(job, file, mapping)
+        if left and left != job.precisions:
+            mapping["precisions"] = list(left)
+            job = self._job(stage, file, mapping, name, inputs)
+        seed = mapping["seed"]
+        self._made[entry.id, name][seed] = None
+        if not left:
+            self._graph.spared.update(job.needs)
+            return
+        suite, entries = self._suite.name, getattr(self._suite, stage)
+        owners = {
+            f"{suite}: checkpoint {name!r}": self._published.get(name),
+            f"{suite}: {stage}.{entries.index(entry)} ({entry.recipe})": entry.published,
+        }
+        published = self._claims.claim(owners, job.precisions)
+        self._made[entry.id, name][seed] = self._graph.add(replace(job, published=published))
+
+    def _job(
+        self,
+        stage: str,
+        file: Path,
+        mapping: dict[str, Any],
+        name: str,
+        inputs: dict[str, File | Output],
+    ) -> Job:
+        recipe = validate(stage, mapping, source=file)
+        return Job.plan(stage, recipe, inputs=inputs, label=self._labels[name])
+
+    def _left(self, job: Job, file: Path, mapping: dict[str, Any]) -> tuple[str, ...]:
+        """Return the job's precisions that no exclusion names."""
+        if not self._exclusions:
+            return job.precisions
+        facts, left = _facts(job, file, mapping), job.precisions
+        for exclusions in self._exclusions:
+            left = exclusions.remaining(facts, left)
+        return left
+
+    def _recipe(self, name: str, overrides: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
+        file = self._resolve(name)
+        if file.is_relative_to(Path.cwd()):
+            file = file.relative_to(Path.cwd())  # as the user would write it
+        mapping = load_yaml(file)
+        if _DETECTRON2 in mapping:
+            mapping = {"config": str(file)}
+        for key, value in overrides.items():
+            set_key(mapping, key, value)
+        return file, mapping
+
+    def _resolve(self, name: str) -> Path:
+        return (self._folder / Path(name).expanduser()).resolve()
+
+    def _meetings(
+        self, entry: Transfer | Detection, random: str | None = None
+    ) -> Iterator[tuple[str, int]]:
+        named = self._suite.named(entry.checkpoints) if entry.checkpoints else self._sources
+        names = [random] if random else list(named)
+        if not names:
+            raise RecipeError(
+                f"{entry.recipe} has no checkpoint to score; nothing was run. List one under "
+                "`checkpoints`; checkpoint=FILE on the command line adds one."
+            )
+        for name in names:
+            for seed in entry.seeds or self._suite.seeds:
+                yield name, seed
+
+    def _made_by(self, entry_id: str, name: str, seed: int) -> str | None:
+        """Return the job of an entry that another starts from: of the same seed, or the only one."""
+        by_seed = self._made[entry_id, name]
+        if seed not in by_seed and len(by_seed) != 1:
+            found = f"seeds {', '.join(map(str, by_seed))}" if by_seed else "none"
+            raise RecipeError(
+                f"An entry starts from what {entry_id!r} trains on {name} with seed {seed}, but that "
+                f"entry trains {found}; nothing was run. Give both entries the same `checkpoints` "
+                "and `seeds`."
+            )
+        return by_seed[seed] if seed in by_seed else next(iter(by_seed.values()))
+
+    def _only_network(self, job_id: str, entry: Transfer) -> str:
+        precisions = self._graph.jobs[job_id].precisions
+        if len(precisions) != 1:
+            raise RecipeError(
+                f"{entry.recipe} starts from what {entry.start!r} trains, and that is a network at each "
+                f"of {', '.join(precisions)}; nothing was run. Give that entry one precision."
+            )
+        return f"network {precisions[0]}"
+
+
+def _facts(job: Job, file: Path, mapping: dict[str, Any]) -> Facts:
+    """Return what exclusions may name of a job."""
+    known = {**job.recipe, **job.identity}
+    found = {
+        "checkpoint": {job.label.checkpoint},
+        "method": {job.label.method},
+        "architecture": {job.label.architecture},
+        "stage": {job.stage},
+        "recipe": {file.stem, Path(mapping.get("config") or file).stem},
+        "protocol": {job.recipe.get("protocol"), known.get("protocol")},
+        **{name: {known.get(name)} for name in ("dataset", "training", "policy", "engine", "seed")},
+    }
+    return {name: frozenset(map(str, values - {None})) for name, values in found.items()}
+
+
+def _sources_first(entries: Sequence[Any], source: Any) -> list[Any]:
+    """Order entries so that each comes after the one it starts from."""
+    ordered: list[Any] = []
+    waiting = list(entries)
+    while waiting:
+        ready = [e for e in waiting if source(e) in (None, *(done.id for done in ordered))]
+        ordered += ready
+        waiting = [e for e in waiting if e not in ready]
+    return ordered

@@ -1,0 +1,144 @@
+"""From a suite file to a graph of jobs: pretraining, and what scores each backbone."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lowbit.benchmark.planning.exclusions import Exclusions
+from lowbit.benchmark.planning.expand_suite import Planner
+from lowbit.benchmark.planning.job import Job
+from lowbit.benchmark.planning.job_graph import Graph
+from lowbit.benchmark.planning.suite import Checkpoint, Suite, load_suite
+from lowbit.benchmark.published import select
+from lowbit.benchmark.published.reproduction_targets import Claims
+from lowbit.benchmark.recipes.errors import RecipeError
+from lowbit.benchmark.recipes.yaml_files import STAGES
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The jobs of a suite, each once, every job after those it needs."""
+
+    name: str
+    jobs: dict[str, Job]
+    reported: tuple[dict[str, Any], ...] = ()
+
+    def select(self, *, only: Collection[str] = STAGES, shard: tuple[int, int] = (0, 1)) -> "Plan":
+        """Return the part of the plan one runner has to do.
+
+        Args:
+            only: stages to keep.
+            shard: (i, n): every n-th job from the i-th on, and what these need. Each job belongs
+                to one shard; a job that several shards need is run by the first to claim it.
+        """
+        index, count = shard
+        kept = [job for job in self.jobs.values() if job.stage in only]
+        chosen = {job.id for job in kept[index::count]}
+        for job in reversed(kept):
+            if job.id in chosen:
+                chosen.update(job.needs)
+        jobs = {job.id: job for job in kept if job.id in chosen}
+        return Plan(self.name, jobs, self.reported)
+
+    @property
+    def needed(self) -> set[str]:
+        """Ids of the jobs whose outputs others read."""
+        return {need for job in self.jobs.values() for need in job.needs}
+
+
+def plan(path: Path | str, overrides: Sequence[str] = ()) -> Plan:
+    """Read a suite file, and those it includes, and return their jobs.
+
+    A checkpoint file that does not exist stops nothing: its jobs are planned, and fail with that
+    reason.
+
+    Raises:
+        RecipeError: a suite or one of its recipes is wrong.
+    """
+    suite = load_suite(path, overrides)
+    graph, claims, reported = Graph(), Claims(str(path)), []
+    _add(suite, Path(path), (), graph=graph, claims=claims, reported=reported, chain=())
+    claims.check_all_useful()
+    order = {stage: index for index, stage in enumerate(STAGES)}
+    jobs = sorted(graph.useful(), key=lambda job: order[job.stage])
+    return Plan(suite.name, {job.id: job for job in jobs}, tuple(reported))
+
+
+def _add(
+    suite: Suite,
+    path: Path,
+    handed_down: tuple[Exclusions, ...],
+    *,
+    graph: Graph,
+    claims: Claims,
+    reported: list[Mapping[str, Any]],
+    chain: tuple[Path, ...],
+) -> None:
+    """Add the jobs of a suite, those it includes first, and what they report.
+
+    Args:
+        suite: the suite of `path`, with what including suites hand down.
+        handed_down: their exclusions.
+        chain: the files that include it.
+    """
+    own = Exclusions(suite.exclude, str(path))
+    exclusions = (*handed_down, own) if suite.exclude else handed_down
+    for name in suite.include:
+        file = path.parent / Path(name).expanduser()
+        including = _including(path, file, chain)
+        _add(
+            _handed_down(suite, path.parent, load_suite(file)),
+            file,
+            exclusions,
+            graph=graph,
+            claims=claims,
+            reported=reported,
+            chain=including,
+        )
+    if suite.reported:
+        _check_reported(suite, path)
+        reported += [selection for selection in suite.reported if selection not in reported]
+    planner = Planner(suite, path.parent, graph=graph, exclusions=exclusions, claims=claims)
+    planner.add_jobs()
+    own.check_all_matched()
+
+
+def _including(path: Path, file: Path, chain: tuple[Path, ...]) -> tuple[Path, ...]:
+    """Return the files that include `file`, `path` the last of them; it must not be one itself."""
+    including = (*chain, path.resolve())
+    if file.resolve() in including:
+        circle = " -> ".join(map(str, (*including, file.resolve())))
+        raise RecipeError(
+            f"The suites include each other: {circle}; nothing was run. Remove one `include`."
+        )
+    return including
+
+
+def _handed_down(suite: Suite, folder: Path, included: Suite) -> Suite:
+    """Return an included suite with the checkpoints, and the seeds and precisions, of `suite`."""
+    given = {name: getattr(suite, name) for name in ("seeds", "precisions")}
+    given = {name: value for name, value in given.items() if name in suite.model_fields_set}
+    checkpoints = (*included.checkpoints, *(_absolute(c, folder) for c in suite.checkpoints))
+    names = [c.name for c in checkpoints]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise RecipeError(
+            f"The suite {suite.name} and the suite {included.name}, which it includes, both have a "
+            f"checkpoint {twice[0]!r}; nothing was run. Give one of them another name."
+        )
+    return included.model_copy(update={**given, "checkpoints": checkpoints})
+
+
+def _absolute(checkpoint: Checkpoint, folder: Path) -> Checkpoint:
+    kind = "pretrain" if checkpoint.path is None else "path"
+    path = (folder / Path(getattr(checkpoint, kind)).expanduser()).resolve()
+    return checkpoint.model_copy(update={kind: str(path)})
+
+
+def _check_reported(suite: Suite, path: Path) -> None:
+    """Refuse now, not after the sweep, what was never published."""
+    try:
+        for selection in suite.reported:
+            select(selection)
+    except ValueError as error:
+        raise RecipeError(f"{path} (a suite): reported: {error}") from error

@@ -1,0 +1,107 @@
+"""What was planned: one file a suite beside the jobs' folders.
+
+    runs/suite-<name>.json     the jobs of a suite, which numbers each is to reproduce, and which
+                               published numbers the board shows beside
+
+With it the board can show a cell that no job has filled yet, and say which suite would.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lowbit.benchmark.planning.job import Job
+from lowbit.benchmark.planning.plan import Plan
+from lowbit.benchmark.published import Selection
+from lowbit.common.files import write_text
+
+SCHEMA_VERSION = 1
+_SUITE = "suite-"
+
+
+@dataclass(frozen=True)
+class PlannedJob:
+    """One job as the board and `status` need to know it.
+
+    Attributes:
+        id: the name of its folder.
+        stage, title, needs, precisions: as the job's.
+        checkpoint, method, architecture: its label.
+        facts: dataset, protocol, engine, training, seed: those of them that it has.
+        published: the published numbers it is to reproduce; None: none is known.
+    """
+
+    id: str
+    stage: str
+    title: str
+    checkpoint: str
+    method: str
+    architecture: str
+    precisions: tuple[str, ...]
+    needs: tuple[str, ...] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    published: Selection | None = None
+
+    @classmethod
+    def of(cls, job: Job) -> "PlannedJob":
+        """Describe a job of a plan."""
+        facts = {**job.recipe, **job.identity}
+        names = ("task", "dataset", "protocol", "engine", "training", "seed")
+        return cls(
+            id=job.id,
+            stage=job.stage,
+            title=job.title,
+            checkpoint=job.label.checkpoint,
+            method=job.label.method,
+            architecture=job.label.architecture,
+            precisions=job.precisions,
+            needs=job.needs,
+            facts={name: facts[name] for name in names if name in facts},
+            published=getattr(job, "published", None),
+        )
+
+
+@dataclass(frozen=True)
+class PlannedSuite:
+    """The jobs of one suite, and the published numbers it shows."""
+
+    name: str
+    jobs: tuple[PlannedJob, ...]
+    reported: tuple[Selection, ...] = ()
+
+
+def remember(runs_dir: Path, plan: Plan) -> None:
+    """Write down what a suite plans to run in this folder."""
+    name = re.sub(r"[^A-Za-z0-9_.-]", "_", plan.name)
+    suite = {
+        "schema_version": SCHEMA_VERSION,
+        "name": plan.name,
+        "reported": list(plan.reported),
+        "jobs": [asdict(PlannedJob.of(job)) for job in plan.jobs.values()],
+    }
+    Path(runs_dir).mkdir(parents=True, exist_ok=True)
+    text = json.dumps(suite, sort_keys=True, indent=1, ensure_ascii=False)
+    write_text(Path(runs_dir) / f"{_SUITE}{name}.json", text + "\n")
+
+
+def planned_suites(runs_dir: Path) -> Iterator[PlannedSuite]:
+    """Yield what was planned in a folder, suite by suite in the order of their files."""
+    for path in sorted(Path(runs_dir).glob(f"{_SUITE}*.json")):
+        suite = json.loads(path.read_text(encoding="utf-8"))
+        jobs = [
+            PlannedJob(**job | {k: tuple(job[k]) for k in ("precisions", "needs")})
+            for job in suite.get("jobs", ())  # files of before jobs were kept have none
+        ]
+        name = suite.get("name", path.stem.removeprefix(_SUITE))
+        yield PlannedSuite(name, tuple(jobs), tuple(suite["reported"]))
+
+
+def remembered(runs_dir: Path) -> list[Selection]:
+    """Return which published numbers the suites that ran in this folder show, each once."""
+    found: list[Selection] = []
+    for suite in planned_suites(runs_dir):
+        found += [selection for selection in suite.reported if selection not in found]
+    return found

@@ -1,0 +1,247 @@
+"""A suite file: which checkpoints meet which recipes, at which precisions, with which seeds.
+
+    name: demo
+    seeds: [0, 1]
+    precisions: [FP, 4w4a]
+    include: [quick.yaml]               # the jobs of other suites; what is said here holds there too
+    checkpoints:                        # each is made by a pretraining recipe, or is a file
+      - {name: SimSiam, pretrain: ../pretrain/digits_simsiam.yaml}
+      - {name: mine, path: backbone.pth}
+    transfer:                           # every entry meets every checkpoint, with every seed
+      - {recipe: ../transfer/digits_linear.yaml}
+    detection:                          # `detector` starts from the detector of another entry
+      - {id: fp, recipe: ../detection/digit_scenes_retinanet_fp.yaml, checkpoints: [SimSiam]}
+      - {id: lsq, recipe: ../detection/digit_scenes_retinanet_lsq_4w4a.yaml, detector: fp}
+      - recipe: ../detection/digit_scenes_retinanet_fp.yaml       # meets no checkpoint
+        overrides: {random_backbone: true, architecture: resnet18}
+    exclude:                            # but not these
+      - {checkpoint: mine, precision: 3w3a}
+    reported:                           # published numbers to show beside ours
+      - {paper: SSQL, table: Table 11}
+
+Paths are relative to the suite file. `sweep.plan` turns a suite into jobs; docs/suites.md says more.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from lowbit.benchmark.planning.exclusions import Exclusion
+from lowbit.benchmark.published.selection import published_as
+from lowbit.benchmark.recipes.errors import RecipeError, did_you_mean, explain
+from lowbit.benchmark.recipes.yaml_files import get_stage, load_yaml, parse_overrides, set_key
+
+Seeds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
+Names = Annotated[tuple[str, ...], Field(min_length=1)]
+_STAGE_OF = {"checkpoints": "pretrain", "transfer": "transfer", "detection": "detection"}
+_CHECKPOINT_WORDS = ("checkpoint", "name", "architecture")
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    overrides: dict[str, Any] = Field({}, description="recipe keys, dotted, and their values")
+    published: dict[str, Any] | None = Field(
+        None, description="columns and values of the published numbers that are to be reproduced"
+    )
+
+
+class Checkpoint(_Entry):
+    """A backbone under the name the board will show."""
+
+    name: str = Field(min_length=1, description="what the board calls it")
+    pretrain: str | None = Field(None, description="recipe that makes it")
+    architectures: dict[str, str] | None = Field(
+        None,
+        min_length=1,
+        description="one checkpoint for each: what a paper calls the network, which is added to the "
+        "name, and its name here",
+    )
+    path: str | None = Field(None, description="file that holds it")
+    url: str | None = Field(None, description="where to get that file")
+    architecture: str | None = Field(None, description="of a file that does not say; else null")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "Checkpoint":
+        if (self.pretrain is None) == (self.path is None):
+            raise ValueError(
+                f"checkpoint {self.name!r} needs either `pretrain`, a recipe that makes it, or "
+                "`path`, a file that holds it"
+            )
+        if self.path is not None and self.overrides:
+            raise ValueError(f"checkpoint {self.name!r} is a file: it has no recipe to override")
+        if self.pretrain is not None and self.architecture is not None:
+            raise ValueError(
+                f"checkpoint {self.name!r} is pretrained: its recipe names the architecture; "
+                "write `overrides: {architecture: ...}` to change it"
+            )
+        if self.path is not None and self.architectures is not None:
+            raise ValueError(
+                f"checkpoint {self.name!r} is a file: it is of one architecture; write `architecture`"
+            )
+        if self.path is None and self.url is not None:
+            raise ValueError(
+                f"checkpoint {self.name!r} is pretrained: `url` says where to get a file; remove it"
+            )
+        return self
+
+    def each(self) -> "tuple[Checkpoint, ...]":
+        """Return the checkpoints it stands for: itself, or one an architecture."""
+        if self.architectures is None:
+            return (self,)
+        return tuple(
+            Checkpoint(
+                name=f"{self.name} {label}",
+                pretrain=self.pretrain,
+                overrides={**self.overrides, "architecture": architecture},
+                published=self.published
+                and {"architecture": published_as(label), **self.published},
+            )
+            for label, architecture in self.architectures.items()
+        )
+
+
+class _Scored(_Entry):
+    recipe: str = Field(description="recipe file; of detection also a Detectron2 configuration")
+    checkpoints: Names | None = Field(None, description="names it is limited to; null: all")
+    seeds: Seeds | None = Field(None, description="null: the suite's")
+
+
+class Transfer(_Scored):
+    """A classification recipe that meets the checkpoints."""
+
+    id: str | None = Field(None, description="a name other entries' `start` may use")
+    start: str | None = Field(
+        None, description="id of the entry whose trained network it starts from, of one precision"
+    )
+    precisions: Names | None = Field(None, description="null: the suite's")
+
+
+class Detection(_Scored):
+    """A detection recipe that meets the checkpoints."""
+
+    id: str | None = Field(None, description="a name other entries' `detector` may use")
+    detector: str | None = Field(None, description="id of the entry whose detector it starts from")
+
+
+class Suite(BaseModel):
+    """Everything `tools/run_all.py` runs."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(min_length=1, description="what a log calls the suite")
+    include: tuple[str, ...] = Field((), description="suites whose jobs are this one's too")
+    seeds: Seeds = Field((0,), description="one job a seed")
+    precisions: Names | None = Field(None, description="of transfer; null: each recipe's")
+    checkpoints: tuple[Checkpoint, ...] = Field(
+        (), min_length=1, description="what is scored; checkpoint=FILE on the command line adds one"
+    )
+    transfer: tuple[Transfer, ...] = Field((), description="classification recipes")
+    detection: tuple[Detection, ...] = Field((), description="detection recipes")
+    exclude: tuple[Exclusion, ...] = Field((), description="what of the product is left out")
+    reported: tuple[dict[str, Any], ...] = Field((), description="published numbers to show")
+
+    @model_validator(mode="after")
+    def _names_refer(self) -> "Suite":
+        names = [name for c in self.checkpoints for name in dict.fromkeys(_names(c))]
+        _refuse_repeats("checkpoint", names)
+        for entry in (*self.transfer, *self.detection):
+            for name in entry.checkpoints or ():
+                _refer("checkpoint", name, names)
+        _check_chain("transfer id", [(e.id, e.start) for e in self.transfer])
+        _check_chain("detection id", [(e.id, e.detector) for e in self.detection])
+        return self
+
+    def named(self, names: Sequence[str]) -> tuple[str, ...]:
+        """Return the checkpoints that an entry's `checkpoints` name, one an architecture."""
+        found = (c.name for g in self.checkpoints for c in g.each() if {g.name, c.name} & {*names})
+        return tuple(found)
+
+
+def load_suite(path: Path | str, overrides: Sequence[str] = ()) -> Suite:
+    """Read and check a suite file.
+
+    Args:
+        path: the suite file.
+        overrides: command-line words. ``checkpoint=FILE [name=NAME] [architecture=NAME]`` adds a
+            checkpoint (relative to the working directory); any other key, dotted, sets that key
+            of the suite, e.g. ``seeds [0,1,2]`` or ``transfer.0.overrides.epochs 3``.
+
+    Raises:
+        RecipeError: the file is missing, not YAML or not a suite.
+    """
+    mapping = load_yaml(path)
+    pairs = parse_overrides(overrides)
+    added = _added_checkpoints(pairs)
+    for key, value in pairs:
+        if not (added and key in _CHECKPOINT_WORDS):
+            set_key(mapping, key, value)
+            _disown(mapping, key)
+    if added:
+        listed = mapping.get("checkpoints")
+        mapping["checkpoints"] = [*(listed if isinstance(listed, list) else []), *added]
+    try:
+        return Suite.model_validate(mapping)
+    except ValidationError as error:
+        raise RecipeError(explain(error, Suite, f"{path} (a suite)")) from error
+
+
+def _added_checkpoints(pairs: list[tuple[str, Any]]) -> list[dict[str, Any]]:
+    """Collect the checkpoints of the command line; words before the first belong to it."""
+    added: list[dict[str, Any]] = []
+    early: dict[str, Any] = {}
+    for key, value in pairs:
+        if key == "checkpoint":
+            path = Path(str(value)).expanduser()
+            added.append({"name": path.stem, **early, "path": str(Path.cwd() / path)})
+            early = {}
+        elif key in _CHECKPOINT_WORDS:
+            (added[-1] if added else early)[key] = value
+    return added
+
+
+def _disown(mapping: dict[str, Any], key: str) -> None:
+    """Forget what an entry is to reproduce where the command line makes another experiment of it."""
+    section, *rest = key.split(".")
+    entries = mapping.get(section)
+    if section not in _STAGE_OF or len(rest) < 2 or not isinstance(entries, list):
+        return
+    index, field, *inner = rest
+    changed = inner[0] if field == "overrides" and inner else field
+    if changed not in {"published", "seeds", *get_stage(_STAGE_OF[section]).Recipe.cosmetic}:
+        entries[int(index)].pop("published", None)
+
+
+def _names(checkpoint: Checkpoint) -> list[str]:
+    return [checkpoint.name, *(each.name for each in checkpoint.each())]
+
+
+def _check_chain(what: str, entries: Sequence[tuple[str | None, str | None]]) -> None:
+    """Refuse ids given twice, and of (id, source) a source that is not there or comes back to itself."""
+    ids = [entry for entry, _ in entries if entry is not None]
+    _refuse_repeats(what, ids)
+    sources = dict(entries)
+    for entry, source in entries:
+        seen = {entry}
+        while source is not None:
+            _refer(what, source, ids)
+            if source in seen:
+                raise ValueError(f"the {what} {source!r} starts from itself; name another entry")
+            seen.add(source)
+            source = sources[source]
+
+
+def _refuse_repeats(what: str, names: list[str]) -> None:
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"the {what} {name!r} is given twice; give each a name of its own")
+
+
+def _refer(what: str, name: str, known: list[str]) -> None:
+    if name not in known:
+        raise ValueError(
+            f"there is no {what} {name!r}.{did_you_mean(name, known)} "
+            f"There is: {', '.join(known) or 'none'}"
+        )

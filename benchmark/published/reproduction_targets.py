@@ -1,0 +1,97 @@
+"""Which published numbers a job is to reproduce.
+
+A checkpoint and an entry of a suite may both say `published: {COLUMN: VALUE or VALUES}`, columns of
+`benchmark/published/published.csv`. Where they meet, the job reproduces the numbers that match both, at
+its own precisions; a checkpoint that says nothing, such as a user's, reproduces nothing.
+"""
+
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from functools import cache
+
+from lowbit.benchmark.published.selection import (
+    Row,
+    Selection,
+    check,
+    matching,
+    published_scores,
+    values,
+)
+from lowbit.benchmark.recipes.errors import RecipeError
+
+DELTA_B = "Delta_B_percent"  # of a network at several precisions together
+
+
+def claimed_rows(selection: Selection, precisions: Collection[str]) -> list[Row]:
+    """Return the published numbers that a job of these precisions answers to."""
+    known = _by_precision()
+    answered = (row for precision in (*precisions, None) for row in known.get(precision, ()))
+    return matching(answered, selection)
+
+
+@cache
+def _by_precision() -> dict[str | None, list[Row]]:
+    """Return the published scores by precision; those of several together under None."""
+    found = defaultdict(list)
+    for row in published_scores():
+        found[None if row["metric"] == DELTA_B else row["precision"]].append(row)
+    return found
+
+
+class Claims:
+    """The claims of one plan; they remember which were of use, to tell which name nothing."""
+
+    def __init__(self, source: str):
+        self._source = source
+        self._met: dict[str, Selection] = {}
+        self._useful: set[str] = set()
+
+    def claim(
+        self, owners: Mapping[str, Selection | None], precisions: Sequence[str]
+    ) -> Selection | None:
+        """Return the selection that a job is to reproduce; None: there is no published number.
+
+        Args:
+            owners: what says `published`, by the words a message names it with.
+            precisions: the job's.
+
+        Raises:
+            RecipeError: a column or a value does not exist.
+        """
+        if any(selection is None for selection in owners.values()):
+            return None
+        for owner, selection in owners.items():
+            if owner not in self._met:
+                self._check(owner, selection)
+                self._met[owner] = selection
+        both = _intersection(owners.values())
+        if not claimed_rows(both, precisions):
+            return None
+        self._useful.update(owners)
+        return both
+
+    def check_all_useful(self) -> None:
+        """Refuse what is published of nothing that is planned."""
+        for owner, selection in self._met.items():
+            if owner not in self._useful:
+                raise RecipeError(
+                    f"{self._source} (a suite): {owner}: published {dict(selection)} and what it meets "
+                    "select no published number at their precisions; nothing was run. Compare both "
+                    "with benchmark/published/published.csv."
+                )
+
+    def _check(self, owner: str, selection: Selection) -> None:
+        try:
+            check(selection)
+        except ValueError as error:
+            raise RecipeError(f"{self._source} (a suite): {owner}: published: {error}") from error
+
+
+def _intersection(selections: Collection[Selection]) -> dict[str, list[str]]:
+    """Return the selection of the rows that all select."""
+    both: dict[str, list[str]] = {}
+    for selection in selections:
+        for column, wanted in selection.items():
+            named = list(values(wanted))
+            both[column] = [v for v in both[column] if v in named] if column in both else named
+    return both

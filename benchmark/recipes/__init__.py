@@ -1,0 +1,1 @@
+"""Recipe files: YAML, inheritance, overrides, error messages, and what a stage offers."""

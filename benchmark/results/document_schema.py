@@ -1,0 +1,132 @@
+"""The layout of the files that results stand in, as docs/results.md.
+
+python -m lowbit.benchmark.results.document_schema > docs/results.md
+"""
+
+import sys
+import textwrap
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pydantic import BaseModel
+
+from lowbit.benchmark.results.result_file import (
+    BIT_OPERATIONS,
+    COLUMNS,
+    HIGH,
+    LOW,
+    MIGRATIONS,
+    SCHEMA_VERSION,
+    STDERR,
+    TRAINING,
+    WEIGHT_BYTES,
+    ZERO_SHOT,
+    Result,
+)
+from lowbit.benchmark.results.verdicts import Verdict
+
+
+def _columns() -> str:
+    columns = ", ".join(f"`{name}`" for name in COLUMNS)
+    text = (
+        f"The columns of the frame are {columns}; of results also how a detector or a low-bit network "
+        f"was trained (`{TRAINING}`), error and 95 % interval over test images (`{STDERR}`, `{LOW}`, "
+        f"`{HIGH}`), the cost of the backbone (`{WEIGHT_BYTES}`, `{BIT_OPERATIONS}`) and whether the "
+        f"precision is none it was trained at (`{ZERO_SHOT}`)."
+    )
+    return textwrap.fill(text, 105)
+
+
+_INTRODUCTION = f"""\
+# Result files
+
+Every job that ends leaves one file, `runs/<job id>/result.json`: what was asked, with every default
+written out; what it was asked of, by content hash; and the numbers, or why there are none. These files
+are the truth. The board, its CSV and the frame below are computed from them, and computed again byte
+for byte when they are deleted.
+
+- A file is written whole: under a temporary name, synced, renamed. A reader never sees half of one.
+- A file that does not parse, is named for another job, or has a field unknown here is reported and
+  counts as absent; the job runs again when its suite does.
+- The present layout is version {SCHEMA_VERSION}. A file of an older version is read as what it would be now; the file
+  itself stays as it is. A file of a later version is not read.
+
+```python
+from pathlib import Path
+from lowbit.benchmark.results.result_file import read_result
+from lowbit.benchmark.results.frame import load_frame
+
+result = read_result(Path("runs/demo/0a1b2c3d4e5f"))  # one job, or None
+frame = load_frame(Path("runs/demo"))  # every measurement of every job, a row each
+```
+
+`load_frame` keeps what it read in `runs/.records.parquet` and reads a result file again only when its
+name, size, time or inode changed: 100,000 files load in about two seconds. Deleting that file costs the
+time to read them all once more, and nothing else.
+
+{_columns()}
+"""
+_VERDICT = """\
+## Results of others
+
+`tools/leaderboard.py add` keeps what others sent in `runs/submissions/<name>/`, laid out like a runs
+folder, and beside it `verdict.json`. A job that it does not name is not read; of a job that ran here too,
+the numbers measured here are shown. Verified and self-reported numbers are rows of their own, never
+averaged with others, and self-reported ones have no rank.
+"""
+_NAMES = {"string": "text", "boolean": "true or false", "null": "null"}
+
+
+def page() -> str:
+    """Return docs/results.md."""
+    parts = [
+        _INTRODUCTION,
+        "## Versions\n\n" + "\n".join(_versions()) + "\n",
+        "## Fields\n",
+        *_models(Result),
+        _VERDICT,
+        *_models(Verdict),
+    ]
+    return "\n".join(parts)
+
+
+def _versions() -> Iterator[str]:
+    yield "- 1: the first."
+    for version, migrate in MIGRATIONS.items():
+        yield f"- {version + 1}: {(migrate.__doc__ or '').split(' ', 2)[2]}"
+
+
+def _models(model: type[BaseModel]) -> Iterator[str]:
+    """Yield a section for a model and each that it is made of."""
+    schema = model.model_json_schema()
+    for name, found in {model.__name__: schema, **schema.get("$defs", {})}.items():
+        rows = [_row(*field, found["required"]) for field in found["properties"].items()]
+        table = "\n".join(["| field | holds | meaning |", "| --- | --- | --- |", *rows])
+        yield f"### {name}\n\n{found['description']}\n\n{table}\n"
+
+
+def _row(name: str, field: Mapping[str, Any], required: list[str]) -> str:
+    optional = "" if name in required else "; may be absent"
+    return f"| `{name}` | {_holds(field)}{optional} | {field['description']} |"
+
+
+def _holds(field: Mapping[str, Any]) -> str:
+    """Say in words what a field of a JSON schema may hold."""
+    if "anyOf" in field:
+        return " or ".join(_holds(choice) for choice in field["anyOf"])
+    if "$ref" in field:
+        name = field["$ref"].rpartition("/")[2]
+        return f"[{name}](#{name.lower()})"
+    if "const" in field or "enum" in field:
+        return " or ".join(f"`{value}`" for value in field.get("enum", [field.get("const")]))
+    if field.get("type") == "array":
+        return f"list of {_holds(field['items'])}"
+    if field.get("type") == "object":
+        values = field["additionalProperties"]
+        return f"{_holds(values) if isinstance(values, dict) else 'anything'} by name"
+    least = f" ≥ {field['minimum']:g}" if "minimum" in field else ""
+    return _NAMES.get(field["type"], field["type"]) + least
+
+
+if __name__ == "__main__":
+    sys.stdout.write(page())

@@ -1,0 +1,91 @@
+"""The results frame: one row a measurement of every result in a runs folder."""
+
+from collections.abc import Container, Mapping
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from lowbit.benchmark.results.comparability import MEASURED, OWN
+from lowbit.benchmark.results.record_cache import FOLDER, load_records
+from lowbit.benchmark.results.records import ORIGIN, QUESTION, ROW_FLOATS, ROWS
+from lowbit.benchmark.results.result_file import (
+    BIT_OPERATIONS,
+    COLUMNS,
+    HIGH,
+    LOW,
+    STDERR,
+    TRAINING,
+    WEIGHT_BYTES,
+    ZERO_SHOT,
+)
+from lowbit.benchmark.results.verdicts import SUBMISSIONS, JobVerdict, read_verdicts
+
+# Those of published numbers too, then those of measured ones alone.
+MEASURED_COLUMNS = (*COLUMNS, TRAINING, STDERR, LOW, HIGH, WEIGHT_BYTES, BIT_OPERATIONS, ZERO_SHOT)
+
+
+def load_frame(runs_dir: Path) -> pd.DataFrame:
+    """Return one row a measurement of every result under `runs_dir`.
+
+    A failed or skipped job gives a row without a value for each precision it was planned at, so
+    that its reason can be shown in its place; once a completed job answers the same question (the
+    path was corrected, say) the failure is left out. Where one checkpoint name has meant several
+    files or pretraining runs over time, each is shown under a name of its own, ``name@hash``.
+
+    Results of others come after the own, verified ones first, with what became of checking them as
+    their reason. A job that was measured here is not read from them, nor one without numbers; and a
+    name that is taken here, for another checkpoint, is ``name@hash`` there.
+    """
+    table = load_records(runs_dir)
+    jobs = _shown(table.drop_columns([ROWS]).to_pandas(), read_verdicts(runs_dir))
+    jobs["checkpoint"] = _names(jobs)
+    numbers = (
+        table[ROWS].combine_chunks().take(pa.array(jobs.index, pa.int64()))
+    )  # a list for each job
+    of_job = pc.list_parent_indices(numbers).to_numpy()
+    rows = pa.Table.from_struct_array(numbers.flatten()).to_pandas()
+    frame = pd.concat([jobs.iloc[of_job].reset_index(drop=True), rows], axis=1)
+    whole = dict.fromkeys(("n", "seed", "image_size"), "Int64")
+    return frame[list(MEASURED_COLUMNS)].astype(whole | dict.fromkeys(ROW_FLOATS, float))
+
+
+def _shown(jobs: pd.DataFrame, verdicts: Mapping[str, JobVerdict]) -> pd.DataFrame:
+    """Return the jobs that are shown, each with its source; their index says which they were."""
+    sent = jobs[FOLDER].str.startswith(f"{SUBMISSIONS}/")
+    own, others = jobs[~sent].assign(source=MEASURED), jobs[sent]
+    completed = own["status"] == "completed"
+    answered, measured = set(own.loc[completed, QUESTION]), set(own.loc[completed, "job_id"])
+    own = own[completed | ~_among(own[QUESTION], answered)]
+    others = others[others["status"] == "completed"]
+    others = others[_among(others[FOLDER], verdicts)]
+    others = others[~_among(others["job_id"], measured)]
+    found = [verdicts[folder] for folder in others[FOLDER]]
+    sender = others[FOLDER].str.split("/").str[1]
+    others = others.assign(
+        source=[verdict.source for verdict in found],
+        reason=sender + ": " + pd.Series([v.reason for v in found], index=others.index, dtype=str),
+    )
+    others = others.sort_values("source", key=lambda s: s.map(OWN.index), kind="stable")
+    return pd.concat([own, others.drop_duplicates("job_id")])
+
+
+def _among(values: pd.Series, known: Container[str]) -> pd.Series:
+    # isin would turn what is known into another representation first, at 100,000 of them for a second
+    return pd.Series([value in known for value in values], index=values.index, dtype=bool)
+
+
+def _names(jobs: pd.DataFrame) -> pd.Series:
+    """Return what to call each job's checkpoint: its name, told apart by origin if need be."""
+    completed = jobs["status"] == "completed"
+    sent = jobs["source"] != MEASURED
+    apart = jobs["checkpoint"].isin(_ambiguous(jobs[completed & ~sent]))
+    apart |= sent & jobs["checkpoint"].isin(_ambiguous(jobs[completed]))
+    return jobs["checkpoint"].where(~apart, jobs["checkpoint"] + "@" + jobs[ORIGIN].str[:8])
+
+
+def _ambiguous(jobs: pd.DataFrame) -> pd.Index:
+    """Return the names that checkpoints of several origins have."""
+    origins = jobs.groupby("checkpoint")[ORIGIN].nunique()
+    return origins.index[origins > 1]

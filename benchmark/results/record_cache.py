@@ -1,0 +1,123 @@
+"""The records of a runs folder as columns, so that a result file is parsed once and not every time.
+
+    runs/.records.parquet     a row for each trusted result file: which file it was, and its record
+
+Which file: its folder, size, modification time and inode, so one that was replaced, edited or copied is
+read again. The cache holds nothing that is not in the result files. Deleted, damaged or made by other
+code, it is made again; where it cannot be written, all goes on without.
+"""
+
+import hashlib
+import logging
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lowbit.benchmark.results import records, result_file
+from lowbit.benchmark.results.result_file import RESULT, ZERO_SHOT, read_result
+from lowbit.benchmark.results.verdicts import SUBMISSIONS
+from lowbit.common.atomic_file import atomic
+
+CACHE = ".records.parquet"
+FOLDER = "folder"  # the column that says where a result file is, relative to the runs folder
+
+_FILE = (FOLDER, "size", "mtime_ns", "inode")
+_File = tuple[str, int, int, int]
+
+_ROW = pa.struct(
+    [
+        *((name, pa.string()) for name in records.ROW_TEXTS),
+        *((name, pa.float64()) for name in records.ROW_FLOATS),
+        *((name, pa.int64()) for name in records.ROW_INTEGERS),
+        (ZERO_SHOT, pa.bool_()),
+    ]
+)
+_COLUMNS = pa.schema(
+    [
+        (FOLDER, pa.string()),
+        *((name, pa.int64()) for name in _FILE[1:]),
+        *((name, pa.string()) for name in records.JOB_TEXTS),
+        *((name, pa.int64()) for name in records.JOB_INTEGERS),
+        (records.ROWS, pa.list_(_ROW)),
+    ]
+)
+_logger = logging.getLogger(__name__)
+
+
+def load_records(runs_dir: Path) -> pa.Table:
+    """Return the record of every trusted result in a runs folder, submissions too, by folder."""
+    runs_dir = Path(runs_dir)
+    found = sorted(_files(runs_dir))
+    kept = _read(runs_dir / CACHE)
+    rows = {file: row for row, file in enumerate(zip(*_columns(kept), strict=True))}
+    known = pa.array((rows[file] for file in found if file in rows), pa.int64())
+    if len(known) == len(found) == len(kept):
+        return kept
+    new = [file for file in found if file not in rows]
+    fresh = pa.Table.from_pylist(list(_parse(runs_dir, new)), schema=_COLUMNS)
+    table = pa.concat_tables([kept.take(known), fresh]).sort_by(FOLDER).combine_chunks()
+    if found:
+        _write(runs_dir / CACHE, table)
+    return table
+
+
+def _files(runs_dir: Path) -> Iterator[_File]:
+    """Yield every result file with what tells it from its successors."""
+    yield from _jobs(runs_dir, "")
+    for name in _names(runs_dir / SUBMISSIONS):
+        yield from _jobs(runs_dir, f"{SUBMISSIONS}/{name}/")
+
+
+def _jobs(runs_dir: Path, prefix: str) -> Iterator[_File]:
+    for name in _names(runs_dir / prefix):
+        folder = prefix + name
+        try:
+            stat = os.stat(f"{runs_dir}/{folder}/{RESULT}")
+        except OSError:  # not the folder of a job, or of one that has not finished
+            continue
+        yield folder, stat.st_size, stat.st_mtime_ns, stat.st_ino
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        return [name for name in os.listdir(folder) if name.isprintable()]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _columns(table: pa.Table) -> Iterable[list]:
+    return table.select(_FILE).to_pydict().values()
+
+
+def _parse(runs_dir: Path, files: Iterable[_File]) -> Iterator[dict]:
+    for file in files:
+        if (result := read_result(runs_dir / file[0])) is not None:
+            yield dict(zip(_FILE, file, strict=True)) | records.make_record(result)
+
+
+def _read(path: Path) -> pa.Table:
+    """Return what is kept; nothing where it is absent, damaged, or of other code."""
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowException):
+        return _COLUMNS.empty_table()
+    made_by = (table.schema.metadata or {}).get(b"made_by")
+    return table.replace_schema_metadata() if made_by == _code() else _COLUMNS.empty_table()
+
+
+def _write(path: Path, table: pa.Table) -> None:
+    try:
+        with atomic(path) as file:
+            marked = table.replace_schema_metadata({"made_by": _code()})
+            pq.write_table(marked, file, compression="zstd")
+    except OSError as error:
+        _logger.info("%s was not written (%s): results load as slowly next time", path, error)
+
+
+def _code() -> bytes:
+    """Return a hash of the code that decides what a record is."""
+    files = (result_file.__file__, records.__file__, __file__)
+    return hashlib.sha256(b"".join(Path(file).read_bytes() for file in files)).hexdigest().encode()

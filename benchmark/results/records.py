@@ -1,0 +1,104 @@
+"""What the results frame keeps of a result: facts of the job, and a row for each of its numbers."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from lowbit.benchmark.results.result_file import (
+    BIT_OPERATIONS,
+    HIGH,
+    LOW,
+    STDERR,
+    TRAINING,
+    WEIGHT_BYTES,
+    ZERO_SHOT,
+    Result,
+)
+
+QUESTION, ORIGIN = "question", "origin"  # which results belong together
+ROWS = "rows"
+
+# What a job's numbers share, and what each has for itself.
+JOB_TEXTS = (
+    *("job_id", "status", "reason", "checkpoint", "method", "architecture", "task", "dataset"),
+    *("protocol", TRAINING, "engine", "policy", "policy_fingerprint", "split_sha256"),
+    *(QUESTION, ORIGIN),
+)
+JOB_INTEGERS = ("seed", "image_size", "protocol_version")
+ROW_TEXTS = ("precision", "metric", "unit", "split")
+ROW_FLOATS = ("value", STDERR, LOW, HIGH, WEIGHT_BYTES, BIT_OPERATIONS)
+ROW_INTEGERS = ("n",)
+
+# Where a job without numbers is shown: its task, and the metric of its cell.
+_TASKS = {"transfer": "classification"}
+_MAIN_METRIC = {
+    "classification": ("top1", "%"),
+    "detection": ("AP", "%"),
+    "pretrain": ("loss", "-"),
+}
+_LARGEST = 2**63 - 1
+
+
+def make_record(result: Result) -> dict[str, Any]:
+    """Return the facts of a job, its numbers as ROWS.
+
+    A failed or skipped job has a row without a value for each precision that it was planned at, so that
+    its reason can be shown in its place.
+    """
+    facts = {**result.recipe, **result.identity}
+    task = str(result.identity.get("task") or _TASKS.get(result.stage, result.stage))
+    named = {
+        "job_id": result.job_id,
+        "status": result.status,
+        "reason": result.reason or "",
+        "checkpoint": result.checkpoint.name,
+        "method": result.checkpoint.method,
+        "architecture": result.checkpoint.architecture,
+        "task": task,
+        "protocol_version": result.protocol_version,
+        "seed": _whole(result.recipe.get("seed")),
+        "image_size": _whole(facts.get("image_size")),
+        QUESTION: result.question,
+        ORIGIN: _origin(result),
+    }
+    described = {name: str(facts.get(name) or "-") for name in JOB_TEXTS if name not in named}
+    rows = _numbers(result) if result.status == "completed" else _blanks(result, task)
+    return named | described | {ROWS: list(rows)}
+
+
+def _numbers(result: Result) -> Iterator[dict[str, Any]]:
+    untrained = _texts(result.details.get(ZERO_SHOT))
+    for measurement in result.measurements:
+        row = measurement.model_dump()
+        row |= {LOW: row.pop("low"), HIGH: row.pop("high")}
+        cost = result.costs.get(measurement.precision)
+        row |= cost.model_dump() if cost else {}
+        yield row | {ZERO_SHOT: measurement.precision in untrained}
+
+
+def _blanks(result: Result, task: str) -> Iterator[dict[str, Any]]:
+    main, unit = _MAIN_METRIC.get(task, ("-", "-"))
+    for metric in _texts(result.recipe.get("metrics")) or [main]:
+        for precision in result.precisions:
+            blank = {"metric": metric, "unit": unit, "split": "test", "precision": precision}
+            yield blank | {ZERO_SHOT: False}
+
+
+def _origin(result: Result) -> str:
+    """Return what the checkpoint came from: the job that made it, the content of its file, or chance."""
+    source = result.inputs.get("checkpoint")
+    if source is None and result.stage == "pretrain":
+        return result.job_id
+    if source is None:  # random weights
+        return result.checkpoint.name
+    return source.job_id or source.sha256 or "missing"
+
+
+# A stage's own fields may hold anything, in another's result files at least.
+
+
+def _whole(value: Any) -> int | None:
+    return value if isinstance(value, int) and abs(value) <= _LARGEST else None
+
+
+def _texts(value: Any) -> list[str]:
+    return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []

@@ -1,0 +1,195 @@
+"""Result files: the truth about a job, written whole or not at all.
+
+    runs/<job id>/result.json     one finished job: completed, failed or skipped
+    runs/<job id>/...             what the job left: recipe.yaml, log.txt, metrics.jsonl, checkpoints
+
+A result is written to a temporary name, synced, renamed, and its folder synced, so that no reader
+sees half of one. A file of an older layout is read as what it would be in this one; a file that does
+not parse, or of a layout unknown here, is reported and counts as absent: the job runs again.
+Everything shown anywhere is computed from these files (`benchmark/results/frame.py`).
+"""
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
+from pydantic_core import from_json
+
+from lowbit.common.files import write_text
+
+RESULT = "result.json"
+SCHEMA_VERSION = 2
+# Columns of the frame over all results, see `benchmark/results/frame.py`. The first are those of published
+# numbers too. Of measured ones alone: how a backbone became a detector, or "-"; error and 95 % interval
+# over test images; what the quantized backbone would store and compute on integer hardware; whether
+# the network was trained at other bit-widths only.
+COLUMNS = (
+    *("job_id", "status", "reason", "checkpoint", "method", "architecture", "task", "dataset"),
+    *("protocol", "precision", "metric", "value", "unit", "n", "split", "seed", "engine"),
+    *("policy", "policy_fingerprint", "split_sha256", "protocol_version", "image_size", "source"),
+)
+TRAINING, STDERR, LOW, HIGH = "training", "stderr", "image_low", "image_high"
+WEIGHT_BYTES, BIT_OPERATIONS, ZERO_SHOT = "weight_bytes", "bit_operations", "zero_shot"
+_WHOLE = 2**53  # integers up to here are the same number to every reader of JSON
+
+_logger = logging.getLogger(__name__)
+_reported: set[tuple[Path, str]] = set()  # damaged files are reported once a process
+
+
+class _Schema(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Measurement(_Schema):
+    """One number, and what it is of."""
+
+    metric: str = Field(description="Name of the metric, such as top1 or AP.")
+    value: FiniteFloat = Field(description="The measured number, in `unit`.")
+    unit: str = Field(description="Unit of the value, % for accuracies and average precision.")
+    n: int = Field(ge=1, le=_WHOLE, description="How many images it was measured on.")
+    stderr: FiniteFloat | None = Field(
+        None, ge=0, description="Standard error over these images, in `unit`; null: not known."
+    )
+    low: FiniteFloat | None = Field(
+        None,
+        description="Lower end of the 95 % bootstrap interval over these images; null: unknown.",
+    )
+    high: FiniteFloat | None = Field(None, description="Upper end of that interval.")
+    precision: str = Field(description="Bit-widths it was measured at, such as 4w4a or FP.")
+    split: str = Field(description="Part of the data set it was measured on.")
+
+
+class Cost(_Schema):
+    """What a network would take at one precision on integer hardware; here it is only simulated."""
+
+    weight_bytes: int = Field(
+        ge=0, le=_WHOLE, description="Bytes of the backbone's parameters, codes packed."
+    )
+    bit_operations: int = Field(
+        ge=0,
+        le=_WHOLE,
+        description="Sum over its layers of MACs x weight bits x activation bits, one image.",
+    )
+
+
+class InputRecord(_Schema):
+    """One file a job read."""
+
+    path: str = Field(description="Where the file was.")
+    sha256: str | None = Field(description="Its content; null when it was not there.")
+    job_id: str | None = Field(description="The job that made it; null for a file of the user's.")
+
+
+class CheckpointFacts(_Schema):
+    """The backbone a job made or scored."""
+
+    name: str = Field(description="What the suite calls it.")
+    method: str = Field("-", description="How it was pretrained, as its file says.")
+    architecture: str = Field("-", description="Its network.")
+    sha256: str | None = Field(None, description="Content of its file; null if it was not read.")
+
+
+class Result(_Schema):
+    """What became of one job."""
+
+    schema_version: Literal[2] = Field(description="Version of this layout.")
+    job_id: str = Field(description="Content hash that names the job and its folder.")
+    question: str = Field(description="Hash of recipe and checkpoint name, without file contents.")
+    stage: str = Field(description="The package that did the work.")
+    protocol_version: int = Field(
+        ge=0, le=_WHOLE, description="The stage's version; numbers of two do not compare."
+    )
+    status: Literal["completed", "failed", "skipped"] = Field(description="How the job ended.")
+    reason: str | None = Field(None, description="Why it failed or was skipped; null if completed.")
+    measurements: tuple[Measurement, ...] = Field((), description="The numbers; none if it failed.")
+    precisions: tuple[str, ...] = Field(description="Bit-widths that were planned.")
+    costs: dict[str, Cost] = Field(
+        {}, description="Cost of the backbone by precision, where counted."
+    )
+    recipe: dict[str, Any] = Field(description="The whole recipe, every default written out.")
+    inputs: dict[str, InputRecord] = Field(description="The files it read, by recipe field.")
+    identity: dict[str, Any] = Field(description="The stage's facts that say what it compares to.")
+    checkpoint: CheckpointFacts = Field(description="The backbone made or scored.")
+    artifacts: dict[str, str] = Field({}, description="Files it made, relative to its folder.")
+    artifact_sha256: dict[str, str] = Field({}, description="Content of each of these files.")
+    details: dict[str, Any] = Field({}, description="What else the stage had to say.")
+    log_tail: tuple[str, ...] = Field((), description="Last lines of the log of a failed job.")
+    versions: dict[str, str | None] = Field({}, description="Versions of what ran; null: absent.")
+    device: str | None = Field(None, description="What it ran on; null if it did not start.")
+    seconds: float | None = Field(None, description="Time from start to end, in s.")
+    peak_memory_mb: float | None = Field(None, description="Largest resident memory, in MiB.")
+    peak_gpu_memory_mb: float | None = Field(None, description="Largest allocation, in MiB.")
+    finished: str | None = Field(
+        None, description="When it ended, UTC, ISO 8601; null: not recorded."
+    )
+
+
+def _from_1(old: dict[str, Any]) -> dict[str, Any]:
+    """Version 2 added `low` and `high` of measurements, `costs` and `finished`: all may be absent."""
+    return old | {"schema_version": 2}
+
+
+MIGRATIONS = {1: _from_1}  # from a version to the next; each says what the next one brought
+
+
+def write_result(folder: Path, result: Result) -> None:
+    """Write `result` into `folder`, atomically and durably."""
+    write_text(folder / RESULT, result.model_dump_json(indent=2) + "\n")
+
+
+def read_result(folder: Path) -> Result | None:
+    """Return the result in a job's folder, or None where there is none that can be trusted."""
+    path = folder / RESULT
+    try:
+        text = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        return _untrusted(path, str(error))
+    try:
+        result = Result.model_validate(migrate(from_json(text)))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        return _untrusted(path, f"{'.'.join(map(str, first['loc']))}: {first['msg']}")
+    except (ValueError, TypeError, KeyError) as error:
+        return _untrusted(path, f"{type(error).__name__}: {error}")
+    if result.job_id != folder.name:
+        return _untrusted(path, f"it is the result of job {result.job_id}")
+    return result
+
+
+def migrate(mapping: dict[str, Any]) -> dict[str, Any]:
+    """Return a result file's content as the present layout has it.
+
+    Raises:
+        ValueError: its version is none that was ever written, or a later one.
+    """
+    version = mapping["schema_version"]
+    while version in MIGRATIONS:
+        mapping = MIGRATIONS[version](mapping)
+        version = mapping["schema_version"]
+    if version != SCHEMA_VERSION:
+        raise ValueError(
+            f"its schema_version is {version!r}, and this version reads 1 to {SCHEMA_VERSION}"
+        )
+    return mapping
+
+
+def find_results(runs_dir: Path) -> Iterator[Result]:
+    """Yield every trusted result under `runs_dir`, in the order of job ids."""
+    for path in sorted(Path(runs_dir).glob(f"*/{RESULT}")):
+        if (result := read_result(path.parent)) is not None:
+            yield result
+
+
+def _untrusted(path: Path, why: str) -> None:
+    if (path, why) not in _reported:
+        _reported.add((path, why))
+        _logger.warning(
+            "%s is not a result that can be read (%s); it counts as absent, and the job runs "
+            "again when its suite does.",
+            path,
+            why,
+        )

@@ -1,0 +1,267 @@
+"""Which job is next, and what becomes of it without running: kept, refused or skipped.
+
+A schedule is one runner's view of a plan. The truth is in the result files, which other runners
+write too; the schedule reads them when a job's turn comes, and again once the job is claimed.
+"""
+
+import logging
+import shutil
+from collections import defaultdict, deque
+from pathlib import Path
+from typing import Literal
+
+import yaml
+
+from lowbit.benchmark.planning.job import File, Job, Output
+from lowbit.benchmark.planning.plan import Plan
+from lowbit.benchmark.results import build_result
+from lowbit.benchmark.results.job_lock import LOCK
+from lowbit.benchmark.results.result_file import RESULT, Result, read_result, write_result
+from lowbit.benchmark.scheduling.job_queue import Turns
+from lowbit.common.files import file_sha256
+
+Overwrite = Literal["never", "failed", "always"]
+# pyyaml's own dumper is ten times as slow as libyaml's, which not every build has.
+_Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+
+_logger = logging.getLogger(__name__)
+
+
+class Schedule:
+    """The jobs of a plan that still have to end, and the results of those that did.
+
+    Attributes:
+        done: results by job id: kept, made here, or made by another runner meanwhile.
+        kept: ids of jobs whose result was there before.
+        blocked: reasons by job id, of jobs whose input is neither there nor part of the plan.
+    """
+
+    def __init__(self, plan: Plan, runs_dir: Path, *, overwrite: Overwrite = "failed"):
+        self.plan = plan
+        self.runs_dir = runs_dir
+        self.done: dict[str, Result] = {}
+        self.kept: set[str] = set()
+        self.blocked: dict[str, str] = {}
+        self._overwrite = overwrite
+        self._turns = Turns(plan.jobs.values(), plan.needed)
+        self._users = defaultdict(list)  # ids of the jobs that need a job
+        self._lacking: dict[str, int] = {}  # how many of its needs have yet to end, by job
+        for job in plan.jobs.values():
+            own = [need for need in job.needs if need in plan.jobs]
+            self._lacking[job.id] = len(own)
+            for need in own:
+                self._users[need].append(job.id)
+        self._waiting = dict(plan.jobs)
+        self._unexamined = deque(job_id for job_id, count in self._lacking.items() if not count)
+        self._before = {job_id: self._signature(job_id) for job_id in plan.jobs}
+
+    @property
+    def open(self) -> bool:
+        """Whether any job has yet to end."""
+        return bool(self._waiting)
+
+    @property
+    def elsewhere(self) -> set[str]:
+        """Ids of jobs that another runner holds."""
+        return self._turns.elsewhere
+
+    @property
+    def running(self) -> set[str]:
+        """Ids of jobs that run here."""
+        return self._turns.running
+
+    @property
+    def pause(self) -> float:
+        """Seconds until a job that another runner holds should be looked at; infinite: there is none."""
+        return self._turns.pause
+
+    @property
+    def unfinished(self) -> list[Job]:
+        """The jobs that have yet to end."""
+        return list(self._waiting.values())
+
+    def folder(self, job: Job) -> Path:
+        """Return the job's folder."""
+        return self.runs_dir / job.id
+
+    def ready(self, limit: int | None = None) -> list[Job]:
+        """Return jobs that may run now: those others need first, then the cheap stages.
+
+        Of jobs that share what none of them has computed yet, one goes first and the others come
+        last. Jobs whose result stands are settled on the way. A job that another runner holds comes
+        up again after a pause, which grows.
+
+        Args:
+            limit: how many are wanted at most; None: all.
+        """
+        self._unexamined.extend(self._turns.due())
+        self._examine()
+        return self._turns.next(limit)
+
+    def standing(self, job: Job) -> Result | None:
+        """Return the result on disk if there is no reason to run the job again."""
+        result = read_result(self.folder(job))
+        if result is None:
+            return None
+        fresh = self._signature(job.id) != self._before[job.id]  # another runner's, of just now
+        if self._overwrite == "always" and not fresh:
+            return None
+        if result.status != "completed":
+            return result if fresh or self._overwrite == "never" else None
+        if not self._reads_the_same(job, result) or not self._outputs_there(job, result):
+            return None
+        if result.checkpoint.name != job.label.checkpoint:  # renamed in the suite
+            facts = result.checkpoint.model_copy(update={"name": job.label.checkpoint})
+            result = result.model_copy(update={"checkpoint": facts, "question": job.question})
+            write_result(self.folder(job), result)
+        return result
+
+    def refusal(self, job: Job) -> Result | None:
+        """Return the result of a job that cannot run: its problem, an input's, or missing data."""
+        for need in job.needs:
+            source = self.done[need]
+            if source.status != "completed":
+                return build_result.skipped(job, _why_skipped(source))
+        problem = job.problem or self._changed_file(job)
+        if problem is None:
+            return build_result.skipped(job, job.missing) if job.missing else None
+        return build_result.failed(job, problem, inputs={}, folder=self.folder(job))
+
+    def inputs(self, job: Job) -> dict[str, Path]:
+        """Return the files the job reads, by recipe field; its inputs have completed."""
+        return {
+            name: source.path if isinstance(source, File) else self._output(source)
+            for name, source in job.inputs.items()
+        }
+
+    def prepare(self, job: Job) -> Path:
+        """Make the folder of a claimed job ready for its worker, and return it.
+
+        What a killed or failed run left there is kept, so that the stage resumes; what a
+        completed one left is removed, for it would make the stage find everything done.
+        """
+        folder = self.folder(job)
+        old = read_result(folder)
+        (folder / RESULT).unlink(missing_ok=True)
+        if self._overwrite == "always" or (old is not None and old.status == "completed"):
+            for path in folder.iterdir():
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                elif path.name != LOCK:
+                    path.unlink(missing_ok=True)
+        paths = {name: str(path) for name, path in self.inputs(job).items()}
+        text = yaml.dump(
+            {**job.recipe, **paths}, Dumper=_Dumper, sort_keys=False, allow_unicode=True
+        )
+        # For people: the truth is in the plan, so that nothing waits for the disk here.
+        (folder / "recipe.yaml").write_text(f"# {job.title} (a {job.stage} recipe)\n{text}")
+        return folder
+
+    def start(self, job: Job) -> None:
+        """Note that the job runs here."""
+        self._turns.start(job)
+
+    def leave(self, job: Job) -> None:
+        """Note that another runner holds the job; it is looked at again."""
+        self._turns.leave(job)
+
+    def finish(self, job: Job, result: Result) -> None:
+        """Note the result of a job."""
+        self.done[job.id] = result
+        self._turns.end(job, completed=result.status == "completed")
+        self._end(job)
+
+    def _end(self, job: Job) -> None:
+        """Strike a job off; those that waited for it alone are examined next."""
+        if self._waiting.pop(job.id, None) is None:
+            return
+        for user in self._users[job.id]:
+            self._lacking[user] -= 1
+            if not self._lacking[user]:
+                self._unexamined.append(user)
+
+    def _examine(self) -> None:
+        """Settle the jobs whose needs have ended and whose result stands; the others are ready."""
+        while self._unexamined:
+            job = self.plan.jobs[self._unexamined.popleft()]
+            if job.id not in self._waiting or not self._inputs_ended(job):
+                continue
+            if (result := self.standing(job)) is not None:
+                self.kept.add(job.id)
+                self.finish(job, result)
+            else:
+                self._turns.add(job)
+
+    def _inputs_ended(self, job: Job) -> bool:
+        """Whether the job's needs have results; one that lacks a need is kept or blocked."""
+        for need in job.needs:
+            if need in self.done:
+                continue
+            made, own = read_result(self.runs_dir / need), read_result(self.folder(job))
+            if made is not None and made.status == "completed":
+                self.done[need] = made
+            elif own is not None and own.status == "completed":
+                self.kept.add(job.id)
+                self.finish(job, own)
+                return False
+            else:
+                self.blocked[job.id] = (
+                    f"It needs job {need}, which has not completed and is left out of this run."
+                )
+                self._end(job)
+                return False
+        return True
+
+    def _reads_the_same(self, job: Job, result: Result) -> bool:
+        """Whether the outputs of other jobs are still what the result was made from."""
+        for name, source in job.inputs.items():
+            if not isinstance(source, Output):
+                continue
+            made = self.done[source.job_id]
+            read = result.inputs.get(name)
+            if made.status != "completed" or read is None:
+                continue
+            if made.artifact_sha256.get(source.artifact) != read.sha256:
+                _logger.info("%s runs again: job %s has made another file.", job.id, made.job_id)
+                return False
+        return True
+
+    def _outputs_there(self, job: Job, result: Result) -> bool:
+        """Whether the job's files are there, as far as a job that has yet to run needs them."""
+        folder = self.folder(job)
+        if all((folder / path).is_file() for path in result.artifacts.values()):
+            return True
+        results = [read_result(self.runs_dir / user) for user in self._users[job.id]]
+        return all(r is not None and r.status == "completed" for r in results)
+
+    def _output(self, source: Output) -> Path:
+        made = self.done[source.job_id]
+        return (self.runs_dir / source.job_id / made.artifacts[source.artifact]).resolve()
+
+    def _changed_file(self, job: Job) -> str | None:
+        for name, source in job.inputs.items():
+            if not isinstance(source, File) or source.sha256 is None:
+                continue  # one that was not there is the job's own problem, or missing
+            if not source.path.is_file() or file_sha256(source.path) != source.sha256:
+                return (
+                    f"The {name} file {source.path} has changed since the sweep was planned; the "
+                    "job was not started. Run the command again."
+                )
+        return None
+
+    def _signature(self, job_id: str) -> tuple[int, int] | None:
+        try:
+            stat = (self.runs_dir / job_id / RESULT).stat()
+        except FileNotFoundError:
+            return None
+        return stat.st_mtime_ns, stat.st_ino
+
+
+def _why_skipped(source: Result) -> str:
+    if source.status == "skipped":
+        return source.reason or ""  # names the job that failed in the first place
+    said = (source.reason or "").partition("\n")[0]
+    return (
+        f"Not run: {source.stage} job {source.job_id} ({source.checkpoint.name}) failed, and this "
+        f"job reads what it makes. It said: {said}"
+    )

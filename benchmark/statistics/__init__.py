@@ -1,0 +1,1 @@
+"""Intervals, ranks, paired tests, and comparisons of two checkpoints."""

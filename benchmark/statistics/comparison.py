@@ -1,0 +1,259 @@
+"""Two checkpoints, or two ways to train a detector, side by side: paired differences with intervals.
+
+A *setting* is all that a number depends on but what is compared, its seed and its precision: a data set
+under a protocol, and what else both sides share. In each setting A and B are paired
+
+- over seeds, where several differ (paired t-test), or
+- over the test images of a single seed (McNemar's exact test, or the paired bootstrap), where the files
+  are there; or by the standard errors over these images, as if they were two samples.
+
+Settings that differ in the data set alone make one *line* a precision. Its counts of wins, losses and
+ties are of tests corrected by Holm over the settings of the line, so the chance that a line counts
+anything wrongly is at most 5 %. Its mean is over the settings, each counting once, and corrected over
+the precisions; so is a line of a single setting.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from lowbit.benchmark.recipes.errors import did_you_mean
+from lowbit.benchmark.results.comparability import (
+    BOARD,
+    MEASURED,
+    precision_rank,
+    protocol_rank,
+    rankable,
+)
+from lowbit.benchmark.statistics.paired_predictions import Scored, compare_images
+from lowbit.benchmark.statistics.ranking import ALPHA, holm, paired_difference
+
+# What else must agree for two rows to be a pair, by what is compared.
+_ALIKE = {
+    "checkpoint": ("training", "policy_fingerprint"),
+    "training": ("checkpoint", "architecture"),
+}
+COMPARED = tuple(_ALIKE)
+_OF_DATA_SET = ("dataset", "split_sha256", "image_size")
+_HEADS = {"top1": 0, "AP": 0}  # a task's main metric comes first
+
+Outcome = Literal["a", "b", "tie", "untested"]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A minus B in one metric, in percentage points, and how it was tested.
+
+    Attributes:
+        dataset, protocol, precision, alike: where, and what else both sides share (the training of the
+            detectors, or the checkpoint); "all" in a difference over several.
+        metric: whose values these are.
+        over: what the test is over: "seeds", "images" that both sides answered, "images, unpaired",
+            or "settings", each counting once with its mean difference; "" where there is no test.
+        n: how many seeds, images or settings.
+        a, b: the means of both sides over the pairs.
+        mean, low, high: of the difference, with its 95 % interval; NaN where it is unknown.
+        p: two-sided p-value of no difference.
+        adjusted: the same, corrected over its family.
+    """
+
+    dataset: str
+    protocol: str
+    precision: str
+    alike: str
+    metric: str
+    over: str
+    n: int
+    a: float
+    b: float
+    mean: float
+    low: float
+    high: float
+    p: float
+    adjusted: float
+
+    @property
+    def outcome(self) -> Outcome:
+        """Which side is told to be better."""
+        if np.isnan(self.adjusted):
+            return "untested"
+        return "tie" if self.adjusted > ALPHA else "a" if self.mean > 0 else "b"
+
+
+@dataclass(frozen=True)
+class Line:
+    """What the settings that differ in the data set alone say together at one precision.
+
+    Attributes:
+        settings: one difference each, corrected over them.
+        overall: over the settings, corrected over the precisions; a single setting is its own.
+    """
+
+    settings: tuple[Difference, ...]
+    overall: Difference
+
+    def count(self, outcome: Outcome) -> int:
+        """Return how many settings have an outcome."""
+        return sum(setting.outcome == outcome for setting in self.settings)
+
+
+def compare(
+    frame: pd.DataFrame, a: str, b: str, *, by: str = "checkpoint", runs_dir: Path | None = None
+) -> list[Line]:
+    """Pair every number of `a` with the number of `b` that differs in nothing else.
+
+    Args:
+        frame: a normalized results frame.
+        a: a checkpoint's name (or, with `by="training"`, a way to train a detector).
+        b: another.
+        by: the column that `a` and `b` are names in.
+        runs_dir: where the jobs' predictions and detections are; None: no test is over shared images.
+
+    Returns:
+        The lines, in the order of tasks, metrics, protocols and precisions.
+
+    Raises:
+        ValueError: a name is unknown, the two are one, or nothing of them can be paired.
+    """
+    scores = frame[rankable(frame)]
+    known = sorted(set(scores[by]) - {"-"})
+    for name in (a, b):
+        if name not in known:
+            hint = did_you_mean(name, known) or f" There are: {', '.join(known) or 'none'}."
+            raise ValueError(f"no {by} {name!r} has results; nothing was compared.{hint}")
+    if a == b:
+        raise ValueError(f"{a} cannot be compared with itself; nothing was compared. Name another.")
+    pairs = _pairs(scores, a, b, by)
+    if pairs.empty:
+        raise ValueError(
+            f"{a} and {b} have no result that differs in the {by} alone (same data set and split, "
+            "protocol, image size, engine, policy, precision, metric and seed); nothing was compared. "
+            "Run both in one suite."
+        )
+    return list(_lines(pairs, by, runs_dir))
+
+
+def _pairs(scores: pd.DataFrame, a: str, b: str, by: str) -> pd.DataFrame:
+    """Return a row a pair: the setting, its precision, metric and seed, and both sides.
+
+    What was measured here stands before what others sent of the same.
+    """
+    setting = [*(column for column in BOARD if column not in _ALIKE[by]), *_ALIKE[by]]
+    key = [*setting, "precision", "metric", "seed"]
+    found = {"value": "mean", "stderr": "mean", "n": "first", "job_id": ["first", "nunique"]}
+    sides = []
+    for name, side in ((a, "a"), (b, "b")):
+        rows = scores[scores[by] == name]
+        own = rows["source"] == MEASURED
+        measured = own.groupby([rows[column] for column in key], dropna=False).transform("any")
+        rows = rows[own | ~measured].groupby(key, dropna=False).agg(found)
+        rows.columns = [f"{side}_{'_'.join(column)}" for column in rows.columns]
+        sides.append(rows)
+    pairs = pd.concat(sides, axis=1, join="inner").reset_index()
+    pairs["setting"] = list(pairs[setting].itertuples(index=False, name=None))
+    pairs["alike"] = pairs[_ALIKE[by][0]]
+    return pairs
+
+
+def _lines(pairs: pd.DataFrame, by: str, runs_dir: Path | None) -> Iterator[Line]:
+    # Checkpoints are compared under one training at a time; ways to train, over all checkpoints.
+    shared = [column for column in BOARD if column in pairs and column not in _OF_DATA_SET]
+    shared += _ALIKE[by] if by == "checkpoint" else ()
+    families = list(pairs.groupby(["task", "metric", *shared], sort=True))
+    for _, family in sorted(families, key=_order):
+        lines = [
+            _line(rows, runs_dir)
+            for _, rows in sorted(
+                family.groupby("precision", sort=False), key=lambda g: precision_rank(g[0])
+            )
+        ]
+        overall = _corrected([line.overall for line in lines])
+        for line, difference in zip(lines, overall, strict=True):
+            alone = len(line.settings) == 1
+            yield Line((difference,) if alone else line.settings, difference)
+
+
+def _order(family: tuple) -> tuple:
+    first = family[1].iloc[0]
+    metric = first["metric"]
+    return (first["task"], _HEADS.get(metric, 1), metric, protocol_rank(first["protocol"]))
+
+
+def _line(rows: pd.DataFrame, runs_dir: Path | None) -> Line:
+    settings = _corrected(
+        [_setting(part, runs_dir) for _, part in rows.groupby("setting", sort=True)]
+    )
+    if len(settings) == 1:
+        return Line(settings, settings[0])
+    a, b = ([getattr(setting, side) for setting in settings] for side in ("a", "b"))
+    found = paired_difference(a, b)
+    where = {
+        name: _only([getattr(setting, name) for setting in settings])
+        for name in ("dataset", "protocol", "precision", "alike", "metric")
+    }
+    ends = (found.low, found.high) if found.varies else (np.nan, np.nan)
+    tested = {"over": "settings", "n": found.n, "low": ends[0], "high": ends[1]}
+    means = {"a": float(np.mean(a)), "b": float(np.mean(b)), "mean": found.mean}
+    return Line(settings, Difference(**where, **tested, **means, p=found.p, adjusted=found.p))
+
+
+def _setting(pairs: pd.DataFrame, runs_dir: Path | None) -> Difference:
+    """Test one setting's difference at one precision; `pairs` are its seeds."""
+    first = pairs.iloc[0]
+    names = ("dataset", "protocol", "precision", "alike", "metric")
+    found = paired_difference(pairs["a_value_mean"], pairs["b_value_mean"])
+    difference = Difference(
+        **{name: first[name] for name in names},
+        over="seeds",
+        n=found.n,
+        a=float(pairs["a_value_mean"].mean()),
+        b=float(pairs["b_value_mean"].mean()),
+        mean=found.mean,
+        low=found.low,
+        high=found.high,
+        p=found.p,
+        adjusted=found.p,
+    )
+    if found.varies:
+        return difference
+    unknown = replace(difference, over="", low=np.nan, high=np.nan)
+    if first["a_job_id_nunique"] > 1 or first["b_job_id_nunique"] > 1:
+        runs_dir = None  # a mean of several jobs has no predictions of its own
+    tested = compare_images(_scored(first, "a"), _scored(first, "b"), runs_dir)
+    if tested is None:
+        return unknown
+    test, paired = tested
+    return replace(
+        unknown,
+        over="images" if paired else "images, unpaired",
+        n=0 if pd.isna(first["a_n_first"]) else int(first["a_n_first"]),
+        low=test.low,
+        high=test.high,
+        p=test.p,
+        adjusted=test.p,
+    )
+
+
+def _scored(pair: pd.Series, side: str) -> Scored:
+    return Scored(
+        job_id=pair[f"{side}_job_id_first"],
+        value=float(pair[f"{side}_value_mean"]),
+        stderr=float(pair[f"{side}_stderr_mean"]),
+        **{name: pair[name] for name in ("metric", "precision", "split")},
+    )
+
+
+def _corrected(family: Sequence[Difference]) -> tuple[Difference, ...]:
+    """Correct the p-values of a family by Holm; what was not tested is not of it."""
+    tested = [difference for difference in family if not np.isnan(difference.p)]
+    adjusted = iter(holm([difference.p for difference in tested]).tolist())
+    return tuple(d if np.isnan(d.p) else replace(d, adjusted=next(adjusted)) for d in family)
+
+
+def _only(values: Sequence[str]) -> str:
+    found = set(values)
+    return found.pop() if len(found) == 1 else "all"

@@ -1,0 +1,137 @@
+"""Two results of one seed, told apart by the test images both answered: what their jobs kept of them."""
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from lowbit.benchmark.results.result_file import Result, read_result
+from lowbit.benchmark.statistics.paired_image_tests import ImageTest, compare_answers, compare_draws
+from lowbit.benchmark.statistics.ranking import ALPHA
+
+PREDICTIONS, DETECTIONS = "predictions", "detections"  # the artifacts
+_TOLERANCE = 1e-6  # %: predictions that do not give the result's number are not its predictions
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One measurement of one job, and what names it: what has to be found again in its files."""
+
+    job_id: str
+    metric: str
+    precision: str
+    split: str
+    value: float
+    stderr: float
+
+
+def compare_images(a: Scored, b: Scored, runs_dir: Path | None) -> tuple[ImageTest, bool] | None:
+    """Test a - b over their test images.
+
+    Returns:
+        The test, and whether it is paired: by the images themselves where both jobs' files are under
+        `runs_dir`, else by the standard errors as if the images were two samples, which favours ties.
+        None where there are no standard errors either.
+    """
+    found = _paired(a, b, runs_dir) if runs_dir else None
+    if found is not None:
+        return found, True
+    error = float(np.hypot(a.stderr, b.stderr))
+    if not error > 0:  # NaN: not known; 0: all right or all wrong, both
+        return None
+    difference, half = a.value - b.value, float(stats.norm.ppf(1 - ALPHA / 2)) * error
+    p = float(2 * stats.norm.sf(abs(difference) / error))
+    return ImageTest(difference - half, difference + half, p), False
+
+
+def _paired(a: Scored, b: Scored, runs_dir: Path) -> ImageTest | None:
+    folders = [_folder(runs_dir, side.job_id) for side in (a, b)]
+    results = [folder and read_result(folder) for folder in folders]
+    if not all(results):
+        return None
+    sides = list(zip((a, b), folders, results, strict=True))
+    if all(PREDICTIONS in result.artifacts for result in results):
+        return _paired_predictions(sides)
+    if all(_detections(result, a.precision) for result in results):
+        return _paired_detections(sides)
+    return None
+
+
+def _folder(runs_dir: Path, job_id: str) -> Path | None:
+    """Find a job's folder: measured here, or added with a bundle."""
+    candidates: Iterable[Path] = (runs_dir / job_id, *runs_dir.glob(f"submissions/*/{job_id}"))
+    return next((folder for folder in candidates if folder.is_dir()), None)
+
+
+def _paired_predictions(sides: list[tuple[Scored, Path, Result]]) -> ImageTest | None:
+    parts = []
+    for scored, folder, result in sides:
+        path = folder / result.artifacts[PREDICTIONS]
+        try:
+            found = _predictions(path).get(scored.split)
+        except (FileNotFoundError, ValueError) as error:
+            _logger.warning("%s was not used: %s", path, error)
+            return None
+        if found is None or scored.precision not in found.classes:
+            return None
+        right = (found.classes[scored.precision] == found.labels).numpy()
+        strata = found.labels.numpy() * (scored.metric == "mean_per_class")
+        if abs(_accuracy(right, strata) - scored.value) > _TOLERANCE:
+            _logger.warning("%s does not give the number of its job; it was not used.", path)
+            return None
+        parts.append((found, right, strata))
+    (one, right_a, strata), (other, right_b, _) = parts
+    if not (one.ids.equal(other.ids) and one.labels.equal(other.labels)):
+        return None
+    return compare_answers(right_a, right_b, strata)
+
+
+@cache
+def _predictions(path: Path) -> dict[str, Any]:
+    from lowbit.transfer.scoring.predictions_file import (
+        read_predictions,  # here: most comparisons need no torch
+    )
+
+    return {part.split: part for part in read_predictions(path)[0]}
+
+
+def _accuracy(right: np.ndarray, strata: np.ndarray) -> float:
+    shares = [right[strata == label].mean() for label in np.unique(strata)]
+    return 100 * float(np.mean(shares))
+
+
+def _detections(result: Result, precision: str) -> str | None:
+    """Return the artifact of the detections at a precision."""
+    names = (f"{DETECTIONS}_{precision}", DETECTIONS)
+    return next((name for name in names if name in result.artifacts), None)
+
+
+def _paired_detections(sides: list[tuple[Scored, Path, Result]]) -> ImageTest | None:
+    drawn = []
+    for scored, folder, result in sides:
+        path = folder / result.artifacts[_detections(result, scored.precision)]
+        try:
+            values = _drawn(path)
+        except (FileNotFoundError, ValueError, ImportError) as error:
+            _logger.warning("%s was not drawn again: %s", path, error)
+            return None
+        if scored.metric not in values:  # VOC's metrics are not drawn
+            return None
+        drawn.append(values[scored.metric])
+    return compare_draws(*drawn)
+
+
+@cache
+def _drawn(path: Path) -> dict[str, np.ndarray]:
+    from lowbit.detection import Recipe, redrawing  # here: predictions need no detector
+
+    result = read_result(path.parent)
+    recipe = Recipe.model_validate(result.recipe)
+    return redrawing.redraw_detections(recipe, path, identity=result.identity)

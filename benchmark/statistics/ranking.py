@@ -1,0 +1,235 @@
+"""What several seeds say: means with intervals, paired differences, and ranks in which ties are ties.
+
+Everything here is a pure function of numbers; what may be compared with what is decided in
+`benchmark/results/comparability.py`.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import special, stats
+
+from lowbit.benchmark.statistics.tukey import critical
+
+ALPHA = 0.05  # two-sided; intervals cover 1 - ALPHA
+ROUNDING = 1e-9  # percentage points: numbers this close are equal
+
+Score = Callable[[slice], np.ndarray]  # some rows against all: (rows, R) statistics, symmetric
+PValue = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A sample's mean, its sample standard deviation and a t-interval of the mean.
+
+    With a single value there is no spread to speak of: `sd`, `low` and `high` are NaN.
+    """
+
+    mean: float
+    sd: float
+    n: int
+    low: float
+    high: float
+
+    @property
+    def varies(self) -> bool:
+        """Whether there is a spread to test with, and not only what rounding leaves of none."""
+        return self.sd > ROUNDING
+
+    @property
+    def p(self) -> float:
+        """Two-sided p-value of a t-test that the mean is 0; NaN where there is no spread."""
+        if not self.varies:
+            return math.nan
+        return float(2 * stats.t.sf(abs(self.mean) / (self.sd / math.sqrt(self.n)), self.n - 1))
+
+
+def summarize(values: Sequence[float], *, alpha: float = ALPHA) -> Summary:
+    """Return mean, standard deviation (n - 1) and the Student t-interval of the mean.
+
+    Raises:
+        ValueError: there is no value, or one is not finite.
+
+    Example:
+        >>> s = summarize([92.0, 93.0, 94.0])
+        >>> s.mean, s.sd, s.n, round(s.low, 3), round(s.high, 3)
+        (93.0, 1.0, 3, 90.516, 95.484)
+    """
+    array = np.asarray(values, dtype=np.float64)
+    if array.size == 0 or not np.isfinite(array).all():
+        raise ValueError(
+            f"{list(values)} cannot be averaged; no summary was made. Pass one finite number a seed."
+        )
+    mean, n = float(array.mean()), array.size
+    if n == 1:
+        return Summary(mean, math.nan, 1, math.nan, math.nan)
+    sd = float(array.std(ddof=1))
+    half = float(stats.t.ppf(1 - alpha / 2, n - 1)) * sd / math.sqrt(n)
+    return Summary(mean, sd, n, mean - half, mean + half)
+
+
+def paired_difference(a: Sequence[float], b: Sequence[float], *, alpha: float = ALPHA) -> Summary:
+    """Summarize a - b over pairs that share everything else (seed, data set, precision).
+
+    The interval is that of the paired t-test: it leaves zero out exactly when that test rejects.
+
+    Raises:
+        ValueError: the two do not pair up.
+
+    Example:
+        >>> d = paired_difference([93.0, 94.0, 95.5], [92.0, 92.5, 93.5])
+        >>> d.mean, d.n, d.low > 0
+        (1.5, 3, True)
+    """
+    if len(a) != len(b):
+        raise ValueError(
+            f"{len(a)} values cannot be paired with {len(b)}; no difference was taken. Pass the "
+            "values of both sides in one order."
+        )
+    return summarize(np.subtract(a, b), alpha=alpha)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One row's values, one a seed, in the unit of its metric.
+
+    Attributes:
+        values: at least one number.
+        images: test images behind every value when the metric is the share of images answered
+            right, in percent; None for anything else (average precision is no proportion).
+        stderr: standard error of a value over the test images, in its unit; NaN: not known.
+    """
+
+    values: tuple[float, ...]
+    images: int | None = None
+    stderr: float = math.nan
+
+
+def rank_groups(samples: Sequence[Sample], *, alpha: float = ALPHA) -> list[int]:
+    """Rank rows, larger being better: 1 + the number of rows told to be better.
+
+    Rows that cannot be told apart from the best all have rank 1, so the first group is the answer to
+    "which of these may be the best?". Being told apart is not transitive (a may tie with b and b with
+    c while a beats c), hence a count instead of a partition.
+
+    The test is Tukey-Kramer's over all pairs: the spread over seeds is pooled over the rows, so that
+    three seeds a row are enough to see something, and the chance that any row is wrongly called worse
+    is at most `alpha` whatever the number of rows. It assumes one spread for all rows. A row with one
+    seed is tested with the spread of the others; its own is unknown, which the board says.
+
+    Where nothing has a spread (one seed everywhere, or seeds that agree to the last digit) rows are
+    told apart by their test images: shares of right answers by the two-proportion z-test, anything
+    else by its standard error; p-values are Holm's over the pairs. All rows answer the same images,
+    and these tests treat them as independent: that overstates the error, so ties are favoured.
+
+    Example:
+        >>> seeds = [(93.0, 93.4, 93.2), (93.1, 93.3, 93.5), (80.1, 80.4, 80.2)]
+        >>> rank_groups([Sample(values) for values in seeds])
+        [1, 1, 3]
+    """
+    means = np.array([np.mean(sample.values) for sample in samples])
+    n = np.array([len(sample.values) for sample in samples])
+    freedom = int((n - 1).sum())
+    if freedom == 0 or not any(max(s.values) > min(s.values) for s in samples):
+        return rank_by_holm(means, _by_images(samples, means), _normal_p, alpha=alpha)
+    values = np.concatenate([sample.values for sample in samples])
+    squares = float(np.square(values - np.repeat(means, n)).sum())
+
+    def score(rows: slice) -> np.ndarray:
+        """|difference| / sqrt(MSE / 2 (1/n_i + 1/n_j)), to set against q(alpha; rows, freedom)."""
+        error = np.sqrt(squares / freedom / 2 * (1 / n[rows, None] + 1 / n))
+        return np.abs(means[rows, None] - means) / error
+
+    return _ranks(means, score, critical(alpha, len(samples), freedom))
+
+
+def rank_by_holm(
+    values: np.ndarray, score: Score, p_value: PValue, *, alpha: float = ALPHA
+) -> list[int]:
+    """Rank rows as `rank_groups` does, by a test of every pair, corrected by Holm over all pairs.
+
+    Args:
+        values: (R,) larger being better.
+        score: the tests' statistics of some rows against all; 0 where nothing can be tested.
+        p_value: of statistics; it falls as they rise.
+        alpha: the chance of a single false claim.
+    """
+    rows = len(values)
+    found = [
+        scores[np.arange(scores.shape[1]) < np.arange(rows)[part, None]]  # every pair once
+        for part in _blocks(rows)
+        for scores in [score(part)]
+    ]
+    kept = np.concatenate(found or [np.zeros(0)])
+    kept = np.sort(kept)[::-1]
+    levels = alpha / np.arange(len(kept), 0, -1)
+    return _ranks(values, score, _first_failing(kept, p_value, levels))
+
+
+def _first_failing(scores: np.ndarray, p_value: PValue, levels: np.ndarray) -> float:
+    """Return the first of falling scores whose p-value is over its level; 0 if none is."""
+    for start in range(0, len(scores), 1024):
+        part = slice(start, start + 1024)
+        if p_value(scores[part][-1:])[0] <= levels[start]:
+            continue  # p and the levels rise: nothing between fails, and p is slow to compute
+        failing = np.flatnonzero(p_value(scores[part]) > levels[part])
+        if len(failing):
+            return float(scores[part][failing[0]])
+    return 0.0
+
+
+def _ranks(values: np.ndarray, score: Score, bound: float) -> list[int]:
+    """Count for every row the better rows whose score is over the bound."""
+    ranks: list[int] = []
+    for part in _blocks(len(values)):
+        better = (values > values[part, None]) & (score(part) > bound)
+        ranks += (1 + better.sum(axis=1)).tolist()
+    return ranks
+
+
+def _blocks(rows: int) -> Iterator[slice]:
+    """Yield slices that keep the pairs held at once to a few MB, however many rows there are."""
+    return (slice(start, min(start + 128, rows)) for start in range(0, rows, 128))
+
+
+def _by_images(samples: Sequence[Sample], means: np.ndarray) -> Score:
+    """Return z-scores of equal numbers; 0 where there is nothing to test with."""
+    # Every seed answers the same test images, so more seeds do not make more images.
+    images = np.array([sample.images or 0 for sample in samples], dtype=np.float64)
+    stderr = np.array([sample.stderr for sample in samples])
+    shares = means / 100
+
+    def score(rows: slice) -> np.ndarray:
+        a, b, p, q = images[rows, None], images, shares[rows, None], shares
+        with np.errstate(divide="ignore", invalid="ignore"):
+            pooled = (p * a + q * b) / (a + b)
+            counted = 100 * np.sqrt(pooled * (1 - pooled) * (1 / a + 1 / b))
+            error = np.where((a > 0) & (b > 0), counted, np.hypot(stderr[rows, None], stderr))
+            z = np.abs(means[rows, None] - means) / error
+        return np.where(error > 0, z, 0.0)  # no error: all right or all wrong, both; NaN: not known
+
+    return score
+
+
+def _normal_p(z: np.ndarray) -> np.ndarray:
+    return 2 * special.ndtr(-z)
+
+
+def holm(p_values: Sequence[float]) -> np.ndarray:
+    """Adjust p-values of one family by Holm's step-down method; compare the result with the level.
+
+    The chance of a single false claim in the family is at most the level, whatever depends on what.
+    The k-th smallest of m is multiplied by m - k + 1, and none is left below a smaller one's.
+
+    Example:
+        >>> holm([0.01, 0.04, 0.03]).tolist()
+        [0.03, 0.06, 0.06]
+    """
+    p = np.asarray(p_values, dtype=np.float64)
+    order = np.argsort(p, kind="stable")
+    raised = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
+    adjusted = np.empty(len(p))
+    adjusted[order] = np.minimum(raised, 1)
+    return adjusted

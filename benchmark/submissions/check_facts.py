@@ -1,0 +1,190 @@
+"""What a foreign result says about itself, worked out again: its id, its recipe, its identity.
+
+Nothing that a foreign recipe names is opened: the places it names are exchanged for one's own.
+"""
+
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from lowbit.benchmark.planning.job import File, Job, Label, Output, canonical_json
+from lowbit.benchmark.recipes.yaml_files import STAGES, get_stage
+from lowbit.benchmark.results.result_file import InputRecord, Result
+from lowbit.benchmark.submissions.manifest import BundleError, problems
+from lowbit.benchmark.submissions.untrusted_text import shown
+
+_ROOT = Path(__file__).resolve().parents[2]
+_ELSEWHERE = "a file of the sender's"
+# A set that is always here, to work out the facts of a recipe that do not depend on its set.
+_ANY_SET: dict[str, dict[str, Any]] = {
+    "transfer": {"dataset": "digits"},
+    "pretrain": {"dataset": "digits"},
+    "detection": {"dataset": "digit-scenes", "train_images": 1, "test_images": 1},
+}
+_MEANT = {"config", "opts"}  # cosmetic, for the identity says what they do; facts follow from them
+_OF_THE_SET = ("dataset", "split_sha256", "image_size")
+
+
+def check_id(result: Result) -> BaseModel:
+    """Check that a result is of the job it names, by this version's stages; return its recipe.
+
+    Raises:
+        BundleError: it is not, or of another version.
+    """
+    if result.stage not in STAGES:
+        raise BundleError(f"its stage {shown(result.stage)} is unknown here")
+    stage = get_stage(result.stage)
+    if result.protocol_version != stage.VERSION:
+        raise BundleError(
+            f"it is of version {result.protocol_version} of {result.stage}, and this is version "
+            f"{stage.VERSION}: check it with the release that made it"
+        )
+    recipe = _recipe(result, stage)
+    job = Job(
+        stage=result.stage,
+        version=result.protocol_version,
+        recipe={k: v for k, v in result.recipe.items() if k not in result.inputs},
+        cosmetic=frozenset(stage.Recipe.cosmetic),
+        inputs={name: _source(name, record) for name, record in result.inputs.items()},
+        identity=result.identity,
+        label=Label(result.checkpoint.name),
+    )
+    for what, said, found in (
+        ("job id", result.job_id, job.id),
+        ("question", result.question, job.question),
+    ):
+        if said != found:
+            raise BundleError(
+                f"its {what} is {shown(said)}, and its content hashes to {found}: recipe, identity, "
+                "inputs or name were changed"
+            )
+    if tuple(result.precisions) != tuple(job.precisions):
+        raise BundleError("its precisions are not those of its recipe")
+    read = result.inputs.get("checkpoint")
+    if read and result.checkpoint.sha256 not in (None, read.sha256):
+        raise BundleError("its checkpoint is another file than its inputs name")
+    return recipe
+
+
+def check_identity(result: Result, recipe: BaseModel) -> str | None:
+    """Check the facts that decide what a result is compared with.
+
+    Args:
+        result: the foreign one.
+        recipe: as `local` returns it.
+
+    Returns:
+        Why they could not be worked out here; None: they were, and agree.
+
+    Raises:
+        BundleError: one of them is not what the recipe gives.
+    """
+    unknown, why = (), None
+    try:
+        found = _identity(result, recipe)
+    except FileNotFoundError:
+        why = f"there was no {recipe.dataset} to compare with"
+        anywhere = recipe.model_copy(update=_ANY_SET[result.stage])
+        unknown, found = _OF_THE_SET, _identity(result, anywhere)
+    except (ImportError, _NotOursError) as error:
+        return str(error).partition(";")[0]
+    except Exception as error:  # whatever a foreign recipe makes a stage raise, it is at fault
+        raise BundleError(f"its recipe cannot be used: {shown(error)}") from error
+    if found.get("split_sha256") is None:  # a configuration's set is not here
+        unknown = ("split_sha256",)
+        why = f"there was no {shown(result.identity.get('dataset'))} to compare with"
+    if absent := sorted(found.keys() - result.identity.keys()):
+        why = f"it is of an earlier release, which did not say its {absent[0]}"
+    for key in sorted((found.keys() | result.identity.keys()) - set(absent)):
+        if key not in unknown and not _same(found.get(key), result.identity.get(key)):
+            raise BundleError(
+                f"its {shown(key)} is {shown(result.identity.get(key))} where its recipe and the image "
+                f"set here give {shown(found.get(key))} in this release"
+            )
+    return why
+
+
+def local(result: Result, recipe: BaseModel, *, data_root: Path | None) -> BaseModel:
+    """Return a recipe that `check_id` returned with this machine's places in it."""
+    places: dict[str, Any] = {"data_root": None if data_root is None else str(data_root)}
+    if getattr(recipe, "config", None) is not None:
+        places["config"] = _shipped(recipe.config)
+    if getattr(recipe, "distillation", None) is not None:
+        places["distillation"] = recipe.distillation.model_copy(update={"teacher": __file__})
+    if getattr(recipe, "engine", None) == "auto":
+        places["engine"] = _engine(result)
+    return recipe.model_copy(update=places)
+
+
+class _NotOursError(Exception):
+    """A file that a recipe is made of did not come with this suite."""
+
+
+def _recipe(result: Result, stage: ModuleType) -> BaseModel:
+    """Validate a recipe without what is cosmetic, and with no path of its inputs."""
+    left_out = stage.Recipe.cosmetic - _MEANT | result.inputs.keys()
+    fields = {key: value for key, value in result.recipe.items() if key not in left_out}
+    inputs = dict.fromkeys(result.inputs, _ELSEWHERE)
+    try:
+        recipe = stage.Recipe.model_validate({**fields, **inputs})
+    except ValidationError as error:
+        raise BundleError(f"its recipe is not one of this version's: {problems(error)}") from error
+    read = recipe.model_dump(mode="json", include=set(fields))
+    if changed := sorted(key for key in fields if not _says(read[key], fields[key])):
+        raise BundleError(f"its recipe does not say {shown(changed[0])} as a job writes it")
+    return recipe
+
+
+def _source(name: str, record: InputRecord) -> File | Output:
+    if record.path != Path(record.path).name:
+        raise BundleError(
+            f"its {shown(name)} is a path of the sender's; bundles have names of files"
+        )
+    if record.job_id is not None:
+        return Output(record.job_id)
+    if record.sha256 is None:
+        raise BundleError(f"it does not say which file its {shown(name)} is")
+    return File(Path(record.path), record.sha256)
+
+
+def _identity(result: Result, recipe: BaseModel) -> dict[str, Any]:
+    if getattr(recipe, "config", None) is not None and not Path(recipe.config).is_file():
+        raise _NotOursError("its Detectron2 configuration did not come with this suite")
+    engine = {}
+    if result.stage == "detection" and recipe.config is None:
+        # Every fact but the engine's name is known without the engine.
+        engine = {"engine": recipe.engine}
+        recipe = recipe.model_copy(update={"engine": "torchvision"})
+    found = {**get_stage(result.stage).identity(recipe), **engine}
+    if "teacher_sha256" in found:  # the hash is all there is of the teacher
+        found = {**found, "teacher_sha256": result.identity.get("teacher_sha256")}
+    return found
+
+
+def _engine(result: Result) -> str:
+    """Return which engine a recipe that left it open ran on."""
+    found = result.identity.get("engine")
+    if found not in ("detectron2", "torchvision"):
+        raise BundleError(f"its engine {shown(found)} is unknown here")
+    return found
+
+
+def _shipped(name: str) -> str:
+    """Return the configuration of this suite that a foreign recipe names; of others, no file."""
+    path = (_ROOT / name).resolve()
+    ours = path.is_relative_to(_ROOT / "configs") and path.suffix == ".yaml"
+    return str(path) if ours and path.is_file() else ""
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Compare as a job id does: 1 is not 1.0, nor true."""
+    return canonical_json(one) == canonical_json(other)
+
+
+def _says(whole: Any, part: Any) -> bool:
+    """Whether a recipe says what an earlier release wrote of it; sections may have grown since."""
+    if isinstance(whole, dict) and isinstance(part, dict):
+        return all(key in whole and _says(whole[key], value) for key, value in part.items())
+    return _same(whole, part)

@@ -1,0 +1,206 @@
+"""What a board has of others: adding a bundle, taking it away, and whose job is whose."""
+
+import fcntl
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from lowbit.benchmark.results.result_file import Result, read_result, write_result
+from lowbit.benchmark.results.verdicts import (
+    SCHEMA_VERSION,
+    SUBMISSIONS,
+    VERDICT,
+    JobVerdict,
+    Verdict,
+)
+from lowbit.benchmark.submissions.archive import RECIPE, unpack
+from lowbit.benchmark.submissions.check_job import check_job, recipe_text
+from lowbit.benchmark.submissions.manifest import BundleError, Entry, RefusedError
+from lowbit.common.files import file_sha256, write_text
+
+ENTRY = "entry.json"
+_UNFINISHED = ".adding-"
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A bundle that was checked: whose it is, its results and what each counts as, by job id."""
+
+    entry: Entry
+    sha256: str
+    results: Mapping[str, Result]
+    verdicts: Mapping[str, JobVerdict]
+
+    @property
+    def counts(self) -> Counter[str]:
+        """How many jobs count as what."""
+        return Counter(verdict.source for verdict in self.verdicts.values())
+
+
+def examine(bundle: Path, *, data_root: Path | None = None) -> Submission:
+    """Check a bundle and everything in it, and keep nothing.
+
+    Args:
+        bundle: the ZIP file.
+        data_root: folder of the image sets; None: `$LOWBIT_DATA`, else `./datasets`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        BundleError: something in it is not as it should be; the message says what.
+    """
+    with tempfile.TemporaryDirectory(prefix="bundle-") as scratch:
+        return _check(bundle, Path(scratch), data_root)
+
+
+def add(bundle: Path, runs_dir: Path, *, data_root: Path | None = None) -> Submission:
+    """Check a bundle and keep it beside the results of a runs folder: all of it, or nothing.
+
+    Adding a bundle again checks it again; with an image set that has come since, more is verified.
+
+    Args:
+        bundle: the ZIP file.
+        runs_dir: where the jobs' folders are.
+        data_root: folder of the image sets; None: `$LOWBIT_DATA`, else `./datasets`.
+
+    Raises:
+        FileNotFoundError: the bundle or the folder is not there.
+        BundleError: something in it is not as it should be, or another submission has one of its
+            jobs, or its name.
+    """
+    if not runs_dir.is_dir():
+        raise FileNotFoundError(
+            f"there is no folder {runs_dir}; nothing was added. Pass the folder that has the runs; for "
+            "a board of others' results alone, make an empty one."
+        )
+    kept = runs_dir / SUBMISSIONS
+    kept.mkdir(exist_ok=True)
+    with _alone(kept):
+        for left in runs_dir.glob(f"{_UNFINISHED}*"):  # by one that was killed
+            shutil.rmtree(left)
+        folder = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=runs_dir))
+        try:
+            submission = _check(bundle, folder, data_root)
+            _check_conflicts(submission, runs_dir)
+            _write(submission, folder)
+            folder.chmod(kept.stat().st_mode & 0o777)
+            _place(folder, kept / submission.entry.name)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+    return submission
+
+
+def remove(name: str, runs_dir: Path) -> None:
+    """Take a submission away.
+
+    Raises:
+        FileNotFoundError: there is none of this name.
+    """
+    kept = runs_dir / SUBMISSIONS
+    names = [folder.name for folder in _submissions(runs_dir)]
+    if name not in names:
+        raise FileNotFoundError(
+            f"{runs_dir} has no submission {name!r}; nothing was removed. "
+            f"It has: {', '.join(names) or 'none'}."
+        )
+    with _alone(kept):
+        (kept / name / VERDICT).unlink()  # first: without it nothing in the folder is read
+        shutil.rmtree(kept / name)
+
+
+def measured_here(submission: Submission, runs_dir: Path) -> Iterator[tuple[Result, Result]]:
+    """Yield a submission's results of jobs that also ran here, each with one's own, which is shown."""
+    for job_id, result in submission.results.items():
+        own = read_result(runs_dir / job_id)
+        if own is not None and own.status == "completed":
+            yield result, own
+
+
+def _check(bundle: Path, folder: Path, data_root: Path | None) -> Submission:
+    try:
+        manifest, job_ids = unpack(bundle, folder)
+    except BundleError as error:
+        raise BundleError(f"{bundle} was refused; nothing was added. {_sentence(error)}") from error
+    results, verdicts, wrong = {}, {}, []
+    for job_id in job_ids:
+        try:
+            result, verdict = check_job(folder / job_id, data_root=data_root)
+        except BundleError as error:
+            wrong.append(f"job {job_id}: {error}")
+            continue
+        # What the network would cost is the sender's word; the board has no mark for a part of a row.
+        results[job_id] = result.model_copy(update={"costs": {}})
+        verdicts[job_id] = verdict
+    if wrong:
+        raise RefusedError(
+            f"{bundle} was refused, for {len(wrong)} of its {len(job_ids)} jobs are not what jobs of "
+            f"this release leave; nothing was added. Ask {manifest.entry.submitter} for the bundle as "
+            "`leaderboard.py bundle` wrote it, with the same release of this suite.",
+            wrong,
+        )
+    return Submission(manifest.entry, file_sha256(bundle), results, verdicts)
+
+
+def _check_conflicts(submission: Submission, runs_dir: Path) -> None:
+    """Refuse a name with other content, and jobs of which there are results by another."""
+    name = submission.entry.name
+    for folder in _submissions(runs_dir):
+        verdict = Verdict.model_validate_json((folder / VERDICT).read_bytes())
+        if folder.name == name and verdict.bundle_sha256 != submission.sha256:
+            raise BundleError(
+                f"there is another submission {name!r} already; nothing was added. To put this one in "
+                f"its place, remove it first: python tools/leaderboard.py remove {name} --runs-dir "
+                f"{runs_dir}"
+            )
+        if folder.name != name and (both := verdict.jobs.keys() & submission.verdicts.keys()):
+            raise BundleError(
+                f"submission {folder.name!r} already has {len(both)} of its jobs, as {min(both)}; "
+                "nothing was added. One job has one result: remove that submission, or have the bundle "
+                "made without (leaderboard.py bundle --checkpoint NAME)."
+            )
+
+
+def _write(submission: Submission, folder: Path) -> None:
+    """Write what was read, not what came: nobody reads the foreign JSON and YAML again."""
+    for job_id, result in submission.results.items():
+        write_result(folder / job_id, result)
+        write_text(folder / job_id / RECIPE, recipe_text(result))
+    write_text(folder / ENTRY, submission.entry.model_dump_json(indent=1) + "\n")
+    verdict = Verdict(
+        schema_version=SCHEMA_VERSION,
+        bundle_sha256=submission.sha256,
+        jobs=dict(sorted(submission.verdicts.items())),
+    )
+    write_text(folder / VERDICT, verdict.model_dump_json(indent=1) + "\n")
+
+
+def _place(new: Path, place: Path) -> None:
+    """Move a checked submission to where it is read, so that a reader finds it whole at any time."""
+    if place.exists() and not (place / VERDICT).exists():  # a removal that was killed
+        shutil.rmtree(place)
+    if not place.exists():
+        new.rename(place)
+        return
+    # The same bundle again: its files are equal, but for the verdict.
+    for path in sorted((p for p in new.rglob("*") if p.is_file()), key=lambda p: p.name == VERDICT):
+        path.replace(place / path.relative_to(new))
+
+
+def _submissions(runs_dir: Path) -> list[Path]:
+    return [path.parent for path in sorted((runs_dir / SUBMISSIONS).glob(f"*/{VERDICT}"))]
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Let one process at a time change the submissions of a runs folder."""
+    with (folder / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _sentence(error: BundleError) -> str:
+    text = str(error)
+    return f"{text[0].upper()}{text[1:]}."

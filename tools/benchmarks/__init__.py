@@ -1,0 +1,1 @@
+"""Cases of `tools/bench.py`, one file a subject."""
