@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.benchmark.conftest import bench as bench
-from tests.benchmark.test_local import PATIENCE, wait_for
+from tests.benchmark.executors.test_local import PATIENCE, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 

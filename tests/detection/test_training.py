@@ -1,0 +1,112 @@
+"""What a recipe can say about a training, by each engine: optimizers, schedules, precision, scores."""
+
+import json
+
+import pytest
+import torch
+
+from lowbit.detection import run
+from lowbit.detection.detector.detector_file import read_detector
+from lowbit.detection.recorder import read_curve
+from tests.detection.test_stage import Killed, kill_at
+
+pytestmark = pytest.mark.filterwarnings("ignore:torch.meshgrid")  # in Detectron2's anchors
+
+RESUMED = {
+    "adamw": {"method": "lsq", "optimizer": "adamw", "lr": 1e-3},
+    "adamt": {"method": "tr", "optimizer": "adamt", "lr": 1e-3, "lambda_": 0.05},
+    "steps, clipped, bfloat16": {
+        "method": "lsqplus",
+        "lr_schedule": "step",
+        "lr_milestones": (4, 8),
+        "clip_gradients": {"type": "full_model", "value": 0.5},
+        "amp": True,
+    },
+}
+
+
+@pytest.mark.parametrize("case", RESUMED)
+def test_a_killed_run_goes_on_bit_for_bit(case, make_method_recipe, tmp_path, monkeypatch):
+    recipe = make_method_recipe(**RESUMED[case], log_every=2)
+    folders = [tmp_path / name for name in ("straight", "killed")]
+    for folder in folders:
+        folder.mkdir()
+    run(recipe, folders[0])
+    with monkeypatch.context() as patch:
+        kill_at(patch, recipe.engine, 8)
+        with pytest.raises(Killed):
+            run(recipe, folders[1])
+    run(recipe, folders[1])
+    states = [read_detector(f / "detector.pth", engine=recipe.engine)[0] for f in folders]
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    lines = [(folder / "metrics.jsonl").read_text() for folder in folders]
+    assert lines[0] == lines[1]
+
+
+def test_steps_of_the_learning_rate_are_recorded_where_they_fall(make_method_recipe, tmp_path):
+    recipe = make_method_recipe(
+        "fp", lr=0.01, lr_schedule="step", lr_milestones=(4,), warmup_iterations=0, log_every=1
+    )
+    run(recipe, tmp_path)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    rates = [line["lr"] for line in lines if "lr" in line]
+    assert rates == pytest.approx([0.01] * 4 + [0.001] * 6)
+
+
+def test_scores_on_the_way_are_kept_with_their_iteration(make_method_recipe, tmp_path):
+    result = run(make_method_recipe("lsq", evaluate_at=(3, 6)), tmp_path)
+    curve = read_curve(tmp_path)
+    assert [row["iteration"] for row in curve] == [3, 6, 10]
+    final = {m["metric"]: m["value"] for m in result["measurements"]}
+    assert {k: v for k, v in curve[-1].items() if k != "iteration"} == final
+    assert result["details"]["curve"] == curve
+
+
+def test_scoring_on_the_way_changes_nothing(make_method_recipe, trained, tmp_path):
+    folders = [tmp_path / name for name in ("quiet", "scored")]
+    for folder, at in zip(folders, ((), (3, 6)), strict=True):
+        folder.mkdir()
+        run(make_method_recipe("fp", evaluate_at=at), folder)
+    engine = trained[0]
+    states = [read_detector(f / "detector.pth", engine=engine)[0] for f in folders]
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+@pytest.mark.parametrize("method", ["pact", "dorefa", "ewgs", "tr"])
+def test_every_method_trains(method, make_method_recipe, tmp_path):
+    result = run(make_method_recipe(method, iterations=2, lr=1e-3), tmp_path)
+    assert result["details"]["quantized_layers"] == 11
+    assert all(0 <= m["value"] <= 100 for m in result["measurements"])
+
+
+def test_random_weights_are_a_start_that_is_asked_for(make_method_recipe, tmp_path):
+    recipe = make_method_recipe(
+        "fp", checkpoint=None, random_backbone=True, architecture="resnet10_slim"
+    )
+    result = run(recipe, tmp_path)
+    assert result["checkpoint"]["method"] == "random" and result["checkpoint"]["sha256"] is None
+    other = make_method_recipe("fp", checkpoint=None, random_backbone=True)
+    with pytest.raises(ValueError, match="needs the name of its network"):
+        run(other, tmp_path / "other")
+
+
+def test_ptq_scores_one_detector_at_every_precision(make_method_recipe, trained, tmp_path):
+    recipe = make_method_recipe("ptq", precision="FP", precisions=("FP", "8w8a", "3w3a"))
+    result = run(recipe, tmp_path)
+    assert json.loads(json.dumps(result)) == result
+    by_precision = {}
+    for m in result["measurements"]:
+        by_precision.setdefault(m["precision"], {})[m["metric"]] = m["value"]
+    assert list(by_precision) == ["FP", "8w8a", "3w3a"]
+    full = {m["metric"]: m["value"] for m in trained[2]["measurements"]}
+    assert by_precision["FP"] == full  # the detector as it was trained
+    for precision in by_precision:
+        assert (tmp_path / result["artifacts"][f"detections_{precision}"]).is_file()
+    if trained[0] == "torchvision":  # Detectron2's finds nothing after ten iterations
+        found = [(tmp_path / f"detections_{p}.json").read_text() for p in by_precision]
+        assert len(set(found)) == 3
+    for precision, bits in (("FP", set()), ("8w8a", {8}), ("3w3a", {3})):
+        rows = result["details"]["layers"][precision]
+        found = {row["weight_bits"] for row in rows if "layer2" in row["name"]}
+        assert found - {32} == bits
+    assert not (tmp_path / "detector.pth").exists()

@@ -1,0 +1,71 @@
+"""Two processes learn what one learns at the same total batch, whatever the optimizer."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.detection.distributed_training import CONFIG, train
+
+pytestmark = [
+    pytest.mark.detectron2,
+    pytest.mark.filterwarnings("ignore:torch.meshgrid"),  # in Detectron2's anchors
+]
+
+LSQ = ["MODEL.QUANT.ENABLED", True, "MODEL.QUANT.PRECISION", "4w4a", "MODEL.QUANT.SCOPE", "full"]
+CLIP = ["SOLVER.CLIP_GRADIENTS.ENABLED", True, "SOLVER.CLIP_GRADIENTS.CLIP_TYPE", "full_model"]
+CASES = {
+    "sgd": ["SOLVER.OPTIMIZER", "SGD", *CLIP],
+    "adamwt": ["SOLVER.OPTIMIZER", "ADAMWT", "SOLVER.BASE_LR", 1e-3, "SOLVER.LAMBDA", 5e-2],
+}
+
+
+@pytest.fixture
+def folder(backbone_file, tmp_path, monkeypatch):
+    """A folder with the configuration and a detector in full precision to be quantized."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[3]))
+    (tmp_path / "config.yaml").write_text(CONFIG)
+    return tmp_path
+
+
+def start_file(folder, backbone_file):
+    from lowbit.detection.with_detectron2.build_detector import save_trained
+    from lowbit.detection.with_detectron2.config import read_config
+    from lowbit.detection.with_detectron2.trainer import LowbitTrainer
+
+    start = ["MODEL.LOWBIT.CHECKPOINT", backbone_file, "OUTPUT_DIR", str(folder)]
+    cfg = read_config(folder / "config.yaml", start)
+    return str(save_trained(cfg, LowbitTrainer.build_model(cfg)))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="launch would use NCCL, which wants two GPUs")
+def test_two_processes_equal_one(folder, backbone_file):
+    from detectron2.engine import launch
+
+    from lowbit.detection.datasets.catalog import load_detection
+    from lowbit.detection.datasets.digit_scenes import Layout
+    from lowbit.detection.with_detectron2.catalog import register
+
+    layout = Layout(64, (1, 2), (16, 32))
+    register(
+        "two_processes_scenes", lambda: load_detection("digit-scenes", "train", 8, layout=layout)
+    )
+    detector = start_file(folder, backbone_file)
+    common = [*LSQ, "MODEL.LOWBIT.DETECTOR", detector, "SOLVER.MAX_ITER", 6]
+    cases = {name: [*common, *opts] for name, opts in CASES.items()}
+    train(str(folder), cases)
+    launch(train, 2, dist_url="auto", args=(str(folder), cases))
+    start = torch.load(detector, weights_only=True)["model"]
+    for case in cases:
+        one = torch.load(folder / f"{case}_1" / "learned_0.pth")
+        first, second = (torch.load(folder / f"{case}_2" / f"learned_{r}.pth") for r in (0, 1))
+        assert all(torch.equal(first["model"][n], second["model"][n]) for n in first["model"])
+        assert first["rates"] == second["rates"]
+        # What the training changed, it changed by the same; far beyond rounding.
+        moved = 0.0
+        for name, tensor in one["model"].items():
+            torch.testing.assert_close(first["model"][name], tensor, rtol=1e-3, atol=1e-5)
+            if name in start and name.endswith("weight"):
+                moved = max(moved, (tensor - start[name]).abs().max().item())
+        assert moved > 1e-3, case
