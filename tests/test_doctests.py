@@ -1,0 +1,41 @@
+"""Every module can be imported under its one name, and the examples in it say what happens.
+
+Not pytest's own collection of doctests: by a file's place it would import detection/recipe.py as
+`detection.recipe`, a second time beside `lowbit.detection.recipe`.
+"""
+
+import doctest
+import importlib
+import importlib.util
+
+import pytest
+
+from tests.test_imports import IMPORTS, MODULES
+
+EXAMPLES = [name for name, path in MODULES.items() if ">>> " in path.read_text()]
+
+
+def needs_detectron2(name: str) -> bool:
+    """Whether importing a module imports Detectron2, or could: imports in functions count too."""
+    if name.startswith("lowbit.detection.with_detectron2"):
+        return True
+    return "detectron2" in IMPORTS[name]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_module_can_be_imported(name):
+    if needs_detectron2(name) and importlib.util.find_spec("detectron2") is None:
+        pytest.skip("needs Detectron2")
+    importlib.import_module(name)
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_examples(name):
+    if needs_detectron2(name) and importlib.util.find_spec("detectron2") is None:
+        pytest.skip("needs Detectron2")
+    said = []
+    runner = doctest.DocTestRunner()
+    for example in doctest.DocTestFinder().find(importlib.import_module(name)):
+        runner.run(example, out=said.append)
+    assert runner.failures == 0, "".join(said)
+    assert runner.tries > 0
