@@ -107,18 +107,18 @@ def _steps(base, policy, wanted):
         use_fused_kernels(None)
 
 
-@pytest.mark.parametrize("route", ["native", "fused"])
+@pytest.mark.parametrize("route", ["c_kernels", "torch_compiled"])
 @pytest.mark.parametrize("base", [optim.SGD, optim.Adam])
 @pytest.mark.parametrize("policy", ["tr", "lsq"])
 def test_one_kernel_a_layer_is_the_eager_step(policy, base, route, monkeypatch):
     others, expected, nobody = _steps(base, policy, False)
     assert nobody is None
-    if route == "fused":
+    if route == "torch_compiled":
         monkeypatch.setattr(c_kernels, "steps", lambda codes: False)
     weights, rates, kernels = _steps(base, policy, True)
     if kernels is None:
         pytest.skip("there is no compiler: steps are taken eagerly")
-    assert kernels.__name__ == f"quant.{route}"
+    assert kernels.__name__ == f"lowbit.quant.kernels.{route}"
     assert rates["running"] == pytest.approx(expected["running"], rel=0.01)
     assert min(expected["running"]) > 0
     for weight, other in zip(weights, others, strict=True):
