@@ -17,7 +17,7 @@ from lowbit.quant.layers import (
 )
 from lowbit.quant.policy import FULL, QuantizerSpec, QuantPolicy, Rule, get_policy
 from lowbit.quant.precision import FP, OFF, Precision
-from lowbit.quant.quantizers import Quantizer, find
+from lowbit.quant.quantizers.base import Quantizer
 
 # What counts as an activation module where a policy quantizes outputs.
 ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.GELU, nn.SiLU, nn.Hardswish, nn.PReLU, nn.LeakyReLU)
@@ -174,7 +174,7 @@ def _make(spec: QuantizerSpec, weight: torch.Tensor | None, role: str) -> Quanti
                 "was quantized. Set the activation's granularity to 'tensor'."
             )
         place["channels"] = weight.shape[0]
-    return find(spec.kind)(**place, **spec.options)
+    return spec.build(**place)
 
 
 def dequantize(model: nn.Module) -> nn.Module:

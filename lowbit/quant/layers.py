@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from lowbit.quant.policy import Rule, resolve_bits
 from lowbit.quant.precision import Precision
-from lowbit.quant.quantizers import Quantizer
+from lowbit.quant.quantizers.base import Quantizer
 
 
 class Switchable:

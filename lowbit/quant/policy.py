@@ -13,7 +13,7 @@ from typing import Any
 
 from lowbit.common.suggest import did_you_mean
 from lowbit.quant.precision import MAX_BITS, OFF
-from lowbit.quant.quantizers import find
+from lowbit.quant.quantizers.base import Quantizer, find
 
 TARGET = "target"  # the bits of the precision that is set
 FULL = "fp"  # never quantized
@@ -62,6 +62,20 @@ class QuantizerSpec:
                 f"granularity {self.granularity!r} is unknown; no policy was made. "
                 "Use 'tensor' or 'channel'."
             )
+
+    def build(self, role: str, **place: Any) -> Quantizer:
+        """Make the quantizer for a "weight" or an "activation"; `place` is what `Quantizer` takes.
+
+        Raises:
+            ValueError: the options are not the quantizer's.
+        """
+        try:
+            return find(self.kind)(role=role, **place, **self.options)
+        except TypeError as error:
+            raise ValueError(
+                f"quantizer {self.kind} cannot be made with options {self.options} ({error}); nothing "
+                "was quantized. Correct the policy's options."
+            ) from error
 
 
 @dataclass(frozen=True)

@@ -153,7 +153,8 @@ def create_backbone(architecture: str) -> nn.Module:
         names = [*list_backbones(), *timm.list_models()]
         raise ValueError(
             f"there is no network {architecture!r}; nothing was built."
-            f"{did_you_mean(architecture, names)} Own names: {', '.join(list_backbones())}; any name from timm.list_models() works as well."
+            f"{did_you_mean(architecture, names)} Own names: {', '.join(list_backbones())}; any name "
+            "from timm.list_models() works as well."
         )
     net.architecture = architecture
     return net

@@ -12,11 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from lowbit.quant.adaptive.switching import PerBit, add_width, make_adaptive, rescale_head
-from lowbit.quant.adaptive.teachers import is_nested
 from lowbit.quant.convert import quantize, quantized_layers, set_precision
 from lowbit.quant.policy import QuantPolicy, get_policy
 from lowbit.quant.precision import Precision
-from lowbit.quant.quantizers import Quantizer
+from lowbit.quant.quantizers.base import Quantizer
 
 FORMAT = 1
 
@@ -82,7 +81,7 @@ def nested_state(
             "lowbit.quant.adaptive.make_adaptive."
         )
     for name, layer in layers.items():
-        if not is_nested(layer.w_quant):
+        if not layer.w_quant.has_nested_codes:
             raise ValueError(
                 f"the codes of {name} at one bit-width do not hold those at lower ones; nothing was "
                 "stored. Train with policy coquant, whose modified DoReFa does."

@@ -16,7 +16,6 @@ from lowbit.quant.convert import LAST_NAMES, quantized_layers
 from lowbit.quant.layers import Quantized, Switchable
 from lowbit.quant.policy import TARGET
 from lowbit.quant.precision import Precision
-from lowbit.quant.quantizers import PACT, DoReFa
 
 
 class _Copy(nn.Module):
@@ -90,7 +89,7 @@ class SwitchableNorm(PerBit, Switchable):
 
 
 class SwitchableClip(PerBit):
-    """Mixin of PACT with a clipping level of its own at each bit-width."""
+    """Mixin of a quantizer with a clipping level of its own at each bit-width."""
 
     per_bit = ("q_scale",)
     q_scale = _in_use("q_scale")
@@ -125,7 +124,7 @@ def _switch(module: nn.Module, mixin: type[PerBit], bits: Sequence[int]) -> None
 def make_adaptive(
     model: nn.Module, bits: Sequence[int], *, shared_clips: bool = False
 ) -> nn.Module:
-    """Give every batch norm, and every PACT clip, tensors of its own at each bit-width, in place.
+    """Give every batch norm, and every learned clip, tensors of its own at each bit-width, in place.
 
     Call it on a quantized and calibrated network: all bit-widths start from what is there. Weights
     stay shared; `set_precision` says which tensors are used, and stands at the widest afterwards.
@@ -153,7 +152,8 @@ def make_adaptive(
         _switch(norm, SwitchableNorm, bits)
     for layer in layers:
         clip = layer.a_quant
-        if isinstance(clip, PACT) and layer.rule.activation == TARGET and not shared_clips:
+        learned = clip is not None and clip.learned_clip
+        if learned and layer.rule.activation == TARGET and not shared_clips:
             _switch(clip, SwitchableClip, bits)
     for module in model.modules():
         if isinstance(module, Switchable):
@@ -183,14 +183,14 @@ class _Constant(nn.Module):
 
 
 def rescale_head(model: nn.Module) -> bool:
-    """Divide a classifier's DoReFa weight by sqrt(classes), in place; return whether there is one.
+    """Divide a classifier's quantized weight by sqrt(classes), in place; return whether it was done.
 
     DoReFa's values fill [-1, 1] and no norm follows a classifier: its logits would be too large to
     learn from (SAT, AdaBits; measured on digits, four bit-widths: 40 % without, 95 % with it).
     """
     found = False
     for name, layer in quantized_layers(model).items():
-        if name.rpartition(".")[2] in LAST_NAMES and type(layer.w_quant) is DoReFa:
+        if name.rpartition(".")[2] in LAST_NAMES and layer.w_quant.fills_unit_range:
             layer.out_scale = _Constant(layer.weight.shape[0] ** -0.5).to(layer.weight.device)
             found = True
     return found

@@ -7,14 +7,13 @@ Facts a forward pass branches on (initialized, signed) are Python values, mirror
 """
 
 from lowbit.quant.quantizers.base import QUANTIZERS, Quantizer, find, register
-from lowbit.quant.quantizers.dorefa import DoReFa
+from lowbit.quant.quantizers.dorefa import DoReFa, ScaledDoReFa
 from lowbit.quant.quantizers.ewgs import EWGS
 from lowbit.quant.quantizers.interval import Interval
 from lowbit.quant.quantizers.learned import LearnedScale
 from lowbit.quant.quantizers.lsq import LSQ, LSQPlus
 from lowbit.quant.quantizers.minmax import MinMax
 from lowbit.quant.quantizers.pact import PACT
-from lowbit.quant.quantizers.scaled_dorefa import ScaledDoReFa
 from lowbit.quant.quantizers.sign import Sign
 
 __all__ = [

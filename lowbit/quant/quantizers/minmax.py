@@ -48,6 +48,8 @@ class MinMax(Quantizer):
         percentile: of the percentile observer.
     """
 
+    moves_with_weights = True
+
     def __init__(
         self,
         *,
@@ -91,6 +93,10 @@ class MinMax(Quantizer):
             self.register_buffer("q_max", torch.full((size,), -math.inf))
 
     @property
+    def ranges_need_full_precision(self) -> bool:
+        return self.range == "observed"
+
+    @property
     def ready(self) -> bool:
         live = self.range == "call" or (self.range == "running" and self.training)
         return live or self.initialized
@@ -130,7 +136,7 @@ class MinMax(Quantizer):
                 value /= dist.get_world_size()
 
     def levels(self) -> tuple[int, int]:
-        """Lowest and highest code (of a clamped scheme)."""
+        """Return the lowest and the highest code of a clamped scheme."""
         half = 2 ** (self._bits - 1)
         return (-half, half - 1) if self.scheme == "symmetric" else (0, 2 * half - 1)
 
