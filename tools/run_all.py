@@ -194,7 +194,9 @@ def main(arguments: list[str] | None = None) -> int:
     except StoppedError as stop:
         _logger.warning(
             "Stopped by %s with %d of %d jobs finished. Run the same command to go on.",
-            *(signal.Signals(stop.signum).name, len(schedule.done), len(schedule.plan.jobs)),
+            signal.Signals(stop.signum).name,
+            len(schedule.done),
+            len(schedule.plan.jobs),
         )
         return 128 + stop.signum
     except KeyboardInterrupt:
@@ -229,7 +231,10 @@ def _run(schedule: Schedule, learned: Estimator, args: argparse.Namespace, worke
     stages = Counter(job.stage for job in jobs.values())
     _logger.info(
         "%s: %d jobs (%s), results in %s",
-        *(schedule.plan.name, len(jobs), job_messages.listed(stages), args.runs_dir),
+        schedule.plan.name,
+        len(jobs),
+        job_messages.listed(stages),
+        args.runs_dir,
     )
     refresh = BoardRefresher(args.runs_dir)
     with progress(schedule, learned, workers=workers) as shown:

@@ -1,4 +1,4 @@
-"""Which layers of a detector are quantized, and their ranges from training images; any engine.
+"""Quantize a detector's layers by scope, and set their ranges from training images; any engine.
 
 Three scopes, each within the next:
 

@@ -27,16 +27,29 @@ _PASSING = (nn.Identity, nn.Dropout)
 
 # What `quantize` gives a module.
 _ADDED = (
-    *("w_quant", "a_quant", "out_scale"),
-    *("rule", "policy_fingerprint", "quantizes_output", "_reused"),
+    "w_quant",
+    "a_quant",
+    "out_scale",
+    "rule",
+    "policy_fingerprint",
+    "quantizes_output",
+    "_reused",
 )
 
 # Last component of the names under which networks keep their classifier or predictors.
 LAST_NAMES = frozenset(
     {
-        *("fc", "classifier", "head", "head_dist"),  # timm, torchvision classification
-        *("cls_score", "bbox_pred"),  # Detectron2
-        *("cls_logits", "bbox_reg"),  # torchvision detection
+        # timm and torchvision, classification
+        "fc",
+        "classifier",
+        "head",
+        "head_dist",
+        # Detectron2
+        "cls_score",
+        "bbox_pred",
+        # torchvision, detection
+        "cls_logits",
+        "bbox_reg",
     }
 )
 

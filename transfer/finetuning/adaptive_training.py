@@ -47,7 +47,8 @@ class Joint:
         backward: Callable[[Tensor], None],
     ) -> Tensor:
         done = self.joint(
-            *(x, y),
+            x,
+            y,
             progress=step / max(total_steps - 1, 1),
             generator=stream(self.seed, f"swaps of step {step}"),
             backward=backward,

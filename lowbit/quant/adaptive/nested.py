@@ -1,4 +1,4 @@
-"""One stored model that is every bit-width: the highest's codes, whose top bits are the others'.
+"""One stored model for every bit-width: the highest's codes, whose top bits are those of the others.
 
 A stored weight is `layer.weight` itself, as unsigned 8-bit codes; `StoredCodes` takes the place of its
 quantizer and truncates them. Everything else (norms and clips of each bit-width, biases, layers in
@@ -64,7 +64,7 @@ def nested_state(
 ) -> dict[str, Any]:
     """Return an adaptive network as codes of its highest bit-width: tensors and plain values only.
 
-    The network stands at the highest of `bits` afterwards.
+    The network is set to the highest of `bits` afterwards.
 
     Args:
         model: from `make_adaptive`.
@@ -107,7 +107,7 @@ def nested_state(
 def load_nested(model: nn.Module, stored: dict[str, Any]) -> nn.Module:
     """Make a full-precision network of the same architecture the stored one, in place, and return it.
 
-    It stands at its highest bit-width; `set_precision` truncates the codes to any lower one.
+    It is set to its highest bit-width; `set_precision` truncates the codes to any lower one.
 
     Raises:
         ValueError: the file is of another format.

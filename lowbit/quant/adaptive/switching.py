@@ -1,8 +1,8 @@
-"""Norms and clips that a network has once a bit-width, chosen by `set_precision`.
+"""Norms and clips that a network keeps for each bit-width, chosen by `set_precision`.
 
-A module's class is changed in place, as in `lowbit.quant.layers`. Its own tensors keep their state-dict names
-and belong to the widest bit-width; those of every other one lie in its child `at`, under the same
-names: `bn1.weight` at 8 bits, `bn1.at.4.weight` at 4.
+A module's class is changed in place, as in `lowbit.quant.layers`. Its own tensors keep their
+state-dict names and belong to the widest bit-width; those of every other one are in its child `at`,
+under the same names: `bn1.weight` at 8 bits, `bn1.at.4.weight` at 4.
 """
 
 from collections.abc import Sequence
@@ -38,7 +38,7 @@ def _stored(module: nn.Module, name: str) -> Tensor | None:
 
 
 class PerBit:
-    """Mixin of a module some of whose tensors it has once a bit-width.
+    """Mixin of a module that keeps some of its tensors for each bit-width.
 
     Attributes:
         per_bit: names of those tensors.
@@ -56,7 +56,7 @@ class PerBit:
         width = self._width_for(bits)
         self.at[str(bits)] = _Copy(self if width is None else self.at[width], self.per_bit)
 
-    def stand_at(self, bits: int) -> None:
+    def switch_to(self, bits: int) -> None:
         """Use the tensors of `bits` from now on."""
         self._width = self._width_for(bits)
 
@@ -85,7 +85,7 @@ class SwitchableNorm(PerBit, Switchable):
     weight, bias, running_mean, running_var, num_batches_tracked = map(_in_use, per_bit)
 
     def set_precision(self, precision: Precision) -> None:
-        self.stand_at(min(precision.weight_bits, precision.activation_bits))
+        self.switch_to(min(precision.weight_bits, precision.activation_bits))
 
 
 class SwitchableClip(PerBit):
@@ -101,7 +101,7 @@ class SwitchableClip(PerBit):
     @bits.setter
     def bits(self, bits: int) -> None:
         type(self).base.bits.fset(self, bits)
-        self.stand_at(bits)
+        self.switch_to(bits)
 
 
 @cache
@@ -127,7 +127,7 @@ def make_adaptive(
     """Give every batch norm, and every learned clip, tensors of its own at each bit-width, in place.
 
     Call it on a quantized and calibrated network: all bit-widths start from what is there. Weights
-    stay shared; `set_precision` says which tensors are used, and stands at the widest afterwards.
+    stay shared; `set_precision` selects the tensors in use. The network is set to the widest afterwards.
 
     Args:
         model: from `lowbit.quant.quantize`.
@@ -145,8 +145,8 @@ def make_adaptive(
     if not layers or any(isinstance(m, PerBit) for m in model.modules()):
         raise ValueError(
             f"this {type(model).__name__} is {'already adaptive' if layers else 'not quantized'}; "
-            "nothing was changed. Call lowbit.quant.quantize and lowbit.quant.calibrate on a full-precision network "
-            "first, then this once."
+            "nothing was changed. Call lowbit.quant.quantize and lowbit.quant.calibrate on a "
+            "full-precision network first, then this once."
         )
     for norm in [m for m in model.modules() if isinstance(m, _BatchNorm)]:
         _switch(norm, SwitchableNorm, bits)

@@ -1,4 +1,4 @@
-"""Dynamic teacher selection: among the higher bit-widths, confident and near (CoQuant Eq. 4).
+"""Dynamic teacher selection: a confident and close one of the higher bit-widths (CoQuant Eq. 4).
 
 t = argmin over b' > b in B of  C(y_b') + λ Dist(b', b).  The paper's supplement names the two terms and
 λ, not their formulas; SPEC D.2 settles on entropy and the l2 distance, with the alternatives below.

@@ -1,4 +1,4 @@
-"""What every quantizer is, and the registry of their names."""
+"""The base class of quantizers, and the registry of their names."""
 
 import importlib
 from typing import NamedTuple
@@ -37,7 +37,8 @@ def find(name: str) -> type["Quantizer"]:
     if name not in QUANTIZERS:
         raise ValueError(
             f"there is no quantizer {name!r}; no policy was made."
-            f"{did_you_mean(name, QUANTIZERS)} Known: {', '.join(sorted(QUANTIZERS))}; your own as module:Class."
+            f"{did_you_mean(name, QUANTIZERS)} Known: {', '.join(sorted(QUANTIZERS))}; your own as "
+            "module:Class."
         )
     return QUANTIZERS[name]
 

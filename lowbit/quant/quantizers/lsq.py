@@ -59,7 +59,7 @@ class LSQ(LearnedScale):
 
     def _restore(self, reference_bits: int) -> None:
         self._reference_bits = reference_bits
-        self.bits = self._bits  # rescales where this model stands at other bits than the file
+        self.bits = self._bits  # rescales where this model is set to other bits than the file
 
     def _quantize(self, x: Tensor) -> Tensor:
         lo, hi = self.levels()

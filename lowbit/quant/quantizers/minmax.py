@@ -35,7 +35,7 @@ class MinMax(Quantizer):
         running: of each tensor while training; an exponential average of those in eval mode.
 
     Where the range is empty (a dead channel, a constant), s is the constant's magnitude, or 1 for
-    zeros: that channel stays exact and the others are quantized as ever.
+    zeros: that channel stays exact and the others are quantized as usual.
 
     Args:
         scheme: one of the four above.
@@ -187,15 +187,9 @@ class MinMax(Quantizer):
         if self.range == "call":
             raise AttributeError(
                 "this MinMax takes its scale from each tensor as it comes and keeps none; ask "
-                "qparams(x) for the scale of a tensor."
+                "grid(x) for the scale of a tensor."
             )
         return self._scale_of(*self._ranges(self.q_min))
-
-    def qparams(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Scale and zero-point (None: 0) that a forward pass of `x` would use, detached."""
-        low, high = self._ranges(x)
-        s = self._scale_of(low, high)
-        return s, self._zero_point(s, low)
 
     def _quantize(self, x: Tensor) -> Tensor:
         if self.scale_gradient and torch.is_grad_enabled():

@@ -1,4 +1,4 @@
-"""Integer codes of latent weights, kept from one step to the next, and how many of them changed.
+"""Integer codes of latent weights from one step to the next, and how many of them changed.
 
 A transition is a change of code w_d (TR Eq. 5), never of the quantized weight w_q, which also moves
 with its scale.
@@ -48,9 +48,9 @@ class _Batch:
 class Codes:
     """The codes of layers' weights in one flat integer buffer; this object owns them.
 
-    Two buffers take turns: a reading fills one and is compared with the other. A weight whose quantizer
-    rounds and clips w/s is read in batches, or by a fused kernel; other quantizers are asked for their
-    codes one by one.
+    Two buffers alternate: reading fills one, which is compared with the other. Codes that a quantizer
+    declares linear (`Quantizer.linear_codes`) are read in batches, or by a fused kernel; others come
+    from the quantizer's `codes`, one layer at a time.
 
     Args:
         layers: quantized layers by name.
@@ -129,18 +129,18 @@ class Codes:
                 piece = Piece(index, start, min(start + length, size))
                 stop = offset - (-piece.stop // CHUNK) * CHUNK
                 last = batches[-1] if batches else None
-                fits = last is not None and stop - last.start <= largest
-                if fits and bounds is not None and last.bounds == bounds:
+                has_room = last is not None and stop - last.start <= largest
+                if has_room and bounds is not None and last.bounds == bounds:
                     batches[-1] = _Batch([*last.pieces, piece], last.start, stop, bounds)
                 else:
                     batches.append(_Batch([piece], offset + start, stop, bounds))
         return batches
 
     def kernels(self) -> ModuleType | None:
-        """Return who steps and reads a layer in one pass, where all codes are round(clip(w γ/s))."""
+        """Return the module of kernels that step a layer and read its codes in one pass, if one applies."""
         if any(_linear_codes(layer) is None for layer in self.layers):
             return None
-        if c_kernels.steps(self._new):
+        if c_kernels.supports_steps(self._new):
             return c_kernels
         return torch_compiled if torch_compiled.fused_kernels(self.numel.device) else None
 

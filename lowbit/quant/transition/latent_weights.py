@@ -1,4 +1,4 @@
-"""Where latent weights lie between transition points: what an oscillating training looks like inside."""
+"""Statistics of latent weights between transition points, which show oscillation in training."""
 
 from typing import Any
 
@@ -18,9 +18,9 @@ def latent_statistics(model: nn.Module, bins: int = 20) -> dict[str, dict[str, A
     its Fig. S3d is the mean distance to the nearest one. Reads the device; call it once an epoch.
 
     Args:
-        model: a quantized model; layers at full precision are left out, and those of a quantizer that
-            does not say between which codes its equal steps lie.
-        bins: of each histogram.
+        model: a quantized model; layers at full precision are left out, and those whose quantizer
+            does not know its transition points.
+        bins: number of bins of each histogram.
 
     Returns:
         For each layer's name: `mean_distance` to the nearest transition point; `distance`, shares of

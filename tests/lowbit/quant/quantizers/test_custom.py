@@ -24,8 +24,7 @@ from lowbit.quant import (
     register,
     transition,
 )
-from lowbit.quant.quantizers import LearnedScale
-from lowbit.quant.quantizers.base import LinearCodes
+from lowbit.quant.quantizers import LearnedScale, LinearCodes
 
 FILE = '''
 import torch

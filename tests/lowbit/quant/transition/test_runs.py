@@ -16,7 +16,12 @@ from lowbit.quant.transition import sgd_step
 
 OPTIONS = {"lr": 0.05, "target": 0.05, "total_steps": 50}
 SEVEN = (
-    *(optim.SGD, optim.Adam, optim.AdamW, optim.NAdam, optim.Adamax, optim.RMSprop),
+    optim.SGD,
+    optim.Adam,
+    optim.AdamW,
+    optim.NAdam,
+    optim.Adamax,
+    optim.RMSprop,
     optim.Adagrad,
 )
 
@@ -61,7 +66,7 @@ def waits(optimizer):
 @pytest.mark.parametrize("base", SEVEN)
 def test_a_step_waits_for_nothing(base, controller, policy, monkeypatch):
     """What a GPU takes: nothing is read but what the base optimizer reads, its CPU step counts."""
-    monkeypatch.setattr(sgd_step, "serves", lambda *_, **__: False)
+    monkeypatch.setattr(sgd_step, "applies_to", lambda *_, **__: False)
     seen = []
     for t_variant in (False, True):
         torch.manual_seed(0)
@@ -114,7 +119,7 @@ def test_one_kernel_a_layer_is_the_eager_step(policy, base, route, monkeypatch):
     others, expected, nobody = _steps(base, policy, False)
     assert nobody is None
     if route == "fused":
-        monkeypatch.setattr(c_kernels, "steps", lambda codes: False)
+        monkeypatch.setattr(c_kernels, "supports_steps", lambda codes: False)
     weights, rates, kernels = _steps(base, policy, True)
     if kernels is None:
         pytest.skip("there is no compiler: steps are taken eagerly")
