@@ -52,8 +52,14 @@ class Recipe(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     cosmetic: ClassVar[frozenset[str]] = frozenset(
         {
-            *("name", "data_root", "device", "num_gpus", "log_every", "checkpoint_every"),
-            *("config", "opts"),
+            "name",
+            "data_root",
+            "device",
+            "num_gpus",
+            "log_every",
+            "checkpoint_every",
+            "config",
+            "opts",
         }
     )  # what a `config` says is in the job's identity
 

@@ -8,7 +8,6 @@ from lowbit.detection.solver import TRANSITION, check_milestones
 if TYPE_CHECKING:
     from lowbit.detection.recipe import Recipe
 
-_MOVING = ("MinMax", "DoReFa")  # weight quantizers whose levels follow the weights
 # What a recipe of a Detectron2 configuration may set, beside its cosmetic fields.
 _WITH_CONFIG = {"config", "opts", "checkpoint", "detector", "architecture", "seed"}
 
@@ -131,7 +130,7 @@ def check_training(recipe: "Recipe") -> None:
             f"optimizer {recipe.optimizer!r} schedules the transitions of quantized weights, and "
             f"method {recipe.method!r} trains none; nothing was trained. Use sgd or adamw."
         )
-    if policy.weight.kind in _MOVING:
+    if policy.weight.build("weight").moves_with_weights:
         raise ValueError(
             f"policy {policy.name!r} takes each weight's scale from the weight itself, so its "
             "transition points move; nothing was trained. Use policy 'tr' with method sgdt."

@@ -67,8 +67,14 @@ class Recipe(_Model):
 
     cosmetic: ClassVar[frozenset[str]] = frozenset(
         {
-            *("name", "data_root", "device", "num_gpus", "num_workers"),
-            *("checkpoint_every", "keep_checkpoints", "knn_every"),
+            "name",
+            "data_root",
+            "device",
+            "num_gpus",
+            "num_workers",
+            "checkpoint_every",
+            "keep_checkpoints",
+            "knn_every",
         }
     )
 
@@ -215,18 +221,17 @@ class Recipe(_Model):
                 "no effect; nothing was trained. Remove policy, or choose a pairing that quantizes"
             )
         policy = self.quant_policy
-        if policy is not None and not pairing.observes and _is_observed(policy):
+        if (
+            policy is not None
+            and not pairing.observes
+            and policy.activation.build("activation").ranges_need_full_precision
+        ):
             raise ValueError(
                 f"policy {policy.name!r} takes its activation ranges from full-precision passes, "
                 f"and pairing {self.pairing!r} has none; nothing was trained. "
                 "Use policy cq, or a variant whose activation range is 'running'"
             )
         return self
-
-
-def _is_observed(policy: QuantPolicy) -> bool:
-    activation = policy.activation
-    return activation.kind == "MinMax" and activation.options.get("range", "observed") == "observed"
 
 
 def identity(recipe: Recipe) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from lowbit.benchmark.monitoring.progress_bar import progress
 from lowbit.benchmark.planning.job import Job
 from lowbit.benchmark.planning.plan import Plan, plan
 from lowbit.benchmark.planning.plan_file import remember
-from lowbit.benchmark.recipes.errors import RecipeError, did_you_mean
+from lowbit.benchmark.recipes.errors import RecipeError
 from lowbit.benchmark.recipes.yaml_files import STAGES
 from lowbit.benchmark.results.result_file import Result
 from lowbit.benchmark.scheduling.dry_run import preview
@@ -34,6 +34,7 @@ from lowbit.benchmark.scheduling.dry_run_report import describe_choice, describe
 from lowbit.benchmark.scheduling.estimate import Estimator, estimator
 from lowbit.benchmark.scheduling.schedule import Schedule
 from lowbit.benchmark.scheduling.time_budget import choose
+from lowbit.common.suggest import did_you_mean
 
 ALL_DONE, USAGE, SOME_FAILED = 0, 1, 2
 EXAMPLES = """\
@@ -193,7 +194,9 @@ def main(arguments: list[str] | None = None) -> int:
     except StoppedError as stop:
         _logger.warning(
             "Stopped by %s with %d of %d jobs finished. Run the same command to go on.",
-            *(signal.Signals(stop.signum).name, len(schedule.done), len(schedule.plan.jobs)),
+            signal.Signals(stop.signum).name,
+            len(schedule.done),
+            len(schedule.plan.jobs),
         )
         return 128 + stop.signum
     except KeyboardInterrupt:
@@ -228,7 +231,10 @@ def _run(schedule: Schedule, learned: Estimator, args: argparse.Namespace, worke
     stages = Counter(job.stage for job in jobs.values())
     _logger.info(
         "%s: %d jobs (%s), results in %s",
-        *(schedule.plan.name, len(jobs), job_messages.listed(stages), args.runs_dir),
+        schedule.plan.name,
+        len(jobs),
+        job_messages.listed(stages),
+        args.runs_dir,
     )
     refresh = BoardRefresher(args.runs_dir)
     with progress(schedule, learned, workers=workers) as shown:

@@ -1,1 +1,1 @@
-"""A detector as an object: its parts, its file, its initial weights, its quantization."""
+"""Detectors: their parts, files, initial weights and quantization."""

@@ -1,4 +1,4 @@
-"""A network's stages as a detector needs them: with which norm, how many frozen, up to which.
+"""Build a network for a detector: its norm, its frozen stages, its last stage.
 
 A module belongs to a stage by where it stands: what is registered after one stage's last module and
 not after its own. The same for every engine.

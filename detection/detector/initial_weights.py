@@ -1,4 +1,4 @@
-"""From a backbone or a detector file to a detector ready for training, the same for every engine.
+"""Initial weights of a detector, from a backbone or a detector file; the same for every engine.
 
 Every engine's detector keeps the network under `detector.backbone` with the names it has everywhere
 else (a C4 detector has its last stage in the head). That is what a backbone file fills.
@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from lowbit.backbones import create_backbone, load_backbone, pyramid_info
@@ -177,9 +176,3 @@ def chunks(count: int, size: int) -> Iterator[range]:
     """Yield the places 0..count in runs of `size`, the last as long as it comes."""
     for first in range(0, count, size):
         yield range(first, min(first + size, count))
-
-
-def normalize_images(images: Tensor, constants: tuple) -> Tensor:
-    """Return uint8 RGB images (N, 3, H, W) as floats, less the mean, over the deviation."""
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in constants)
-    return (images.float() / 255 - mean) / std

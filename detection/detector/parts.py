@@ -1,4 +1,4 @@
-"""The parts of a detector, under the same names whatever its engine: network, neck, head."""
+"""The parts of a detector, with the same names for every engine: network, neck, head."""
 
 from torch import nn
 

@@ -1,4 +1,4 @@
-"""The levels of a feature pyramid: which stages it stands on, their strides, their anchors."""
+"""Levels of a feature pyramid: the stages they come from, their strides, their anchors."""
 
 from collections.abc import Sequence
 from itertools import pairwise

@@ -1,4 +1,4 @@
-"""Which layers of a detector are quantized, and their ranges from training images; any engine.
+"""Quantize a detector's layers by scope, and set their ranges from training images; any engine.
 
 Three scopes, each within the next:
 
@@ -43,8 +43,6 @@ SCOPES = ("backbone", "backbone+neck", "full")
 # Predictors by the last component of their names, beside those that `quant` knows.
 _PREDICTORS = ("objectness_logits", "anchor_deltas", "predictor")
 
-_POSITIVE = ("PACT", "DoReFa")  # quantizers whose activations begin at zero
-
 _NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
 
 
@@ -83,23 +81,21 @@ def quantize_detector(
         dequantize(detector)
         raise
     set_precision(detector, precision)
+    layers = quantized_layers(detector)
     with torch.no_grad():
-        for layer in quantized_layers(detector).values():
+        for layer in layers.values():
             layer.quantized_weight()  # so that an output scale starts now, on every rank alike
-    cut = [
-        n
-        for n in sorted(signed)
-        if type(quantized_layers(detector)[n].a_quant).__name__ in _POSITIVE
-    ]
+    cut = [name for name in sorted(signed) if layers[name].a_quant.positive_only]
     if cut:
         _logger.warning(
             "%d layers (as %s) get values below zero, which their quantizer takes for zero: put a "
             "ReLU on the pyramid (fpn_relu), leave them in full precision by a rule, or use lsq",
-            *(len(cut), cut[0]),
+            len(cut),
+            cut[0],
         )
-    layers, learned = count_quantized(detector).values()
+    count, learned = count_quantized(detector).values()
     _logger.info(
-        "%s, scope %s: %d quantized layers, %d learned scales", precision, scope, layers, learned
+        "%s, scope %s: %d quantized layers, %d learned scales", precision, scope, count, learned
     )
 
 
@@ -188,16 +184,17 @@ def _require_norms(detector: nn.Module) -> None:
     names = list(modules)
     held = []
     for name, layer in quantized_layers(detector).items():
-        rescales = layer.w_quant.rescales or (layer.a_quant is not None and layer.a_quant.rescales)
-        if rescales and layer.out_scale is None:
+        sides = [q for q in (layer.w_quant, layer.a_quant) if q is not None and q.rescales]
+        if sides and layer.out_scale is None:
             behind = (modules[n] for n in names[names.index(name) + 1 :])
             norm = next((m for m in behind if _is_norm(m)), None)
             if norm is None or not any(p.requires_grad for p in norm.parameters(recurse=False)):
-                held.append(name)
+                held.append((name, type(sides[0]).__name__))
     if held:
+        name, kind = held[0]
         raise ValueError(
-            "the Interval quantizer fixes a layer's output range, which only a trainable batch norm "
-            f"behind it can undo, but those of {len(held)} layers (as {held[0]}) are frozen; nothing "
+            f"the {kind} quantizer fixes a layer's output range, which only a trainable batch norm "
+            f"behind it can undo, but those of {len(held)} layers (as {name}) are frozen; nothing "
             "was quantized. Use NORM BN or SyncBN and freeze no quantized stage, or policy lsq."
         )
 

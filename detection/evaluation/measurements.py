@@ -48,7 +48,12 @@ def measure(
     found = ", ".join(f"{name} {value:.2f}" for name, value in overall.items())
     _logger.info(
         "%s at %s on %s of %s (n=%d): %s %%",
-        *(engine, precision, images.split, images.name, len(images), found),
+        engine,
+        precision,
+        images.split,
+        images.name,
+        len(images),
+        found,
     )
     common = {"unit": "%", "n": len(images), "precision": precision, "split": images.split}
     measurements = [

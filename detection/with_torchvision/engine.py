@@ -98,7 +98,9 @@ class TorchvisionEngine:
             for place, output in zip(places, outputs, strict=True):
                 detections += to_detections(
                     images.ids[place],
-                    *(output["boxes"], output["scores"], output["labels"]),
+                    output["boxes"],
+                    output["scores"],
+                    output["labels"],
                     images.category_ids,
                 )
         return detections

@@ -1,4 +1,4 @@
-"""Networks by name, and the one door for checkpoints.
+"""Networks by name, and loading of checkpoints.
 
 Example:
     >>> import torch

@@ -1,4 +1,4 @@
-"""What a backbone would take on integer hardware, counted without its weights."""
+"""Size and bit-operations of a backbone on integer hardware, counted without its weights."""
 
 from collections.abc import Iterable
 

@@ -1,4 +1,4 @@
-"""Where a network runs and what it draws from: the device, and torch's global generators."""
+"""Device and random generators of torch."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Files that are written completely or not at all."""
 
 import os
 import tempfile
@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 @contextmanager
 def atomic(path: str | Path, *, before: Callable[[], object] = lambda: None) -> Iterator[BinaryIO]:
-    """Open a temporary file that becomes `path` when the block ends well, and else vanishes.
+    """Open a temporary file that becomes `path` when the block succeeds, and is removed otherwise.
 
     A reader sees the old file or the new one, now and after a crash.
 
@@ -36,6 +36,12 @@ def atomic(path: str | Path, *, before: Callable[[], object] = lambda: None) -> 
         os.fsync(folder)  # the rename itself
     finally:
         os.close(folder)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a file so that a reader, now or after a crash, sees the old text or the new."""
+    with atomic(path) as file:
+        file.write(text.encode())
 
 
 def _umask() -> int:

@@ -1,10 +1,9 @@
-"""What a job is expected to take, counted from its recipe and not measured."""
+"""Expected operations and disk space of a job, counted from its recipe."""
 
 from dataclasses import dataclass
 
-LEARNING = (
-    3  # a training pass over a forward one: activations' and weights' gradients cost one each
-)
+LEARNING = 3
+"""Cost of a training pass over a forward one: gradients of activations and weights cost one each."""
 
 
 @dataclass(frozen=True)
@@ -16,9 +15,9 @@ class Work:
 
     Attributes:
         operations: floating-point operations, forward and backward.
-        disk: bytes that its folder holds in the end.
-        shared_operations: of what jobs on the same weights do once for all (features).
-        shared_disk: bytes of that.
+        disk: bytes in its folder at the end.
+        shared_operations: those that jobs on the same weights do once for all (features).
+        shared_disk: bytes of their results.
     """
 
     operations: float

@@ -1,4 +1,4 @@
-"""One process at a time: the others wait until it has finished, or is gone."""
+"""A lock file: one process at a time; the others wait until it finishes or dies."""
 
 import fcntl
 import logging
@@ -10,12 +10,12 @@ _logger = logging.getLogger(__name__)
 
 
 @contextmanager
-def alone(lock: Path, what: str) -> Iterator[None]:
-    """Hold the file `lock`, made if need be; whoever comes second waits.
+def exclusive_lock(lock: Path, what: str) -> Iterator[None]:
+    """Hold the file `lock`, made if need be; a second process waits.
 
     Args:
-        lock: a file of no content, which stays.
-        what: is being made, for the log of those that wait.
+        lock: an empty file, which is not removed.
+        what: what is being made, for the log of those that wait.
     """
     with lock.open("a") as file:
         try:

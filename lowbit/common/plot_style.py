@@ -1,4 +1,4 @@
-"""How every picture looks: colours, sizes, and an empty figure to draw on."""
+"""Common style of figures: colours, line styles, panels."""
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
@@ -8,8 +8,16 @@ from numpy import ndarray
 # Petroff 2021 ("Accessible color sequences for data visualization"): ten colours that stay apart
 # under the common colour-vision deficiencies.
 COLOURS = (
-    *("#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6"),
-    *("#a96b59", "#e76300", "#717581", "#b9ac70", "#92dadd"),
+    "#3f90da",
+    "#ffa90e",
+    "#bd1f01",
+    "#94a4a2",
+    "#832db6",
+    "#a96b59",
+    "#e76300",
+    "#717581",
+    "#b9ac70",
+    "#92dadd",
 )
 LINES = ("-", "--", "-.", ":")  # with the colours, so that curves differ in gray as well
 MUTED = "#717581"

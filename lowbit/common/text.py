@@ -1,4 +1,4 @@
-"""How counts, times and sizes are written for people."""
+"""Format counts, durations and sizes for people."""
 
 
 def counted(number: int, noun: str) -> str:

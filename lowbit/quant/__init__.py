@@ -1,6 +1,6 @@
-"""What a low-bit network is: precisions, quantizers, layer policies, and the optimizer for codes.
+"""Quantized networks: precisions, quantizers, layer policies, and transition-rate optimizers.
 
-Imports torch only. One model object serves every bit-width:
+One model object holds every bit-width:
 
 Example:
     >>> import torch
@@ -33,7 +33,10 @@ from lowbit.quant.kernels.torch_compiled import fused_kernels, use_fused_kernels
 from lowbit.quant.layers import reuse_weights
 from lowbit.quant.policy import QuantizerSpec, QuantPolicy, Rule, get_policy, list_policies
 from lowbit.quant.precision import FP, Precision
-from lowbit.quant.quantizers import LSQ, QUANTIZERS, Interval, MinMax, Quantizer, register
+from lowbit.quant.quantizers.base import QUANTIZERS, Quantizer, register
+from lowbit.quant.quantizers.interval import Interval
+from lowbit.quant.quantizers.lsq import LSQ
+from lowbit.quant.quantizers.minmax import MinMax
 from lowbit.quant.report import bitops, costs, explain, size_bytes
 from lowbit.quant.roles import parameters_by_role
 from lowbit.quant.transition.counter import TransitionCounter

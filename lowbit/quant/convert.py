@@ -17,7 +17,7 @@ from lowbit.quant.layers import (
 )
 from lowbit.quant.policy import FULL, QuantizerSpec, QuantPolicy, Rule, get_policy
 from lowbit.quant.precision import FP, OFF, Precision
-from lowbit.quant.quantizers import Quantizer, find
+from lowbit.quant.quantizers.base import Quantizer
 
 # What counts as an activation module where a policy quantizes outputs.
 ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.GELU, nn.SiLU, nn.Hardswish, nn.PReLU, nn.LeakyReLU)
@@ -27,16 +27,29 @@ _PASSING = (nn.Identity, nn.Dropout)
 
 # What `quantize` gives a module.
 _ADDED = (
-    *("w_quant", "a_quant", "out_scale"),
-    *("rule", "policy_fingerprint", "quantizes_output", "_reused"),
+    "w_quant",
+    "a_quant",
+    "out_scale",
+    "rule",
+    "policy_fingerprint",
+    "quantizes_output",
+    "_reused",
 )
 
 # Last component of the names under which networks keep their classifier or predictors.
 LAST_NAMES = frozenset(
     {
-        *("fc", "classifier", "head", "head_dist"),  # timm, torchvision classification
-        *("cls_score", "bbox_pred"),  # Detectron2
-        *("cls_logits", "bbox_reg"),  # torchvision detection
+        # timm and torchvision, classification
+        "fc",
+        "classifier",
+        "head",
+        "head_dist",
+        # Detectron2
+        "cls_score",
+        "bbox_pred",
+        # torchvision, detection
+        "cls_logits",
+        "bbox_reg",
     }
 )
 
@@ -174,7 +187,7 @@ def _make(spec: QuantizerSpec, weight: torch.Tensor | None, role: str) -> Quanti
                 "was quantized. Set the activation's granularity to 'tensor'."
             )
         place["channels"] = weight.shape[0]
-    return find(spec.kind)(**place, **spec.options)
+    return spec.build(**place)
 
 
 def dequantize(model: nn.Module) -> nn.Module:

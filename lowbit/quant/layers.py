@@ -1,8 +1,8 @@
 """Quantized layers: a layer's class is changed in place, so its parameters keep their names.
 
 `WeightQuantized` and `ActivationQuantized` are mixins put in front of the class a module already has.
-The module stays the same object with the same state-dict keys; new are only the children `w_quant`
-and `a_quant`. Wrapping or parametrizing it would rename keys and defeat initializers.
+The module stays the same object with the same state-dict keys; only the children `w_quant` and
+`a_quant` are new. Wrapping or parametrizing it would rename keys and defeat initializers.
 """
 
 from collections.abc import Iterator
@@ -15,14 +15,14 @@ from torch.nn import functional as F
 
 from lowbit.quant.policy import Rule, resolve_bits
 from lowbit.quant.precision import Precision
-from lowbit.quant.quantizers import Quantizer
+from lowbit.quant.quantizers.base import Quantizer
 
 
 class Switchable:
-    """What follows the precision that is set, whether it quantizes or not."""
+    """A module that follows the precision that is set, whether it quantizes or not."""
 
     def set_precision(self, precision: Precision) -> None:
-        """Stand at `precision`."""
+        """Switch to `precision`."""
         raise NotImplementedError
 
 
@@ -113,36 +113,38 @@ class WeightQuantized(Quantized):
             self.out_scale.init_from(self.w_quant.gain * self.a_quant.gain)
         return weight * self.out_scale.q_scale
 
-    def entering(self, x: Tensor) -> Tensor:
+    def quantized_input(self, x: Tensor) -> Tensor:
         """Return what the layer computes with."""
         return x if self.a_quant is None or self.quantizes_output else self.a_quant(x)
 
-    def leaving(self, y: Tensor) -> Tensor:
+    def quantized_output(self, y: Tensor) -> Tensor:
         """Return what the next layer gets."""
         return self.a_quant(y) if self.quantizes_output else y
 
     def forward(self, x: Tensor) -> Tensor:
         # The class underneath reads self.weight, whatever else it does (padding, norm, activation):
         # for the length of its forward pass an instance attribute stands in front of the parameter.
-        x = self.entering(x)
+        x = self.quantized_input(x)
         self.__dict__["weight"] = self.quantized_weight()
         try:
-            return self.leaving(super().forward(x))
+            return self.quantized_output(super().forward(x))
         finally:
             del self.__dict__["weight"]
 
 
 class _Conv2d(WeightQuantized, nn.Conv2d):
     def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        x, weight = self.entering(x), self.quantized_weight()
-        return self.leaving(nn.Conv2d._conv_forward(self, x, weight, bias))
+        x, weight = self.quantized_input(x), self.quantized_weight()
+        return self.quantized_output(nn.Conv2d._conv_forward(self, x, weight, bias))
 
     forward = nn.Conv2d.forward
 
 
 class _Linear(WeightQuantized, nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
-        return self.leaving(F.linear(self.entering(x), self.quantized_weight(), self.bias))
+        return self.quantized_output(
+            F.linear(self.quantized_input(x), self.quantized_weight(), self.bias)
+        )
 
 
 class ActivationQuantized(Quantized):

@@ -4,7 +4,6 @@ Papers differ in exactly these choices and seldom state them, which is why a pol
 fingerprint: two results are comparable only if their fingerprints agree.
 """
 
-import difflib
 import hashlib
 import json
 from collections.abc import Mapping
@@ -12,8 +11,9 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
+from lowbit.common.suggest import did_you_mean
 from lowbit.quant.precision import MAX_BITS, OFF
-from lowbit.quant.quantizers import find
+from lowbit.quant.quantizers.base import Quantizer, find
 
 TARGET = "target"  # the bits of the precision that is set
 FULL = "fp"  # never quantized
@@ -62,6 +62,20 @@ class QuantizerSpec:
                 f"granularity {self.granularity!r} is unknown; no policy was made. "
                 "Use 'tensor' or 'channel'."
             )
+
+    def build(self, role: str, **place: Any) -> Quantizer:
+        """Make the quantizer for a "weight" or an "activation"; `place` is what `Quantizer` takes.
+
+        Raises:
+            ValueError: the options are not the quantizer's.
+        """
+        try:
+            return find(self.kind)(role=role, **place, **self.options)
+        except TypeError as error:
+            raise ValueError(
+                f"quantizer {self.kind} cannot be made with options {self.options} ({error}); nothing "
+                "was quantized. Correct the policy's options."
+            ) from error
 
 
 @dataclass(frozen=True)
@@ -278,7 +292,8 @@ def get_policy(spec: "str | QuantPolicy | Mapping[str, Any]") -> QuantPolicy:
     if isinstance(spec, str):
         if spec not in _NAMED:
             raise ValueError(
-                f"there is no policy {spec!r}; nothing was quantized. {_did_you_mean(spec, _NAMED)}"
+                f"there is no policy {spec!r}; nothing was quantized."
+                f"{did_you_mean(spec, _NAMED)} Known: {', '.join(sorted(_NAMED))}."
             )
         return _NAMED[spec]
     changes = dict(spec)
@@ -287,7 +302,8 @@ def get_policy(spec: "str | QuantPolicy | Mapping[str, Any]") -> QuantPolicy:
     for key in changes:
         if key not in known:
             raise ValueError(
-                f"a policy has no field {key!r}; nothing was quantized. {_did_you_mean(key, known)}"
+                f"a policy has no field {key!r}; nothing was quantized."
+                f"{did_you_mean(key, known)} Known: {', '.join(sorted(known))}."
             )
     for side in ("weight", "activation"):
         if isinstance(changes.get(side), Mapping):
@@ -310,9 +326,3 @@ def resolve_bits(rule: str | int, target: int) -> int:
     if rule == FULL or target == OFF:
         return OFF
     return target if rule == TARGET else int(rule)
-
-
-def _did_you_mean(word: str, known) -> str:
-    close = difflib.get_close_matches(str(word), list(known), n=1, cutoff=0.5)
-    hint = f"Did you mean {close[0]!r}? " if close else ""
-    return f"{hint}Known: {', '.join(sorted(known))}."

@@ -1,4 +1,4 @@
-"""What a quantized network is made of, and what it would cost: for people, and for the board.
+"""The layers of a quantized network, and its size and bit-operations.
 
 Nothing here makes a network smaller or faster: quantization is simulated. `size_bytes` and `bitops`
 (`costs`: both, at several precisions) say what integer hardware would store and compute.
@@ -37,8 +37,12 @@ class Explanation(list[LayerReport]):
         head = ("layer", "kind", "weight", "activation", "w", "a", "why")
         rows = [
             (
-                *(r.name, r.kind, r.weight, r.activation),
-                *(_bits(r.weight_bits), _bits(r.activation_bits)),
+                r.name,
+                r.kind,
+                r.weight,
+                r.activation,
+                _bits(r.weight_bits),
+                _bits(r.activation_bits),
                 r.why,
             )
             for r in self

@@ -1,4 +1,4 @@
-"""Parameters by what they are to a quantized network, since optimizers treat them differently."""
+"""Parameters of a quantized network by role, since optimizers treat the roles differently."""
 
 from torch import nn
 

@@ -1,4 +1,4 @@
-"""What the papers show beside accuracy, each as numbers (a pandas frame) and a picture of them.
+"""Analyses from the papers beside accuracy, each as a pandas frame and a figure.
 
     correlation  SSQL Fig. 10: quantization error against contrastive error, step by step
     weights      SSQL Fig. 7: how a checkpoint's weights are distributed, layer by layer

@@ -1,4 +1,4 @@
-"""Are SSQL's two errors uncorrelated while it trains, as its theory assumes? (SSQL Fig. 10)"""
+"""Correlation of SSQL's two errors during training, which its theory assumes to be zero. (SSQL Fig. 10)"""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Where a backbone puts the classes, in two dimensions, at each precision. (CQ Fig. 2)
+"""t-SNE of a backbone's features at each precision, by class. (CQ Fig. 2)
 
 Features are the backbone's, before any projection head. t-SNE keeps neighbours, not distances or
 sizes of clusters; the number beside each picture, a nearest-neighbour accuracy, is taken in the

@@ -1,4 +1,4 @@
-"""How a checkpoint's weights are distributed, and what that costs at few bits. (SSQL Fig. 7)
+"""Distribution of a checkpoint's weights, and its quantization error at few bits. (SSQL Fig. 7)
 
 A narrow distribution without outliers is what a uniform grid rounds well: the largest weight of a
 channel sets the step for all of it.

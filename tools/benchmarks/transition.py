@@ -127,7 +127,7 @@ def device_reads() -> Iterator[Case]:
     Counted on the way that a GPU takes without fused kernels; on a CPU SGDT reads its rates.
     """
     _, quantized = networks()
-    serves, sgd_step.serves = sgd_step.serves, lambda *_, **__: False
+    serves, sgd_step.applies_to = sgd_step.applies_to, lambda *_, **__: False
     try:
         steps = {
             "SGDT": t_step(quantized, torch.optim.SGD, False, SGD),
@@ -140,4 +140,4 @@ def device_reads() -> Iterator[Case]:
             target = 0.0 if name == "SGDT" else None
             yield Case(f"values read back in a step, {name}", None, "-", None, reads.count, target)
     finally:
-        sgd_step.serves = serves
+        sgd_step.applies_to = serves

@@ -1,4 +1,4 @@
-"""What the papers show beside accuracy, each as numbers (a pandas frame) and a picture of them.
+"""Analyses from the papers beside accuracy, each as a pandas frame and a figure.
 
     rows         the training curve that protocol qat writes: what an epoch's row holds
     runs         these curves of several jobs, as frames

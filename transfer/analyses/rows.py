@@ -1,4 +1,4 @@
-"""The training curve of quantization-aware training: what a row of its metrics.jsonl holds.
+"""The training curve of quantization-aware training: the rows of its metrics.jsonl.
 
 The one definition of these rows. A job writes a file for each precision,
 

@@ -1,4 +1,4 @@
-"""How a transition-rate schedule moves quantized weights. (TR Figs. 1 and S1, S3 to S5)
+"""Figures of transition rates and latent weights during training. (TR Figs. 1 and S1, S3 to S5)
 
 Draws the frames of `runs.read`. A *run* is one precision of one quantization-aware training job.
 """

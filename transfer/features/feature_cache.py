@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from lowbit.common.atomic_file import atomic
-from lowbit.common.file_lock import alone
+from lowbit.common.file_lock import exclusive_lock
 
 _logger = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ class FeatureCache:
         if found is not None:
             return found
         self.folder.mkdir(parents=True, exist_ok=True)
-        with alone(path.with_suffix(".lock"), path.name):
+        with exclusive_lock(path.with_suffix(".lock"), path.name):
             if (found := _mapped(path)) is not None:
                 return found
             with atomic(path.with_suffix(".json")) as file:

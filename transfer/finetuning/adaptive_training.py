@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from lowbit.data import Images
 from lowbit.quant import Precision, quantizers, set_precision
 from lowbit.quant.adaptive import JointStep
-from lowbit.quant.quantizers import PACT
 from lowbit.transfer.features.views import center
 from lowbit.transfer.finetuning.objectives import Tally
 from lowbit.transfer.optimizers import build_optimizer
@@ -48,7 +47,8 @@ class Joint:
         backward: Callable[[Tensor], None],
     ) -> Tensor:
         done = self.joint(
-            *(x, y),
+            x,
+            y,
             progress=step / max(total_steps - 1, 1),
             generator=stream(self.seed, f"swaps of step {step}"),
             backward=backward,
@@ -119,7 +119,7 @@ def clip_optimizer(
 
 
 def start_clips(network: nn.Module, alpha: float | None) -> None:
-    """Let every PACT clip start at `alpha` when it is calibrated; None leaves it as it is."""
+    """Let every learned clip start at `alpha` when it is calibrated; None leaves it as it is."""
     for quantizer in quantizers(network):
-        if isinstance(quantizer, PACT) and alpha is not None:
+        if quantizer.learned_clip and alpha is not None:
             quantizer.alpha = alpha

@@ -9,7 +9,7 @@ from torch import nn
 from lowbit.backbones import create_backbone
 from lowbit.common.atomic_file import atomic
 from lowbit.quant import get_policy, quantized_layers
-from lowbit.quant.adaptive import is_nested, load_nested, nested_state
+from lowbit.quant.adaptive import load_nested, nested_state
 from lowbit.transfer.finetuning.training import Network
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ STORED = "stored"
 
 def write_nested(path: Path, network: Network, *, recipe: "Recipe") -> str:
     """Write a network as the codes of its highest bit-width; return `STORED`, or why it was not."""
-    if not all(is_nested(layer.w_quant) for layer in quantized_layers(network).values()):
+    if not all(layer.w_quant.has_nested_codes for layer in quantized_layers(network).values()):
         return (
             f"not stored: codes of policy {get_policy(recipe.policy).name} at one bit-width do not "
             "hold those at lower ones; coquant's do"

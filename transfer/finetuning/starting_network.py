@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from lowbit.backbones.runtime import seeded
-from lowbit.common.file_lock import alone
+from lowbit.common.file_lock import exclusive_lock
 from lowbit.data import Images
 from lowbit.transfer.features.extract import extract
 from lowbit.transfer.features.feature_cache import state_sha256
@@ -38,8 +38,14 @@ PART = "start"  # of a job that shares none
 
 # What else of a recipe decides a start.
 _DECISIVE = (
-    *("dataset", "train_on", "image_size", "augmentation"),
-    *("batch_size", "momentum", "gamma", "amp"),
+    "dataset",
+    "train_on",
+    "image_size",
+    "augmentation",
+    "batch_size",
+    "momentum",
+    "gamma",
+    "amp",
 )
 _PRACTICAL = ("checkpoint", "data_root", "device", "num_workers", "checkpoint_every")
 
@@ -161,7 +167,7 @@ def _trained(
         place = Workspace(Path(recipe.cache_dir) / STARTS / name, key=facts)
         place.folder.mkdir(parents=True, exist_ok=True)
     # Its own seed throughout: what a job draws is the same whether it trains the start or finds it.
-    with alone(place.folder / "lock", str(place.folder)), seeded(own.seed, device):
+    with exclusive_lock(place.folder / "lock", str(place.folder)), seeded(own.seed, device):
         network = Network(backbone, *_random(backbone, train, own.seed)).to(device)
         objective = CrossEntropy()
         training = Training(

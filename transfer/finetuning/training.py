@@ -148,7 +148,8 @@ class Training:
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None):
             loss = self.objective(
                 self.network,
-                *(x, y),
+                x,
+                y,
                 step=step,
                 total_steps=self.total_steps,
                 backward=self.backward,

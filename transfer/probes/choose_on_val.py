@@ -47,7 +47,9 @@ def choose_on(
         if best in (0, len(values) - 1) and len(values) > 2:
             _logger.info(
                 "at %s the best %s, %g, is an end of those tried; a better one may lie beyond",
-                *(precision, setting, values[best]),
+                precision,
+                setting,
+                values[best],
             )
     return kept, {
         "chosen": {

@@ -44,8 +44,13 @@ NESTED = "nested.pth"  # one stored model that is every bit-width
 # Defaults: CoQuant's CIFAR-10, ResNet-18 (Table 2); a section `adaptive` is always there.
 @protocol(
     options=(
-        *("adaptive", "optimizer", "nesterov", "amp"),
-        *("warmup_fc", "fp_start", "checkpoint_head"),
+        "adaptive",
+        "optimizer",
+        "nesterov",
+        "amp",
+        "warmup_fc",
+        "fp_start",
+        "checkpoint_head",
     ),
     watches=True,
     epochs=350,

@@ -60,7 +60,9 @@ def linear_exact(
         say = _logger.info if all(solver[precision]["converged"]) else _logger.warning
         say(
             "%s: gradient norms up to %.1e after %d passes over the features",
-            *(precision, found.gradient_norm.max(), found.evaluations.max()),
+            precision,
+            found.gradient_norm.max(),
+            found.evaluations.max(),
         )
     kept, choice = choose_on(val, features, heads, setting="l2_strengths", values=strengths)
     return Fitted(

@@ -29,9 +29,17 @@ if TYPE_CHECKING:
 # Defaults: the CIFAR experiments of transition-rate scheduling, ResNet-20 (SPEC C.6).
 @protocol(
     options=(
-        *("optimizer", "nesterov", "amp", "transition", "distillation"),
-        *("scale_lr_factor", "scale_lr", "scale_weight_decay"),
-        *("warmup_fc", "fp_start", "checkpoint_head"),
+        "optimizer",
+        "nesterov",
+        "amp",
+        "transition",
+        "distillation",
+        "scale_lr_factor",
+        "scale_lr",
+        "scale_weight_decay",
+        "warmup_fc",
+        "fp_start",
+        "checkpoint_head",
     ),
     watches=True,
     epochs=400,

@@ -26,8 +26,13 @@ if TYPE_CHECKING:
 
 @protocol(
     options=(
-        *("label_fraction", "nesterov", "optimizer", "amp"),
-        *("scale_lr_factor", "scale_lr", "scale_weight_decay"),
+        "label_fraction",
+        "nesterov",
+        "optimizer",
+        "amp",
+        "scale_lr_factor",
+        "scale_lr",
+        "scale_weight_decay",
     ),
     epochs=50,
     lr=0.1,

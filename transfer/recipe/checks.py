@@ -90,8 +90,11 @@ def check_quantized_training(recipe: "Recipe") -> None:
             "nothing was trained. Leave precisions out, or change the section."
         )
     if recipe.adaptive is not None and recipe.adaptive.method == "any-precision":
-        policy = get_policy(recipe.policy)
-        if policy.weight.kind != "ScaledDoReFa" or policy.activation.kind != "DoReFa":
+        policy, published = get_policy(recipe.policy), get_policy("any-precision")
+        if (policy.weight.kind, policy.activation.kind) != (
+            published.weight.kind,
+            published.activation.kind,
+        ):
             raise ValueError(
                 f"adaptive.method any-precision has quantizers of its own, and policy {policy.name!r} "
                 "has others; nothing was trained. Set policy to any-precision."

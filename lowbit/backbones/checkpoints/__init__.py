@@ -1,1 +1,1 @@
-"""Checkpoint files: read without running code, recognized by their tensors, loaded whole or refused."""
+"""Checkpoint files: recognize, read without running their code, load, inspect, convert."""

@@ -1,4 +1,4 @@
-"""Whether the statistics of batch normalization in a checkpoint were ever updated."""
+"""State of batch normalization in a checkpoint: whether its statistics were ever updated."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

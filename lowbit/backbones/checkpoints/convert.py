@@ -1,4 +1,4 @@
-"""Write a backbone the way other projects name and pack it."""
+"""Convert a backbone to the file formats of other libraries."""
 
 import io
 import pickle

@@ -1,4 +1,4 @@
-"""Which network a file holds, by the names and shapes of its tensors."""
+"""Guess the network in a file from the names and shapes of its tensors."""
 
 import functools
 from collections.abc import Mapping
@@ -11,8 +11,13 @@ from lowbit.backbones.checkpoints.layouts import Match, match
 from lowbit.backbones.networks.registry import create_backbone, list_backbones
 
 _COMMON = (
-    *("resnet18", "resnet34", "resnet50", "resnet101"),
-    *("vit_tiny_patch16_224", "vit_small_patch16_224", "vit_small_patch8_224"),
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "resnet101",
+    "vit_tiny_patch16_224",
+    "vit_small_patch16_224",
+    "vit_small_patch8_224",
     "vit_base_patch16_224",
 )
 
@@ -68,14 +73,14 @@ def guess(containers: Mapping[str, Mapping[str, Tensor]]) -> Guess:
     matches = {name: match(containers, signature(name).shapes) for name in candidates()}
     nearest = max(matches, key=lambda name: _agreement(matches[name]))
     complete = tuple(
-        name for name, m in matches.items() if m.complete and not wrong_heads(name, m.found)
+        name for name, m in matches.items() if m.complete and not has_wrong_heads(name, m.found)
     )
     if complete and nearest not in complete:
         nearest = complete[0]
     return Guess(complete, nearest, matches[nearest])
 
 
-def wrong_heads(architecture: str, found: Mapping[str, Tensor]) -> bool:
+def has_wrong_heads(architecture: str, found: Mapping[str, Tensor]) -> bool:
     """Return whether a ViT-S is MoCo v3's, with 12 attention heads, and the network has 6, or back.
 
     No shape shows the number of heads. MoCo v3's position embedding does: it is a fixed sinusoid, and

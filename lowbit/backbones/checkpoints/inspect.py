@@ -1,4 +1,4 @@
-"""Say what a checkpoint holds, whether or not it would be loaded."""
+"""Describe a checkpoint, whether or not it can be loaded."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -13,9 +13,9 @@ from lowbit.backbones.checkpoints.read_file import read
 def inspect_checkpoint(path: str | Path, architecture: str | None = None) -> dict[str, Any]:
     """Return what a file holds, as JSON.
 
-    Where the network cannot be told, the nearest one is reported, if any tensor matches. `loads` says whether
-    `load_backbone` would take the file, and `refusal` why not. `unused` counts the tensors beside the
-    backbone by what their names begin with.
+    Where the network is unclear, the nearest one is reported, if any tensor matches. `loads` says
+    whether `load_backbone` accepts the file, and `refusal` why not. `unused` counts the tensors that
+    are no part of the backbone by the beginning of their names.
 
     Raises:
         FileNotFoundError: no such file.

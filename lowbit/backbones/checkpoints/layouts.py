@@ -1,7 +1,7 @@
-"""The layouts of checkpoint files: where the tensors lie and what stands before their names.
+"""The layouts of checkpoint files: where the tensors are and which prefixes their names have.
 
-Another project's layout is one line in `LAYOUTS`. Whatever distributed training and compilation put
-in front (`module.`, `_orig_mod.`) is taken off first, so that no line needs to say it.
+A project's layout is one line in `LAYOUTS`. Prefixes of distributed training and compilation
+(`module.`, `_orig_mod.`) are removed first, so that no line needs them.
 """
 
 import re
@@ -17,8 +17,16 @@ _WRAPPERS = re.compile(r"^(module\.|_orig_mod\.)+")
 
 # What only a whole detector has: Detectron2, torchvision and mmdetection.
 _DETECTOR = (
-    *("proposal_generator.", "roi_heads.", "rpn.", "rpn_head.", "roi_head.", "bbox_head."),
-    *("backbone.bottom_up.", "backbone.fpn", "backbone.body.", "head.cls_subnet."),
+    "proposal_generator.",
+    "roi_heads.",
+    "rpn.",
+    "rpn_head.",
+    "roi_head.",
+    "bbox_head.",
+    "backbone.bottom_up.",
+    "backbone.fpn",
+    "backbone.body.",
+    "head.cls_subnet.",
     "head.classification_head.",
 )
 

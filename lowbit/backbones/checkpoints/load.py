@@ -1,4 +1,4 @@
-"""The one door for checkpoints: recognize a file's layout, load it whole, or refuse.
+"""Load and save backbones: recognize a file's layout, then load all of it or nothing.
 
 A backbone that was silently not loaded scores like a random one, and nothing later can tell. So
 every tensor of the network must be found in the file, with its shape, or nothing is loaded; and a
@@ -17,7 +17,7 @@ from safetensors.torch import save as safetensors_bytes
 from torch import Tensor, nn
 
 from lowbit.backbones.checkpoints.batch_norm_state import norm_state
-from lowbit.backbones.checkpoints.guess_network import guess, signature, wrong_heads
+from lowbit.backbones.checkpoints.guess_network import guess, has_wrong_heads, signature
 from lowbit.backbones.checkpoints.layouts import Match, detector_keys, match
 from lowbit.backbones.checkpoints.read_file import META_KEY, CheckpointError, Contents, read, write
 from lowbit.backbones.networks.registry import create_backbone
@@ -131,7 +131,7 @@ def load_backbone(
     whole = not (report.missing or report.mismatched or report.extra)
     if not whole and not (allow_partial and report.matched):
         raise CheckpointError(_refusal(report, contents))
-    if wrong_heads(report.architecture, found) and not report.meta:
+    if has_wrong_heads(report.architecture, found) and not report.meta:
         raise CheckpointError(_heads_refusal(report))
     usable = {k: v for k, v in found.items() if k not in report.mismatched}
     nonfinite = [k for k, v in usable.items() if v.is_floating_point() and not v.isfinite().all()]

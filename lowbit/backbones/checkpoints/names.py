@@ -1,4 +1,4 @@
-"""How other projects name the tensors of a network that we name as timm does.
+"""Tensor names of other projects for networks that are named here as in timm.
 
 A naming is a table of modules or a list of (pattern, replacement), applied in order: it turns our
 name into theirs. Loading and writing both read it in this direction.

@@ -1,4 +1,4 @@
-"""Read a checkpoint without running what is in it; write a file whole or not at all."""
+"""Read a checkpoint without running code in it; write a file completely or not at all."""
 
 import hashlib
 import io
@@ -27,8 +27,15 @@ _NOT_WEIGHTS = ("optimizer", "optim", "scaler", "lr_sched", "scheduler", "loss")
 # Settings and logs that training code leaves beside the weights. They are read as placeholders:
 # none of their own code is imported or run. Any other class in a pickle refuses the file.
 _BAGGAGE = (
-    *("argparse.", "pathlib.", "numpy.", "typing."),
-    *("omegaconf.", "mmengine.", "mmcv.", "lightning.", "pytorch_lightning."),
+    "argparse.",
+    "pathlib.",
+    "numpy.",
+    "typing.",
+    "omegaconf.",
+    "mmengine.",
+    "mmcv.",
+    "lightning.",
+    "pytorch_lightning.",
     *(f"builtins.{name}" for name in ("bool", "dict", "float", "int", "list", "set", "str")),
 )
 

@@ -1,4 +1,4 @@
-"""A backbone's feature pyramid, as detectors want it."""
+"""Feature pyramid of a backbone, for detectors."""
 
 from typing import NamedTuple
 
@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 
 class Level(NamedTuple):
-    """One level of the pyramid: its name, channels, stride in input pixels, and the module it leaves."""
+    """One level of the pyramid: name, channels, stride in input pixels, and the module it comes from."""
 
     name: str
     channels: int

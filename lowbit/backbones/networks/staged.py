@@ -1,4 +1,4 @@
-"""What our own networks share: a stem, stages, feature maps by index, pooled features."""
+"""Base class of our own networks: a stem, stages, feature maps by index, pooled features."""
 
 import torch
 from torch import Tensor, nn

@@ -1,4 +1,4 @@
-"""Videos through an image network: every frame for itself, then the mean of their features.
+"""Videos through an image network: frame by frame, then the mean of the features.
 
 A linear classifier of the mean is the mean of the frames' logits, so this is frame averaging
 (Temporal Segment Networks, Wang et al. 2016), as AR-Net's and CoQuant's video networks.

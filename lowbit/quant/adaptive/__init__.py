@@ -21,7 +21,7 @@ from lowbit.quant.adaptive.nested import load_nested, nested_state
 from lowbit.quant.adaptive.norms import estimate_norms
 from lowbit.quant.adaptive.swapping import student_probabilities, swap_units
 from lowbit.quant.adaptive.switching import add_width, make_adaptive, rescale_head
-from lowbit.quant.adaptive.teachers import CONFIDENCES, DISTANCES, is_nested, model_distances
+from lowbit.quant.adaptive.teachers import CONFIDENCES, DISTANCES, model_distances
 
 __all__ = [
     "CONFIDENCES",
@@ -32,7 +32,6 @@ __all__ = [
     "Outcome",
     "add_width",
     "estimate_norms",
-    "is_nested",
     "load_nested",
     "make_adaptive",
     "model_distances",

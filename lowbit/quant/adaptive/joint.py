@@ -1,4 +1,4 @@
-"""One training step for all bit-widths: the losses of CoQuant Alg. 1 and of what it is compared with."""
+"""One training step for all bit-widths: the losses of CoQuant Alg. 1 and of its baselines."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

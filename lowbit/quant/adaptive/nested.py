@@ -1,4 +1,4 @@
-"""One stored model that is every bit-width: the highest's codes, whose top bits are the others'.
+"""One stored model for every bit-width: the highest's codes, whose top bits are those of the others.
 
 A stored weight is `layer.weight` itself, as unsigned 8-bit codes; `StoredCodes` takes the place of its
 quantizer and truncates them. Everything else (norms and clips of each bit-width, biases, layers in
@@ -12,11 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from lowbit.quant.adaptive.switching import PerBit, add_width, make_adaptive, rescale_head
-from lowbit.quant.adaptive.teachers import is_nested
 from lowbit.quant.convert import quantize, quantized_layers, set_precision
 from lowbit.quant.policy import QuantPolicy, get_policy
 from lowbit.quant.precision import Precision
-from lowbit.quant.quantizers import Quantizer
+from lowbit.quant.quantizers.base import Quantizer
 
 FORMAT = 1
 
@@ -65,7 +64,7 @@ def nested_state(
 ) -> dict[str, Any]:
     """Return an adaptive network as codes of its highest bit-width: tensors and plain values only.
 
-    The network stands at the highest of `bits` afterwards.
+    The network is set to the highest of `bits` afterwards.
 
     Args:
         model: from `make_adaptive`.
@@ -82,7 +81,7 @@ def nested_state(
             "lowbit.quant.adaptive.make_adaptive."
         )
     for name, layer in layers.items():
-        if not is_nested(layer.w_quant):
+        if not layer.w_quant.has_nested_codes:
             raise ValueError(
                 f"the codes of {name} at one bit-width do not hold those at lower ones; nothing was "
                 "stored. Train with policy coquant, whose modified DoReFa does."
@@ -108,7 +107,7 @@ def nested_state(
 def load_nested(model: nn.Module, stored: dict[str, Any]) -> nn.Module:
     """Make a full-precision network of the same architecture the stored one, in place, and return it.
 
-    It stands at its highest bit-width; `set_precision` truncates the codes to any lower one.
+    It is set to its highest bit-width; `set_precision` truncates the codes to any lower one.
 
     Raises:
         ValueError: the file is of another format.

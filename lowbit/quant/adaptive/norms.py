@@ -1,4 +1,4 @@
-"""Re-estimation of normalization statistics, which a bit-width that was not trained needs (SPEC D.6)."""
+"""Re-estimate normalization statistics for bit-widths that were not trained (SPEC D.6)."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""Block swapping: blocks of a student's pass that its teacher's bit-width computes (CoQuant, SPEC D.3)."""
+"""Block swapping: the teacher's bit-width computes some blocks of a student's pass (CoQuant, SPEC D.3)."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

@@ -1,8 +1,8 @@
-"""Norms and clips that a network has once a bit-width, chosen by `set_precision`.
+"""Norms and clips that a network keeps for each bit-width, chosen by `set_precision`.
 
-A module's class is changed in place, as in `lowbit.quant.layers`. Its own tensors keep their state-dict names
-and belong to the widest bit-width; those of every other one lie in its child `at`, under the same
-names: `bn1.weight` at 8 bits, `bn1.at.4.weight` at 4.
+A module's class is changed in place, as in `lowbit.quant.layers`. Its own tensors keep their
+state-dict names and belong to the widest bit-width; those of every other one are in its child `at`,
+under the same names: `bn1.weight` at 8 bits, `bn1.at.4.weight` at 4.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,6 @@ from lowbit.quant.convert import LAST_NAMES, quantized_layers
 from lowbit.quant.layers import Quantized, Switchable
 from lowbit.quant.policy import TARGET
 from lowbit.quant.precision import Precision
-from lowbit.quant.quantizers import PACT, DoReFa
 
 
 class _Copy(nn.Module):
@@ -39,7 +38,7 @@ def _stored(module: nn.Module, name: str) -> Tensor | None:
 
 
 class PerBit:
-    """Mixin of a module some of whose tensors it has once a bit-width.
+    """Mixin of a module that keeps some of its tensors for each bit-width.
 
     Attributes:
         per_bit: names of those tensors.
@@ -57,7 +56,7 @@ class PerBit:
         width = self._width_for(bits)
         self.at[str(bits)] = _Copy(self if width is None else self.at[width], self.per_bit)
 
-    def stand_at(self, bits: int) -> None:
+    def switch_to(self, bits: int) -> None:
         """Use the tensors of `bits` from now on."""
         self._width = self._width_for(bits)
 
@@ -86,11 +85,11 @@ class SwitchableNorm(PerBit, Switchable):
     weight, bias, running_mean, running_var, num_batches_tracked = map(_in_use, per_bit)
 
     def set_precision(self, precision: Precision) -> None:
-        self.stand_at(min(precision.weight_bits, precision.activation_bits))
+        self.switch_to(min(precision.weight_bits, precision.activation_bits))
 
 
 class SwitchableClip(PerBit):
-    """Mixin of PACT with a clipping level of its own at each bit-width."""
+    """Mixin of a quantizer with a clipping level of its own at each bit-width."""
 
     per_bit = ("q_scale",)
     q_scale = _in_use("q_scale")
@@ -102,7 +101,7 @@ class SwitchableClip(PerBit):
     @bits.setter
     def bits(self, bits: int) -> None:
         type(self).base.bits.fset(self, bits)
-        self.stand_at(bits)
+        self.switch_to(bits)
 
 
 @cache
@@ -125,10 +124,10 @@ def _switch(module: nn.Module, mixin: type[PerBit], bits: Sequence[int]) -> None
 def make_adaptive(
     model: nn.Module, bits: Sequence[int], *, shared_clips: bool = False
 ) -> nn.Module:
-    """Give every batch norm, and every PACT clip, tensors of its own at each bit-width, in place.
+    """Give every batch norm, and every learned clip, tensors of its own at each bit-width, in place.
 
     Call it on a quantized and calibrated network: all bit-widths start from what is there. Weights
-    stay shared; `set_precision` says which tensors are used, and stands at the widest afterwards.
+    stay shared; `set_precision` selects the tensors in use. The network is set to the widest afterwards.
 
     Args:
         model: from `lowbit.quant.quantize`.
@@ -146,14 +145,15 @@ def make_adaptive(
     if not layers or any(isinstance(m, PerBit) for m in model.modules()):
         raise ValueError(
             f"this {type(model).__name__} is {'already adaptive' if layers else 'not quantized'}; "
-            "nothing was changed. Call lowbit.quant.quantize and lowbit.quant.calibrate on a full-precision network "
-            "first, then this once."
+            "nothing was changed. Call lowbit.quant.quantize and lowbit.quant.calibrate on a "
+            "full-precision network first, then this once."
         )
     for norm in [m for m in model.modules() if isinstance(m, _BatchNorm)]:
         _switch(norm, SwitchableNorm, bits)
     for layer in layers:
         clip = layer.a_quant
-        if isinstance(clip, PACT) and layer.rule.activation == TARGET and not shared_clips:
+        learned = clip is not None and clip.learned_clip
+        if learned and layer.rule.activation == TARGET and not shared_clips:
             _switch(clip, SwitchableClip, bits)
     for module in model.modules():
         if isinstance(module, Switchable):
@@ -183,14 +183,14 @@ class _Constant(nn.Module):
 
 
 def rescale_head(model: nn.Module) -> bool:
-    """Divide a classifier's DoReFa weight by sqrt(classes), in place; return whether there is one.
+    """Divide a classifier's quantized weight by sqrt(classes), in place; return whether it was done.
 
     DoReFa's values fill [-1, 1] and no norm follows a classifier: its logits would be too large to
     learn from (SAT, AdaBits; measured on digits, four bit-widths: 40 % without, 95 % with it).
     """
     found = False
     for name, layer in quantized_layers(model).items():
-        if name.rpartition(".")[2] in LAST_NAMES and type(layer.w_quant) is DoReFa:
+        if name.rpartition(".")[2] in LAST_NAMES and layer.w_quant.fills_unit_range:
             layer.out_scale = _Constant(layer.weight.shape[0] ** -0.5).to(layer.weight.device)
             found = True
     return found

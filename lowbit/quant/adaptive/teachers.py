@@ -1,4 +1,4 @@
-"""Dynamic teacher selection: among the higher bit-widths, confident and near (CoQuant Eq. 4).
+"""Dynamic teacher selection: a confident and close one of the higher bit-widths (CoQuant Eq. 4).
 
 t = argmin over b' > b in B of  C(y_b') + λ Dist(b', b).  The paper's supplement names the two terms and
 λ, not their formulas; SPEC D.2 settles on entropy and the l2 distance, with the alternatives below.
@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from lowbit.quant.convert import quantized_layers
 from lowbit.quant.policy import TARGET
-from lowbit.quant.quantizers import DoReFa, Quantizer
+from lowbit.quant.quantizers.base import Quantizer
 
 
 def _entropy(y: Tensor, labels: Tensor) -> Tensor:
@@ -57,7 +57,7 @@ def model_distances(model: nn.Module, bits: Sequence[int], *, kind: str) -> Tens
 def _squares(quantizer: Quantizer, weight: Tensor, bits: Sequence[int]) -> Tensor:
     """Return ‖Q_b'(w) - Q_b(w)‖² for every two of `bits`, (B, B)."""
     before = quantizer.bits
-    if is_nested(quantizer) and max(bits) <= 8:
+    if quantizer.has_nested_codes and max(bits) <= 8:
         found = _squares_of_nested(quantizer, weight, bits)
     else:
         values = [_at(quantizer, weight, b) for b in bits]
@@ -69,11 +69,6 @@ def _squares(quantizer: Quantizer, weight: Tensor, bits: Sequence[int]) -> Tenso
 def _at(quantizer: Quantizer, weight: Tensor, bits: int) -> Tensor:
     quantizer.bits = bits
     return quantizer(weight)
-
-
-def is_nested(quantizer: Quantizer) -> bool:
-    """Whether lower-bit codes are the top bits of higher-bit ones (SPEC D.4)."""
-    return type(quantizer) is DoReFa and quantizer.scheme in ("modified", "centered")
 
 
 def _squares_of_nested(quantizer: Quantizer, weight: Tensor, bits: Sequence[int]) -> Tensor:

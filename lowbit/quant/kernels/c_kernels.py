@@ -1,9 +1,9 @@
-"""The quantizers of `primitives` as C kernels for a CPU (`kernels.c`): one pass over memory each way.
+"""The quantizers of `range_quantize` as C kernels for a CPU (`kernels.c`): one pass over memory each way.
 
 The system's C compiler makes them in half a second, once for a machine: the library is kept in
 ~/.cache/lowbit-bench (or under XDG_CACHE_HOME) by what it was made of, and opening it takes a
 millisecond. A call costs a few microseconds, where a function that torch compiled costs tens and
-several seconds at its first call in a process. So they are used wherever they fit, unless
+several seconds at its first call in a process. So they are used wherever they apply, unless
 `use_fused_kernels(False)` or LOWBIT_FUSED=0 says otherwise; without a compiler quantizers run eagerly.
 
 Values and gradients of tensors are those of the eager route, bit for bit; sums over a tensor, the
@@ -29,9 +29,15 @@ from lowbit.quant.kernels import torch_compiled
 _logger = logging.getLogger(__name__)
 _SOURCE = Path(__file__).with_name("kernels.c")
 _FLAGS = (
-    *("-O3", "-shared", "-fPIC", "-fopenmp"),
+    "-O3",
+    "-shared",
+    "-fPIC",
+    "-fopenmp",
     # as eager operations round, and no others: nothing is contracted or reassociated
-    *("-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fno-strict-aliasing"),
+    "-ffp-contract=off",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-fno-strict-aliasing",
 )
 _VECTORS = {  # by what torch found; not -march=native: a cluster's machines may share the folder
     "AVX2": ("-mavx2", "-mfma"),
@@ -59,7 +65,7 @@ _COUNTING = ("sgd_transition_step", "blend_transition_step")
 
 @cache
 def _library() -> ctypes.CDLL | None:
-    """Open the kernels, compiling them where that was not done before; None where it cannot be."""
+    """Open the kernels, compiled first if need be; None where that is impossible."""
     compiler = shutil.which(os.environ.get("CC", "cc"))
     if compiler is None:
         _logger.info("There is no C compiler (cc, or the one named in CC); quantizers run eagerly.")
@@ -89,9 +95,9 @@ def _library() -> ctypes.CDLL | None:
     return library
 
 
-def takes(*tensors: Tensor, scales: tuple[Tensor | None, ...] = ()) -> bool:
-    """Whether the kernels are wanted and can take these tensors, of one layout, and their scales."""
-    if torch.compiler.is_compiling() or not torch_compiled.wanted():
+def supports(*tensors: Tensor, scales: tuple[Tensor | None, ...] = ()) -> bool:
+    """Whether the kernels are enabled and support these tensors, of one layout, and their scales."""
+    if torch.compiler.is_compiling() or not torch_compiled.is_enabled():
         return False
     for t in tensors:
         plain = type(t) in (Tensor, nn.Parameter)  # nothing that stands for a tensor
@@ -105,15 +111,15 @@ def takes(*tensors: Tensor, scales: tuple[Tensor | None, ...] = ()) -> bool:
         each = s.dim() == len(shape) and s.shape[0] == s.numel() == shape[0]
         if not (one or each) or s.dtype != torch.float32 or not s.is_contiguous():
             return False
-    return torch_compiled.fits(*tensors) and _library() is not None
+    return torch_compiled.is_compatible(*tensors) and _library() is not None
 
 
-def steps(codes: Tensor) -> bool:
-    """Whether the kernels are wanted for the steps of float32 weights that have such codes."""
+def supports_steps(codes: Tensor) -> bool:
+    """Whether the kernels are enabled and support steps of float32 weights with such codes."""
     return (
         codes.is_cpu
         and codes.dtype == torch.int8
-        and torch_compiled.wanted()
+        and torch_compiled.is_enabled()
         and _library() is not None
     )
 
@@ -212,7 +218,7 @@ def add_at_peak(v: Tensor, dv: Tensor, ds: Tensor, peak: Tensor, levels: float) 
 def sgd_transition_step(
     *tensors: Tensor, decay: float, momentum: float, levels: tuple[int, int]
 ) -> int:
-    """Step one layer by SGD at rate U, see `fused.sgd_transition_step`; return how many codes changed.
+    """Step one layer by SGD at rate U, as `torch_compiled` does; return how many codes changed.
 
     Args:
         tensors: flat weights, gradients, momenta, last and next codes; U and γ/s, (1,).
@@ -223,7 +229,7 @@ def sgd_transition_step(
 
 
 def blend_transition_step(*tensors: Tensor, levels: tuple[int, int]) -> int:
-    """Keep a share of a step, see `fused.blend_transition_step`; return how many codes changed.
+    """Keep a share of a step, as `torch_compiled` does; return how many codes changed.
 
     Args:
         tensors: flat weights, where they started, last and next codes; the share and γ/s, (1,).

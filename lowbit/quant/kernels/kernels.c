@@ -2,7 +2,7 @@
 
    A tensor is `channels` rows of `width` elements in memory order, with one scale s (and zero-point z,
    where it is not NULL) a row. Comparisons are written so that NaN takes the way it takes in
-   quant.primitives, whose formulas these are; both round alike, element by element. Sums run in
+   range_quantize.py, whose formulas these are; both round alike, element by element. Sums run in
    float over SPAN elements and in double over those, so they depend on no number of threads.
 
    Legend: v input, g incoming gradient, dv and ds outgoing ones, [lo, hi] codes. */

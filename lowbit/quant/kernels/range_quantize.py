@@ -52,7 +52,7 @@ def peaks(rows: Tensor) -> Tensor:
     vectorized on a CPU and takes ten times as long.
     """
     channels, width = rows.shape
-    if c_kernels.takes(rows):
+    if c_kernels.supports(rows):
         return c_kernels.largest_magnitudes(rows)
     chunks = rows.reshape(-1, width if width % _CHUNK else _CHUNK)
     if _is_fused(rows):
@@ -71,7 +71,9 @@ def place_of_peak(rows: Tensor, peaks: Tensor) -> Tensor:
 
 
 def _is_fused(*tensors: Tensor) -> bool:
-    return torch_compiled.fused_kernels(tensors[0].device) and torch_compiled.fits(*tensors)
+    return torch_compiled.fused_kernels(tensors[0].device) and torch_compiled.is_compatible(
+        *tensors
+    )
 
 
 def _zero_column(z: Tensor | None, s: Tensor) -> Tensor:
@@ -115,10 +117,10 @@ class _Symmetric(torch.autograd.Function):
     def backward(ctx, g: Tensor):
         v, s, peak = ctx.saved_tensors
         dv, ds = _affine_backward(v, g, s, None, ctx.lo, ctx.hi, True)
-        if peak.numel() == s.numel() and c_kernels.takes(v, dv, scales=(s,)):
+        if peak.numel() == s.numel() and c_kernels.supports(v, dv, scales=(s,)):
             c_kernels.add_at_peak(v, dv, ds, peak, ctx.n)
             return dv, None, None, None, None, None
-        alike = torch_compiled.fits(v, dv)
+        alike = torch_compiled.is_compatible(v, dv)
         if alike:
             rows, flat = torch_compiled.rows(v, s.numel()), torch_compiled.rows(dv, s.numel())
         else:  # their elements may lie in different orders: those of the shape
@@ -132,7 +134,7 @@ class _Symmetric(torch.autograd.Function):
 
 
 def _affine_forward(v: Tensor, s: Tensor, z: Tensor | None, lo: int, hi: int) -> Tensor:
-    if c_kernels.takes(v, scales=(s, z)):
+    if c_kernels.supports(v, scales=(s, z)):
         return c_kernels.affine_forward(v, s, z, lo, hi)
     if _is_fused(v):
         tensors = (
@@ -155,7 +157,7 @@ def _affine_backward(
     v: Tensor, g: Tensor, s: Tensor, z: Tensor | None, lo: int, hi: int, scale: bool
 ) -> tuple[Tensor, Tensor | None]:
     """Return the gradients of v and, if `scale`, of s."""
-    if c_kernels.takes(v, g, scales=(s, z)):
+    if c_kernels.supports(v, g, scales=(s, z)):
         if scale:
             return c_kernels.affine_backward_scale(v, g, s, z, lo, hi)
         return c_kernels.affine_backward(v, g, s, z, lo, hi), None
@@ -261,7 +263,7 @@ class _Lsq(torch.autograd.Function):
     def forward(ctx, v: Tensor, s: Tensor, q_n: int, q_p: int, grad_scale: float) -> Tensor:
         ctx.save_for_backward(v, s)
         ctx.q_n, ctx.q_p, ctx.grad_scale = q_n, q_p, grad_scale
-        if c_kernels.takes(v, scales=(s,)):
+        if c_kernels.supports(v, scales=(s,)):
             return c_kernels.lsq_forward(v, s, -q_n, q_p)
         if _is_fused(v):
             bounds = torch_compiled.bounds(-q_n, q_p, v.device)
@@ -275,7 +277,7 @@ class _Lsq(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, g: Tensor):
         v, s = ctx.saved_tensors
-        if all(ctx.needs_input_grad[:2]) and c_kernels.takes(v, g, scales=(s,)):
+        if all(ctx.needs_input_grad[:2]) and c_kernels.supports(v, g, scales=(s,)):
             dv, ds = c_kernels.lsq_backward(v, g, s, -ctx.q_n, ctx.q_p)
             return dv, ds.mul_(ctx.grad_scale), None, None, None
         if all(ctx.needs_input_grad[:2]) and _is_fused(v, g):
@@ -332,7 +334,7 @@ class _Interval(torch.autograd.Function):
     def forward(ctx, x: Tensor, s: Tensor, alpha: int, beta: int, gamma: int) -> Tensor:
         ctx.save_for_backward(x, s)
         ctx.alpha, ctx.beta, ctx.gamma = alpha, beta, gamma
-        if c_kernels.takes(x, scales=(s,)):
+        if c_kernels.supports(x, scales=(s,)):
             return c_kernels.interval_forward(x, s, alpha, beta, gamma)
         if _is_fused(x):
             numbers = (
@@ -350,7 +352,7 @@ class _Interval(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, g: Tensor):
         x, s = ctx.saved_tensors
-        if all(ctx.needs_input_grad[:2]) and c_kernels.takes(x, g, scales=(s,)):
+        if all(ctx.needs_input_grad[:2]) and c_kernels.supports(x, g, scales=(s,)):
             low, high = (beyond(b, o, x.dtype) for b, o in ((ctx.alpha, -1), (ctx.beta, 1)))
             return *c_kernels.interval_backward(x, g, s, low, high, ctx.gamma), None, None, None
         if all(ctx.needs_input_grad[:2]) and _is_fused(x, g):

@@ -1,10 +1,10 @@
 """Quantizer kernels that read and write each tensor once, compiled by torch for the device at hand.
 
-`primitives` computes with a handful of eager operations, each a pass over memory and, on a GPU, a
-kernel launch. Here the same formulas are one kernel forward and one backward. They are used for CUDA
-tensors as a matter of course. On a CPU the C kernels of `native` take float32 tensors at once, where
-torch spends three to twelve seconds of a new process on compiling; what those do not take (half types)
-is compiled there when asked for, by `use_fused_kernels(True)` or LOWBIT_FUSED=1.
+`range_quantize` computes with a handful of eager operations, each a pass over memory and, on a GPU, a
+kernel launch. Here the same formulas are one kernel forward and one backward. CUDA tensors always use
+them. On a CPU the C kernels of `c_kernels` handle float32 tensors at once, where torch spends three to
+twelve seconds of a new process on compiling; what those do not support (half types) is compiled on
+request, by `use_fused_kernels(True)` or LOWBIT_FUSED=1.
 `use_fused_kernels(False)` and LOWBIT_FUSED=0 turn all of them off. Without a compiler the eager route
 stays, with a warning.
 
@@ -41,14 +41,14 @@ _wanted: bool | None = _SETTINGS[_setting]
 def use_fused_kernels(wanted: bool | None) -> None:
     """Use fused kernels in this process: everywhere, nowhere, or (None) wherever they pay at once.
 
-    None means those compiled by torch on CUDA, and on a CPU those of `native`.
+    None means those compiled by torch on CUDA, and on a CPU those of `c_kernels`.
     """
     global _wanted
     _wanted = wanted
 
 
-def wanted() -> bool:
-    """Whether kernels that need no warming up are used: unless all were turned off."""
+def is_enabled() -> bool:
+    """Whether kernels that need no compilation by torch are used: unless all were turned off."""
     return _wanted is not False
 
 
@@ -70,8 +70,8 @@ def _can_compile(kind: str) -> bool:
     return found
 
 
-def fits(*tensors: Tensor) -> bool:
-    """Whether the kernels can take these tensors: float32 or half, dense, of one layout."""
+def is_compatible(*tensors: Tensor) -> bool:
+    """Whether the kernels support these tensors: float32 or half, dense, of one layout."""
     stride = tensors[0].stride()
     for t in tensors:  # no generator expression: torch.compile traces through here
         known = t.dtype in (torch.float32, torch.bfloat16, torch.float16)

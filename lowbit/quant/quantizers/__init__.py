@@ -1,20 +1,26 @@
-"""Quantizers: modules that own a scale and turn a float tensor into one on a low-bit grid.
+"""Quantizers: modules that own a scale and round a float tensor to a low-bit grid.
 
-The contract every quantizer obeys (see `Quantizer`): `forward(x)`, `codes(x)`, `init_from(x)`, and the
-attributes `bits`, `signed`, `granularity`, `scale`. The scale lives here and nowhere else; layers ask.
+`Quantizer` is the contract: `forward(x)`, `codes(x)`, `init_from(x)`, the attributes `bits`, `signed`,
+`granularity` and `scale`, and what else the rest of the project asks a quantizer.
 Facts a forward pass branches on (initialized, signed) are Python values, mirrored in the buffer
 `q_state` so that they survive a checkpoint, and never read from the device in a step.
 """
 
-from lowbit.quant.quantizers.base import QUANTIZERS, Quantizer, find, register
-from lowbit.quant.quantizers.dorefa import DoReFa
+from lowbit.quant.quantizers.base import (
+    QUANTIZERS,
+    LinearCodes,
+    Quantizer,
+    TransitionPoints,
+    find,
+    register,
+)
+from lowbit.quant.quantizers.dorefa import DoReFa, ScaledDoReFa
 from lowbit.quant.quantizers.ewgs import EWGS
 from lowbit.quant.quantizers.interval import Interval
 from lowbit.quant.quantizers.learned import LearnedScale
 from lowbit.quant.quantizers.lsq import LSQ, LSQPlus
 from lowbit.quant.quantizers.minmax import MinMax
 from lowbit.quant.quantizers.pact import PACT
-from lowbit.quant.quantizers.scaled_dorefa import ScaledDoReFa
 from lowbit.quant.quantizers.sign import Sign
 
 __all__ = [
@@ -26,10 +32,12 @@ __all__ = [
     "Interval",
     "LSQPlus",
     "LearnedScale",
+    "LinearCodes",
     "MinMax",
     "Quantizer",
     "ScaledDoReFa",
     "Sign",
+    "TransitionPoints",
     "find",
     "register",
 ]

@@ -1,10 +1,11 @@
-"""What every quantizer is, and the registry of their names."""
+"""The base class of quantizers, and the registry of their names."""
 
-import difflib
 import importlib
+from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from lowbit.common.suggest import did_you_mean
 from lowbit.quant.precision import OFF
 
 QUANTIZERS: dict[str, type["Quantizer"]] = {}
@@ -34,11 +35,10 @@ def find(name: str) -> type["Quantizer"]:
             )
         return found
     if name not in QUANTIZERS:
-        close = difflib.get_close_matches(name, QUANTIZERS, n=1, cutoff=0.5)
-        hint = f"Did you mean {close[0]!r}? " if close else ""
         raise ValueError(
-            f"there is no quantizer {name!r}; no policy was made. {hint}Known: "
-            f"{', '.join(sorted(QUANTIZERS))}; your own as module:Class."
+            f"there is no quantizer {name!r}; no policy was made."
+            f"{did_you_mean(name, QUANTIZERS)} Known: {', '.join(sorted(QUANTIZERS))}; your own as "
+            "module:Class."
         )
     return QUANTIZERS[name]
 
@@ -49,8 +49,30 @@ def register(cls: type["Quantizer"]) -> type["Quantizer"]:
     return cls
 
 
+class LinearCodes(NamedTuple):
+    """Codes round(clip(x γ/s, low, high)), half to even, with one scale s for the whole tensor."""
+
+    low: int
+    high: int
+    gamma: int = 1
+
+
+class TransitionPoints(NamedTuple):
+    """Weights in units of the step between levels, and where their codes change.
+
+    The points are `first`, `first` + 1, ..., `last`.
+    """
+
+    weights: Tensor
+    first: float
+    last: float
+
+
 class Quantizer(nn.Module):
     """Base of all quantizers; itself the identity at 32 bits.
+
+    Everything that the rest of the project asks a quantizer stands here, with the answer of one of
+    which nothing special is known. A new quantizer overrides what differs.
 
     Attributes:
         bits: current bit-width; 32 turns the quantizer off exactly.
@@ -66,7 +88,22 @@ class Quantizer(nn.Module):
         role: "weight" or "activation" (whose dimension 0 counts samples).
     """
 
-    rescales = False  # whether the output's range is fixed, so that the input's scale is lost
+    rescales = False
+    """Whether the output's range is fixed, so that the input's scale is lost."""
+
+    moves_with_weights = False
+    """Whether the levels are computed from the weight itself, and its transition points move with it."""
+
+    positive_only = False
+    """Whether activations below zero become zero."""
+
+    fills_unit_range = False
+    """Whether quantized weights fill [-1, 1] whatever their magnitude was, and `gain` does not tell."""
+
+    learned_clip = False
+    """Whether `q_scale` is a clipping level, which starts at the attribute `alpha` where that is set.
+
+    A network of many bit-widths learns one for each of them."""
 
     def __init__(
         self,
@@ -111,6 +148,21 @@ class Quantizer(nn.Module):
         return 1.0
 
     @property
+    def ranges_need_full_precision(self) -> bool:
+        """Whether ranges are fixed from full-precision passes (`observe`) and never move afterwards."""
+        return False
+
+    @property
+    def code_distance(self) -> int:
+        """The difference of neighbouring codes: 2 where they are -1 and +1."""
+        return 1
+
+    @property
+    def has_nested_codes(self) -> bool:
+        """Whether lower-bit codes are the top bits of higher-bit ones, and codes alone give values."""
+        return False
+
+    @property
     def active(self) -> bool:
         """Whether a forward pass quantizes."""
         return self._bits < OFF and not self.observing
@@ -134,6 +186,28 @@ class Quantizer(nn.Module):
     def codes(self, x: Tensor) -> Tensor:
         """Return the integer code of each element, in the narrowest type that holds all of them."""
         raise NotImplementedError
+
+    def levels(self) -> tuple[int, int] | None:
+        """Return the lowest and the highest code; None where they are not known."""
+        return None
+
+    def linear_codes(self) -> LinearCodes | None:
+        """Return the form of the codes where they can be computed without asking, else None.
+
+        The scale is then that of `LearnedScale`. A subclass that overrides `codes` overrides this too.
+        """
+        return None
+
+    def transition_points(self, weight: Tensor) -> TransitionPoints | None:
+        """Return where the codes of `weight` change; None where that is not known.
+
+        With `levels`, the points lie halfway between the levels of `grid`.
+        """
+        levels = self.levels()
+        if levels is None:
+            return None
+        step, offset = self.grid(weight)
+        return TransitionPoints((weight - offset) / step, levels[0] + 0.5, levels[1] - 0.5)
 
     def grid(self, x: Tensor) -> tuple[Tensor | float, Tensor | float]:
         """Return (step, offset) of the grid for `x`: forward(x) is codes(x) * step + offset."""

@@ -1,10 +1,10 @@
-"""DoReFa and its bit-nested variant, whose 8-bit codes contain all lower-bit ones."""
+"""DoReFa, its bit-nested variants, and Any-Precision's, whose weights keep their mean magnitude."""
 
 import torch
 from torch import Tensor
 
-from lowbit.quant.kernels.range_quantize import code_dtype, interval
-from lowbit.quant.quantizers.base import Quantizer, one_of, register
+from lowbit.quant.kernels.range_quantize import code_dtype, interval, wide
+from lowbit.quant.quantizers.base import Quantizer, TransitionPoints, one_of, register
 
 
 @register
@@ -25,10 +25,25 @@ class DoReFa(Quantizer):
         scheme: one of the three above; activations have one.
     """
 
+    moves_with_weights = True
+    fills_unit_range = True
+
     def __init__(self, *, scheme: str = "original", **place) -> None:
         super().__init__(**place)
         one_of("scheme", scheme, ("original", "modified", "centered"))
         self.scheme = scheme
+
+    @property
+    def positive_only(self) -> bool:
+        return self.role == "activation"
+
+    @property
+    def code_distance(self) -> int:
+        return 2 if self._is_sign else 1
+
+    @property
+    def has_nested_codes(self) -> bool:
+        return self.scheme in ("modified", "centered")
 
     @property
     def ready(self) -> bool:
@@ -39,7 +54,6 @@ class DoReFa(Quantizer):
         return self.role == "weight" and self.scheme == "original" and self._bits == 1
 
     def levels(self) -> tuple[int, int]:
-        """Lowest and highest code."""
         return (-1, 1) if self._is_sign else (0, 2**self._bits - 1)
 
     @property
@@ -79,6 +93,14 @@ class DoReFa(Quantizer):
             return step, 0.0
         return step, (1 / (n + 1) if self.scheme == "centered" else 0.0) - 1.0
 
+    def transition_points(self, weight: Tensor) -> TransitionPoints:
+        if self._is_sign:
+            return TransitionPoints(weight / weight.abs().mean(), 0.0, 0.0)
+        n, unit = self.levels()[1], self._unit(weight)
+        if self.scheme == "original":
+            return TransitionPoints(unit * n, 0.5, n - 0.5)
+        return TransitionPoints(unit * (n + 1), 1.0, float(n))  # floors instead of rounding
+
     def _mean_magnitude(self, w: Tensor) -> Tensor:
         magnitude = w.detach().abs()
         if self.channels is None:
@@ -99,3 +121,38 @@ class DoReFa(Quantizer):
     @torch.no_grad()
     def codes(self, x: Tensor) -> Tensor:
         return self._codes(x).to(code_dtype(*self.levels()))
+
+
+@register
+class ScaledDoReFa(DoReFa):
+    """w_q = E|w| (2c/n - 1), DoReFa's values times a constant (Yu et al. 2021, Any-Precision DNNs).
+
+    For weights only; the mean magnitude E|w| is of the tensor, or of each channel, and has no gradient.
+    """
+
+    fills_unit_range = False
+    has_nested_codes = False  # values need E|w|, which the codes do not hold
+
+    def __init__(self, **place) -> None:
+        super().__init__(**place)
+        if self.role != "weight":
+            raise ValueError(
+                "ScaledDoReFa quantizes weights; no activation quantizer was made. Use DoReFa, as "
+                "Any-Precision does."
+            )
+
+    def grid(self, x: Tensor) -> tuple[Tensor, Tensor | float]:
+        step, offset = super().grid(x)
+        if self._is_sign:
+            return step, offset  # sign(w) E|w| already
+        magnitude = self._mean_magnitude(wide(x))
+        return step * magnitude, offset * magnitude
+
+    def _quantize(self, x: Tensor) -> Tensor:
+        if self._is_sign:
+            return super()._quantize(x)
+        with torch.no_grad():
+            step, offset = self.grid(x)
+            value = self._codes(x) * step + offset
+        smooth = 2 * self._mean_magnitude(wide(x)) * self._unit(x)
+        return (value + (smooth - smooth.detach())).to(x.dtype)  # exact, as DoReFa's

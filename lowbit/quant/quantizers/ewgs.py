@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from lowbit.quant.kernels.learned_clip_quantize import ewgs
 from lowbit.quant.kernels.range_quantize import code_dtype, wide
-from lowbit.quant.quantizers.base import register
+from lowbit.quant.quantizers.base import TransitionPoints, register
 from lowbit.quant.quantizers.learned import LearnedScale, interval_scale, moments
 
 
@@ -39,7 +39,6 @@ class EWGS(LearnedScale):
         return width / 2 if self.role == "weight" else width
 
     def levels(self) -> tuple[int, int]:
-        """Lowest and highest code."""
         return 0, 2**self._bits - 1
 
     def _statistics(self, x: Tensor) -> Tensor:
@@ -62,6 +61,10 @@ class EWGS(LearnedScale):
         n = self.levels()[1]
         unit = ((x - self.q_lower) / self.scale).clamp_(0, 1)
         return unit.mul_(n).round_().to(code_dtype(0, n))
+
+    def transition_points(self, weight: Tensor) -> TransitionPoints:
+        n = self.levels()[1]
+        return TransitionPoints((weight - self.q_lower) / self.scale * n, 0.5, n - 0.5)
 
     def grid(self, x: Tensor) -> tuple[Tensor, float]:
         step = torch.full((1,), 1 / self.levels()[1], device=x.device)

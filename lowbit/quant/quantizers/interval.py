@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from lowbit.quant.kernels.range_quantize import code_dtype, interval
-from lowbit.quant.quantizers.base import register
+from lowbit.quant.quantizers.base import LinearCodes, TransitionPoints, register
 from lowbit.quant.quantizers.learned import LearnedScale, interval_scale, moments
 
 
@@ -26,7 +26,7 @@ class Interval(LearnedScale):
         return self.scale.detach()
 
     def levels(self) -> tuple[int, int]:
-        """Lowest and highest code, (α, β)."""
+        """Return the lowest and the highest code, (α, β)."""
         alpha, beta, _ = self.constants()
         return alpha, beta
 
@@ -51,6 +51,13 @@ class Interval(LearnedScale):
         alpha, beta, gamma = self.constants()
         q = (x * (gamma / self.scale)).clamp_(alpha, beta).round_()
         return q.to(code_dtype(alpha, beta))
+
+    def linear_codes(self) -> LinearCodes | None:
+        return LinearCodes(*self.constants()) if self.channels is None else None
+
+    def transition_points(self, weight: Tensor) -> TransitionPoints:
+        alpha, beta, gamma = self.constants()
+        return TransitionPoints(weight * (gamma / self.scale), alpha + 0.5, beta - 0.5)
 
     def grid(self, x: Tensor) -> tuple[Tensor, float]:
         return torch.full((1,), 1 / self.constants()[2], device=x.device), 0.0

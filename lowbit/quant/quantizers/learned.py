@@ -1,4 +1,4 @@
-"""What quantizers with a learned scale share: the parameter, its initialization, its state."""
+"""The base class of quantizers with a learned scale: parameter, initialization, state."""
 
 import math
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from lowbit.quant.kernels.learned_clip_quantize import lsq_plus
 from lowbit.quant.kernels.range_quantize import code_dtype, lsq
 from lowbit.quant.precision import OFF
-from lowbit.quant.quantizers.base import register
+from lowbit.quant.quantizers.base import LinearCodes, register
 from lowbit.quant.quantizers.learned import LearnedScale, deviation, moments
 
 
@@ -38,7 +38,7 @@ class LSQ(LearnedScale):
             self._mark_initialized()
 
     def levels(self) -> tuple[int, int]:
-        """Lowest and highest code, (-Q_N, Q_P)."""
+        """Return the lowest and the highest code, (-Q_N, Q_P)."""
         half = 2 ** (self._bits - 1)
         return (-half, half - 1) if self.signed else (0, 2 * half - 1)
 
@@ -59,7 +59,7 @@ class LSQ(LearnedScale):
 
     def _restore(self, reference_bits: int) -> None:
         self._reference_bits = reference_bits
-        self.bits = self._bits  # rescales where this model stands at other bits than the file
+        self.bits = self._bits  # rescales where this model is set to other bits than the file
 
     def _quantize(self, x: Tensor) -> Tensor:
         lo, hi = self.levels()
@@ -70,6 +70,9 @@ class LSQ(LearnedScale):
     def codes(self, x: Tensor) -> Tensor:
         lo, hi = self.levels()
         return (x * (1 / self.scale)).clamp_(lo, hi).round_().to(code_dtype(lo, hi))
+
+    def linear_codes(self) -> LinearCodes | None:
+        return LinearCodes(*self.levels()) if self.channels is None else None
 
 
 @register
@@ -90,7 +93,6 @@ class LSQPlus(LearnedScale):
             self.q_offset = nn.Parameter(torch.zeros(1), requires_grad=self.q_scale.requires_grad)
 
     def levels(self) -> tuple[int, int]:
-        """Lowest and highest code."""
         half = 2 ** (self._bits - 1)
         return (0, 2 * half - 1) if self.has_offset else (-half, half - 1)
 

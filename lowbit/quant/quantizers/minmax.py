@@ -35,7 +35,7 @@ class MinMax(Quantizer):
         running: of each tensor while training; an exponential average of those in eval mode.
 
     Where the range is empty (a dead channel, a constant), s is the constant's magnitude, or 1 for
-    zeros: that channel stays exact and the others are quantized as ever.
+    zeros: that channel stays exact and the others are quantized as usual.
 
     Args:
         scheme: one of the four above.
@@ -47,6 +47,8 @@ class MinMax(Quantizer):
         observer: how an observed range is found, see `Observer`.
         percentile: of the percentile observer.
     """
+
+    moves_with_weights = True
 
     def __init__(
         self,
@@ -91,6 +93,10 @@ class MinMax(Quantizer):
             self.register_buffer("q_max", torch.full((size,), -math.inf))
 
     @property
+    def ranges_need_full_precision(self) -> bool:
+        return self.range == "observed"
+
+    @property
     def ready(self) -> bool:
         live = self.range == "call" or (self.range == "running" and self.training)
         return live or self.initialized
@@ -130,7 +136,7 @@ class MinMax(Quantizer):
                 value /= dist.get_world_size()
 
     def levels(self) -> tuple[int, int]:
-        """Lowest and highest code (of a clamped scheme)."""
+        """Return the lowest and the highest code of a clamped scheme."""
         half = 2 ** (self._bits - 1)
         return (-half, half - 1) if self.scheme == "symmetric" else (0, 2 * half - 1)
 
@@ -181,15 +187,9 @@ class MinMax(Quantizer):
         if self.range == "call":
             raise AttributeError(
                 "this MinMax takes its scale from each tensor as it comes and keeps none; ask "
-                "qparams(x) for the scale of a tensor."
+                "grid(x) for the scale of a tensor."
             )
         return self._scale_of(*self._ranges(self.q_min))
-
-    def qparams(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Scale and zero-point (None: 0) that a forward pass of `x` would use, detached."""
-        low, high = self._ranges(x)
-        s = self._scale_of(low, high)
-        return s, self._zero_point(s, low)
 
     def _quantize(self, x: Tensor) -> Tensor:
         if self.scale_gradient and torch.is_grad_enabled():

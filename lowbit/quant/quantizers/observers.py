@@ -1,7 +1,7 @@
-"""From batches of activations to the range a min-max quantizer uses.
+"""Observers: the range of a min-max quantizer, from batches of activations.
 
-An observer lives while a calibration runs. What it leaves is a range for each bit-width (all alike,
-but for `mse`), merged over the processes of a distributed run, so that every rank quantizes alike.
+An observer is used while a calibration runs. Its result is a range for each bit-width (the same for
+all, except with `mse`), merged over the processes of a distributed run, so that ranks agree.
 """
 
 import torch
@@ -46,7 +46,7 @@ class Observer:
         return self.kind in ("percentile", "mse")
 
     def update(self, x: Tensor) -> None:
-        """Take one batch in; NaN is an error in what made it, and is said so."""
+        """Take in one batch. NaN is not filtered out: `calibrate` reports it."""
         x = x.float()
         low, high = torch.aminmax(x)
         if self.low is None:

@@ -21,6 +21,9 @@ class PACT(LearnedScale):
             largest activation seen while calibrating.
     """
 
+    positive_only = True
+    learned_clip = True
+
     def __init__(self, *, alpha: float | None = None, **place) -> None:
         super().__init__(**place)
         if self.role != "activation":
@@ -31,7 +34,6 @@ class PACT(LearnedScale):
         self.alpha = alpha
 
     def levels(self) -> tuple[int, int]:
-        """Lowest and highest code."""
         return 0, 2**self._bits - 1
 
     @property

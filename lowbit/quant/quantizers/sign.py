@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from lowbit.quant.kernels.learned_clip_quantize import sign
-from lowbit.quant.quantizers.base import one_of, register
+from lowbit.quant.quantizers.base import TransitionPoints, one_of, register
 from lowbit.quant.quantizers.learned import LearnedScale, interval_scale, moments
 
 
@@ -23,6 +23,8 @@ class Sign(LearnedScale):
         interval: what the scale starts at: "data", 3 std, or "unit", 1 (Bi-Real Net, ReActNet).
     """
 
+    rescales = True
+
     def __init__(
         self,
         *,
@@ -38,14 +40,15 @@ class Sign(LearnedScale):
         self.magnitude, self.gradient = magnitude, gradient
         self.interval = "unit" if magnitude == "mean" else interval
 
-    rescales = True
+    @property
+    def code_distance(self) -> int:
+        return 2
 
     @property
     def gain(self) -> Tensor | float:
         return self.scale.detach() if self.magnitude == "none" else 1.0
 
     def levels(self) -> tuple[int, int]:
-        """Lowest and highest code."""
         return -1, 1
 
     def _statistics(self, x: Tensor) -> Tensor:
@@ -74,6 +77,9 @@ class Sign(LearnedScale):
     @torch.no_grad()
     def codes(self, x: Tensor) -> Tensor:
         return torch.where(x >= 0, 1, -1).to(torch.int8)
+
+    def transition_points(self, weight: Tensor) -> TransitionPoints:
+        return TransitionPoints(weight / self.scale, 0.0, 0.0)
 
     def grid(self, x: Tensor) -> tuple[Tensor | float, Tensor | float]:
         size = self._size(x.detach())

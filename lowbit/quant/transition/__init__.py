@@ -1,1 +1,1 @@
-"""Transition-rate scheduling: any optimizer that is linear in its rate, told how many codes to change."""
+"""Transition-rate scheduling: optimizers that control how many codes of quantized weights change."""

@@ -1,4 +1,4 @@
-"""Integer codes of latent weights, kept from one step to the next, and how many of them changed.
+"""Integer codes of latent weights from one step to the next, and how many of them changed.
 
 A transition is a change of code w_d (TR Eq. 5), never of the quantized weight w_q, which also moves
 with its scale.
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from lowbit.quant.kernels import c_kernels, torch_compiled
 from lowbit.quant.precision import OFF
-from lowbit.quant.quantizers import LSQ, Interval, Quantizer, Sign
+from lowbit.quant.quantizers.base import LinearCodes
 
 CHUNK = 1024  # every layer starts at a multiple of it, so that one sum serves the chunks of all
 CPU_BATCH = 256 * CHUNK  # elements whose operands stay in the cache
@@ -48,9 +48,9 @@ class _Batch:
 class Codes:
     """The codes of layers' weights in one flat integer buffer; this object owns them.
 
-    Two buffers take turns: a reading fills one and is compared with the other. A weight whose quantizer
-    rounds and clips w/s is read in batches, or by a fused kernel; other quantizers are asked for their
-    codes one by one.
+    Two buffers alternate: reading fills one, which is compared with the other. Codes that a quantizer
+    declares linear (`Quantizer.linear_codes`) are read in batches, or by a fused kernel; others come
+    from the quantizer's `codes`, one layer at a time.
 
     Args:
         layers: quantized layers by name.
@@ -75,9 +75,6 @@ class Codes:
         )
         self.changed = torch.zeros_like(self.numel)  # codes that differ from those before, a layer
         self._jumps: Tensor | None = torch.zeros_like(self.numel)
-        self._units = torch.tensor(
-            [2.0 if _is_binary(layer.w_quant) else 1.0 for layer in self.layers], device=device
-        )
         self._one = torch.ones(1, device=device)
         self._kind: list[tuple[int, tuple[int, ...]]] | None = None
 
@@ -105,7 +102,11 @@ class Codes:
 
     def _allocate(self) -> None:
         self._kind = [(layer.w_quant.bits, layer.weight.stride()) for layer in self.layers]
-        self._bounds = [_linear_bounds(layer) for layer in self.layers]
+        self._linear = [_linear_codes(layer) for layer in self.layers]
+        self._bounds = [form and (form.low, form.high) for form in self._linear]
+        self._spacing = self.numel.new_tensor(
+            [layer.w_quant.code_distance for layer in self.layers]
+        )
         sizes = [-(-layer.weight.numel() // CHUNK) for layer in self.layers]  # in chunks
         ends = list(accumulate(sizes))
         self._offsets = [CHUNK * (end - size) for end, size in zip(ends, sizes, strict=True)]
@@ -128,18 +129,18 @@ class Codes:
                 piece = Piece(index, start, min(start + length, size))
                 stop = offset - (-piece.stop // CHUNK) * CHUNK
                 last = batches[-1] if batches else None
-                fits = last is not None and stop - last.start <= largest
-                if fits and bounds is not None and last.bounds == bounds:
+                has_room = last is not None and stop - last.start <= largest
+                if has_room and bounds is not None and last.bounds == bounds:
                     batches[-1] = _Batch([*last.pieces, piece], last.start, stop, bounds)
                 else:
                     batches.append(_Batch([piece], offset + start, stop, bounds))
         return batches
 
     def kernels(self) -> ModuleType | None:
-        """Return who steps and reads a layer in one pass, where all codes are round(clip(w γ/s))."""
-        if any(_linear_bounds(layer) is None for layer in self.layers):
+        """Return the module of kernels that step a layer and read its codes in one pass, if one applies."""
+        if any(_linear_codes(layer) is None for layer in self.layers):
             return None
-        if c_kernels.steps(self._new):
+        if c_kernels.supports_steps(self._new):
             return c_kernels
         return torch_compiled if torch_compiled.fused_kernels(self.numel.device) else None
 
@@ -150,19 +151,20 @@ class Codes:
 
     def inverses(self) -> list[Tensor]:
         """Return γ/s of each layer, (1,); 1 where only the quantizer knows its codes."""
-        known = [
-            layer.w_quant
-            for layer, bounds in zip(self.layers, self._bounds, strict=True)
-            if bounds is not None
-        ]
-        if not known:
+        forms = [form for form in self._linear if form is not None]
+        if not forms:
             return [self._one for _ in self.layers]
-        found = torch._foreach_abs([quantizer.q_scale.detach() for quantizer in known])
+        scales = [
+            layer.w_quant.q_scale.detach()
+            for layer, form in zip(self.layers, self._linear, strict=True)
+            if form is not None
+        ]
+        found = torch._foreach_abs(scales)
         torch._foreach_add_(found, torch.finfo(torch.float32).tiny)  # as LearnedScale.scale
         torch._foreach_reciprocal_(found)
-        torch._foreach_mul_(found, [float(_gamma(quantizer)) for quantizer in known])
-        flat_ones = iter(found)
-        return [self._one if bounds is None else next(flat_ones) for bounds in self._bounds]
+        torch._foreach_mul_(found, [float(form.gamma) for form in forms])
+        inverses = iter(found)
+        return [self._one if form is None else next(inverses) for form in self._linear]
 
     def buffers(self) -> list[tuple[Tensor, Tensor]]:
         """Return, for each layer, its last codes and where the next ones go, flat."""
@@ -248,7 +250,7 @@ class Codes:
 
     def effective_steps(self, distances: Tensor) -> Tensor:
         """Return the mean change |w_q^t - w_q^(t-1)| of each layer's quantized weights (Eqs. 6-8)."""
-        return self.jumps / self._units / self.numel * distances
+        return self.jumps / self._spacing / self.numel * distances
 
     def state_dict(self) -> dict[str, Any]:
         """Return the last codes, each shaped as its weight, and what was counted."""
@@ -297,16 +299,6 @@ def _raised(flags: Tensor) -> Tensor:
     return lanes.view(torch.uint8).view(-1, 8).sum(1)
 
 
-def _is_binary(quantizer: Quantizer) -> bool:
-    return isinstance(quantizer, Sign) or (quantizer.bits == 1 and quantizer.levels() == (-1, 1))
-
-
-def _gamma(quantizer: Quantizer) -> int:
-    return quantizer.constants()[2] if isinstance(quantizer, Interval) else 1
-
-
-def _linear_bounds(layer: nn.Module) -> tuple[int, int] | None:
-    """Return the bounds of a quantizer whose codes are round(clip(w γ/s)) with one scale, else None."""
-    quantizer = layer.w_quant
-    plain = type(quantizer) in (Interval, LSQ) and quantizer.channels is None
-    return quantizer.levels() if plain and layer.weight.dtype == torch.float32 else None
+def _linear_codes(layer: nn.Module) -> LinearCodes | None:
+    """Return the form of a layer's codes where they are computed here, in float32, else None."""
+    return layer.w_quant.linear_codes() if layer.weight.dtype == torch.float32 else None

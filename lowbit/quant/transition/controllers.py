@@ -1,7 +1,7 @@
-"""Controllers: how the adaptive learning rate U answers the running transition rate K.
+"""Controllers: how the adaptive learning rate U follows the running transition rate K.
 
-All of them work on tensors of one number a layer and stay on the device. `ceiling` says, from what the
-host knows, how high U may have risen; the optimizer takes its base step at that rate.
+All work on tensors with one number a layer, on the device. `ceiling` bounds U from what the host knows;
+the optimizer takes its base step at that rate.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Transition rates of any optimizer, counted behind its steps."""
+"""Transition rates of any optimizer, counted after its steps."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -36,7 +36,7 @@ class TransitionCounter:
         self.running = torch.zeros_like(self.codes.numel)
 
     def __call__(self, *_: Any) -> None:
-        """Count what the step that was just taken did to the codes."""
+        """Count the codes that the last step changed."""
         if self.codes.stale:
             self.codes.start()
             return
@@ -58,6 +58,6 @@ class TransitionCounter:
         return {"running": self.running, **self.codes.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on counting where the state was taken."""
+        """Continue counting from a saved state."""
         self.codes.load_state_dict(state)
         self.running.copy_(state["running"])

@@ -1,4 +1,4 @@
-"""Where latent weights lie between transition points: what an oscillating training looks like inside."""
+"""Statistics of latent weights between transition points, which show oscillation in training."""
 
 from typing import Any
 
@@ -7,9 +7,10 @@ from torch import Tensor, nn
 
 from lowbit.quant.convert import quantized_layers
 from lowbit.quant.precision import OFF
-from lowbit.quant.quantizers import EWGS, DoReFa, Interval, Quantizer, Sign
+from lowbit.quant.quantizers.base import TransitionPoints
 
 
+@torch.no_grad()
 def latent_statistics(model: nn.Module, bins: int = 20) -> dict[str, dict[str, Any]]:
     """Describe each quantized layer's latent weights, in units of the step δ between levels.
 
@@ -17,9 +18,9 @@ def latent_statistics(model: nn.Module, bins: int = 20) -> dict[str, dict[str, A
     its Fig. S3d is the mean distance to the nearest one. Reads the device; call it once an epoch.
 
     Args:
-        model: a quantized model; layers at full precision are left out, and those of a quantizer that
-            does not say between which codes its equal steps lie.
-        bins: of each histogram.
+        model: a quantized model; layers at full precision are left out, and those whose quantizer
+            does not know its transition points.
+        bins: number of bins of each histogram.
 
     Returns:
         For each layer's name: `mean_distance` to the nearest transition point; `distance`, shares of
@@ -30,14 +31,15 @@ def latent_statistics(model: nn.Module, bins: int = 20) -> dict[str, dict[str, A
     """
     found = {}
     for name, layer in quantized_layers(model).items():
-        if layer.w_quant.bits < OFF and hasattr(layer.w_quant, "levels"):
-            found[name] = _describe(layer.w_quant, layer.weight.detach(), bins)
+        if layer.w_quant.bits < OFF:
+            points = layer.w_quant.transition_points(layer.weight.detach())
+            if points is not None:
+                found[name] = _describe(points, bins)
     return found
 
 
-@torch.no_grad()
-def _describe(quantizer: Quantizer, weight: Tensor, bins: int) -> dict[str, Any]:
-    x, first, last = transition_points(quantizer, weight)
+def _describe(points: TransitionPoints, bins: int) -> dict[str, Any]:
+    x, first, last = points
     x = x.flatten().float()
     off = x - ((x - first).round().clamp(0, last - first) + first)  # from the nearest one
     cell = (x - first).floor().clamp(-1, last - first)  # -1 below the first point
@@ -49,30 +51,6 @@ def _describe(quantizer: Quantizer, weight: Tensor, bins: int) -> dict[str, Any]
         "weights": _shares(x, bins, first - 1, last + 1),
         "range": [first - 1, last + 1],
     }
-
-
-def transition_points(quantizer: Quantizer, weight: Tensor) -> tuple[Tensor, float, float]:
-    """Return the weights in units of δ, and the first and last of the points, which lie 1 apart.
-
-    A binary weight has one point, 0, and is measured by its quantizer's scale.
-    """
-    lo, hi = quantizer.levels()
-    if isinstance(quantizer, Sign | DoReFa) and (lo, hi) == (-1, 1):
-        size = quantizer.scale if isinstance(quantizer, Sign) else weight.abs().mean()
-        return weight / size, 0.0, 0.0
-    if isinstance(quantizer, DoReFa):
-        unit = quantizer._unit(weight)
-        if quantizer.scheme != "original":  # floors instead of rounding
-            return unit * (hi + 1), 1.0, float(hi)
-        return unit * hi, 0.5, hi - 0.5
-    if isinstance(quantizer, Interval):
-        x = weight * (quantizer.constants()[2] / quantizer.scale)
-    elif isinstance(quantizer, EWGS):
-        x = (weight - quantizer.q_lower) / quantizer.scale * hi
-    else:
-        step, offset = quantizer.grid(weight)
-        x = (weight - offset) / step
-    return x, lo + 0.5, hi - 0.5
 
 
 def _shares(x: Tensor, bins: int, low: float, high: float) -> list[float]:

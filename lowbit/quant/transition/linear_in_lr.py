@@ -1,4 +1,4 @@
-"""Which optimizers' steps are linear in the learning rate: found by trying, not by a list."""
+"""Test whether an optimizer's step is linear in its learning rate."""
 
 import copy
 from functools import cache

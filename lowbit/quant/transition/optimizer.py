@@ -11,10 +11,11 @@ Eqs. 5 and 10-12, Algorithm 1):
     w = w - U g                           in place of the layer's learning rate
 
 `transition(SGD)` is SGDT, `transition(AdamW)` is AdamWT. A step that is linear in the learning rate
-leads U/B as far at rate U as at rate B, and leaves the same state. So all layers step together at one
-rate B that no U exceeds, and each keeps the share U/B of its way: one foreach or fused step whatever
+goes U/B as far at rate U as at rate B, and leaves the same state. So all layers step together at one
+rate B that no U exceeds, and each keeps the share U/B of its step: one foreach or fused step whatever
 the number of layers, and no rate that the host would have to wait for. Whether an optimizer is linear
-is found by trying (`lowbit.quant.transition.linear_in_lr`). SGD with momentum has a shorter way (`lowbit.quant.transition.sgd_step`).
+is found by trying (`lowbit.quant.transition.linear_in_lr`). SGD with momentum has a faster path
+(`lowbit.quant.transition.sgd_step`).
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -65,9 +66,9 @@ def _check_linear(base: type[optim.Optimizer], **options: Any) -> None:
 class _Transition:
     """A torch optimizer whose learning rate of each quantized layer follows a target transition rate.
 
-    Parameters that are no quantized layer's weight are stepped by the base optimizer as ever. Frozen
-    stay the scales of the weights it schedules: moving one would move every transition point. The step
-    waits for no device. A scheduler's learning rate acts on the other parameters only.
+    Parameters other than quantized layers' weights are stepped by the base optimizer as usual. The
+    scales of scheduled weights stay frozen: moving one would move every transition point. A step does
+    not wait for the device. A scheduler's learning rate acts on the other parameters only.
 
     Args:
         params: as for the base optimizer.
@@ -78,7 +79,8 @@ class _Transition:
         schedule: "cosine", "linear", "step" or "constant", see `TargetSchedule`.
         final_target: where the target ends.
         milestones, factor: steps at which the "step" schedule multiplies the target, and by what.
-        controller: "eq11"; "s1", "s2" or "s3" of the paper's supplement, see `lowbit.quant.transition.controllers`.
+        controller: "eq11"; "s1", "s2" or "s3" of the paper's supplement, see
+            `lowbit.quant.transition.controllers`.
         scope: "layer", or "global": one k over all layers' weights, and with it one K and U.
         eta: step of the controller η; `lr` if None.
         momentum_k: m, weight of the past in the running rate.
@@ -162,7 +164,7 @@ class _Transition:
         self._control()
         if self._is_fused():
             sgd_step.fused_step(self, self._codes, self._rate)
-        elif sgd_step.serves(self, self._codes):
+        elif sgd_step.applies_to(self, self._codes):
             sgd_step.batched_step(self, self._codes, self._rate)
         else:
             self._shared_step()
@@ -191,11 +193,11 @@ class _Transition:
         self._step += 1
 
     def _is_fused(self) -> bool:
-        """Whether SGD's one-pass kernel serves."""
-        return sgd_step.serves(self, self._codes, in_one_kernel=True)
+        """Whether SGD's one-pass kernel is used."""
+        return sgd_step.applies_to(self, self._codes, in_one_kernel=True)
 
     def _shared_step(self) -> None:
-        """Step every layer at its group's rate B; then keep the share U/B of the way."""
+        """Step every layer at its group's rate B; then keep the share U/B of the step."""
         weights = [layer.weight.detach() for layer in self._codes.layers]
         with self._ceilings_as_rates():
             starts = [torch.empty_like(weight) for weight in weights]

@@ -1,8 +1,8 @@
 """SGDT's step: decay, momentum, update, codes and count while the weights are at hand.
 
 SGD's step is short enough that taking it at one rate and keeping a share of it (see
-`lowbit.quant.transition.optimizer`) would cost half as much again. Here it is one kernel a layer, or on a CPU a few
-operations on pieces that stay in the cache.
+`lowbit.quant.transition.optimizer`) would cost half as much again. Here it is one kernel a layer, or
+on a CPU a few operations on pieces that stay in the cache.
 """
 
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from lowbit.quant.kernels import torch_compiled
 from lowbit.quant.transition.codes import Codes, Piece, flat
 
 
-def serves(optimizer: optim.Optimizer, codes: Codes, *, in_one_kernel: bool = False) -> bool:
+def applies_to(optimizer: optim.Optimizer, codes: Codes, *, in_one_kernel: bool = False) -> bool:
     """Whether `optimizer` is SGD with momentum in its plain form, on weights that can be cut up."""
     if optimizer._base is not optim.SGD:
         return False
@@ -24,7 +24,7 @@ def serves(optimizer: optim.Optimizer, codes: Codes, *, in_one_kernel: bool = Fa
     if any(not group["momentum"] or any(group[key] for key in special) for group in groups):
         return False
     weights = [layer.weight for layer in codes.layers]
-    if any(w.grad is None or not torch_compiled.fits(w, w.grad) for w in weights):
+    if any(w.grad is None or not torch_compiled.is_compatible(w, w.grad) for w in weights):
         return False
     if any(w.dtype != torch.float32 or w.grad.dtype != torch.float32 for w in weights):
         return False

@@ -11,7 +11,6 @@ from lowbit.detection.detector.detector_file import save_detector
 from lowbit.detection.detector.initial_weights import (
     IMAGENET,
     initialize,
-    normalize_images,
     start_from_backbone,
     start_from_detector,
 )
@@ -104,12 +103,3 @@ def test_frozen_norms_take_the_files_statistics(make_recipe, backbone_file, tmp_
     trained = engine.build(make_recipe(), start, classes=10)
     initialize(trained, replace(start, state=frozen.state_dict()))
     assert torch.equal(bottom_up(trained).bn1.running_mean, network.bn1.running_mean)
-
-
-def test_images_are_normalized_as_torchvision_does(scenes):
-    from torchvision.transforms.v2.functional import normalize
-
-    constants = normalization("digits")
-    ours = normalize_images(scenes.images, constants)
-    theirs = normalize(scenes.images.float() / 255, *map(list, constants))
-    torch.testing.assert_close(ours, theirs)

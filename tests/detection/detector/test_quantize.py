@@ -10,7 +10,6 @@ from lowbit.detection.detector.parts import bottom_up
 from lowbit.detection.detector.quantization_report import (
     count_quantized,
     describe_quantization,
-    quantized_share,
     signed_inputs,
 )
 from lowbit.detection.detector.quantize import SCOPES, quantize_detector, quantize_layers
@@ -257,24 +256,6 @@ def test_predictors_follow_the_policys_last_rule(build, detector, predictors):
     assert {name.rpartition(".")[2] for name in eight} <= PREDICTORS
 
 
-def test_the_share_of_low_bit_multiplications(build):
-    """By hand for the backbone: 3x3 and 1x1 convolutions on maps of 32, 16, 8 and 4 pixels."""
-    model = build(norm="none")
-    assert quantized_share(model, samples(model)) == 0
-    whole = quantized_share(quantized(model, "full"), samples(model))
-    part = quantized_share(quantized(build(norm="none"), "backbone"), samples(model))
-    low = 2 * 9 * 16 * 16 * 32**2
-    for channels, side in ((32, 16), (64, 8), (128, 4)):
-        low += (9 * channels // 2 + 9 * channels + channels // 2) * channels * side**2
-    stem = 27 * 16 * 32**2
-    pyramid = sum((c + 9 * 32) * 32 * side**2 for c, side in ((64, 8), (128, 4)))
-    head = 2 * 9 * 32 * 32 * (8**2 + 4**2)
-    predictors = 9 * 32 * 6 * (10 + 4) * (8**2 + 4**2)  # 3 scales x 2 ratios, 10 classes
-    total = low + stem + pyramid + head + predictors
-    assert part == pytest.approx(low / total)
-    assert whole == pytest.approx((low + pyramid + head) / total)
-
-
 @pytest.mark.parametrize("detector", DETECTORS)
 def test_no_region_leaves_scales_as_they_are(build, engine, detector):
     """An empty batch of regions goes through quantized layers, and no scale becomes NaN."""
@@ -285,7 +266,7 @@ def test_no_region_leaves_scales_as_they_are(build, engine, detector):
         shape = (8, 8) if isinstance(layer, torch.nn.Conv2d) else ()
         width = layer.weight.shape[1]
         empty = torch.zeros(0, width, *shape, requires_grad=True)
-        layer.entering(empty).sum().backward()
+        layer.quantized_input(empty).sum().backward()
         assert all(torch.equal(t, before[n]) for n, t in layer.a_quant.state_dict().items())
 
 

@@ -3,13 +3,19 @@
 import pytest
 import torch
 from torchvision.models.detection.retinanet import RetinaNetHead
+from torchvision.transforms.v2.functional import normalize
 
 from lowbit.backbones import create_backbone, pyramid
 from lowbit.data import normalization
-from lowbit.detection.detector.initial_weights import normalize_images, start_from_backbone
+from lowbit.detection.detector.initial_weights import start_from_backbone
 from lowbit.detection.detector.pyramid_levels import level_strides, select_levels
 from lowbit.detection.engines import get_engine
 from lowbit.detection.with_torchvision.retinanet import build_retinanet
+
+
+def normalized(images):
+    """Return uint8 images as the detector's backbone gets them."""
+    return normalize(images.float() / 255, *map(list, normalization("digits")))
 
 
 @pytest.fixture
@@ -24,7 +30,7 @@ def build(make_recipe):
 
 def test_features_are_the_backbones_own(build, scenes):
     detector = build().eval()
-    x = normalize_images(scenes.images[:2], normalization("digits"))
+    x = normalized(scenes.images[:2])
     with torch.no_grad():
         inside = detector.backbone.bottom_up(x)
         outside = pyramid(detector.backbone.bottom_up.network, x, ["res4", "res5"])
@@ -34,7 +40,7 @@ def test_features_are_the_backbones_own(build, scenes):
 
 def test_the_model_normalizes_and_does_not_resize(build, scenes):
     detector = build()
-    expected = normalize_images(scenes.images[:2], normalization("digits"))
+    expected = normalized(scenes.images[:2])
     for mode in (True, False):
         images, _ = detector.train(mode).transform(list(scenes.images[:2].float() / 255))
         torch.testing.assert_close(images.tensors, expected)
@@ -69,7 +75,7 @@ def _their_name(name: str) -> str:
 )
 def test_levels_have_the_strides_they_say(build, scenes, changes, strides):
     detector = build(**changes)
-    x = normalize_images(scenes.images[:1], normalization("digits"))
+    x = normalized(scenes.images[:1])
     features = detector.backbone(x)
     assert detector.backbone.strides == strides
     assert [64 // f.shape[-1] for f in features.values()] == strides

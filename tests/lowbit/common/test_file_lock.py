@@ -3,14 +3,14 @@
 import multiprocessing
 import os
 
-from lowbit.common.file_lock import alone
+from lowbit.common.file_lock import exclusive_lock
 
 CONTEXT = multiprocessing.get_context("fork")
 
 
 def _append(folder, mark, together):
     together.wait()
-    with alone(folder / "lock", "the list"), (folder / "list").open("a") as file:
+    with exclusive_lock(folder / "lock", "the list"), (folder / "list").open("a") as file:
         for _ in range(50):
             file.write(mark)
             file.flush()
@@ -28,7 +28,7 @@ def test_one_at_a_time(tmp_path):
 
 
 def _die_holding(lock):
-    with alone(lock, "nothing"):
+    with exclusive_lock(lock, "nothing"):
         os._exit(1)
 
 
@@ -36,5 +36,5 @@ def test_a_holder_that_died_is_not_waited_for(tmp_path):
     holder = CONTEXT.Process(target=_die_holding, args=(tmp_path / "lock",))
     holder.start()
     holder.join()
-    with alone(tmp_path / "lock", "something"):
+    with exclusive_lock(tmp_path / "lock", "something"):
         pass

@@ -123,7 +123,7 @@ def _layer(name, weight, activation, *, granularity="tensor", precision, positiv
 
 
 def test_every_quantizer_is_here():
-    own = {name for name, cls in QUANTIZERS.items() if cls.__module__.startswith("quant.")}
+    own = {name for name, cls in QUANTIZERS.items() if cls.__module__.startswith("lowbit.quant.")}
     assert {kind for kind, _ in [*WEIGHTS.values(), *ACTIVATIONS.values()]} == own
 
 

@@ -8,8 +8,19 @@ from lowbit.quant import QuantPolicy, Rule, get_policy, list_policies
 def test_named_policies():
     assert list_policies() == sorted(
         [
-            *("any-precision", "coquant", "cq", "dorefa", "ewgs", "interval", "interval-binary"),
-            *("lsq", "lsqplus", "pact", "reactnet", "ssql", "tr"),
+            "any-precision",
+            "coquant",
+            "cq",
+            "dorefa",
+            "ewgs",
+            "interval",
+            "interval-binary",
+            "lsq",
+            "lsqplus",
+            "pact",
+            "reactnet",
+            "ssql",
+            "tr",
         ]
     )
     ssql = get_policy("ssql")

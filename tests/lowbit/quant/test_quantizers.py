@@ -16,7 +16,7 @@ def test_ssql_weight_codes_and_error(bits):
     """[T:A1, A2] codes in [-2^(b-1), 2^(b-1)-1]; |ŵ - w| <= s/2, but for +max, which is a tie."""
     w = torch.randn(6, 5, 3, 3, dtype=torch.float64)
     q = ssql_weight(bits=bits, channels=6, ndim=4)
-    s, _ = q.qparams(w)
+    s, _ = q.grid(w)
     codes = q.codes(w)
     assert codes.min() >= -(2 ** (bits - 1)) and codes.max() <= 2 ** (bits - 1) - 1
     assert s.shape == (6, 1, 1, 1)
@@ -50,8 +50,8 @@ def test_ssql_activation_scale_and_zero_point():
     x = torch.tensor([-1.0, 0.1, 2.0])
     q = MinMax(bits=2)
     q.init_from(x)
-    s, z = q.qparams(x)
-    assert s.item() == 1.0 and z.item() == 1.0
+    s, offset = q.grid(x)
+    assert s.item() == 1.0 and (-offset / s).item() == 1.0
     assert q.codes(x).tolist() == [0, 1, 3] and q(x).tolist() == [-1.0, 0.0, 2.0]
 
 

@@ -32,8 +32,13 @@ def test_resnet20_has_the_published_size():
 @pytest.mark.parametrize(
     "name",
     [
-        *("resnet10_slim", "resnet20", "resnet18_cifar", "resnet50", "mobilenetv2"),
-        *("reactnet18", "mobilenetv2_kuangliu"),
+        "resnet10_slim",
+        "resnet20",
+        "resnet18_cifar",
+        "resnet50",
+        "mobilenetv2",
+        "reactnet18",
+        "mobilenetv2_kuangliu",
     ],
 )
 def test_pyramid_is_the_networks_own_feature_maps(name):

@@ -42,7 +42,7 @@ TENSORS = {
 def switch():
     before = torch_compiled._wanted
     use_fused_kernels(None)
-    if not c_kernels.takes(torch.ones(2)):
+    if not c_kernels.supports(torch.ones(2)):
         use_fused_kernels(before)
         pytest.skip("there is no C compiler: quantizers run eagerly")
     yield use_fused_kernels
@@ -178,7 +178,7 @@ def test_without_a_compiler_or_with_a_failing_one_quantizers_run_eagerly(
         monkeypatch.setenv("CC", compiler)
         c_kernels._library.cache_clear()
         try:
-            assert not c_kernels.takes(torch.ones(2))
+            assert not c_kernels.supports(torch.ones(2))
             assert lsq(torch.ones(2), torch.ones(1), 4, 3).tolist() == [1, 1]
         finally:
             c_kernels._library.cache_clear()
@@ -193,7 +193,7 @@ def test_is_compiled_once_for_a_machine(switch, monkeypatch, tmp_path):
     try:
         for _ in range(2):
             c_kernels._library.cache_clear()
-            assert c_kernels.takes(torch.ones(2))
+            assert c_kernels.supports(torch.ones(2))
     finally:
         c_kernels._library.cache_clear()
     assert len(made) == 1

@@ -26,8 +26,8 @@ OPERATORS = {
 
 @pytest.fixture
 def switch(monkeypatch):
-    monkeypatch.setattr(c_kernels, "takes", lambda *tensors, scales=(): False)
-    monkeypatch.setattr(c_kernels, "steps", lambda codes: False)
+    monkeypatch.setattr(c_kernels, "supports", lambda *tensors, scales=(): False)
+    monkeypatch.setattr(c_kernels, "supports_steps", lambda codes: False)
     before = torch_compiled._wanted
     use_fused_kernels(True)
     if not fused_kernels():
@@ -114,7 +114,7 @@ def test_a_network_trains_alike(switch):
 @pytest.mark.parametrize("route", ["native", "fused"])
 def test_a_transition_step_in_one_pass_equals_the_plain_one(switch, route, monkeypatch):
     monkeypatch.setattr(
-        c_kernels, "steps", lambda codes: torch_compiled.wanted() and route == "native"
+        c_kernels, "supports_steps", lambda codes: torch_compiled.is_enabled() and route == "native"
     )
     runs = []
     for on in (True, False):

@@ -5,7 +5,6 @@ import torch
 from torch import nn
 
 from lowbit.quant import Precision, latent_statistics, quantize, quantized_layers
-from lowbit.quant.transition.latent_weights import transition_points
 
 KINDS = {
     "interval": {"kind": "Interval"},
@@ -42,7 +41,7 @@ def test_codes_turn_where_the_points_are(kind, bits):
     _, layer = layer_of(kind, bits)
     weight = layer.weight.detach()
     weight = weight + 2 * weight.std() * torch.randn(weight.shape)  # some beyond the last level
-    x, first, last = transition_points(layer.w_quant, weight)
+    x, first, last = layer.w_quant.transition_points(weight)
     below = (x.flatten()[:, None] > torch.arange(first, last + 0.5)).sum(1)
     codes = layer.w_quant.codes(weight).flatten().long()
     lowest = layer.w_quant.levels()[0]

@@ -11,8 +11,15 @@ from lowbit.quant.transition.linear_in_lr import why_not_linear
 @pytest.mark.parametrize(
     "base",
     [
-        *(optim.SGD, optim.Adam, optim.AdamW, optim.NAdam, optim.Adamax, optim.RMSprop),
-        *(optim.Adagrad, optim.RAdam, optim.Adadelta),
+        optim.SGD,
+        optim.Adam,
+        optim.AdamW,
+        optim.NAdam,
+        optim.Adamax,
+        optim.RMSprop,
+        optim.Adagrad,
+        optim.RAdam,
+        optim.Adadelta,
     ],
 )
 def test_linear_optimizers_have_a_variant(base):

@@ -75,7 +75,7 @@ def test_running_sum_identity():
 def test_eta_zero_is_the_base_optimizer(base, whole, monkeypatch):
     """[T:C5] the same trajectory, bit for bit, whether SGD takes its short way or the general one."""
     if whole:
-        monkeypatch.setattr(sgd_step, "serves", lambda *_, **__: False)
+        monkeypatch.setattr(sgd_step, "applies_to", lambda *_, **__: False)
     net, variant = make(base=base, lr=0.01, target=0.1, eta=0, **SEVEN[base])
     twin = copy.deepcopy(net)
     plain = base([p for p in twin.parameters() if p.requires_grad], lr=0.01, **SEVEN[base])

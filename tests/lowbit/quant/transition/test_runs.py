@@ -11,12 +11,17 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lowbit.quant import Precision, quantize, quantized_layers, transition, use_fused_kernels
-from lowbit.quant.kernels import c_kernels
+from lowbit.quant.kernels import c_kernels, torch_compiled
 from lowbit.quant.transition import sgd_step
 
 OPTIONS = {"lr": 0.05, "target": 0.05, "total_steps": 50}
 SEVEN = (
-    *(optim.SGD, optim.Adam, optim.AdamW, optim.NAdam, optim.Adamax, optim.RMSprop),
+    optim.SGD,
+    optim.Adam,
+    optim.AdamW,
+    optim.NAdam,
+    optim.Adamax,
+    optim.RMSprop,
     optim.Adagrad,
 )
 
@@ -61,7 +66,7 @@ def waits(optimizer):
 @pytest.mark.parametrize("base", SEVEN)
 def test_a_step_waits_for_nothing(base, controller, policy, monkeypatch):
     """What a GPU takes: nothing is read but what the base optimizer reads, its CPU step counts."""
-    monkeypatch.setattr(sgd_step, "serves", lambda *_, **__: False)
+    monkeypatch.setattr(sgd_step, "applies_to", lambda *_, **__: False)
     seen = []
     for t_variant in (False, True):
         torch.manual_seed(0)
@@ -107,18 +112,18 @@ def _steps(base, policy, wanted):
         use_fused_kernels(None)
 
 
-@pytest.mark.parametrize("route", ["c_kernels", "torch_compiled"])
+@pytest.mark.parametrize("route", ["native", "fused"])
 @pytest.mark.parametrize("base", [optim.SGD, optim.Adam])
 @pytest.mark.parametrize("policy", ["tr", "lsq"])
 def test_one_kernel_a_layer_is_the_eager_step(policy, base, route, monkeypatch):
     others, expected, nobody = _steps(base, policy, False)
     assert nobody is None
-    if route == "torch_compiled":
-        monkeypatch.setattr(c_kernels, "steps", lambda codes: False)
+    if route == "fused":
+        monkeypatch.setattr(c_kernels, "supports_steps", lambda codes: False)
     weights, rates, kernels = _steps(base, policy, True)
     if kernels is None:
         pytest.skip("there is no compiler: steps are taken eagerly")
-    assert kernels.__name__ == f"lowbit.quant.kernels.{route}"
+    assert kernels is {"native": c_kernels, "fused": torch_compiled}[route]
     assert rates["running"] == pytest.approx(expected["running"], rel=0.01)
     assert min(expected["running"]) > 0
     for weight, other in zip(weights, others, strict=True):
