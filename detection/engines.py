@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from fvcore.common.registry import Registry
 from torch import nn
 
-from lowbit.data.image_sets.registry import ROOT_VARIABLE
+from lowbit.data.image_sets.spec import ROOT_VARIABLE
 from lowbit.detection.datasets.catalog import DETECTRON2_ROOT
 from lowbit.detection.datasets.detection_set import DetectionSet
 from lowbit.detection.detector.initial_weights import Start

@@ -2,8 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from lowbit.data import locate
-from lowbit.data.availability import missing_images
+from lowbit.data import locate, missing_images
 
 if TYPE_CHECKING:
     from lowbit.pretrain.recipe import Recipe

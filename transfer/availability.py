@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from lowbit.data.availability import missing_images
+from lowbit.data import missing_images
 
 if TYPE_CHECKING:
     from lowbit.transfer.recipe.recipe import Recipe

@@ -2,7 +2,7 @@
 
 from PIL import Image
 
-from lowbit.data.availability import _missing
+from lowbit.data.views.labelled_images import _missing
 from lowbit.transfer import Recipe, missing_data
 
 
