@@ -16,7 +16,7 @@ from lowbit.backbones.networks.video_frames import average_frames
 from lowbit.backbones.runtime import resolve_device, seeded
 from lowbit.data import Images, missing_images
 from lowbit.transfer.features.extract import CACHE
-from lowbit.transfer.protocols import get_protocol
+from lowbit.transfer.recipe.protocol_registry import get_protocol
 from lowbit.transfer.recipe.recipe import VERSION, Recipe
 from lowbit.transfer.scoring.accuracy import Accuracy, accuracy
 from lowbit.transfer.scoring.guarded_splits import GuardedSplits
