@@ -1,6 +1,5 @@
 """The registry of transfer protocols: what one is, and which field of a recipe concerns which."""
 
-import difflib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,6 +8,7 @@ from fvcore.common.registry import Registry
 from torch import Tensor
 
 from lowbit.common.compute_cost import Work
+from lowbit.common.suggest import did_you_mean
 from lowbit.data import Images
 
 PROTOCOLS = Registry("PROTOCOLS")
@@ -104,11 +104,9 @@ def get_protocol(name: str) -> Protocol:
     """
     if str(name) not in PROTOCOLS:
         names = sorted(known for known, _ in PROTOCOLS)
-        near = difflib.get_close_matches(str(name), names, n=1)
-        hint = f"Did you mean {near[0]!r}? " if near else ""
         raise ValueError(
-            f"there is no transfer protocol {name!r}; nothing was scored. "
-            f"{hint}Known protocols: {', '.join(names)}."
+            f"there is no transfer protocol {name!r}; nothing was scored."
+            f"{did_you_mean(name, names)} Known protocols: {', '.join(names)}."
         )
     return PROTOCOLS.get(str(name))
 

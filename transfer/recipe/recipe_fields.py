@@ -1,11 +1,11 @@
 """The fields of a transfer recipe: every number that decides a job's result."""
 
-import hashlib
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from lowbit.common.file_hash import file_sha256
 from lowbit.transfer.recipe.protocol_registry import get_protocol
 from lowbit.transfer.recipe.sections import (
     BASES,
@@ -190,5 +190,4 @@ class RecipeFields(Section):
             raise FileNotFoundError(
                 f"there is no teacher {path}; nothing was trained. Correct distillation.teacher."
             )
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_sha256(path)

@@ -10,13 +10,13 @@ videos `frames:NAME`, `lowbit.data.image_sets.video_folder`): its files are its 
 `locate` computes.
 """
 
-import difflib
 import hashlib
 import os
 
 import torch
 from torch import Tensor
 
+from lowbit.common.suggest import did_you_mean
 from lowbit.data.image_sets.image_folder import folder_set, located
 from lowbit.data.image_sets.spec import (
     FOLDER,
@@ -47,11 +47,9 @@ def image_set(name: str) -> ImageSet:
     if name.startswith(FRAMES):
         return video_set(name)
     if name not in IMAGE_SETS:
-        near = difflib.get_close_matches(name, list_datasets(), n=1)
-        hint = f"Did you mean {near[0]!r}? " if near else ""
         raise ValueError(
-            f"there is no image set named {name!r}; nothing was loaded. "
-            f"{hint}Known sets: {', '.join(list_datasets())}, and {FOLDER}NAME for images, "
+            f"there is no image set named {name!r}; nothing was loaded."
+            f"{did_you_mean(name, list_datasets())} Known sets: {', '.join(list_datasets())}, and {FOLDER}NAME for images, "
             f"{FRAMES}NAME for videos of your own."
         )
     return IMAGE_SETS.get(name)()
