@@ -67,8 +67,14 @@ class Recipe(_Model):
 
     cosmetic: ClassVar[frozenset[str]] = frozenset(
         {
-            *("name", "data_root", "device", "num_gpus", "num_workers"),
-            *("checkpoint_every", "keep_checkpoints", "knn_every"),
+            "name",
+            "data_root",
+            "device",
+            "num_gpus",
+            "num_workers",
+            "checkpoint_every",
+            "keep_checkpoints",
+            "knn_every",
         }
     )
 

@@ -18,7 +18,7 @@ from lowbit.quant import (
     set_precision,
 )
 from lowbit.transfer import Recipe, run
-from lowbit.transfer.analyses.rows import read_parts
+from lowbit.transfer.analyses.epoch_rows import read_parts
 from lowbit.transfer.features.calibration import calibrate_on
 from lowbit.transfer.features.views import crop
 from lowbit.transfer.finetuning.training import Network, Training
