@@ -4,10 +4,9 @@ A recipe names a backbone checkpoint (or a detector trained from one), a method 
 `run` gives AP, AP50 and AP75. Detectron2 is imported only when a recipe's engine is detectron2.
 """
 
-from lowbit.detection.availability import missing_data
-from lowbit.detection.recipe import Recipe
-from lowbit.detection.stage import VERSION, identity, run
+from lowbit.detection.compute_cost import work
+from lowbit.detection.recipe import VERSION, Recipe
+from lowbit.detection.stage import identity, missing_data, run
 from lowbit.detection.with_detectron2.distributed import process_group
-from lowbit.detection.work import work
 
 __all__ = ["VERSION", "Recipe", "identity", "missing_data", "process_group", "run", "work"]

@@ -1,14 +1,13 @@
 """Post-training quantization of a detector: calibrated on training images, scored at many bit-widths."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from lowbit.detection.datasets.detection_set import DetectionSet
-from lowbit.detection.detector.initial_weights import CALIBRATION_BATCH, Start, chunks, initialize
+from lowbit.detection.detector.initial_weights import Start, initialize
 from lowbit.detection.detector.quantization_report import describe_quantization
 from lowbit.detection.detector.quantize import quantize_detector
-from lowbit.detection.engines import Engine
+from lowbit.detection.engine_contract import Engine, calibration_batches
 from lowbit.detection.evaluation.measurements import keep, measure
 from lowbit.detection.recipe import Recipe
 from lowbit.quant import FP, Precision, set_precision
@@ -53,10 +52,3 @@ def score_ptq(
         layers[precision] = describe_quantization(detector)["layers"]
     details = describe_quantization(detector) | {"classes": classes, "layers": layers}
     return {"measurements": measurements, "artifacts": artifacts, "details": details}
-
-
-def calibration_batches(engine: Engine, images: DetectionSet, recipe: Recipe) -> Iterator[list]:
-    """Yield batches of the first annotated training images, at test-time size."""
-    chosen = images.annotated[: recipe.calibration_images]
-    for places in chunks(len(chosen), CALIBRATION_BATCH):
-        yield engine.inputs(images, chosen[places.start : places.stop], recipe)

@@ -1,175 +1,20 @@
-"""The recipe of a detection job: every number that decides its result."""
+"""The recipe of a detection job: its fields, checked."""
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import field_validator, model_validator
 
 from lowbit.detection.datasets.catalog import check_name
-from lowbit.detection.datasets.digit_scenes import Layout
 from lowbit.detection.recipe_checks import check_recipe
-from lowbit.detection.solver import TRANSITION, Solver
-from lowbit.quant import Precision, QuantPolicy, get_policy
+from lowbit.detection.recipe_fields import RecipeFields
+from lowbit.quant import Precision
 
-Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1)]
-
-
-DEFAULT_POLICIES: dict[str, str | dict[str, Any]] = {
-    **{name: name for name in ("lsq", "pact", "dorefa", "ewgs", "tr")},
-    # stem and predictors as in the others, which the quantizer's own paper has at 8 bits
-    "lsqplus": {"base": "lsqplus", "first": "fp", "last": "fp"},
-    "sgdt": "tr",
-    "ptq": "ssql",
-}
-_LEARNED = "interval"  # with a plain optimizer the scales of weights are learned too (TR, Sec. 5.1)
+VERSION = 1  # of the protocol; raised when the same recipe comes to mean other numbers
 SCENES = {"train_images": 2000, "test_images": 300}  # the demo's; of other sets, all there are
 
 
-class Clipping(BaseModel):
-    """How gradients are kept from becoming large."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    type: Literal["value", "norm", "full_model"] = Field(
-        "full_model", description="of each number, each parameter's gradient, or all together"
-    )
-    value: Positive = Field(1.0, description="the bound")
-
-
-class Recipe(BaseModel):
-    """Everything a detection job needs to know; the defaults are the demo's.
-
-    Methods:
-        fp: train the detector in full precision from a backbone `checkpoint`.
-        lsq, lsqplus, pact, dorefa, ewgs, tr: quantize a trained `detector`, calibrate, and train it;
-            the method names the quantizers, `optimizer` how they are trained.
-        sgdt: tr under SGDT.
-        ptq: calibrate a trained `detector` and score it at each of `precisions`, without training.
-
-    A recipe that names a `config` is a Detectron2 configuration as a job; see `lowbit.detection.with_detectron2.config_job`.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    cosmetic: ClassVar[frozenset[str]] = frozenset(
-        {
-            "name",
-            "data_root",
-            "device",
-            "num_gpus",
-            "log_every",
-            "checkpoint_every",
-            "config",
-            "opts",
-        }
-    )  # what a `config` says is in the job's identity
-
-    name: str = Field("detection", description="what a log calls the job")
-    engine: Literal["auto", "detectron2", "torchvision"] = Field(
-        "auto", description="auto: detectron2 where it is installed, else torchvision"
-    )
-    meta_architecture: Literal["retinanet", "faster_rcnn"] = Field(
-        "retinanet", description="the detector, with a feature pyramid"
-    )
-    method: Literal["fp", "lsq", "lsqplus", "pact", "dorefa", "ewgs", "tr", "sgdt", "ptq"] = Field(
-        "fp", description="see above"
-    )
-    checkpoint: str | None = Field(None, description="backbone file; fp needs it")
-    random_backbone: bool = Field(
-        False, description="fp: start from random weights on purpose, without a checkpoint"
-    )
-    detector: str | None = Field(None, description="trained detector file; all but fp need it")
-    architecture: str | None = Field(None, description="backbone's name; null: as the file says")
-
-    dataset: str = Field("digit-scenes", description="detection set")
-    data_root: str | None = Field(None, description="folder of the image sets; null: $LOWBIT_DATA")
-    image_size: Count = Field(96, description="side of a scene, pixels")
-    train_images: Count | None = Field(
-        None, description="images; null: all, and 2000 of digit-scenes"
-    )
-    test_images: Count | None = Field(None, description="images; null: all, 300 of digit-scenes")
-    test_split: Literal["val", "test"] = Field("test", description="val: to choose a recipe by")
-    scene_seed: int = Field(0, ge=0, description="names the stream of scenes")
-    digits_per_scene: tuple[int, int] = Field((2, 4), description="fewest and most")
-    digit_size: tuple[int, int] = Field((16, 40), description="height of a digit, pixels")
-
-    train_sizes: tuple[Count, ...] = Field(
-        (), description="shorter sides of a training image, one drawn each time; none: as it is"
-    )
-    test_size: Count | None = Field(None, description="shorter side in inference; null: as it is")
-    max_size: Count = Field(1333, description="longer side of a resized image, at most")
-    flip: bool = Field(False, description="mirror half of the training images; not digits")
-
-    features: tuple[str, ...] = Field(
-        ("res4", "res5"), min_length=1, description="stages the pyramid is built on"
-    )
-    backbone_norm: Literal["BN", "SyncBN", "FrozenBN"] = Field(
-        "BN", description="the backbone's norm; SyncBN: on several GPUs; FrozenBN: not trained"
-    )
-    freeze_at: int = Field(0, ge=0, le=5, description="1: the stem is frozen, 2: res2 as well, ...")
-    fpn_channels: Count = Field(32, description="channels of the pyramid")
-    fpn_relu: bool = Field(False, description="a ReLU between pyramid and heads")
-    extra_levels: bool = Field(
-        False, description="RetinaNet: two more levels, convolved from the last stage"
-    )
-    norm: Literal["none", "GN"] = Field(
-        "GN", description="normalization in pyramid and head; GN: 32 groups"
-    )
-    head_convs: int = Field(2, ge=1, description="RetinaNet: 3x3 convolutions before a predictor")
-    box_head_channels: Count = Field(1024, description="Faster R-CNN: width of the box head")
-    regions_per_image: Count = Field(512, description="Faster R-CNN: proposals sampled in training")
-    anchor_scales: tuple[Positive, ...] = Field(
-        (1.5, 2.2, 3.2), min_length=1, description="side of an anchor over its level's stride"
-    )
-    aspect_ratios: tuple[Positive, ...] = Field(
-        (1.0, 2.0), min_length=1, description="height of an anchor over its width"
-    )
-
-    precision: str = Field("FP", description="bits of what is quantized, as 4w4a")
-    precisions: tuple[str, ...] = Field((), description="ptq: where it is scored, as [FP, 4w4a]")
-    policy: str | dict[str, Any] | None = Field(
-        None, description="which layers are quantized, and how; null: the method's"
-    )
-    scope: Literal["backbone", "backbone+neck", "full"] = Field(
-        "backbone", description="what is quantized; full: all but the heads' predictors"
-    )
-    calibration_images: Count = Field(64, description="training images that set the ranges")
-
-    iterations: Count = Field(1000, description="optimizer steps")
-    batch_size: Count = Field(8, description="images a step")
-    optimizer: Literal["sgd", "adamw", "sgdt", "adamt", "adamwt"] | None = Field(
-        None, description="*t: under transition-rate scheduling; null: sgdt for sgdt, else sgd"
-    )
-    lr: Positive = Field(0.1, description="learning rate, and U_0 of transition-rate scheduling")
-    momentum: float = Field(0.9, ge=0, lt=1, description="SGD's momentum")
-    weight_decay: float = Field(1e-4, ge=0, description="of weights and biases")
-    weight_decay_norm: float = Field(0.0, ge=0, description="of normalization parameters")
-    scale_lr_factor: Positive = Field(0.1, description="learning rate of scales over lr")
-    warmup_iterations: int = Field(50, ge=0, description="steps of linear warm-up")
-    lr_schedule: Literal["cosine", "step"] = Field("cosine", description="of the learning rate")
-    lr_milestones: tuple[Count, ...] = Field((), description="step: iterations it falls at")
-    lr_factor: Positive = Field(0.1, description="step: what it is multiplied by there")
-    lambda_: Positive = Field(1e-3, description="λ of the target rate λ sqrt(weight bits)")
-    target_schedule: Literal["cosine", "linear", "step", "constant"] = Field(
-        "cosine", description="of the target transition rate"
-    )
-    target_milestones: tuple[Count, ...] = Field((), description="step: iterations it falls at")
-    target_factor: Positive = Field(0.2, description="step: what it is multiplied by there")
-    clip_gradients: Clipping | None = Field(None, description="null: gradients stay as they are")
-    amp: bool = Field(False, description="mixed precision: float16 on a GPU, bfloat16 on the CPU")
-    evaluate_at: tuple[Count, ...] = Field(
-        (), description="iterations after which the test images are scored, besides the end"
-    )
-    seed: int = Field(0, ge=0, description="of initialization and of the order of images")
-
-    config: str | None = Field(
-        None, description="Detectron2 configuration that says everything instead"
-    )
-    opts: tuple[Any, ...] = Field((), description="its overrides: KEY, VALUE, KEY, VALUE, ...")
-
-    device: str = Field("auto", description="auto | cpu | cuda")
-    num_gpus: Count = Field(1, description="processes that share a batch, one a GPU; of a `config`")
-    log_every: Count = Field(50, description="steps between lines of metrics.jsonl")
-    checkpoint_every: Count = Field(200, description="steps between training states")
+class Recipe(RecipeFields):
+    """A detection recipe whose fields go together."""
 
     @field_validator("dataset")
     @classmethod
@@ -203,47 +48,3 @@ class Recipe(BaseModel):
     def _consistent(self) -> "Recipe":
         check_recipe(self)
         return self
-
-    @property
-    def layout(self) -> Layout:
-        """What a scene looks like."""
-        return Layout(self.image_size, self.digits_per_scene, self.digit_size)
-
-    @property
-    def added_levels(self) -> int:
-        """Levels of the pyramid above those on the backbone's stages."""
-        return 1 if self.meta_architecture == "faster_rcnn" else 2 * self.extra_levels
-
-    @property
-    def quant_policy(self) -> QuantPolicy | None:
-        """The policy of the backbone; None in full precision."""
-        if self.method == "fp":
-            return None
-        usual = DEFAULT_POLICIES[self.method]
-        if usual == "tr" and self.solver.optimizer not in TRANSITION:
-            usual = _LEARNED
-        return get_policy(self.policy or usual)
-
-    @property
-    def solver(self) -> Solver:
-        """The numbers of the training."""
-        return Solver(
-            optimizer=self.optimizer or ("sgdt" if self.method == "sgdt" else "sgd"),
-            lr=self.lr,
-            iterations=self.iterations,
-            momentum=self.momentum,
-            weight_decay=self.weight_decay,
-            weight_decay_norm=self.weight_decay_norm,
-            scale_lr_factor=self.scale_lr_factor,
-            warmup_iterations=self.warmup_iterations,
-            schedule=self.lr_schedule,
-            milestones=self.lr_milestones,
-            lr_factor=self.lr_factor,
-            lambda_=self.lambda_,
-            weight_bits=Precision.parse(self.precision).weight_bits,
-            target_schedule=self.target_schedule,
-            target_milestones=self.target_milestones,
-            target_factor=self.target_factor,
-            clip_type=self.clip_gradients and self.clip_gradients.type,
-            clip_value=self.clip_gradients.value if self.clip_gradients else 1.0,
-        )

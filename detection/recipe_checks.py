@@ -1,18 +1,14 @@
 """What a recipe says that makes no sense is refused before anything is trained."""
 
-from typing import TYPE_CHECKING
-
 from lowbit.detection.datasets.digit_scenes import Layout
+from lowbit.detection.recipe_fields import RecipeFields
 from lowbit.detection.solver import TRANSITION, check_milestones
-
-if TYPE_CHECKING:
-    from lowbit.detection.recipe import Recipe
 
 # What a recipe of a Detectron2 configuration may set, beside its cosmetic fields.
 _WITH_CONFIG = {"config", "opts", "checkpoint", "detector", "architecture", "seed"}
 
 
-def check_recipe(recipe: "Recipe") -> None:
+def check_recipe(recipe: RecipeFields) -> None:
     """Refuse fields that contradict one another.
 
     Raises:
@@ -51,7 +47,7 @@ def check_recipe(recipe: "Recipe") -> None:
     Layout(recipe.image_size, recipe.digits_per_scene, recipe.digit_size)  # or it raises
 
 
-def check_config(recipe: "Recipe") -> None:
+def check_config(recipe: RecipeFields) -> None:
     filled = {"train_images", "test_images"}  # for scenes, by the recipe itself
     others = sorted(
         name
@@ -71,7 +67,7 @@ def check_config(recipe: "Recipe") -> None:
         )
 
 
-def check_method(recipe: "Recipe") -> None:
+def check_method(recipe: RecipeFields) -> None:
     if recipe.random_backbone and (recipe.method != "fp" or recipe.checkpoint):
         raise ValueError(
             "random_backbone starts method fp without a checkpoint; nothing was trained. Leave out "
@@ -101,7 +97,7 @@ def check_method(recipe: "Recipe") -> None:
         )
 
 
-def check_training(recipe: "Recipe") -> None:
+def check_training(recipe: RecipeFields) -> None:
     check_milestones("lr_milestones", recipe.lr_schedule, recipe.lr_milestones, recipe.iterations)
     check_milestones(
         "target_milestones", recipe.target_schedule, recipe.target_milestones, recipe.iterations

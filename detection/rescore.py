@@ -1,14 +1,18 @@
-"""A job's kept detections, scored again against the set that they were made on."""
+"""A job's kept detections, scored again on its test images or on other draws of them."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lowbit.detection.engines import import_detectron2
-from lowbit.detection.evaluation.average_precision import read_detections
+import numpy as np
+
+from lowbit.detection.datasets.detection_set import DetectionSet
+from lowbit.detection.evaluation.average_precision import match, read_detections
+from lowbit.detection.evaluation.bootstrap import DRAWS, draw_images, redraw
 from lowbit.detection.evaluation.measurements import measure
 from lowbit.detection.recipe import Recipe
 from lowbit.detection.stage import split_sha256, tested_set
+from lowbit.detection.with_detectron2.install import import_detectron2
 
 
 def rescore(
@@ -27,12 +31,7 @@ def rescore(
         ImportError: that takes Detectron2 (a configuration's set, or VOC's metrics), which is not
             installed.
     """
-    if split_sha256(recipe) != identity["split_sha256"]:
-        raise ValueError(
-            f"the annotations of {identity['dataset']} are not those that the job was trained and "
-            "scored on; nothing was scored. Restore them, or run the job again."
-        )
-    images, engine = tested_set(recipe), identity["engine"]
+    images, engine = _same_set(recipe, identity, undone="scored"), identity["engine"]
     if images.style == "voc" and engine == "detectron2":
         import_detectron2()  # whose functions score VOC's sets
     return [
@@ -42,3 +41,33 @@ def rescore(
             images, read_detections(file), precision=precision, engine=engine
         ).measurements
     ]
+
+
+def redraw_detections(
+    recipe: Recipe, file: Path, *, identity: Mapping[str, Any], draws: int = DRAWS
+) -> dict[str, np.ndarray]:
+    """Return average precision by metric on every draw; jobs of one test set share their draws.
+
+    Args:
+        recipe: the job's.
+        file: its detections at a precision.
+        identity: its facts, with the hash of the annotations it was scored on.
+        draws: how many.
+
+    Raises:
+        FileNotFoundError: the images' annotations, or the detections, are not there.
+        ValueError: the annotations are not those that the job was scored on.
+    """
+    images = _same_set(recipe, identity, undone="drawn")
+    run = match(images.to_coco(), read_detections(file))
+    return redraw(run, draw_images(len(run.params.imgIds), draws))
+
+
+def _same_set(recipe: Recipe, identity: Mapping[str, Any], *, undone: str) -> DetectionSet:
+    """Return the test set, refused where its annotations changed since the job."""
+    if split_sha256(recipe) != identity["split_sha256"]:
+        raise ValueError(
+            f"the annotations of {identity['dataset']} are not those that the job was trained and "
+            f"scored on; nothing was {undone}. Restore them, or run the job again."
+        )
+    return tested_set(recipe)

@@ -1,5 +1,6 @@
 """One detection job from its recipe to its measurements."""
 
+import importlib.util
 import json
 import logging
 from pathlib import Path
@@ -7,36 +8,34 @@ from typing import Any
 
 from torch import nn
 
-from lowbit.backbones import create_backbone
 from lowbit.backbones.costs import backbone_costs
 from lowbit.backbones.runtime import resolve_device
 from lowbit.common.atomic_file import atomic
 from lowbit.common.file_hash import file_sha256
-from lowbit.detection.datasets.catalog import detection_sha256, load_detection
+from lowbit.detection.datasets.catalog import detection_sha256, find_source, load_detection
 from lowbit.detection.datasets.check_annotations import check_pair
 from lowbit.detection.datasets.detection_set import DetectionSet
-from lowbit.detection.detector.detector_file import read_detector, restore_detector, save_detector
+from lowbit.detection.detector.detector_file import save_detector
 from lowbit.detection.detector.initial_weights import (
     Start,
     start_from_backbone,
     start_from_detector,
     start_from_random,
 )
-from lowbit.detection.detector.quantize import quantize_layers
-from lowbit.detection.engines import Engine, get_engine, import_detectron2, resolve_engine
+from lowbit.detection.engine_contract import Engine
+from lowbit.detection.engines import get_engine, resolve_engine
 from lowbit.detection.evaluation.average_precision import evaluate as overall
 from lowbit.detection.evaluation.measurements import keep, measure
 from lowbit.detection.ptq import score_ptq
-from lowbit.detection.recipe import Recipe
+from lowbit.detection.recipe import VERSION, Recipe
 from lowbit.detection.recorder import read_curve, record_scores
-
-VERSION = 1  # of the protocol; raised when the same recipe comes to mean other numbers
+from lowbit.detection.trained_detector import INPUTS, describe
+from lowbit.detection.with_detectron2.install import import_detectron2
 
 _logger = logging.getLogger(__name__)
 
 _DETECTOR = "detector.pth"
 _JOB = "job.json"
-_INPUTS = frozenset({"checkpoint", "detector"})
 
 
 def identity(recipe: Recipe) -> dict[str, Any]:
@@ -81,6 +80,24 @@ def split_sha256(recipe: Recipe) -> str:
         seed=recipe.scene_seed,
         root=recipe.data_root,
     )
+
+
+def missing_data(recipe: Recipe) -> str | None:
+    """Return what is not there and how to get it, or None where the annotations are.
+
+    A set that is there but damaged is not missing: the job that reads it fails and says so.
+    """
+    if recipe.config is not None:
+        if importlib.util.find_spec("detectron2") is None:
+            return None  # that is what the job's identity fails by
+        return _config_job().missing_data(recipe)
+    try:
+        find_source(recipe.dataset, root=recipe.data_root)
+    except FileNotFoundError as error:
+        return str(error)
+    except ValueError:  # damaged
+        pass
+    return None
 
 
 def tested_set(recipe: Recipe) -> DetectionSet:
@@ -222,50 +239,8 @@ def load_images(recipe: Recipe, split: str) -> DetectionSet:
     )
 
 
-def describe(recipe: Recipe, start: Start, classes: tuple[str, ...]) -> dict[str, Any]:
-    """Return the meta of a detector file: enough to build the detector again, and no path."""
-    policy = recipe.quant_policy
-    local = recipe.cosmetic | _INPUTS
-    return {
-        "engine": recipe.engine,
-        "architecture": start.architecture,
-        "method": recipe.method,
-        "precision": recipe.precision,
-        "policy": policy.to_dict() if policy else None,
-        "policy_fingerprint": policy.fingerprint if policy else None,
-        "backbone": start.backbone,
-        "normalization": [list(values) for values in start.normalization],
-        "classes": list(classes),
-        "version": VERSION,
-        "recipe": recipe.model_dump(mode="json", exclude=set(local)),
-    }
-
-
-def load_trained(path: str | Path, *, engine: Engine, device: str) -> tuple[nn.Module, Recipe]:
-    """Build the detector that a finished job wrote, quantized as it was; return its recipe too."""
-    state, meta = read_detector(path, engine=engine.name)
-    if "recipe" not in meta:
-        raise ValueError(
-            f"{path} was trained by a Detectron2 configuration, not by a recipe; nothing was "
-            "evaluated. Evaluate it with that configuration: --eval-only MODEL.LOWBIT.DETECTOR FILE."
-        )
-    recipe = Recipe(**meta["recipe"], device=device)
-    start = Start(
-        network=create_backbone(meta["architecture"]),
-        state=state,
-        normalization=tuple(tuple(values) for values in meta["normalization"]),
-        backbone=meta["backbone"],
-        report={},
-    )
-    detector = engine.build(recipe, start, classes=len(meta["classes"]))
-    if recipe.quant_policy is not None:
-        quantize_layers(detector, recipe.quant_policy, recipe.precision, scope=recipe.scope)
-    restore_detector(detector, state, source=str(path))
-    return detector, recipe
-
-
 def _job_key(recipe: Recipe, start: Start) -> dict[str, Any]:
-    fields = recipe.model_dump(mode="json", exclude=set(recipe.cosmetic | _INPUTS))
+    fields = recipe.model_dump(mode="json", exclude=set(recipe.cosmetic | INPUTS))
     return {"version": VERSION, "recipe": fields, "start": start.report["sha256"]}
 
 

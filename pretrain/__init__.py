@@ -4,11 +4,10 @@ A recipe names a framework (SimSiam, SimCLR, BYOL, MoCo v2, MoCo v3), a pairing 
 Contrastive Quant's) and a network; `run` trains it and leaves a backbone file.
 """
 
-from lowbit.pretrain.availability import missing_data
+from lowbit.pretrain.compute_cost import work
 from lowbit.pretrain.distributed import process_group
 from lowbit.pretrain.recipe import VERSION, Recipe, identity
-from lowbit.pretrain.stage import run
-from lowbit.pretrain.work import work
+from lowbit.pretrain.stage import missing_data, run
 
 __all__ = [
     "VERSION",

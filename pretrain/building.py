@@ -15,7 +15,9 @@ from lowbit.quant import scales
 
 def build_framework(recipe: Recipe, arithmetic: Arithmetic) -> Framework:
     """Return the framework of a recipe, quantized, on its device, alike in every process."""
-    framework = create_framework(create_backbone(recipe.architecture), recipe)
+    framework = create_framework(
+        recipe.framework, create_backbone(recipe.architecture), recipe.framework_options
+    )
     if recipe.sync_bn and distributed.size() > 1:
         framework = _synchronized(framework, arithmetic.device)
     if recipe.quant_policy is not None:

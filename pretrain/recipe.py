@@ -1,13 +1,13 @@
 """The recipe of a pretraining job: every number that decides its result."""
 
+from dataclasses import fields
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from lowbit.data import image_set, locate
 from lowbit.pretrain.frameworks.base import check_framework
-from lowbit.pretrain.frameworks.heads import Norm
-from lowbit.pretrain.frameworks.momentum import EmaSchedule
+from lowbit.pretrain.frameworks.options import EmaSchedule, FrameworkOptions, Norm
 from lowbit.pretrain.pairings import Reduction, get_pairing
 from lowbit.quant import QuantPolicy, get_policy
 
@@ -158,6 +158,11 @@ class Recipe(_Model):
         """The policy the encoder is quantized by; None where nothing is."""
         spec = self.policy or get_pairing(self.pairing).policy
         return None if spec is None else get_policy(spec)
+
+    @property
+    def framework_options(self) -> FrameworkOptions:
+        """What the framework is built from."""
+        return FrameworkOptions(**{f.name: getattr(self, f.name) for f in fields(FrameworkOptions)})
 
     @property
     def reduction(self) -> Reduction:

@@ -7,6 +7,7 @@ from typing import Any
 
 from lowbit.backbones import save_backbone
 from lowbit.backbones.runtime import resolve_device, seeded
+from lowbit.data import locate, missing_images
 from lowbit.data.views.training_views import ViewSource
 from lowbit.pretrain import distributed
 from lowbit.pretrain.arithmetic import SIGNIFICANT_BITS
@@ -63,6 +64,17 @@ def run(
         },
         "details": details,
     }
+
+
+def missing_data(recipe: Recipe) -> str | None:
+    """Return what is not there and how to get it, or None; an untrained network reads no images."""
+    if recipe.epochs:
+        return missing_images(recipe.dataset, recipe.split, root=recipe.data_root)
+    try:
+        locate(recipe.dataset, root=recipe.data_root)  # its identity names the split
+    except FileNotFoundError as error:
+        return str(error)
+    return None
 
 
 def _announce(recipe: Recipe, source: ViewSource, trainer: Trainer) -> None:

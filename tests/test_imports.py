@@ -1,9 +1,9 @@
-"""Imports flow one way, without a circle, and nothing of ours has a bare name."""
+"""Imports flow one way, without a circle; folders and files keep to their size and their names."""
 
 import ast
 import subprocess
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import pytest
@@ -11,19 +11,64 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("lowbit", "pretrain", "transfer", "detection", "benchmark", "tools")
 
-_SUPPORT = {"common", "quant", "backbones", "data"}
+_SUPPORT = {"common", "quant", "backbones", "data", "training"}
+_STAGES = {"pretrain", "transfer", "detection"}
 ALLOWED = {
     "common": set(),
     "quant": {"common"},
     "backbones": {"common", "quant"},
     "data": {"common"},
+    "training": {"common", "quant", "backbones", "data"},
     "pretrain": _SUPPORT,
     "transfer": _SUPPORT,
     "detection": _SUPPORT,
-    "benchmark": {*_SUPPORT, "pretrain", "transfer", "detection"},
-    "tools": {*_SUPPORT, "pretrain", "transfer", "detection", "benchmark"},
+    "benchmark": {*_SUPPORT, *_STAGES},
+    "tools": {*_SUPPORT, *_STAGES, "benchmark"},
 }
 """What a package may import beside itself."""
+
+BENCHMARK = (
+    {"recipes"},
+    {"published"},
+    {"planning"},
+    {"results"},
+    {"scheduling", "statistics", "submissions"},
+    {"executors", "leaderboard", "monitoring", "checkpoint_check"},
+    {"cli"},
+)
+"""The folders of benchmark/; each may import those of the lines above it."""
+
+SMALL = {
+    "lowbit": "the root",
+    "lowbit/backbones": "the face, over networks/ and checkpoints/",
+    "lowbit/data": "the face, over image_sets/ and views/",
+    "pretrain/analyses": "a file a figure",
+    "transfer": "the face and the stage, over the folders of their parts",
+    "transfer/analyses": "a file a figure",
+    "detection/analyses": "a file a figure",
+    "benchmark": "the face",
+    "benchmark/checkpoint_check": "one question",
+}
+"""Folders of fewer than four files, and why."""
+
+SHARED_NAMES = {
+    "base": "what every class of the folder's kind is",
+    "catalog": "data sets by name",
+    "compute_cost": "the work of a recipe, and what it is measured in",
+    "engine": "two detection engines, one contract",
+    "knn": "nearest neighbours: a measure while pretraining, a protocol",
+    "recipe": "what a stage is told",
+    "recipe_fields": "its fields, before they are checked",
+    "registry": "things by name",
+    "reproduction": "paper against ours, and its section of the page",
+    "rescore": "score again what a job kept",
+    "stage": "one job from recipe to result",
+    "trainer": "a training loop",
+}
+"""Names that files of several folders may have, and the one meaning of each."""
+
+NAMED_AFTER_OTHERS = {"tools", "tools/benchmarks", "benchmark/cli"}
+"""Folders with a file for each command, or for each part that is timed, under that one's name."""
 
 
 def modules() -> dict[str, Path]:
@@ -61,6 +106,11 @@ def package(module: str) -> str:
     return (module.split(".") + ["lowbit"])[1]
 
 
+def folder(path: Path) -> str:
+    """The folder of a file, from the checkout's root: `lowbit/quant`."""
+    return path.parent.relative_to(ROOT).as_posix()
+
+
 def circles(graph: dict[str, set[str]]) -> list[list[str]]:
     """Groups of modules each of which reaches every other (Tarjan's algorithm)."""
     index, low, on_stack, stack, found = {}, {}, set(), [], []
@@ -92,7 +142,7 @@ def circles(graph: dict[str, set[str]]) -> list[list[str]]:
 
 
 @pytest.mark.parametrize("name", ALLOWED)
-def test_package_imports_only_what_stands_to_its_left(name):
+def test_a_package_imports_only_those_before_it(name):
     files = [module for module in MODULES if package(module) == name]
     assert files, f"{name} has no module"
     wrong = defaultdict(set)
@@ -101,6 +151,62 @@ def test_package_imports_only_what_stands_to_its_left(name):
             if other in MODULES and package(other) not in {*ALLOWED[name], name, "lowbit"}:
                 wrong[module].add(other)
     assert wrong == {}
+
+
+def test_a_folder_of_the_benchmark_imports_only_those_before_it():
+    floors = {folder: floor for floor, folders in enumerate(BENCHMARK) for folder in folders}
+    inside = {module: module.split(".")[2] for module in MODULES if module.count(".") >= 2}
+    inside = {m: folder for m, folder in inside.items() if package(m) == "benchmark"}
+    assert set(inside.values()) <= set(floors)
+    wrong = {}
+    for module, folder in inside.items():
+        others = {o for o in IMPORTS[module] if o in inside and inside[o] != folder}
+        if late := {o for o in others if floors[inside[o]] >= floors[folder]}:
+            wrong[module] = late
+    assert wrong == {}
+
+
+def test_no_module_is_part_of_a_circle():
+    """Imports inside functions and for types alone count."""
+    found = circles(IMPORTS)
+    assert [{m: sorted(IMPORTS[m] & set(group)) for m in group} for group in found] == []
+
+
+def test_circles_are_found():
+    graph = {"a": {"b", "torch"}, "b": {"c"}, "c": {"a"}, "d": {"a", "e"}, "e": set()}
+    assert circles(graph) == [["a", "b", "c"]]
+    assert circles({**graph, "c": set()}) == []
+
+
+def test_hidden_imports_are_found(tmp_path):
+    file = tmp_path / "module.py"
+    file.write_text(
+        "from typing import TYPE_CHECKING\n"
+        "import lowbit.data.decoding\n"
+        "if TYPE_CHECKING:\n"
+        "    from lowbit.quant.layers import QuantConv2d\n"
+        "def function():\n"
+        "    from lowbit.pretrain import recipe\n"
+    )
+    ours = {"lowbit.data.decoding", "lowbit.quant.layers", "lowbit.pretrain.recipe"}
+    assert imported(file) == {"typing", *ours}
+
+
+def test_a_folder_has_four_to_twelve_files():
+    counts = Counter(folder(path) for path in MODULES.values())
+    files = {name: count - (ROOT / name / "__init__.py").exists() for name, count in counts.items()}
+    assert {n: f"{k} files" for n, k in files.items() if n not in SMALL and not 4 <= k <= 12} == {}
+    assert {n: f"{files.get(n)} files" for n in SMALL if not files.get(n, 9) < 4} == {}
+
+
+def test_files_of_one_name_have_one_meaning():
+    places = defaultdict(set)
+    for path in MODULES.values():
+        if folder(path) not in NAMED_AFTER_OTHERS and path.name != "__init__.py":
+            places[path.stem].add(folder(path))
+    several = {name: sorted(found) for name, found in places.items() if len(found) > 1}
+    assert {name: found for name, found in several.items() if name not in SHARED_NAMES} == {}
+    assert set(SHARED_NAMES) <= set(several), "names that no longer repeat"
 
 
 def test_nothing_of_ours_is_imported_by_a_bare_name():

@@ -179,7 +179,7 @@ def transitions(args: argparse.Namespace) -> None:
 
 def detection(args: argparse.Namespace) -> None:
     """Draw losses, AP and transition rates of detection jobs over their iterations."""
-    from lowbit.detection.analyses.curves import draw, read
+    from lowbit.detection.analyses.training_curves import draw, read
 
     frames = read(args.jobs)
     folder = args.output_dir or Path("output") / "detection_curves"

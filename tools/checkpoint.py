@@ -70,7 +70,7 @@ def _print_match(found: dict[str, Any]) -> None:
 
 def convert(args: argparse.Namespace) -> int:
     """Write the backbone for torchvision, timm or Detectron2, or as safetensors."""
-    from lowbit.backbones.checkpoints.convert import convert as write_converted
+    from lowbit.backbones.checkpoints.export import convert as write_converted
 
     done = write_converted(
         args.file,

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from lowbit.data.image_sets.image_folder import Folder
-    from lowbit.data.image_sets.published_sets import Published
+    from lowbit.data.image_sets.spec import FilesOnDisk
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -85,7 +84,7 @@ def prepare(names: Sequence[str], args: argparse.Namespace) -> int:
 def _unpack(name: str, args: argparse.Namespace) -> None:
     from lowbit.data import locate
     from lowbit.data.image_sets.archives import archives, unpack
-    from lowbit.data.image_sets.registry import resolve_root
+    from lowbit.data.image_sets.spec import resolve_root
 
     root = resolve_root(args.root)
     needed = archives(name, root)
@@ -134,7 +133,7 @@ def _verify_folder(name: str, args: argparse.Namespace) -> tuple[dict, str, list
     """Look at every file's size whatever was kept, and decode it where told to."""
     from lowbit.data import locate
     from lowbit.data.image_sets.folder_manifest import read_manifest
-    from lowbit.data.image_sets.registry import resolve_root
+    from lowbit.data.image_sets.spec import resolve_root
 
     spec = locate(name, root=args.root)
     folder = spec.folder(resolve_root(args.root))
@@ -158,12 +157,12 @@ def _verify_published(name: str, args: argparse.Namespace) -> tuple[dict, str, l
 
 def _damaged_archives(name: str, args: argparse.Namespace) -> list[str]:
     from lowbit.data.image_sets.archives import damaged
-    from lowbit.data.image_sets.registry import resolve_root
+    from lowbit.data.image_sets.spec import resolve_root
 
     return list(damaged(name, resolve_root(args.root)))
 
 
-def _undecodable(name: str, folder: "Folder | Published") -> list[str]:
+def _undecodable(name: str, folder: "FilesOnDisk") -> list[str]:
     from tqdm import tqdm
 
     looked = tqdm(folder.damaged(), name, total=len(folder.contents), disable=None, unit="file")
@@ -172,7 +171,7 @@ def _undecodable(name: str, folder: "Folder | Published") -> list[str]:
 
 def _advice(name: str, args: argparse.Namespace) -> str:
     from lowbit.data.image_sets.archives import archives
-    from lowbit.data.image_sets.registry import FOLDER, FRAMES, resolve_root
+    from lowbit.data.image_sets.spec import FOLDER, FRAMES, resolve_root
 
     if name.startswith(FRAMES):
         return (
@@ -207,7 +206,7 @@ def _advice(name: str, args: argparse.Namespace) -> str:
 def _folders(root: Path | None) -> list[str]:
     """Name the folders of images, or of videos, under the root that no registered set is."""
     from lowbit.data import list_datasets
-    from lowbit.data.image_sets.registry import FOLDER, FRAMES, resolve_root
+    from lowbit.data.image_sets.spec import FOLDER, FRAMES, resolve_root
 
     names = []
     for train in sorted(resolve_root(root).glob("*/train")):

@@ -115,7 +115,8 @@ def _evaluate_recipe(recipe, folder: Path) -> dict[str, float]:
     from lowbit.backbones.runtime import resolve_device
     from lowbit.detection.engines import get_engine
     from lowbit.detection.evaluation.measurements import measure
-    from lowbit.detection.stage import load_images, load_trained
+    from lowbit.detection.stage import load_images
+    from lowbit.detection.trained_detector import load_trained
 
     path = folder / "detector.pth"
     engine = get_engine(recipe.engine)
@@ -133,7 +134,7 @@ def _evaluate_recipe(recipe, folder: Path) -> dict[str, float]:
 
 def run_config(args: argparse.Namespace) -> dict[str, float]:
     """Train or evaluate by a Detectron2 configuration, with one process a GPU."""
-    from lowbit.detection.engines import import_detectron2
+    from lowbit.detection.with_detectron2.install import import_detectron2
 
     import_detectron2()
     import torch

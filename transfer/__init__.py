@@ -4,9 +4,9 @@ A recipe names a checkpoint, an image set, a protocol and the precisions; `run` 
 a precision. What is quantized, and when, is the protocol's (`lowbit.transfer.protocols`).
 """
 
-from lowbit.transfer.availability import missing_data
+import lowbit.transfer.protocols  # noqa: F401  (registers them)
 from lowbit.transfer.recipe.compute_cost import work
 from lowbit.transfer.recipe.recipe import VERSION, Recipe, identity
-from lowbit.transfer.stage import run
+from lowbit.transfer.stage import missing_data, run
 
 __all__ = ["VERSION", "Recipe", "identity", "missing_data", "run", "work"]

@@ -14,9 +14,9 @@ from lowbit.backbones import LoadReport, load_backbone
 from lowbit.backbones.costs import backbone_costs
 from lowbit.backbones.networks.video_frames import average_frames
 from lowbit.backbones.runtime import resolve_device, seeded
-from lowbit.data import Images
+from lowbit.data import Images, missing_images
 from lowbit.transfer.features.extract import CACHE
-from lowbit.transfer.protocols import get_protocol
+from lowbit.transfer.recipe.protocol_registry import get_protocol
 from lowbit.transfer.recipe.recipe import VERSION, Recipe
 from lowbit.transfer.scoring.accuracy import Accuracy, accuracy
 from lowbit.transfer.scoring.guarded_splits import GuardedSplits
@@ -102,6 +102,11 @@ def run(recipe: Recipe, folder: Path) -> dict[str, Any]:
             **fitted.details,
         },
     }
+
+
+def missing_data(recipe: Recipe) -> str | None:
+    """Return what is not there and how to get it, or None where the images can be opened."""
+    return missing_images(recipe.dataset, "test", root=recipe.data_root)
 
 
 def _predictions(predict: Callable[[Images], dict[str, Tensor]], images: Images) -> Predictions:

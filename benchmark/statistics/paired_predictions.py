@@ -130,8 +130,9 @@ def _paired_detections(sides: list[tuple[Scored, Path, Result]]) -> ImageTest | 
 
 @cache
 def _drawn(path: Path) -> dict[str, np.ndarray]:
-    from lowbit.detection import Recipe, redrawing  # here: predictions need no detector
+    from lowbit.detection import Recipe  # here: predictions need no detector
+    from lowbit.detection.rescore import redraw_detections
 
     result = read_result(path.parent)
     recipe = Recipe.model_validate(result.recipe)
-    return redrawing.redraw_detections(recipe, path, identity=result.identity)
+    return redraw_detections(recipe, path, identity=result.identity)

@@ -22,7 +22,7 @@ from lowbit.benchmark.submissions.check_facts import check_id, check_identity, l
 from lowbit.benchmark.submissions.check_files import check_detections, check_predictions
 from lowbit.benchmark.submissions.manifest import BundleError, problems
 from lowbit.benchmark.submissions.untrusted_text import hidden_text, name_problem, parse_json, shown
-from lowbit.data.image_sets.registry import resolve_root
+from lowbit.data.image_sets.spec import resolve_root
 
 
 def check_job(folder: Path, *, data_root: Path | None = None) -> tuple[Result, JobVerdict]:

@@ -10,7 +10,7 @@ from fvcore.common.registry import Registry
 from PIL import Image
 
 from lowbit.common.suggest import did_you_mean
-from lowbit.data.image_sets.registry import ROOT_VARIABLE
+from lowbit.data.image_sets.spec import ROOT_VARIABLE
 from lowbit.detection.datasets.coco_folder import CocoFolder
 from lowbit.detection.datasets.detection_set import DetectionSet
 from lowbit.detection.datasets.digit_scene_set import DigitScenes

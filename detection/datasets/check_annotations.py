@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lowbit.detection.datasets.detection_set import DetectionSet
-from lowbit.detection.datasets.image_files import ImageFiles, read_size
+from lowbit.detection.datasets.images_on_disk import ImageFiles, read_size
 
 _logger = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from lowbit.common.file_hash import file_sha256
 from lowbit.detection.datasets.detection_set import DetectionSet
-from lowbit.detection.datasets.image_files import ImageFiles
+from lowbit.detection.datasets.images_on_disk import ImageFiles
 from lowbit.detection.datasets.subsets import first
 
 _LAYOUTS = ("annotations/instances_*.json", "annotations/*.json", "*/_annotations.coco.json")

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from lowbit.detection.datasets.image_files import ImageFiles
+from lowbit.detection.datasets.images_on_disk import ImageFiles
 
 XYWH_ABS = 1  # detectron2.structures.BoxMode.XYWH_ABS, known here without importing it
 

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 
 from lowbit.detection.datasets.detection_set import DetectionSet
-from lowbit.detection.datasets.image_files import ImageFiles
+from lowbit.detection.datasets.images_on_disk import ImageFiles
 from lowbit.detection.datasets.subsets import draw, first
 from lowbit.detection.datasets.voc_xml import (
     digest,

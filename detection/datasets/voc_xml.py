@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lowbit.common.file_hash import file_sha256
-from lowbit.detection.datasets.image_files import read_size
+from lowbit.detection.datasets.images_on_disk import read_size
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 

@@ -26,9 +26,9 @@ from lowbit.detection.datasets.voc_xml import digest
 from lowbit.detection.evaluation.average_precision import read_detections, score
 from lowbit.detection.evaluation.bootstrap import DRAWS, Spread
 from lowbit.detection.evaluation.measurements import keep, spread_facts
-from lowbit.detection.recipe import Recipe
+from lowbit.detection.recipe import VERSION, Recipe
 from lowbit.detection.recorder import read_curve
-from lowbit.detection.stage import VERSION, claim
+from lowbit.detection.stage import claim
 from lowbit.detection.with_detectron2.build_detector import save_trained, start_from
 from lowbit.detection.with_detectron2.catalog import (
     INFERENCE,

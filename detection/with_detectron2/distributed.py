@@ -8,7 +8,7 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
-from lowbit.detection.engines import import_detectron2
+from lowbit.detection.with_detectron2.install import import_detectron2
 
 TIMEOUT = timedelta(minutes=30)  # of a collective: the first process may be computing scores
 

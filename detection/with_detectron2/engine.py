@@ -46,7 +46,7 @@ class _RecipeTrainer(LowbitTrainer):
 
 
 class Detectron2Engine:
-    """Detectors of Detectron2; the contract is `lowbit.detection.engines.Engine`."""
+    """Detectors of Detectron2; the contract is `lowbit.detection.engine_contract.Engine`."""
 
     name = "detectron2"
 

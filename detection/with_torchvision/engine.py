@@ -14,8 +14,8 @@ from lowbit.detection.detector.frozen_stages import build_network
 from lowbit.detection.detector.initial_weights import Start, chunks, initialize
 from lowbit.detection.detector.quantization_report import describe_quantization
 from lowbit.detection.detector.quantize import quantize_detector
+from lowbit.detection.engine_contract import calibration_batches
 from lowbit.detection.evaluation.average_precision import to_detections
-from lowbit.detection.ptq import calibration_batches
 from lowbit.detection.recipe import Recipe
 from lowbit.detection.recorder import Recorder, check_finite, diverged, record_scores
 from lowbit.detection.sampler import IndexStream, seed_everything, seed_of
@@ -40,7 +40,7 @@ _PREDICTION_BATCH = 32  # images in one forward pass
 
 
 class TorchvisionEngine:
-    """Detectors of torchvision.models.detection; the contract is `lowbit.detection.engines.Engine`."""
+    """Detectors of torchvision.models.detection; the contract is `lowbit.detection.engine_contract.Engine`."""
 
     name = "torchvision"
 

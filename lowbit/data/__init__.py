@@ -1,19 +1,12 @@
-"""Image sets with pinned splits, and the views drawn from them. Imports nothing of ours."""
+"""Image sets with pinned splits, and the views drawn from them."""
 
 import lowbit.data.image_sets.catalog  # noqa: F401  (registers the image sets)
-from lowbit.data.image_sets.registry import (
-    IMAGE_SETS,
-    ImageSet,
-    Split,
-    image_set,
-    list_datasets,
-    load,
-    locate,
-    normalization,
-)
+from lowbit.data.image_sets.registry import image_set, list_datasets, load, locate, normalization
+from lowbit.data.image_sets.spec import IMAGE_SETS, ImageSet, Split
 from lowbit.data.views.augment import Augment, normalize
-from lowbit.data.views.labelled_images import Center, Crop, Images, open_images
+from lowbit.data.views.labelled_images import missing_images, open_images
 from lowbit.data.views.training_views import Batch, ViewSource, view_source
+from lowbit.data.views.view import Center, Crop, Images
 
 __all__ = [
     "IMAGE_SETS",
@@ -29,6 +22,7 @@ __all__ = [
     "list_datasets",
     "load",
     "locate",
+    "missing_images",
     "normalization",
     "normalize",
     "open_images",

@@ -1,22 +1,19 @@
 """What every framework is: it embeds a view at a precision and compares two embeddings."""
 
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 from fvcore.common.registry import Registry
 from torch import Tensor, nn
 
 from lowbit.common.suggest import did_you_mean
+from lowbit.pretrain.frameworks.options import FrameworkOptions
 from lowbit.quant import Precision, QuantPolicy, quantize, set_precision
-
-if TYPE_CHECKING:
-    from lowbit.pretrain.recipe import Recipe
 
 FRAMEWORKS = Registry("FRAMEWORKS")
 FRAMEWORKS.__doc__ = """
-Registry of self-supervised frameworks. Register a function (backbone, recipe) -> Framework; its
-name is the recipe's `framework`. It reads its widths from `recipe.dim` and `recipe.hidden_dim`,
-where None asks for the published ones.
+Registry of self-supervised frameworks. Register a function (backbone, options) -> Framework; its
+name is the recipe's `framework`. Each of the `FrameworkOptions` that is None asks for the published
+value.
 """
 
 
@@ -120,10 +117,16 @@ class Framework(nn.Module):
         return (self.compare(a, b) + self.compare(b, a)) / 2
 
 
-def create_framework(backbone: nn.Module, recipe: "Recipe") -> Framework:
-    """Build the framework a recipe names around a backbone, at full precision."""
-    check_framework(recipe.framework)
-    return FRAMEWORKS.get(recipe.framework)(backbone, recipe)
+def create_framework(
+    name: str, backbone: nn.Module, options: FrameworkOptions | None = None
+) -> Framework:
+    """Build a framework by name around a backbone, at full precision; default as published.
+
+    Raises:
+        ValueError: there is none of that name.
+    """
+    check_framework(name)
+    return FRAMEWORKS.get(name)(backbone, options or FrameworkOptions())
 
 
 def check_framework(name: str) -> None:

@@ -2,14 +2,10 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, Literal
 
 from torch import nn
 
-if TYPE_CHECKING:
-    from lowbit.pretrain.recipe import Recipe
-
-Norm = Literal["none", "hidden", "all"]
+from lowbit.pretrain.frameworks.options import FrameworkOptions, Norm
 
 
 def mlp(widths: Sequence[int], *, norm: Norm, affine: bool = True) -> nn.Sequential:
@@ -40,7 +36,7 @@ def mlp(widths: Sequence[int], *, norm: Norm, affine: bool = True) -> nn.Sequent
 
 def projector(
     num_features: int,
-    recipe: "Recipe",
+    options: FrameworkOptions,
     *,
     dim: int,
     hidden_dim: int,
@@ -48,7 +44,7 @@ def projector(
     norm: Norm,
     affine: bool = True,
 ) -> nn.Sequential:
-    """Return the projector a recipe asks for; the other arguments are the published one."""
-    hidden = [recipe.hidden_dim or hidden_dim] * ((recipe.projector_layers or layers) - 1)
-    widths = (num_features, *hidden, recipe.dim or dim)
-    return mlp(widths, norm=recipe.projector_norm or norm, affine=affine)
+    """Return the projector that `options` ask for; the other arguments are the published one."""
+    hidden = [options.hidden_dim or hidden_dim] * ((options.projector_layers or layers) - 1)
+    widths = (num_features, *hidden, options.dim or dim)
+    return mlp(widths, norm=options.projector_norm or norm, affine=affine)

@@ -1,36 +1,32 @@
 """MoCo v2 (He et al. 2020, Chen et al. 2020): queries against a queue of earlier batches' keys."""
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor, nn
 
 from lowbit.pretrain.frameworks.base import FRAMEWORKS, Embedding
 from lowbit.pretrain.frameworks.heads import projector
 from lowbit.pretrain.frameworks.losses import info_nce_queue, unit
-from lowbit.pretrain.frameworks.momentum import EmaSchedule, MomentumFramework
+from lowbit.pretrain.frameworks.momentum import MomentumFramework
+from lowbit.pretrain.frameworks.options import EmaSchedule, FrameworkOptions
 from lowbit.pretrain.frameworks.ranks import gather_rows, shuffled
 from lowbit.quant import set_precision
-
-if TYPE_CHECKING:
-    from lowbit.pretrain.recipe import Recipe
 
 _DIM, _HIDDEN = 256, 2048  # official SSQL code
 
 
 @FRAMEWORKS.register()
-def moco_v2(backbone: nn.Module, recipe: "Recipe") -> "MoCoV2":
+def moco_v2(backbone: nn.Module, options: FrameworkOptions) -> "MoCoV2":
     """Build MoCo v2: two layers without norms, dim 256, hidden_dim 2048, queue_size 4096, m 0.999."""
     return MoCoV2(
         backbone,
         projector(
-            backbone.num_features, recipe, dim=_DIM, hidden_dim=_HIDDEN, layers=2, norm="none"
+            backbone.num_features, options, dim=_DIM, hidden_dim=_HIDDEN, layers=2, norm="none"
         ),
-        dim=recipe.dim or _DIM,
-        queue_size=recipe.queue_size or 4096,
-        temperature=recipe.temperature or 0.2,
-        ema=0.999 if recipe.ema is None else recipe.ema,
-        ema_schedule=recipe.ema_schedule or "constant",
+        dim=options.dim or _DIM,
+        queue_size=options.queue_size or 4096,
+        temperature=options.temperature or 0.2,
+        ema=0.999 if options.ema is None else options.ema,
+        ema_schedule=options.ema_schedule or "constant",
     )
 
 

@@ -1,22 +1,18 @@
 """MoCo v3 (Chen, Xie and He 2021): vision transformers, and networks with convolutions too."""
 
-from typing import TYPE_CHECKING
-
 from torch import Tensor, nn
 
 from lowbit.pretrain.frameworks.base import FRAMEWORKS, Embedding
 from lowbit.pretrain.frameworks.heads import mlp, projector
 from lowbit.pretrain.frameworks.losses import info_nce
-from lowbit.pretrain.frameworks.momentum import EmaSchedule, MomentumFramework
-
-if TYPE_CHECKING:
-    from lowbit.pretrain.recipe import Recipe
+from lowbit.pretrain.frameworks.momentum import MomentumFramework
+from lowbit.pretrain.frameworks.options import EmaSchedule, FrameworkOptions
 
 _DIM, _HIDDEN = 256, 4096
 
 
 @FRAMEWORKS.register()
-def moco_v3(backbone: nn.Module, recipe: "Recipe") -> "MoCoV3":
+def moco_v3(backbone: nn.Module, options: FrameworkOptions) -> "MoCoV3":
     """Build MoCo v3: dim 256, hidden_dim 4096, m on a cosine from 0.99 to 1, temperature 0.2.
 
     The projector has three layers on a transformer and two on another network, with a norm after
@@ -25,12 +21,12 @@ def moco_v3(backbone: nn.Module, recipe: "Recipe") -> "MoCoV3":
     transformer = hasattr(backbone, "patch_embed")
     if transformer:
         freeze_patch_embedding(backbone.patch_embed)
-    dim = recipe.dim or _DIM
+    dim = options.dim or _DIM
     return MoCoV3(
         backbone,
         projector(
             backbone.num_features,
-            recipe,
+            options,
             dim=_DIM,
             hidden_dim=_HIDDEN,
             layers=3 if transformer else 2,
@@ -38,13 +34,13 @@ def moco_v3(backbone: nn.Module, recipe: "Recipe") -> "MoCoV3":
             affine=False,
         ),
         mlp(
-            (dim, recipe.hidden_dim or _HIDDEN, dim),
+            (dim, options.hidden_dim or _HIDDEN, dim),
             norm="all" if transformer else "hidden",
             affine=False,
         ),
-        temperature=recipe.temperature or 0.2,
-        ema=0.99 if recipe.ema is None else recipe.ema,
-        ema_schedule=recipe.ema_schedule or "cosine",
+        temperature=options.temperature or 0.2,
+        ema=0.99 if options.ema is None else options.ema,
+        ema_schedule=options.ema_schedule or "cosine",
     )
 
 

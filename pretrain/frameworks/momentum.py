@@ -2,16 +2,14 @@
 
 import math
 from copy import deepcopy
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from lowbit.pretrain.frameworks.base import Embedding, Framework
+from lowbit.pretrain.frameworks.options import EmaSchedule
 from lowbit.quant import QuantPolicy, quantize, set_precision
-
-EmaSchedule = Literal["constant", "cosine"]
 
 
 def ema_at(progress: float, *, base: float, schedule: EmaSchedule) -> float:

@@ -1,23 +1,19 @@
 """SimCLR (Chen et al. 2020), with the three-layer head that Contrastive Quant's CIFAR runs use."""
 
-from typing import TYPE_CHECKING
-
 from torch import Tensor, nn
 
 from lowbit.pretrain.frameworks.base import FRAMEWORKS, Embedding, Framework
 from lowbit.pretrain.frameworks.heads import projector
 from lowbit.pretrain.frameworks.losses import nt_xent
-
-if TYPE_CHECKING:
-    from lowbit.pretrain.recipe import Recipe
+from lowbit.pretrain.frameworks.options import FrameworkOptions
 
 
 @FRAMEWORKS.register()
-def simclr(backbone: nn.Module, recipe: "Recipe") -> "SimCLR":
+def simclr(backbone: nn.Module, options: FrameworkOptions) -> "SimCLR":
     """Build SimCLR; every layer of the head is as wide as the backbone's features by default."""
     width = backbone.num_features
-    head = projector(width, recipe, dim=width, hidden_dim=width, layers=3, norm="all")
-    return SimCLR(backbone, head, temperature=recipe.temperature or 0.5)
+    head = projector(width, options, dim=width, hidden_dim=width, layers=3, norm="all")
+    return SimCLR(backbone, head, temperature=options.temperature or 0.5)
 
 
 class SimCLR(Framework):

@@ -1,24 +1,20 @@
 """SimSiam (Chen and He 2021), with the projector and predictor of the official SSQL code."""
 
-from typing import TYPE_CHECKING
-
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lowbit.pretrain.frameworks.base import FRAMEWORKS, Embedding, Framework
 from lowbit.pretrain.frameworks.heads import mlp
-
-if TYPE_CHECKING:
-    from lowbit.pretrain.recipe import Recipe
+from lowbit.pretrain.frameworks.options import FrameworkOptions
 
 _DIM = 2048  # SimSiam and SSQL, for the projection and the predictor's hidden layer
 
 
 @FRAMEWORKS.register()
-def simsiam(backbone: nn.Module, recipe: "Recipe") -> "SimSiam":
+def simsiam(backbone: nn.Module, options: FrameworkOptions) -> "SimSiam":
     """Build SimSiam; both widths are 2048 by default (SSQL has hidden_dim 512 for ResNet-50)."""
-    dim = recipe.dim or _DIM
-    predictor = (dim, recipe.hidden_dim or _DIM, dim)
+    dim = options.dim or _DIM
+    predictor = (dim, options.hidden_dim or _DIM, dim)
     return SimSiam(backbone, _projector(backbone.num_features, dim), mlp(predictor, norm="hidden"))
 
 

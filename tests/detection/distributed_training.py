@@ -31,7 +31,7 @@ SEED: 0
 
 def train(folder: str, cases: dict[str, list]) -> None:
     """Train by the configuration in `folder`, once a case; each process writes what it has learned."""
-    from lowbit.detection.engines import import_detectron2
+    from lowbit.detection.with_detectron2.install import import_detectron2
 
     import_detectron2()
     from detectron2.utils import comm

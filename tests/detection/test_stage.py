@@ -7,9 +7,11 @@ import torch
 
 from lowbit.detection import Recipe, identity, run
 from lowbit.detection.detector.detector_file import read_detector
-from lowbit.detection.engines import INSTALL_DETECTRON2, get_engine, resolve_engine
+from lowbit.detection.engines import get_engine, resolve_engine
 from lowbit.detection.sampler import seed_everything
-from lowbit.detection.stage import load_images, load_trained
+from lowbit.detection.stage import load_images
+from lowbit.detection.trained_detector import load_trained
+from lowbit.detection.with_detectron2.install import INSTALL_DETECTRON2
 from lowbit.quant import quantized_layers, scales
 
 pytestmark = pytest.mark.filterwarnings("ignore:torch.meshgrid")  # in Detectron2's anchors

@@ -7,7 +7,7 @@ import torch
 
 from lowbit.detection import run
 from lowbit.detection.engines import get_engine
-from lowbit.detection.stage import load_trained
+from lowbit.detection.trained_detector import load_trained
 from lowbit.quant import quantized_layers
 
 pytestmark = pytest.mark.filterwarnings("ignore:torch.meshgrid")  # in Detectron2's anchors

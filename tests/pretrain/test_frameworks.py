@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from lowbit.pretrain import Recipe
-from lowbit.pretrain.frameworks import create_framework
+from lowbit.pretrain.frameworks import FRAMEWORKS, FrameworkOptions, create_framework
 from lowbit.pretrain.frameworks.losses import nt_xent
 from lowbit.quant import FP, Precision, get_policy, quantize, quantized_layers, set_precision
 
@@ -29,9 +29,35 @@ class _Features(nn.Module):
         return self.act2(self.conv2(self.act1(self.conv1(x)))).mean((2, 3))
 
 
+@pytest.mark.parametrize("name", [name for name, _ in FRAMEWORKS])
+def test_a_framework_takes_a_step_without_a_recipe(name):
+    framework = create_framework(name, _Features(), FrameworkOptions(dim=8, queue_size=6)).train()
+    framework.begin_step(0.0)
+    a, b = (framework.embed(torch.rand(4, 3, 9, 9), FP) for _ in range(2))
+    framework.both_ways(a, b).backward()
+    framework.end_step()
+    assert a.z.shape == (4, 8)
+    assert framework.backbone.conv1.weight.grad.abs().sum() > 0
+
+
+def test_a_recipe_hands_its_fields_to_the_framework():
+    fields = {
+        "dim": 8,
+        "hidden_dim": 4,
+        "projector_layers": 2,
+        "projector_norm": "all",
+        "temperature": 0.3,
+        "ema": 0.0,
+        "ema_schedule": "cosine",
+        "queue_size": 6,
+    }
+    base = {"framework": "moco_v2", "architecture": "resnet20", "dataset": "digits"}
+    assert Recipe(**base).framework_options == FrameworkOptions()
+    assert Recipe(**base, **fields).framework_options == FrameworkOptions(**fields)
+
+
 def _framework(name, **options):
-    recipe = Recipe(framework=name, architecture="resnet20", dataset="digits", **options)
-    return create_framework(_Features(), recipe)
+    return create_framework(name, _Features(), FrameworkOptions(**options))
 
 
 def _reference_nt_xent(a, b, temperature):

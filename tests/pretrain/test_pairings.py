@@ -49,7 +49,9 @@ def _framework(name, pairing="plain", *, policy=None, double=False):
         hidden_dim=8,
         queue_size=24,
     )
-    framework = create_framework(create_backbone("resnet10_slim"), recipe)
+    framework = create_framework(
+        recipe.framework, create_backbone("resnet10_slim"), recipe.framework_options
+    )
     if recipe.quant_policy is not None:
         framework.quantize(recipe.quant_policy)
     return (framework.double() if double else framework).train()

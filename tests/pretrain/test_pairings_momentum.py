@@ -29,7 +29,9 @@ def _framework(name, pairing):
         queue_size=24,
         temperature=0.3,
     )
-    framework = create_framework(create_backbone("resnet10_slim"), recipe)
+    framework = create_framework(
+        recipe.framework, create_backbone("resnet10_slim"), recipe.framework_options
+    )
     if recipe.quant_policy is not None:
         framework.quantize(recipe.quant_policy)
     framework = framework.double().train()

@@ -15,7 +15,7 @@ import torch
 from lowbit.data import open_images
 from lowbit.quant import quantized_layers, set_precision
 from lowbit.transfer import Recipe
-from lowbit.transfer.protocols import get_protocol
+from lowbit.transfer.recipe.protocol_registry import get_protocol
 from lowbit.transfer.scoring.accuracy import accuracy
 from lowbit.transfer.workspace import Workspace
 

@@ -4,10 +4,12 @@ import json
 
 import pytest
 import torch
+from PIL import Image
 
 from lowbit.backbones import create_backbone, save_backbone
 from lowbit.data import load, open_images
-from lowbit.transfer import Recipe, identity, run
+from lowbit.data.views.labelled_images import _missing
+from lowbit.transfer import Recipe, identity, missing_data, run
 from lowbit.transfer.scoring import guarded_splits
 from lowbit.transfer.scoring.guarded_splits import GuardedSplits
 
@@ -157,3 +159,30 @@ def test_the_global_generator_is_left_as_it_was(checkpoint, tmp_path):
 
 def test_identity_needs_no_files():
     assert identity(_recipe("nowhere.pth"))["task"] == "classification"
+
+
+def test_what_ships_with_a_library_is_never_missing():
+    assert missing_data(_recipe("nowhere.pth", dataset="digits")) is None
+
+
+def test_a_set_that_is_not_there_comes_with_the_command_that_gets_it(tmp_path):
+    for dataset in ("cifar10", "flowers102", "folder:birds"):
+        said = missing_data(_recipe("nowhere.pth", dataset=dataset, data_root=str(tmp_path)))
+        assert dataset.removeprefix("folder:") in said.lower()
+        assert said.count(f"python tools/datasets.py prepare {dataset} ") == 1
+
+
+def test_a_folder_that_is_there_is_not_missing(tmp_path):
+    for split in ("train", "test"):
+        for name in ("a", "b"):
+            folder = tmp_path / "birds" / split / name
+            folder.mkdir(parents=True)
+            for i in range(10):
+                Image.new("RGB", (8, 8), (i * 20, len(split) * 9, ord(name))).save(
+                    folder / f"{i}.png"
+                )
+    _missing.cache_clear()
+    assert (
+        missing_data(_recipe("nowhere.pth", dataset="folder:birds", data_root=str(tmp_path)))
+        is None
+    )

@@ -11,7 +11,7 @@ from torch import Tensor
 from torchvision import transforms
 
 from lowbit.data import Augment
-from lowbit.data.image_sets.image_folder import Files
+from lowbit.data.image_sets.spec import Files
 from lowbit.data.views.streamed_views import Request, Workshop
 from lowbit.tools.benchmarks.timing import Case, ratio_rows
 

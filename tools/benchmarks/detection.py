@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from lowbit.detection.engines import import_detectron2
+from lowbit.detection.with_detectron2.install import import_detectron2
 from lowbit.tools.benchmarks.timing import Case, ratio_rows
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "detection" / "detectron2"

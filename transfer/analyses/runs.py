@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from lowbit.transfer.analyses.rows import EpochRow, read_parts
+from lowbit.transfer.analyses.epoch_rows import EpochRow, read_parts
 
 _BY_LAYER = ("target", "rate", "running", "lr", "effective_step")
 _BINS = ("job", "precision", "epoch", "layer", "left", "right", "count")

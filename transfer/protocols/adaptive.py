@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lowbit.backbones.runtime import seeded
+from lowbit.common.compute_cost import Work
 from lowbit.data import Images
 from lowbit.quant import Precision, set_precision
 from lowbit.quant.adaptive import (
@@ -31,7 +32,8 @@ from lowbit.transfer.finetuning.adaptive_training import (
 from lowbit.transfer.finetuning.nested_file import STORED, write_nested
 from lowbit.transfer.finetuning.starting_network import starting_network
 from lowbit.transfer.finetuning.training import Network, Training, total_steps
-from lowbit.transfer.protocols import Fitted, protocol
+from lowbit.transfer.recipe.compute_cost import CostInputs, cost_of_start
+from lowbit.transfer.recipe.protocol_registry import Fitted, protocol
 from lowbit.transfer.seeding import minibatches, stream
 from lowbit.transfer.workspace import Workspace
 
@@ -41,8 +43,21 @@ if TYPE_CHECKING:
 NESTED = "nested.pth"  # one stored model that is every bit-width
 
 
+def _cost(job: CostInputs) -> Work:
+    section = job.recipe.adaptive
+    epoch = job.learned + job.val * job.image
+    networks = len(section.bits) if section.method == "individual" else 1
+    scoring = len(job.recipe.precisions) * job.scored * job.image
+    return Work(
+        operations=len(section.bits) * job.recipe.epochs * epoch + scoring,
+        disk=networks * job.weights + job.size.parameters,  # and the nested file, of 8-bit codes
+        **cost_of_start(job),
+    )
+
+
 # Defaults: CoQuant's CIFAR-10, ResNet-18 (Table 2); a section `adaptive` is always there.
 @protocol(
+    cost=_cost,
     options=(
         "adaptive",
         "optimizer",

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from lowbit.common.compute_cost import Work
 from lowbit.data import Images
 from lowbit.quant import get_policy, quantize
 from lowbit.transfer.features.calibration import calibrate_on
@@ -14,7 +15,8 @@ from lowbit.transfer.features.views import center
 from lowbit.transfer.finetuning.starting_network import linear_classifier
 from lowbit.transfer.finetuning.training import Network, Training
 from lowbit.transfer.probes.sgd_probe import Classifier, initial_classifier
-from lowbit.transfer.protocols import Fitted, protocol
+from lowbit.transfer.recipe.compute_cost import CostInputs
+from lowbit.transfer.recipe.protocol_registry import Fitted, protocol
 from lowbit.transfer.seeding import stream
 from lowbit.transfer.workspace import Workspace
 
@@ -22,8 +24,18 @@ if TYPE_CHECKING:
     from lowbit.transfer.recipe.recipe import Recipe
 
 
+def _cost(job: CostInputs) -> Work:
+    scoring = len(job.recipe.precisions) * job.scored * job.image
+    warm_up = job.train * job.image if job.recipe.warmup_fc else 0
+    return Work(job.recipe.epochs * job.learned + warm_up + scoring, disk=job.weights)
+
+
 @protocol(
-    options=("warmup_fc", "nesterov", "optimizer", "amp"), epochs=50, lr=1e-3, weight_decay=1e-4
+    cost=_cost,
+    options=("warmup_fc", "nesterov", "optimizer", "amp"),
+    epochs=50,
+    lr=1e-3,
+    weight_decay=1e-4,
 )
 def finetune(
     backbone: nn.Module,

@@ -5,17 +5,23 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from lowbit.common.compute_cost import Work
 from lowbit.data import Images
 from lowbit.transfer.features.extract import frozen_features
 from lowbit.transfer.probes.knn_vote import vote
-from lowbit.transfer.protocols import Fitted, protocol
+from lowbit.transfer.recipe.compute_cost import CostInputs, cost_on_features
+from lowbit.transfer.recipe.protocol_registry import Fitted, protocol
 from lowbit.transfer.workspace import Workspace
 
 if TYPE_CHECKING:
     from lowbit.transfer.recipe.recipe import Recipe
 
 
-@protocol(options=("knn_k", "knn_temperature"))
+def _cost(job: CostInputs) -> Work:
+    return cost_on_features(job, 2 * job.scored * job.train * job.size.features)
+
+
+@protocol(cost=_cost, options=("knn_k", "knn_temperature"))
 def knn(
     backbone: nn.Module,
     train: Images,

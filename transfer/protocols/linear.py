@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from lowbit.common.compute_cost import LEARNING, Work
 from lowbit.data import Images
 from lowbit.transfer.features.extract import frozen_features
 from lowbit.transfer.probes.choose_on_val import choose_on
 from lowbit.transfer.probes.sgd_probe import Classifier, fit_linear, initial_classifier
-from lowbit.transfer.protocols import Fitted, protocol
+from lowbit.transfer.recipe.compute_cost import CostInputs, cost_on_features
+from lowbit.transfer.recipe.protocol_registry import Fitted, protocol
 from lowbit.transfer.seeding import stream
 from lowbit.transfer.workspace import Workspace
 
@@ -18,7 +20,15 @@ if TYPE_CHECKING:
     from lowbit.transfer.recipe.recipe import Recipe
 
 
-@protocol(options=("augment_views",), chooses="lr", epochs=100, lr=30.0, weight_decay=0.0)
+def _cost(job: CostInputs) -> Work:
+    return cost_on_features(
+        job, len(job.recipe.rates) * job.recipe.epochs * LEARNING * job.train * job.head
+    )
+
+
+@protocol(
+    cost=_cost, options=("augment_views",), chooses="lr", epochs=100, lr=30.0, weight_decay=0.0
+)
 def linear(
     backbone: nn.Module,
     train: Images,

@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from lowbit.common.compute_cost import Work
 from lowbit.data import Images
 from lowbit.transfer.features.extract import frozen_features
 from lowbit.transfer.probes.choose_on_val import choose_on
 from lowbit.transfer.probes.logistic_probe import Axes, fit_logistic, tolerance_of
 from lowbit.transfer.probes.sgd_probe import Classifier
-from lowbit.transfer.protocols import Fitted, protocol
+from lowbit.transfer.recipe.compute_cost import CostInputs, cost_on_features
+from lowbit.transfer.recipe.protocol_registry import Fitted, protocol
 from lowbit.transfer.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -20,7 +22,14 @@ if TYPE_CHECKING:
 _logger = logging.getLogger(__name__)
 
 
-@protocol(options=("l2_strengths",), chooses="l2_strengths")
+def _cost(job: CostInputs) -> Work:
+    evaluations = 100  # passes over the features until the gradient vanishes, as the details say
+    return cost_on_features(
+        job, len(job.recipe.l2_strengths) * evaluations * 2 * job.train * job.head
+    )
+
+
+@protocol(cost=_cost, options=("l2_strengths",), chooses="l2_strengths")
 def linear_exact(
     backbone: nn.Module,
     train: Images,

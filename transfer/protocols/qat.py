@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lowbit.backbones.runtime import seeded
+from lowbit.common.compute_cost import Work
 from lowbit.data import Images
 from lowbit.quant import FP, Precision, set_precision
 from lowbit.transfer.features.calibration import calibrate_on
@@ -18,7 +19,8 @@ from lowbit.transfer.finetuning.objectives import CrossEntropy
 from lowbit.transfer.finetuning.starting_network import starting_network
 from lowbit.transfer.finetuning.training import Network, Training, total_steps
 from lowbit.transfer.optimizers import build_optimizer
-from lowbit.transfer.protocols import Fitted, protocol
+from lowbit.transfer.recipe.compute_cost import CostInputs, cost_of_start
+from lowbit.transfer.recipe.protocol_registry import Fitted, protocol
 from lowbit.transfer.scoring.predict import predicted_classes
 from lowbit.transfer.workspace import Workspace
 
@@ -26,8 +28,22 @@ if TYPE_CHECKING:
     from lowbit.transfer.recipe.recipe import Recipe
 
 
+def _cost(job: CostInputs) -> Work:
+    recipe = job.recipe
+    trained = sum(precision != "FP" for precision in recipe.precisions)
+    teacher = job.train * job.image if recipe.distillation else 0  # taken as large as the network
+    epoch = job.learned + teacher + job.val * job.image
+    scoring = len(recipe.precisions) * job.scored * job.image
+    return Work(
+        operations=trained * recipe.epochs * epoch + scoring,
+        disk=len(recipe.precisions) * job.weights,
+        **cost_of_start(job),
+    )
+
+
 # Defaults: the CIFAR experiments of transition-rate scheduling, ResNet-20 (SPEC C.6).
 @protocol(
+    cost=_cost,
     options=(
         "optimizer",
         "nesterov",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from lowbit.common.compute_cost import Work
 from lowbit.data import Images
 from lowbit.quant import FP, Precision, get_policy, quantize, set_precision
 from lowbit.transfer.features.calibration import calibrate_on
@@ -15,7 +16,8 @@ from lowbit.transfer.features.extract import extract
 from lowbit.transfer.features.views import center
 from lowbit.transfer.finetuning.training import Network, Training
 from lowbit.transfer.probes.sgd_probe import Classifier, initial_classifier
-from lowbit.transfer.protocols import Fitted, protocol
+from lowbit.transfer.recipe.compute_cost import CostInputs
+from lowbit.transfer.recipe.protocol_registry import Fitted, protocol
 from lowbit.transfer.scoring.labelled_share import labelled_places
 from lowbit.transfer.seeding import stream
 from lowbit.transfer.workspace import Workspace
@@ -24,7 +26,14 @@ if TYPE_CHECKING:
     from lowbit.transfer.recipe.recipe import Recipe
 
 
+def _cost(job: CostInputs) -> Work:
+    precisions = len(job.recipe.precisions)
+    training = job.recipe.epochs * job.recipe.label_fraction * job.learned
+    return Work(precisions * (training + job.scored * job.image), disk=precisions * job.weights)
+
+
 @protocol(
+    cost=_cost,
     options=(
         "label_fraction",
         "nesterov",

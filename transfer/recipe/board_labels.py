@@ -1,14 +1,11 @@
 """What the board calls a protocol, and a way to train: rows of one protocol share a ranking."""
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from lowbit.transfer.recipe.recipe import Recipe
+from lowbit.transfer.recipe.recipe_fields import RecipeFields
 
 _LAMBDAS = (1e-3, 1e-4)  # of CoQuant's networks, its Table 2
 
 
-def protocol_label(recipe: "Recipe") -> str:
+def protocol_label(recipe: RecipeFields) -> str:
     """Return the protocol's name with all that makes it another protocol."""
     parts = [recipe.protocol]
     if recipe.adaptive is not None:
@@ -35,7 +32,7 @@ def protocol_label(recipe: "Recipe") -> str:
     return "-".join(parts)
 
 
-def training_label(recipe: "Recipe") -> str:
+def training_label(recipe: RecipeFields) -> str:
     """Return how a quantization-aware training trains, which is what is compared; else "-".
 
     The quantizer is the other half of it: see `lowbit.benchmark.results.comparability`.
@@ -43,7 +40,7 @@ def training_label(recipe: "Recipe") -> str:
     return "-".join([recipe.optimizer, *_scheduling(recipe)]) if recipe.protocol == "qat" else "-"
 
 
-def _adaptive(recipe: "Recipe") -> list[str]:
+def _adaptive(recipe: RecipeFields) -> list[str]:
     """Name the method, B and lambda where they are not the usual; one bit-width alone has neither."""
     section = recipe.adaptive
     if section.method == "individual":
@@ -55,7 +52,7 @@ def _adaptive(recipe: "Recipe") -> list[str]:
     return parts
 
 
-def _scheduling(recipe: "Recipe") -> list[str]:
+def _scheduling(recipe: RecipeFields) -> list[str]:
     """Name what differs from the paper's schedules of rates, and of transition rates."""
     if recipe.transition is None:
         decay = (
@@ -72,7 +69,7 @@ def _scheduling(recipe: "Recipe") -> list[str]:
     return parts + (["base-decay"] if section.decay != "adaptive" else [])
 
 
-def _start(recipe: "Recipe") -> list[str]:
+def _start(recipe: RecipeFields) -> list[str]:
     """Name the start of protocols that have several; a fine-tuning's is no part of its name."""
     if recipe.fp_start is not None:
         return ["fp-start"]

@@ -1,18 +1,16 @@
 """What in a recipe cannot be together: refused before anything runs."""
 
-from typing import TYPE_CHECKING, get_args
+from typing import get_args
 
 from lowbit.quant import get_policy
 from lowbit.quant.precision import OFF
-from lowbit.transfer.protocols import get_protocol
+from lowbit.transfer.recipe.protocol_registry import get_protocol
+from lowbit.transfer.recipe.recipe_fields import RecipeFields
 from lowbit.transfer.recipe.sections import TOptimizer
 from lowbit.transfer.schedule import check_milestones
 
-if TYPE_CHECKING:
-    from lowbit.transfer.recipe.recipe import Recipe
 
-
-def check_training(recipe: "Recipe") -> None:
+def check_training(recipe: RecipeFields) -> None:
     """Refuse rates and epochs that the protocol has no use for, or lacks."""
     protocol = get_protocol(recipe.protocol)
     for name in ("epochs", "lr", "weight_decay"):
@@ -37,7 +35,7 @@ def check_training(recipe: "Recipe") -> None:
         )
 
 
-def check_quantized_training(recipe: "Recipe") -> None:
+def check_quantized_training(recipe: RecipeFields) -> None:
     """Refuse starts, optimizers and sections that do not go together."""
     starts = [n for n in ("warmup_fc", "fp_start", "checkpoint_head") if getattr(recipe, n)]
     if len(starts) > 1:

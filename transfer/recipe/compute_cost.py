@@ -1,23 +1,20 @@
-"""What a transfer recipe takes, protocol by protocol: passes over images, and bytes left behind."""
+"""What a transfer recipe takes: passes over images, and bytes left behind."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from lowbit.backbones.counting import NetworkSize, network_size
 from lowbit.common.compute_cost import LEARNING, Work
 from lowbit.data import ImageSet, image_set, locate
-
-if TYPE_CHECKING:
-    from lowbit.transfer.recipe.recipe import Recipe
+from lowbit.transfer.recipe.protocol_registry import get_protocol
+from lowbit.transfer.recipe.recipe_fields import RecipeFields
 
 _BYTES = 4  # of a number
 _PREDICTION = 2  # bytes of a predicted class
 
 
 @dataclass(frozen=True)
-class _Job:
-    """A recipe with the numbers its work is a product of.
+class CostInputs:
+    """A recipe with the numbers that its work is a product of.
 
     Attributes:
         recipe: the recipe.
@@ -25,7 +22,7 @@ class _Job:
         spec: of its images, with their counts.
     """
 
-    recipe: "Recipe"
+    recipe: RecipeFields
     size: NetworkSize
     spec: ImageSet
 
@@ -66,21 +63,23 @@ class _Job:
         return 2 * self.size.features * self.spec.num_classes
 
 
-def work(recipe: "Recipe") -> Work | None:
+def work(recipe: RecipeFields) -> Work | None:
     """Count the work of a recipe that names its architecture; None where it cannot be counted.
+
+    Each protocol brings its own count (`@protocol(cost=...)`).
 
     Raises:
         FileNotFoundError: the images are the user's, and are not there to be counted.
         ValueError: the network takes no images of this size.
     """
-    count = _COUNTS.get(recipe.protocol)
-    if count is None or recipe.architecture is None:
+    cost = get_protocol(recipe.protocol).cost
+    if cost is None or recipe.architecture is None:
         return None
     spec = image_set(recipe.dataset)
     if spec.counts is None:  # the user's folder
         spec = locate(recipe.dataset, root=recipe.data_root)
-    job = _Job(recipe, network_size(recipe.architecture, recipe.image_size), spec)
-    found = count(job)
+    job = CostInputs(recipe, network_size(recipe.architecture, recipe.image_size), spec)
+    found = cost(job)
     predictions = job.scored * (8 + _PREDICTION * len(recipe.precisions))
     return Work(
         operations=found.operations,
@@ -90,7 +89,7 @@ def work(recipe: "Recipe") -> Work | None:
     )
 
 
-def _on_features(job: _Job, solving: float) -> Work:
+def cost_on_features(job: CostInputs, solving: float) -> Work:
     """Features once at each precision, whoever shares them; then `solving` on them."""
     images = job.train * max(1, job.recipe.augment_views) + job.scored
     seen = images * len(job.recipe.precisions)
@@ -102,73 +101,9 @@ def _on_features(job: _Job, solving: float) -> Work:
     )
 
 
-def _linear(job: _Job) -> Work:
-    return _on_features(
-        job, len(job.recipe.rates) * job.recipe.epochs * LEARNING * job.train * job.head
-    )
-
-
-def _linear_exact(job: _Job) -> Work:
-    evaluations = 100  # passes over the features until the gradient vanishes, as the details say
-    return _on_features(job, len(job.recipe.l2_strengths) * evaluations * 2 * job.train * job.head)
-
-
-def _knn(job: _Job) -> Work:
-    return _on_features(job, 2 * job.scored * job.train * job.size.features)
-
-
-def _finetune(job: _Job) -> Work:
-    scoring = len(job.recipe.precisions) * job.scored * job.image
-    warm_up = job.train * job.image if job.recipe.warmup_fc else 0
-    return Work(job.recipe.epochs * job.learned + warm_up + scoring, disk=job.weights)
-
-
-def _semi(job: _Job) -> Work:
-    precisions = len(job.recipe.precisions)
-    training = job.recipe.epochs * job.recipe.label_fraction * job.learned
-    return Work(precisions * (training + job.scored * job.image), disk=precisions * job.weights)
-
-
-def _qat(job: _Job) -> Work:
-    recipe = job.recipe
-    trained = sum(precision != "FP" for precision in recipe.precisions)
-    teacher = job.train * job.image if recipe.distillation else 0  # taken as large as the network
-    epoch = job.learned + teacher + job.val * job.image
-    scoring = len(recipe.precisions) * job.scored * job.image
-    return Work(
-        operations=trained * recipe.epochs * epoch + scoring,
-        disk=len(recipe.precisions) * job.weights,
-        **_start(job),
-    )
-
-
-def _adaptive(job: _Job) -> Work:
-    section = job.recipe.adaptive
-    epoch = job.learned + job.val * job.image
-    networks = len(section.bits) if section.method == "individual" else 1
-    scoring = len(job.recipe.precisions) * job.scored * job.image
-    return Work(
-        operations=len(section.bits) * job.recipe.epochs * epoch + scoring,
-        disk=networks * job.weights + job.weights // _BYTES,  # and the nested file, of 8-bit codes
-        **_start(job),
-    )
-
-
-def _start(job: _Job) -> dict[str, float]:
+def cost_of_start(job: CostInputs) -> dict[str, float]:
     """Return the full-precision training that jobs with the same `fp_start` do once."""
     if job.recipe.fp_start is None:
         return {}
     epochs = job.recipe.fp_start.epochs
     return {"shared_operations": epochs * job.learned, "shared_disk": job.weights}
-
-
-_COUNTS: dict[str, Callable[[_Job], Work]] = {
-    "linear": _linear,
-    "linear-exact": _linear_exact,
-    "knn": _knn,
-    "finetune": _finetune,
-    "semi": _semi,
-    "qat": _qat,
-    "adaptive": _adaptive,
-}
-"""By protocol; the work of one that is not here is not known before it has run."""

@@ -16,7 +16,7 @@ from lowbit.data.image_sets.published_sets import (
     caltech101_listing,
     from_torchvision,
 )
-from lowbit.data.image_sets.registry import (
+from lowbit.data.image_sets.spec import (
     IMAGE_SETS,
     IMAGENET_MEAN,
     IMAGENET_STD,

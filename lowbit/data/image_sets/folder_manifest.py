@@ -13,13 +13,10 @@ import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from lowbit.data import sidecar_files
 from lowbit.data.decoding import image_size
-
-if TYPE_CHECKING:
-    from lowbit.data.image_sets.image_folder import Folder
 
 Names = dict[str, list[list[str]]]  # by split, by class
 
@@ -51,7 +48,35 @@ class Manifest:
     folders: dict[str, int]
 
 
-def read_manifest(folder: "Folder", *, trust: bool = True) -> Manifest:
+class ListedFolder(Protocol):
+    """What a manifest is made from; lists of files are read only where they are needed.
+
+    Attributes:
+        path: the folder.
+        parts: which of its folders is which split.
+        classes: the class folders in each.
+        names: samples by split, class by class.
+        paths: of all samples, relative to `path`.
+        contents: of the files that are the identity, relative to `path`.
+        frames: of a video that are seen; None: samples are images.
+    """
+
+    path: Path
+    parts: dict[str, str]
+    classes: tuple[str, ...]
+    frames: int | None
+
+    @property
+    def names(self) -> Names: ...
+
+    @property
+    def paths(self) -> list[str]: ...
+
+    @property
+    def contents(self) -> list[str]: ...
+
+
+def read_manifest(folder: ListedFolder, *, trust: bool = True) -> Manifest:
     """Return a folder's manifest: the one that is kept, if it still holds, else a new one.
 
     Args:
@@ -88,11 +113,11 @@ def _kept(file: Path) -> Manifest | None:
     return manifest if manifest.version == _VERSION else None
 
 
-def _files(manifest: Manifest, folder: "Folder") -> int:
+def _files(manifest: Manifest, folder: ListedFolder) -> int:
     return sum(map(sum, manifest.counts.values())) * (folder.frames or 1)
 
 
-def _folders(folder: "Folder") -> dict[str, int]:
+def _folders(folder: ListedFolder) -> dict[str, int]:
     paths = [f"{part}/{name}" for part in folder.parts.values() for name in folder.classes]
     return {path: (folder.path / path).stat().st_mtime_ns for path in paths}
 
@@ -107,7 +132,7 @@ def look(root: Path, paths: list[str]) -> tuple[str, int]:
     return digest.hexdigest(), newest_ns
 
 
-def _common_size(folder: "Folder") -> int | None:
+def _common_size(folder: ListedFolder) -> int | None:
     """Return the side of the images where a sample says that they fit in memory, else None."""
     count = len(folder.paths)
     sample = folder.paths[:: max(1, count // _SAMPLED)]

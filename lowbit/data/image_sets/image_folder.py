@@ -11,7 +11,7 @@ files, see `lowbit.data.image_sets.folder_manifest`.
 import hashlib
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -22,11 +22,12 @@ from torch import Tensor
 from lowbit.data import sidecar_files
 from lowbit.data.decoding import kept, problems
 from lowbit.data.image_sets.folder_manifest import Manifest, Names, read_manifest
-from lowbit.data.image_sets.registry import (
+from lowbit.data.image_sets.spec import (
     FOLDER,
     IMAGENET_MEAN,
     IMAGENET_STD,
     SPLITS,
+    Files,
     ImageSet,
     check_splits,
     choose,
@@ -34,23 +35,6 @@ from lowbit.data.image_sets.registry import (
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff")
 VAL_SHARE = 0.1  # of a class of train/, where val is carved
-
-
-@dataclass(frozen=True)
-class Files:
-    """The files of a split: paths relative to `folder`, in the order of their ids.
-
-    Paths are bytes in one array, so that worker processes share its memory.
-    """
-
-    folder: Path
-    paths: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> str:
-        return os.path.join(self.folder, os.fsdecode(bytes(self.paths[index])))
 
 
 class Folder:

@@ -1,6 +1,6 @@
 """Sets of photographs as their publishers split them, listed by torchvision's classes.
 
-The file `data/splits/<name>.json` pins a rule, not ids: `"train"` and `"test"` name official parts
+The file `lowbit/data/image_sets/splits/<name>.json` pins a rule, not ids: `"train"` and `"test"` name official parts
 (whose lists are in archives of known MD5), or `"train_per_class"` and `"test_per_class"` say how
 many of each class are drawn. An order that no library's random numbers can change draws them, and
 then val out of train: the files of a class by the SHA-256 of "<salt>/<path>".
@@ -22,8 +22,7 @@ from torch import Tensor
 from lowbit.data import sidecar_files
 from lowbit.data.decoding import problems
 from lowbit.data.image_sets.folder_manifest import look
-from lowbit.data.image_sets.image_folder import Files
-from lowbit.data.image_sets.registry import ROOT_VARIABLE, SPLITS, ImageSet, choose, read_pinned
+from lowbit.data.image_sets.spec import ROOT_VARIABLE, SPLITS, Files, ImageSet, choose, read_pinned
 
 _NAMED = 3  # missing files in a message
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from lowbit.data.decoding import problems
 from lowbit.data.image_sets.image_folder import EXTENSIONS, Folder
-from lowbit.data.image_sets.registry import FRAMES, IMAGENET_MEAN, IMAGENET_STD, ImageSet
+from lowbit.data.image_sets.spec import FRAMES, IMAGENET_MEAN, IMAGENET_STD, ImageSet
 
 DEFAULT_FRAMES = 8
 

@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Generator, Tensor
 
-from lowbit.data.image_sets.registry import Triple
+from lowbit.data.image_sets.spec import Triple
 from lowbit.data.views.colors import (
     color_jitter,
     color_jitter_in_order,

@@ -9,12 +9,11 @@ from torch import Generator, Tensor
 from torch.utils.data import DataLoader
 
 from lowbit.data.decoding import decode
-from lowbit.data.image_sets.image_folder import Files
-from lowbit.data.image_sets.registry import ImageSet, choose
+from lowbit.data.image_sets.spec import Files, ImageSet, choose
 from lowbit.data.image_sets.video_folder import frames_of, spread
 from lowbit.data.views.augment import normalize
-from lowbit.data.views.labelled_images import Center, Crop, rows
 from lowbit.data.views.streamed_views import BOX_DRAWS, cut
+from lowbit.data.views.view import Center, Crop, rows
 
 _MOST_WORKERS = 8  # by default
 

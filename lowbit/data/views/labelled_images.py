@@ -7,93 +7,18 @@ A set whose images share one small size lies in memory as bytes; all others stay
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from functools import cache
+from pathlib import Path
 
 import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from lowbit.data.image_sets.registry import Split, Triple, check_split, load, locate
+from lowbit.data.image_sets.registry import load, locate
+from lowbit.data.image_sets.spec import Split, Triple, check_split, resolve_root
 from lowbit.data.views.augment import Augment, normalize
-from lowbit.data.views.crops import Interpolation
-
-
-@dataclass(frozen=True)
-class Center:
-    """The central view: the shorter side to `resize` pixels, then the central `size` of both.
-
-    SSQL evaluates at 256 and 224 (SPEC A.8), CIFAR at 224 and 224, or at 36 and 32.
-    """
-
-    size: int
-    resize: int
-    interpolation: Interpolation = "bicubic"
-
-
-@dataclass(frozen=True)
-class Crop:
-    """The k-th random-resized crop and flip of every image, by `seed`.
-
-    Of images in files it is a function of (seed, k, image id) alone: neither batches, nor workers,
-    nor a restart change a pixel. Of images in memory it is drawn batch by batch, from one stream a
-    (seed, k).
-    """
-
-    size: int
-    scale: tuple[float, float]
-    ratio: tuple[float, float]
-    flip: float
-    seed: int
-    k: int
-    interpolation: Interpolation = "bilinear"
-
-
-class Images(Protocol):
-    """The images of a split and their labels.
-
-    Attributes:
-        name, split, split_sha256: which images.
-        classes: the names; a label is a place in them.
-        labels: int64 (N,).
-        ids: of the images in their set, int64 (N,), rising.
-        frames: of each, where they are videos; None: they are images.
-    """
-
-    frames: int | None
-    name: str
-    split: str
-    split_sha256: str
-    classes: tuple[str, ...]
-    labels: Tensor
-    ids: Tensor
-
-    def __len__(self) -> int: ...
-
-    def batches(
-        self,
-        view: Center | Crop,
-        *,
-        batch_size: int,
-        device: torch.device | str,
-        places: Tensor | Sequence[Tensor] | None = None,
-        workers: int | None = None,
-        generator: Generator | None = None,
-    ) -> Iterator[Tensor]:
-        """Yield views, float (B, 3, size, size), normalized, on the device.
-
-        Of F frames each (`lowbit.data.image_sets.video_folder`), they are (B, F, 3, size, size).
-
-        Args:
-            view: what of each image.
-            batch_size: images at a time; the last batch holds what is left over.
-            device: where the views go.
-            places: which images, in which order, each 0 .. len - 1; default all. A sequence of
-                tensors is the batches as they are, whatever `batch_size`.
-            workers: processes that decode files; 0: none, None: one a core, 8 at most.
-            generator: what crops of images in memory are drawn from, for one who keeps its state;
-                default the stream of the view's (seed, k).
-        """
+from lowbit.data.views.image_files import ImagesInFiles, VideosInFiles
+from lowbit.data.views.view import Center, Crop, Images, rows
 
 
 def open_images(name: str, split: str, *, root: str | os.PathLike | None = None) -> Images:
@@ -114,8 +39,6 @@ def open_images(name: str, split: str, *, root: str | os.PathLike | None = None)
         >>> [len(batch) for batch in images.batches(view, batch_size=300, device="cpu")]
         [300, 240]
     """
-    from lowbit.data.views.image_files import ImagesInFiles, VideosInFiles
-
     check_split(name, split)
     spec = locate(name, root=root)
     if spec.frames is not None:
@@ -123,6 +46,27 @@ def open_images(name: str, split: str, *, root: str | os.PathLike | None = None)
     if spec.size is None:
         return ImagesInFiles(spec, split)
     return ImagesInMemory(load(name, split, root=root), mean=spec.mean, std=spec.std)
+
+
+def missing_images(dataset: str, split: str, *, root: str | None = None) -> str | None:
+    """Return what is not there and how to get it, or None where the images can be opened.
+
+    A set that is there but damaged is not missing: whoever reads it says so.
+    """
+    return _missing(dataset, split, resolve_root(root))
+
+
+@cache  # a plan has many jobs of one set
+def _missing(dataset: str, split: str, root: Path) -> str | None:
+    try:
+        open_images(dataset, split, root=root)
+    except FileNotFoundError as error:
+        command = f"tools/datasets.py prepare {dataset}"
+        said = str(error)
+        return said if command in said else f"{said} See `python {command} --root {root}`."
+    except ValueError:  # damaged
+        pass
+    return None
 
 
 class ImagesInMemory:
@@ -164,13 +108,6 @@ class ImagesInMemory:
         if device not in self._bytes:
             self._bytes[device] = self._bytes[torch.device("cpu")].to(device)
         return self._bytes[device]
-
-
-def rows(places: Tensor | Sequence[Tensor] | None, count: int, batch_size: int) -> Sequence[Tensor]:
-    """Return the places of each batch, as `Images.batches` is asked for them."""
-    if places is None:
-        places = torch.arange(count)
-    return places.split(batch_size) if isinstance(places, Tensor) else places
 
 
 def _central(images: Tensor, view: Center) -> Tensor:

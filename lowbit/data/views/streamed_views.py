@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from lowbit.data.decoding import decode
-from lowbit.data.image_sets.image_folder import Files
+from lowbit.data.image_sets.spec import Files
 from lowbit.data.views.augment import Augment, normalize
 from lowbit.data.views.crops import CROP_ATTEMPTS, boxes, central_box
 

@@ -13,7 +13,8 @@ from typing import Any, Protocol
 import torch
 from torch import Generator, Tensor
 
-from lowbit.data.image_sets.registry import Split, check_split, choose, load, locate
+from lowbit.data.image_sets.registry import load, locate
+from lowbit.data.image_sets.spec import Split, check_split, choose
 from lowbit.data.views.augment import Augment
 from lowbit.data.views.streamed_views import Streamed
 

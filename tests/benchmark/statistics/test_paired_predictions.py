@@ -166,4 +166,4 @@ def test_annotations_that_changed_leave_the_standard_errors(tmp_path, caplog):
         content["identity"]["split_sha256"] = "0" * 64
         path.write_text(json.dumps(content))
     assert _compared(tmp_path)[0].overall.over == "images, unpaired"
-    assert "not those that the job was scored on" in caplog.text
+    assert "not those that the job was trained and scored on" in caplog.text

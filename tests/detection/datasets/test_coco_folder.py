@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from lowbit.detection.datasets.catalog import detection_sha256, find_source, load_detection
-from lowbit.detection.datasets.image_files import read_image
+from lowbit.detection.datasets.images_on_disk import read_image
 from tests.detection.annotated_folders import annotation, coco_content, write_coco, write_image
 
 BOXES = [

@@ -213,7 +213,7 @@ def test_vocs_metrics_by_hand(root):
 
 
 def test_detectron2s_own_sets_are_looked_for_under_our_root(monkeypatch):
-    from lowbit.detection.engines import import_detectron2
+    from lowbit.detection.with_detectron2.install import import_detectron2
 
     monkeypatch.setenv("LOWBIT_DATA", "ours")
     monkeypatch.setenv("DETECTRON2_DATASETS", "theirs")

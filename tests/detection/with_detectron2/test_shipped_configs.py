@@ -12,7 +12,7 @@ pytestmark = pytest.mark.detectron2
 
 @pytest.fixture(autouse=True, scope="module")
 def detectron2():
-    from lowbit.detection.engines import import_detectron2
+    from lowbit.detection.with_detectron2.install import import_detectron2
 
     import_detectron2()
 

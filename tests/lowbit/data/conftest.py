@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lowbit.data.image_sets import catalog, registry
+from lowbit.data.image_sets import catalog, spec
 
 
 def gray(label):
@@ -104,7 +104,7 @@ def publish(tmp_path, monkeypatch):
     """Return a function that writes a small copy of a set under `tmp_path`, and expects it there."""
     splits, small, original = tmp_path / "splits", {}, catalog._photographs
     splits.mkdir()
-    monkeypatch.setattr(registry, "SPLITS_DIR", splits)
+    monkeypatch.setattr(spec, "SPLITS_DIR", splits)
     monkeypatch.setattr(
         catalog,
         "_photographs",

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from lowbit.pretrain import Recipe
-from lowbit.pretrain.frameworks import create_framework
+from lowbit.pretrain.frameworks import FrameworkOptions, create_framework
 from lowbit.pretrain.frameworks.losses import info_nce
 from lowbit.pretrain.frameworks.momentum import ema_at
 from lowbit.quant import FP, Precision, get_policy, observe
@@ -38,8 +38,7 @@ class _Features(nn.Module):
 
 def _framework(name, policy=None, **options):
     options = {"dim": 8, "hidden_dim": 4, "queue_size": 10, **options}
-    recipe = Recipe(framework=name, architecture="resnet20", dataset="digits", **options)
-    framework = create_framework(_Features(), recipe)
+    framework = create_framework(name, _Features(), FrameworkOptions(**options))
     if policy is not None:
         framework.quantize(get_policy(policy))
     return framework

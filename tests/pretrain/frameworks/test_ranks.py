@@ -9,8 +9,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import nn
 
-from lowbit.pretrain import Recipe
-from lowbit.pretrain.frameworks import create_framework
+from lowbit.pretrain.frameworks import FrameworkOptions, create_framework
 from lowbit.pretrain.frameworks.losses import info_nce, nt_xent
 from lowbit.pretrain.frameworks.ranks import gather_rows, shuffled
 from lowbit.quant import FP
@@ -33,16 +32,9 @@ class _Linear(nn.Module):
 
 def _framework(name):
     torch.manual_seed(0)
-    recipe = Recipe(
-        framework=name,
-        architecture="resnet20",
-        dataset="digits",
-        dim=4,
-        hidden_dim=6,
-        queue_size=9,
-        **({"projector_norm": "none"} if name == "simclr" else {}),
-    )
-    return create_framework(_Linear(), recipe)
+    norm = {"projector_norm": "none"} if name == "simclr" else {}
+    options = FrameworkOptions(dim=4, hidden_dim=6, queue_size=9, **norm)
+    return create_framework(name, _Linear(), options)
 
 
 def _views():

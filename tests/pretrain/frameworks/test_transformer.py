@@ -5,22 +5,14 @@ import timm
 import torch
 from torch import nn
 
-from lowbit.pretrain import Recipe
-from lowbit.pretrain.frameworks import create_framework
+from lowbit.pretrain.frameworks import FrameworkOptions, create_framework
 from lowbit.quant import FP, Precision, get_policy, observe, quantized_layers, quantizers
 
 
 def _framework(policy=None, framework="moco_v3"):
     torch.manual_seed(0)
-    recipe = Recipe(
-        framework=framework,
-        architecture="vit_tiny_patch16_224",
-        dataset="digits",
-        dim=16,
-        hidden_dim=24,
-    )
     backbone = timm.create_model("vit_tiny_patch16_224", img_size=32, depth=2, num_classes=0)
-    framework = create_framework(backbone, recipe)
+    framework = create_framework(framework, backbone, FrameworkOptions(dim=16, hidden_dim=24))
     if policy is not None:
         framework.quantize(get_policy(policy))
     return framework.train()

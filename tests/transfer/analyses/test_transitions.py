@@ -18,7 +18,7 @@ from lowbit.quant import (
     set_precision,
     transition,
 )
-from lowbit.transfer.analyses.rows import EpochRow, read_parts, read_rows
+from lowbit.transfer.analyses.epoch_rows import EpochRow, read_parts, read_rows
 from lowbit.transfer.analyses.runs import pick_layer, read
 from lowbit.transfer.analyses.transitions import draw_curves, draw_latent
 from lowbit.transfer.finetuning.epoch_log import Transitions

@@ -9,7 +9,7 @@ from lowbit.backbones import create_backbone, save_backbone
 from lowbit.transfer import Recipe, run
 from lowbit.transfer.probes.choose_on_val import choose_on
 from lowbit.transfer.probes.sgd_probe import classify
-from lowbit.transfer.protocols import PROTOCOLS, get_protocol
+from lowbit.transfer.recipe.protocol_registry import PROTOCOLS, get_protocol
 
 
 @pytest.fixture(scope="module")

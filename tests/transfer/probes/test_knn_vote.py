@@ -8,7 +8,7 @@ import torch
 from lowbit.transfer import Recipe
 from lowbit.transfer.probes import knn_vote
 from lowbit.transfer.probes.knn_vote import vote
-from lowbit.transfer.protocols import get_protocol
+from lowbit.transfer.recipe.protocol_registry import get_protocol
 from lowbit.transfer.workspace import Workspace
 
 

@@ -12,7 +12,8 @@ from lowbit.quant import get_policy, set_precision
 from lowbit.transfer import Recipe
 from lowbit.transfer.features.views import center
 from lowbit.transfer.finetuning.nested_file import read_nested
-from lowbit.transfer.protocols import get_protocol
+from lowbit.transfer.recipe.board_labels import protocol_label
+from lowbit.transfer.recipe.protocol_registry import get_protocol
 from lowbit.transfer.workspace import Workspace
 
 CPU = torch.device("cpu")
@@ -56,7 +57,7 @@ def test_the_paper_s_settings_are_the_defaults():
     recipe = Recipe(protocol="adaptive", checkpoint="b.pth")
     assert recipe.precisions == ("8w8a", "6w6a", "4w4a", "2w2a", "7w7a", "5w5a", "3w3a")
     assert (recipe.epochs, recipe.batch_size, recipe.lr) == (350, 128, 0.1)
-    assert recipe.adaptive.method == "coquant" and recipe.protocol_label == "adaptive-coquant"
+    assert recipe.adaptive.method == "coquant" and protocol_label(recipe) == "adaptive-coquant"
     assert recipe.policy == "coquant"
 
 

@@ -9,7 +9,7 @@ from lowbit.data.views.labelled_images import ImagesInMemory
 from lowbit.quant import set_precision
 from lowbit.transfer import Recipe
 from lowbit.transfer.finetuning.training import Network
-from lowbit.transfer.protocols import get_protocol
+from lowbit.transfer.recipe.protocol_registry import get_protocol
 from lowbit.transfer.seeding import minibatches, stream
 from lowbit.transfer.workspace import Workspace
 

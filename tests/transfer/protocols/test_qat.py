@@ -18,11 +18,11 @@ from lowbit.quant import (
     set_precision,
 )
 from lowbit.transfer import Recipe, run
-from lowbit.transfer.analyses.rows import read_parts
+from lowbit.transfer.analyses.epoch_rows import read_parts
 from lowbit.transfer.features.calibration import calibrate_on
 from lowbit.transfer.features.views import crop
 from lowbit.transfer.finetuning.training import Network, Training
-from lowbit.transfer.protocols import get_protocol
+from lowbit.transfer.recipe.protocol_registry import get_protocol
 from lowbit.transfer.seeding import minibatches, stream
 from lowbit.transfer.workspace import Workspace
 

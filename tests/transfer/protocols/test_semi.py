@@ -10,7 +10,7 @@ from lowbit.transfer import Recipe
 from lowbit.transfer.features.calibration import calibrate_on
 from lowbit.transfer.features.views import crop
 from lowbit.transfer.finetuning.training import Network, Training
-from lowbit.transfer.protocols import get_protocol
+from lowbit.transfer.recipe.protocol_registry import get_protocol
 from lowbit.transfer.scoring.labelled_share import labelled_places
 from lowbit.transfer.seeding import minibatches, stream
 from lowbit.transfer.workspace import Workspace

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from lowbit.transfer import Recipe, identity
 from lowbit.transfer.optimizers import OPTIMIZERS
-from lowbit.transfer.recipe.board_labels import training_label
+from lowbit.transfer.recipe.board_labels import protocol_label, training_label
 from lowbit.transfer.recipe.sections import BASES, BaseOptimizer, TOptimizer
 
 
@@ -95,7 +95,7 @@ def test_a_start_has_published_rates_and_its_own_seed():
 )
 def test_what_makes_another_protocol_is_in_its_label(fields, label, training):
     recipe = _qat(**fields)
-    assert (recipe.protocol_label, training_label(recipe)) == (label, training)
+    assert (protocol_label(recipe), training_label(recipe)) == (label, training)
     assert Recipe(**json.loads(recipe.model_dump_json())) == recipe
 
 

@@ -9,7 +9,8 @@ from torchvision import datasets
 
 from lowbit import data
 from lowbit.data import Center
-from lowbit.data.image_sets import archives, registry
+from lowbit.data.image_sets import archives
+from lowbit.data.image_sets.spec import SPLITS_DIR
 
 NAMES = ("flowers102", "food101", "pets", "dtd", "caltech101")
 SPLITS = ("train", "val", "test")
@@ -29,7 +30,7 @@ def test_specifications_have_the_published_counts(name):
     spec = data.image_set(name)
     counts = spec.counts
     assert (spec.num_classes, counts["train"] + counts["val"], counts["test"]) == PUBLISHED[name]
-    content = (registry.SPLITS_DIR / f"{name}.json").read_bytes()
+    content = (SPLITS_DIR / f"{name}.json").read_bytes()
     assert hashlib.sha256(content).hexdigest() == spec.split_sha256
     assert spec.pin == ("drawn" if name == "caltech101" else "official")
     unequal = name in ("flowers102", "pets", "caltech101")

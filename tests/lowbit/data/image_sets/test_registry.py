@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import torch
 from sklearn.datasets import load_digits
 
 from lowbit import data
-from lowbit.data.image_sets import registry
+from lowbit.data.image_sets import registry, spec
 
 SPLITS = ("train", "val", "test")
 
@@ -67,7 +68,7 @@ def test_normalization_is_the_training_images_own(digits):
 
 
 def test_the_split_hash_is_the_files_and_the_same_for_every_split(digits):
-    content = (registry.SPLITS_DIR / "digits.json").read_bytes()
+    content = (spec.SPLITS_DIR / "digits.json").read_bytes()
     assert {split.split_sha256 for split in digits.values()} == {
         hashlib.sha256(content).hexdigest()
     }
@@ -76,8 +77,8 @@ def test_the_split_hash_is_the_files_and_the_same_for_every_split(digits):
 @pytest.fixture
 def other_split_file(tmp_path, monkeypatch):
     """Let a test replace the digits' split file; returns (read pinned, write changed)."""
-    pinned = json.loads((registry.SPLITS_DIR / "digits.json").read_text())
-    monkeypatch.setattr(registry, "SPLITS_DIR", tmp_path)
+    pinned = json.loads((spec.SPLITS_DIR / "digits.json").read_text())
+    monkeypatch.setattr(spec, "SPLITS_DIR", tmp_path)
     return pinned, lambda content: (tmp_path / "digits.json").write_text(json.dumps(content))
 
 
@@ -104,22 +105,22 @@ def test_a_registered_split_that_does_not_fit_the_set_is_refused(
     pinned, write = other_split_file
     change(pinned)
     write(pinned)
-    spec = data.image_set("digits")
-    found = hashlib.sha256((registry.SPLITS_DIR / "digits.json").read_bytes()).hexdigest()
-    changed = registry.ImageSet(**{**vars(spec), "split_sha256": found})
+    digits = data.image_set("digits")
+    found = hashlib.sha256((spec.SPLITS_DIR / "digits.json").read_bytes()).hexdigest()
+    changed = replace(digits, split_sha256=found)
     monkeypatch.setattr(registry, "image_set", lambda name: changed)
     with pytest.raises(ValueError, match=problem):
         data.load("digits", "train")
 
 
 def test_a_set_with_a_class_too_few_is_refused(monkeypatch):
-    spec = data.image_set("digits")
+    digits = data.image_set("digits")
 
     def read(root):
-        images, labels = spec.read(root)
+        images, labels = digits.read(root)
         return images, labels.clamp(max=8)
 
-    changed = registry.ImageSet(**{**vars(spec), "read": read})
+    changed = replace(digits, read=read)
     monkeypatch.setattr(registry, "image_set", lambda name: changed)
     with pytest.raises(ValueError, match="where 10 are specified"):
         data.load("digits", "val")

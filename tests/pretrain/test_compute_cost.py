@@ -6,9 +6,9 @@ import torch
 from lowbit.backbones.counting import network_size
 from lowbit.backbones.networks.small_resnet import SmallResNet
 from lowbit.pretrain import Recipe, work
+from lowbit.pretrain.compute_cost import passes
 from lowbit.pretrain.running import open_source
 from lowbit.pretrain.trainer import Trainer
-from lowbit.pretrain.work import passes
 
 
 @pytest.mark.parametrize(

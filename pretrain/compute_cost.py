@@ -90,9 +90,8 @@ def work(recipe: Recipe) -> Work:
 @cache
 def _kind(name: str) -> tuple[bool, bool]:
     """Return whether both views of a framework predict, and whether it has a momentum encoder."""
-    recipe = Recipe(framework=name, architecture="resnet10_slim", dataset="digits")
     with torch.device("meta"):
-        framework = create_framework(create_backbone(recipe.architecture), recipe)
+        framework = create_framework(name, create_backbone("resnet10_slim"))
     return framework.symmetric, isinstance(framework, MomentumFramework)
 
 

@@ -11,8 +11,8 @@ import torchvision
 from torch import nn
 
 from lowbit.backbones import CheckpointError, create_backbone, load_backbone, save_backbone
-from lowbit.backbones.checkpoints import convert as module
-from lowbit.backbones.checkpoints.convert import convert
+from lowbit.backbones.checkpoints import export as module
+from lowbit.backbones.checkpoints.export import convert
 
 META = {"method": "SimSiam", "data": "digits"}
 

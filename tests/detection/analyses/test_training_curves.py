@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lowbit.detection.analyses.curves import draw, read
+from lowbit.detection.analyses.training_curves import draw, read
 from lowbit.detection.recorder import Recorder, record_scores
 
 ROOT = Path(__file__).parents[3]

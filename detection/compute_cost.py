@@ -86,7 +86,7 @@ def _of_recipe(recipe: Recipe) -> Shape | None:
 
 
 def _of_config(recipe: Recipe) -> Shape:
-    from lowbit.detection.engines import import_detectron2
+    from lowbit.detection.with_detectron2.install import import_detectron2
 
     import_detectron2()
     from lowbit.detection.with_detectron2.config_job import job_config

@@ -1,0 +1,37 @@
+"""Whether Detectron2 is installed, how to install it, and its import."""
+
+import importlib
+import importlib.util
+import os
+import warnings
+
+from lowbit.data.image_sets.spec import ROOT_VARIABLE
+from lowbit.detection.datasets.catalog import DETECTRON2_ROOT
+
+INSTALL_DETECTRON2 = (
+    'pip install --no-build-isolation "detectron2 @ git+https://github.com/facebookresearch/'
+    'detectron2.git@02b5c4e295e990042a714712c21dc79b731e8833"'
+)
+
+
+def require_detectron2() -> None:
+    """Refuse to go on without Detectron2, with the command that installs it."""
+    if importlib.util.find_spec("detectron2") is None:
+        raise ImportError(
+            "Detectron2 is not installed; no detector was built. It is not on PyPI: install it "
+            f"with `{INSTALL_DETECTRON2}`, or use engine torchvision."
+        )
+
+
+def import_detectron2() -> None:
+    """Import Detectron2, which has to be there, without the warnings it draws from torch.
+
+    Its own data sets are looked for under `$DETECTRON2_DATASETS`, or else `$LOWBIT_DATA`. Hidden by
+    their text are two that nobody here can act on.
+    """
+    require_detectron2()
+    if os.environ.get(ROOT_VARIABLE):  # read when detectron2.data is imported; what is set stays
+        os.environ.setdefault(DETECTRON2_ROOT, os.environ[ROOT_VARIABLE])
+    warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated")
+    warnings.filterwarnings("ignore", message="torch.meshgrid: in an upcoming release")
+    importlib.import_module("detectron2.engine")

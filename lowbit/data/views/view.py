@@ -1,0 +1,94 @@
+"""Views of labelled images: which one is asked for, and what hands them out batch by batch."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Generator, Tensor
+
+from lowbit.data.views.crops import Interpolation
+
+
+@dataclass(frozen=True)
+class Center:
+    """The central view: the shorter side to `resize` pixels, then the central `size` of both.
+
+    SSQL evaluates at 256 and 224 (SPEC A.8), CIFAR at 224 and 224, or at 36 and 32.
+    """
+
+    size: int
+    resize: int
+    interpolation: Interpolation = "bicubic"
+
+
+@dataclass(frozen=True)
+class Crop:
+    """The k-th random-resized crop and flip of every image, by `seed`.
+
+    Of images in files it is a function of (seed, k, image id) alone: neither batches, nor workers,
+    nor a restart change a pixel. Of images in memory it is drawn batch by batch, from one stream a
+    (seed, k).
+    """
+
+    size: int
+    scale: tuple[float, float]
+    ratio: tuple[float, float]
+    flip: float
+    seed: int
+    k: int
+    interpolation: Interpolation = "bilinear"
+
+
+class Images(Protocol):
+    """The images of a split and their labels.
+
+    Attributes:
+        name, split, split_sha256: which images.
+        classes: the names; a label is a place in them.
+        labels: int64 (N,).
+        ids: of the images in their set, int64 (N,), rising.
+        frames: of each, where they are videos; None: they are images.
+    """
+
+    frames: int | None
+    name: str
+    split: str
+    split_sha256: str
+    classes: tuple[str, ...]
+    labels: Tensor
+    ids: Tensor
+
+    def __len__(self) -> int: ...
+
+    def batches(
+        self,
+        view: Center | Crop,
+        *,
+        batch_size: int,
+        device: torch.device | str,
+        places: Tensor | Sequence[Tensor] | None = None,
+        workers: int | None = None,
+        generator: Generator | None = None,
+    ) -> Iterator[Tensor]:
+        """Yield views, float (B, 3, size, size), normalized, on the device.
+
+        Of F frames each (`lowbit.data.image_sets.video_folder`), they are (B, F, 3, size, size).
+
+        Args:
+            view: what of each image.
+            batch_size: images at a time; the last batch holds what is left over.
+            device: where the views go.
+            places: which images, in which order, each 0 .. len - 1; default all. A sequence of
+                tensors is the batches as they are, whatever `batch_size`.
+            workers: processes that decode files; 0: none, None: one a core, 8 at most.
+            generator: what crops of images in memory are drawn from, for one who keeps its state;
+                default the stream of the view's (seed, k).
+        """
+
+
+def rows(places: Tensor | Sequence[Tensor] | None, count: int, batch_size: int) -> Sequence[Tensor]:
+    """Return the places of each batch, as `Images.batches` is asked for them."""
+    if places is None:
+        places = torch.arange(count)
+    return places.split(batch_size) if isinstance(places, Tensor) else places
