@@ -16,7 +16,9 @@ from dataclasses import dataclass, replace
 import pandas as pd
 
 from lowbit.benchmark.leaderboard.boards import Board, Cell, Line, make_boards, make_reported
-from lowbit.benchmark.leaderboard.labels import ZERO_SHOT
+from lowbit.benchmark.leaderboard.labels import (
+    ZERO_SHOT,
+)
 from lowbit.benchmark.results.comparability import BOARD, MEASURED, precision_rank
 
 DELTA = "Δ_B"

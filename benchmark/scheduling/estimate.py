@@ -23,7 +23,7 @@ from typing import Literal
 from lowbit.benchmark.planning.job import File, Job, canonical_json
 from lowbit.benchmark.recipes.yaml_files import STAGES, get_stage, validate
 from lowbit.benchmark.results.result_file import RESULT, Result, read_result
-from lowbit.benchmark.sharing import shared_by
+from lowbit.benchmark.scheduling.job_queue import shared_by
 from lowbit.common.compute_cost import Work
 
 GPU_RATE = 2e13  # operations a second: ResNet-50 trained at 800 images a second, an A100 in TF32

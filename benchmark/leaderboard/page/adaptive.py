@@ -5,9 +5,10 @@ from typing import Any
 
 from lowbit.benchmark.leaderboard import adaptive_bits
 from lowbit.benchmark.leaderboard.boards import Cell
-from lowbit.benchmark.leaderboard.labels import metric_name, number
 from lowbit.benchmark.leaderboard.page import rows
 from lowbit.benchmark.leaderboard.page.source import Source
+from lowbit.benchmark.results.comparability import metric_name
+from lowbit.common.text import number
 
 
 def content(source: Source) -> dict[str, Any]:

@@ -5,8 +5,11 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from lowbit.benchmark.leaderboard.boards import Board, Cell, Line
-from lowbit.benchmark.leaderboard.labels import ZERO_SHOT, metric_name, number
-from lowbit.benchmark.results.comparability import MEASURED, precision_rank
+from lowbit.benchmark.leaderboard.labels import (
+    ZERO_SHOT,
+)
+from lowbit.benchmark.results.comparability import MEASURED, metric_name, precision_rank
+from lowbit.common.text import number
 
 # What a cell's list holds, in this order; what is absent at its end was never known. A cell without a
 # number is [status, reason], one that nobody planned is null.
