@@ -4,6 +4,7 @@ import json
 import logging
 import shutil
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,11 @@ def run(recipe: Recipe, folder: Path) -> dict[str, Any]:
             **fitted.details,
         },
     }
+
+
+def process_group() -> AbstractContextManager[None]:
+    """Join nothing: a transfer job is one process."""
+    return nullcontext()
 
 
 def _predictions(predict: Callable[[Images], dict[str, Tensor]], images: Images) -> Predictions:

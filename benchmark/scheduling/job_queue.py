@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable
 
 from lowbit.benchmark.planning.job import Job
-from lowbit.benchmark.recipes.yaml_files import STAGES
+from lowbit.benchmark.recipes.stages import STAGES
 from lowbit.benchmark.results.result_file import Result
 
 _LOOK, _PATIENCE = 0.5, 10.0  # s between looks at a job that another runner holds, first and most
@@ -125,7 +125,7 @@ def shared_by(job: Job | Result) -> tuple[str, ...] | None:
     """
     if job.recipe.get("cache_dir", "") is not None:
         return None
-    facts = {**job.recipe, **job.identity}
+    facts = job.facts
     if isinstance(job, Job):
         inputs = {name: source.content for name, source in job.inputs.items()}
     else:

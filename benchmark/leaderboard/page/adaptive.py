@@ -13,9 +13,9 @@ from lowbit.common.text import number
 
 def content(source: Source) -> dict[str, Any]:
     """Return one row a network with a cell for each precision; empty where none was measured."""
-    if not any(board.facts["protocol"].startswith("adaptive-") for board in source.boards):
-        return {}
     networks = adaptive_bits.make_adaptive(source.folded)
+    if not networks:
+        return {}
     precisions = adaptive_bits.columns(networks)
     return {
         "cell": rows.CELL,
