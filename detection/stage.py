@@ -60,6 +60,7 @@ def identity(recipe: Recipe) -> dict[str, Any]:
         "training": training if recipe.scope == "backbone" else f"{training}, {recipe.scope}",
         "policy": policy.name if policy else "-",
         "policy_fingerprint": policy.fingerprint if policy else "-",
+        "policy_on_board": False,  # a detector is trained with its policy
     }
 
 

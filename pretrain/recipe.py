@@ -252,6 +252,7 @@ def identity(recipe: Recipe) -> dict[str, Any]:
         "image_size": recipe.image_size,
         "policy": policy.name if policy else "-",
         "policy_fingerprint": policy.fingerprint if policy else "-",
+        "policy_on_board": True,
         "method": recipe.method,
         **({"processes": recipe.num_gpus} if apart else {}),
     }

@@ -27,7 +27,7 @@ from lowbit.benchmark.planning.job import Job
 from lowbit.benchmark.planning.plan import Plan, plan
 from lowbit.benchmark.planning.plan_file import remember
 from lowbit.benchmark.recipes.errors import RecipeError
-from lowbit.benchmark.recipes.yaml_files import STAGES
+from lowbit.benchmark.recipes.stages import STAGES
 from lowbit.benchmark.results.result_file import Result
 from lowbit.benchmark.scheduling.dry_run import preview
 from lowbit.benchmark.scheduling.dry_run_report import describe_choice, describe_plan

@@ -7,6 +7,6 @@ a precision. What is quantized, and when, is the protocol's (`lowbit.transfer.pr
 import lowbit.transfer.protocols  # noqa: F401  (registers them)
 from lowbit.transfer.recipe.compute_cost import work
 from lowbit.transfer.recipe.recipe import VERSION, Recipe, identity
-from lowbit.transfer.stage import missing_data, run
+from lowbit.transfer.stage import missing_data, process_group, run
 
-__all__ = ["VERSION", "Recipe", "identity", "missing_data", "run", "work"]
+__all__ = ["VERSION", "Recipe", "identity", "missing_data", "process_group", "run", "work"]

@@ -4,6 +4,7 @@ import json
 import logging
 import shutil
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,11 @@ def run(recipe: Recipe, folder: Path) -> dict[str, Any]:
 def missing_data(recipe: Recipe) -> str | None:
     """Return what is not there and how to get it, or None where the images can be opened."""
     return missing_images(recipe.dataset, "test", root=recipe.data_root)
+
+
+def process_group() -> AbstractContextManager[None]:
+    """Join nothing: a transfer job is one process."""
+    return nullcontext()
 
 
 def _predictions(predict: Callable[[Images], dict[str, Tensor]], images: Images) -> Predictions:

@@ -20,8 +20,8 @@ from types import ModuleType
 
 from lowbit.benchmark.executors import StoppedError
 from lowbit.benchmark.executors.acquire_job import claim_job
-from lowbit.benchmark.executors.demands import Demands, Peaks
 from lowbit.benchmark.executors.remote_job import GRACE, LostError, supervise
+from lowbit.benchmark.executors.resources import Demands, Peaks
 from lowbit.benchmark.executors.stop_signals import stop_signals
 from lowbit.benchmark.executors.worker import Task
 from lowbit.benchmark.planning.job import Job

@@ -1,10 +1,15 @@
-"""What a job takes of a machine: processes, one a GPU, and a share of the cores."""
+"""What jobs take of a machine or a cluster: processes, one a GPU, cores and memory."""
 
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from lowbit.benchmark.planning.job import Job
+from lowbit.benchmark.results.result_file import Result
+
+_ROOM = 1.2  # over the memory that such a job took before
+_MB = 2**20
 
 
 def processes(job: Job) -> int:
@@ -72,3 +77,88 @@ class Gpus:
     def give(self, taken: Iterable[str]) -> None:
         """Take GPUs back from a job that has ended."""
         self._jobs.subtract(taken)
+
+
+class Demands:
+    """The shares of a cluster's machines that its jobs take.
+
+    A job gets a GPU for each of its processes, and with it the cores there are for one; without
+    GPUs, a core, or more where fewer `workers` are asked for.
+
+    Args:
+        machines: of each, its resources as Ray names them: CPU, GPU, memory (bytes).
+        workers: jobs at once; None: as many as there are GPUs, or cores without GPUs.
+    """
+
+    def __init__(self, machines: Sequence[Mapping[str, float]], workers: int | None = None):
+        self._machines = machines
+        self._gpus = [m for m in machines if m.get("GPU", 0) >= 1]
+        cores = int(sum(m.get("CPU", 0) for m in machines))
+        self._cores = 1  # for a process
+        if self._gpus:
+            self._cores = max(1, int(min(m.get("CPU", 0) // m["GPU"] for m in self._gpus)))
+        elif workers:
+            fewest = int(min(m.get("CPU", 0) for m in machines))
+            self._cores = max(1, min(cores // workers, fewest))
+        self.workers = workers or max(1, int(sum(m["GPU"] for m in self._gpus)) or cores)
+
+    @property
+    def threads(self) -> int:
+        """Threads of a job's process."""
+        return share_of_threads(self._cores, 1)
+
+    def problem(self, job: Job) -> str | None:
+        """Say why no machine can run the job; None if one can."""
+        wanted, most = self._wanted_gpus(job), self._most("GPU")
+        if wanted <= most:
+            return None
+        return too_few_gpus(wanted, f"no machine of the cluster has more than {most}", most)
+
+    def of(self, job: Job, peak_mb: float | None = None) -> dict[str, Any]:
+        """Return what the job asks for, as options of a Ray task.
+
+        Args:
+            job: the job.
+            peak_mb: the most memory that such a job took before; None: not known, nothing is asked.
+        """
+        asked = {
+            "num_cpus": min(processes(job) * self._cores, self._most("CPU")),
+            "num_gpus": self._wanted_gpus(job),
+        }
+        if peak_mb is not None:
+            asked["memory"] = min(int(_ROOM * peak_mb * _MB), self._most("memory"))
+        return asked
+
+    def __str__(self) -> str:
+        gpus = int(sum(m["GPU"] for m in self._gpus))
+        return (
+            f"{len(self._machines)} machines, {int(sum(m.get('CPU', 0) for m in self._machines))} "
+            f"cores, {gpus} GPUs"
+        )
+
+    def _wanted_gpus(self, job: Job) -> int:
+        return processes(job) if self._gpus and job.recipe.get("device") != "cpu" else 0
+
+    def _most(self, resource: str) -> int:
+        return int(max((m.get(resource, 0) for m in self._machines), default=0))
+
+
+class Peaks:
+    """The most memory that completed jobs took, by stage, recipe and architecture."""
+
+    def __init__(self):
+        self._peaks: dict[tuple, float] = {}
+
+    def note(self, job: Job, result: Result) -> None:
+        """Remember what a job took."""
+        if result.peak_memory_mb is not None:
+            kind = _kind(job)
+            self._peaks[kind] = max(result.peak_memory_mb, self._peaks.get(kind, 0.0))
+
+    def of(self, job: Job) -> float | None:
+        """Return the most that such a job took, in MiB; None if none has run."""
+        return self._peaks.get(_kind(job))
+
+
+def _kind(job: Job) -> tuple:
+    return job.stage, job.recipe.get("name"), job.label.architecture

@@ -20,7 +20,8 @@ from typing import Any
 from lowbit.benchmark.executors.launch_processes import launch
 from lowbit.benchmark.executors.resources import processes
 from lowbit.benchmark.planning.job import Job
-from lowbit.benchmark.recipes.yaml_files import get_stage, validate
+from lowbit.benchmark.recipes.stages import get_stage
+from lowbit.benchmark.recipes.yaml_files import validate
 from lowbit.benchmark.results import build_result
 from lowbit.benchmark.results.job_lock import holds
 from lowbit.benchmark.results.result_file import read_result, write_result

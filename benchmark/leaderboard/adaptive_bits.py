@@ -9,21 +9,21 @@ trained at one bit-width each, from the same checkpoint in every other respect (
 The methods are protocols of their own, hence boards of their own; this table ranks nothing.
 """
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import pandas as pd
 
 from lowbit.benchmark.leaderboard.boards import Board, Cell, Line, make_boards, make_reported
-from lowbit.benchmark.leaderboard.labels import ZERO_SHOT
+from lowbit.benchmark.leaderboard.labels import (
+    ZERO_SHOT,
+)
 from lowbit.benchmark.results.comparability import BOARD, MEASURED, precision_rank
 
 DELTA = "Δ_B"
 _FULL = "FP"
-_PREFIX = "adaptive-"
 _INDIVIDUAL = "individual"
-METHODS = {  # of protocols, in the paper's order
+METHODS = {  # in the paper's order
     _INDIVIDUAL: "individual",
     "switchable-bn": "Switchable BN",
     "adabits": "AdaBits",
@@ -69,19 +69,21 @@ def make_adaptive(folded: pd.DataFrame) -> list[AdaptiveRow]:
     Empty where nothing adaptive was measured: published numbers have their own table.
     """
     # The boards of these protocols and what may stand on them; other boards cost time and are not used.
-    adaptive = folded["protocol"].str.startswith(_PREFIX) | (folded["status"] != "completed")
-    boards = make_boards(folded[adaptive])
-    boards = [board for board in boards if board.facts["protocol"].startswith(_PREFIX)]
+    adaptive = folded["adaptive_method"] != "-"
+    if not adaptive.any():
+        return []
+    boards = make_boards(folded[adaptive | (folded["status"] != "completed")])
+    boards = [board for board in boards if board.facts["adaptive_method"] != "-"]
     if not boards:
         return []
     references = {
         (_setting(board), tuple(line.subject.values())): line
         for board in boards
-        if _method(board)[0] == _INDIVIDUAL
+        if board.facts["adaptive_method"] == _INDIVIDUAL
         for line in board.lines
     }
     lost = folded[(folded["source"] == MEASURED) & (folded["status"] != "completed")]
-    boards.sort(key=lambda board: _order(_method(board)[0]))
+    boards.sort(key=lambda board: _order(board.facts["adaptive_method"]))
     rows = [
         _row(
             board,
@@ -140,19 +142,10 @@ def _plain(dataset: str) -> str:
     return "".join(character for character in dataset.lower() if character.isalnum())
 
 
-def _method(board: Board) -> tuple[str, str]:
-    """Split a protocol into its method and what else makes it another protocol."""
-    name = board.facts["protocol"].removeprefix(_PREFIX)
-    known = [method for method in METHODS if f"{name}-".startswith(f"{method}-")]
-    method = known[0] if known else name
-    return method, name.removeprefix(method).removeprefix("-")
-
-
 def _setting(board: Board) -> tuple[str, ...]:
-    """Return what a row and its reference share: everything but the method and its B."""
-    shared = tuple(board.facts[column] for column in BOARD if column != "protocol")
-    others = _method(board)[1].split("-")
-    return (*shared, *(part for part in others if not re.fullmatch(r"b\d+", part)))
+    """Return what a row and its reference share: everything but how bit-widths share weights."""
+    shared = (column for column in BOARD if column != "protocol")
+    return tuple(board.facts[column] for column in (*shared, "adaptive_reference"))
 
 
 def _order(method: str) -> int:
@@ -163,7 +156,7 @@ def _order(method: str) -> int:
 def _row(
     board: Board, line: Line, metric: str, reference: Line | None, lost: pd.DataFrame
 ) -> AdaptiveRow:
-    method, others = _method(board)
+    method, variant = board.facts["adaptive_method"], board.facts["adaptive_variant"]
     name = METHODS.get(method, method)
     cells = {
         precision: replace(cell, rank=0, best=False, drop=float("nan"))
@@ -180,7 +173,7 @@ def _row(
         checkpoint=line.name,
         architecture=line.subject["architecture"],
         dataset=board.facts["dataset"],
-        method=f"{name} ({others})" if others else name,
+        method=name if variant == "-" else f"{name} ({variant})",
         metric=metric,
         cells=cells,
         delta=delta,
@@ -219,8 +212,7 @@ def _counts(precision: str, cell: Cell) -> bool:
 
 def _no_reference(board: Board, line: Line, lost: pd.DataFrame) -> str:
     """Say why no individual networks stand beside a row: what became of their job, or that none ran."""
-    others = _method(board)[1]
-    protocol = f"{_PREFIX}{_INDIVIDUAL}" + (f"-{others}" if others else "")
+    protocol = board.facts["adaptive_reference"]
     same = (lost["protocol"] == protocol) & (lost["dataset"] == board.facts["dataset"])
     same &= lost["checkpoint"] == line.subject["checkpoint"]
     if same.any():

@@ -16,6 +16,7 @@ from lowbit.benchmark.results.comparability import (
     precision_rank,
     shown,
 )
+from lowbit.benchmark.results.result_file import ADAPTIVE
 
 _FULL = "FP"
 _FOLDED = (  # what a cell takes from the folded row as it is
@@ -119,7 +120,7 @@ def _board(group: str, rows: pd.DataFrame) -> Board:
     _mark_best(list(lines.values()))
     return Board(
         group=group,
-        facts={column: str(rows[column].iloc[0]) for column in BOARD},
+        facts={column: str(rows[column].iloc[0]) for column in (*BOARD, *ADAPTIVE)},
         lines=list(lines.values()),
         precisions=[],
         metrics=sorted(set(rows["metric"]), key=lambda metric: (len(metric), metric)),

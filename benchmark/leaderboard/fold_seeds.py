@@ -20,12 +20,14 @@ from lowbit.benchmark.results.comparability import (
     rankable,
     shown,
 )
+from lowbit.benchmark.results.result_file import ADAPTIVE
 from lowbit.benchmark.statistics.ranking import ALPHA, Sample, rank_groups
 
 PROPORTIONS = ("top1",)  # metrics that count right answers, so that their images are a sample
 SEEDS, IMAGES = "seeds", "images"  # what an interval is over
 
-_KEY = (*SUBJECT, *BOARD, "precision", "metric", "unit", *PUBLISHED, "status")
+# ADAPTIVE follows from the protocol, and is carried along.
+_KEY = (*SUBJECT, *BOARD, *ADAPTIVE, "precision", "metric", "unit", *PUBLISHED, "status")
 # The key in the order that rows are sorted by, after own before published.
 _ORDER = (*BOARD, *SUBJECT, "precision", "metric", "status", "unit", *PUBLISHED)
 _RANKED_BY: dict[str, Callable[[str], Any]] = {

@@ -1,8 +1,7 @@
-"""How numbers, metrics and boards are written, the same in every format."""
-
-import math
+"""How boards are titled and explained, the same in every format."""
 
 from lowbit.benchmark.leaderboard.boards import Board
+from lowbit.benchmark.results.comparability import metric_name
 
 NOTE = (
     "Mean over seeds ± standard deviation; a dagger marks a single seed. The small number is the rank: "
@@ -15,22 +14,6 @@ SENT = (
 ZERO_SHOT = "§"  # marks a precision that a network was not trained at
 NOTHING = "There is no result to show: no job has finished with a number yet."
 _TASK_TITLES = {"classification": "Classification", "detection": "Detection"}
-_METRICS = {"top1": "top-1", "mean_per_class": "mean per class"}
-
-
-def number(value: float, *, sign: bool = False) -> str:
-    """Write a percentage with one digit after the point and a true minus sign; "–" for NaN.
-
-    Example:
-        >>> number(93.149), number(-0.04), number(-1.25, sign=True), number(0.3, sign=True)
-        ('93.1', '0.0', '−1.2', '+0.3')
-    """
-    if math.isnan(value):
-        return "–"
-    text = f"{value:.1f}"
-    text = "0.0" if text == "-0.0" else text
-    plus = "+" if sign and value > 0 and text != "0.0" else ""
-    return plus + text.replace("-", "−")
 
 
 def title(board: Board, metric: str | None = None) -> str:
@@ -38,8 +21,3 @@ def title(board: Board, metric: str | None = None) -> str:
     facts = board.facts
     name = f"{board.group}. {_TASK_TITLES[facts['task']]}: {facts['dataset']}, {facts['protocol']}"
     return f"{name}, {metric_name(metric)} (%)" if metric else f"{name} (%)"
-
-
-def metric_name(metric: str) -> str:
-    """Return a metric's printed name; by default its own."""
-    return _METRICS.get(metric, metric)

@@ -35,7 +35,7 @@ _METRICS = {
 }
 _SPREADS = ("top1_std5",)  # metrics that are a standard deviation over seeds
 _ROUNDING = 1e-9  # of a difference that is exactly the tolerance
-_INDIVIDUAL = "adaptive-individual"  # the protocol whose networks Delta_B is relative to
+_INDIVIDUAL = "individual"  # the adaptive method whose networks Delta_B is relative to
 
 
 @dataclass(frozen=True)
@@ -254,7 +254,7 @@ def _individual(claim: _Claim) -> list[PlannedJob]:
         for job in claim.suite.jobs
         if job.checkpoint == claim.job.checkpoint
         and job.facts.get("dataset") == claim.job.facts.get("dataset")
-        and str(job.facts.get("protocol")).startswith(_INDIVIDUAL)
+        and job.facts.get("adaptive_method") == _INDIVIDUAL
     ]
 
 

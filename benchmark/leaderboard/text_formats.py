@@ -15,11 +15,10 @@ from lowbit.benchmark.leaderboard.labels import (
     NOTHING,
     SENT,
     ZERO_SHOT,
-    metric_name,
-    number,
     title,
 )
-from lowbit.benchmark.results.comparability import MEASURED, SUBJECT, precision_rank
+from lowbit.benchmark.results.comparability import MEASURED, SUBJECT, metric_name, precision_rank
+from lowbit.common.text import number
 
 CSV_COLUMNS = (
     *("checkpoint", "method", "architecture", "task", "dataset", "protocol", "training"),

@@ -70,11 +70,10 @@ class Planner:
             file, mapping = self._recipe(checkpoint.pretrain, checkpoint.overrides)
             recipe = validate("pretrain", mapping, source=file)
             job = Job.plan("pretrain", recipe, inputs={}, label=Label(name))
-            facts = {**job.recipe, **job.identity}
             label = Label(
                 name,
-                method=facts.get("method") or "-",
-                architecture=facts.get("architecture") or "-",
+                method=job.facts.get("method") or "-",
+                architecture=job.facts.get("architecture") or "-",
             )
             source = Output(self._graph.add(replace(job, label=label)))
         self._graph.name(name, source.content)
@@ -230,7 +229,7 @@ class Planner:
 
 def _facts(job: Job, file: Path, mapping: dict[str, Any]) -> Facts:
     """Return what exclusions may name of a job."""
-    known = {**job.recipe, **job.identity}
+    known = job.facts
     found = {
         "checkpoint": {job.label.checkpoint},
         "method": {job.label.method},

@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from lowbit.benchmark.recipes.yaml_files import get_stage
+from lowbit.benchmark.recipes.stages import DERIVED_FACTS, get_stage
 from lowbit.common.file_hash import file_sha256
 
 CHECKPOINT = "checkpoint"  # the artifact that is a backbone, or a detector
@@ -74,7 +74,7 @@ class Job:
     """One run of one stage.
 
     Attributes:
-        stage: one of `recipe.STAGES`.
+        stage: one of `stages.STAGES`.
         version: the stage's protocol version.
         recipe: the validated recipe as plain JSON, without the fields in `inputs`.
         cosmetic: the recipe's fields that do not change results.
@@ -113,7 +113,7 @@ class Job:
             for name, source in absent.items()
             if source.url is None
         ]
-        missing = getattr(package, "missing_data", lambda recipe: None)(recipe)
+        missing = package.missing_data(recipe)
         missing = missing or next((_how_to_get(s) for s in absent.values() if s.url), None)
         try:
             identity = package.identity(recipe)
@@ -141,7 +141,7 @@ class Job:
                 "stage": self.stage,
                 "version": self.version,
                 "recipe": self._decisive(),
-                "identity": dict(self.identity),
+                "identity": {k: v for k, v in self.identity.items() if k not in DERIVED_FACTS},
                 "inputs": {name: source.content for name, source in self.inputs.items()},
             }
         )
@@ -160,6 +160,11 @@ class Job:
         return _short_hash(asked)
 
     @property
+    def facts(self) -> dict[str, Any]:
+        """The recipe and the identity together; where both name a fact, the identity's counts."""
+        return {**self.recipe, **self.identity}
+
+    @property
     def needs(self) -> tuple[str, ...]:
         """Ids of the jobs whose outputs this one reads."""
         return tuple(s.job_id for s in self.inputs.values() if isinstance(s, Output))
@@ -167,13 +172,13 @@ class Job:
     @property
     def precisions(self) -> tuple[str, ...]:
         """The bit-widths its measurements will be of."""
-        facts = {**self.recipe, **self.identity}
+        facts = self.facts
         return tuple(facts.get("precisions") or [facts.get("precision") or "FP"])
 
     @property
     def title(self) -> str:
         """One line that tells a reader which job this is."""
-        facts = {**self.recipe, **self.identity}
+        facts = self.facts
         words = [self.label.checkpoint, facts.get("dataset"), facts.get("protocol")]
         if facts.get("method") not in (None, "-", self.label.checkpoint, *words):
             words.append(facts["method"])

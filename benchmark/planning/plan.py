@@ -13,7 +13,7 @@ from lowbit.benchmark.planning.suite import Checkpoint, Suite, load_suite
 from lowbit.benchmark.published import select
 from lowbit.benchmark.published.reproduction_targets import Claims
 from lowbit.benchmark.recipes.errors import RecipeError
-from lowbit.benchmark.recipes.yaml_files import STAGES
+from lowbit.benchmark.recipes.stages import STAGES
 
 
 @dataclass(frozen=True)

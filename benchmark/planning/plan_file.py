@@ -30,7 +30,7 @@ class PlannedJob:
         id: the name of its folder.
         stage, title, needs, precisions: as the job's.
         checkpoint, method, architecture: its label.
-        facts: dataset, protocol, engine, training, seed: those of them that it has.
+        facts: task, dataset, protocol, adaptive_method, engine, training, seed: those of them that it has.
         published: the published numbers it is to reproduce; None: none is known.
     """
 
@@ -48,8 +48,8 @@ class PlannedJob:
     @classmethod
     def of(cls, job: Job) -> "PlannedJob":
         """Describe a job of a plan."""
-        facts = {**job.recipe, **job.identity}
-        names = ("task", "dataset", "protocol", "engine", "training", "seed")
+        facts = job.facts
+        names = ("task", "dataset", "protocol", "adaptive_method", "engine", "training", "seed")
         return cls(
             id=job.id,
             stage=job.stage,
@@ -60,7 +60,7 @@ class PlannedJob:
             precisions=job.precisions,
             needs=job.needs,
             facts={name: facts[name] for name in names if name in facts},
-            published=getattr(job, "published", None),
+            published=job.published,
         )
 
 
@@ -93,10 +93,9 @@ def planned_suites(runs_dir: Path) -> Iterator[PlannedSuite]:
         suite = json.loads(path.read_text(encoding="utf-8"))
         jobs = [
             PlannedJob(**job | {k: tuple(job[k]) for k in ("precisions", "needs")})
-            for job in suite.get("jobs", ())  # files of before jobs were kept have none
+            for job in suite["jobs"]
         ]
-        name = suite.get("name", path.stem.removeprefix(_SUITE))
-        yield PlannedSuite(name, tuple(jobs), tuple(suite["reported"]))
+        yield PlannedSuite(suite["name"], tuple(jobs), tuple(suite["reported"]))
 
 
 def remembered(runs_dir: Path) -> list[Selection]:

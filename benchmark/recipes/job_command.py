@@ -10,7 +10,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from lowbit.benchmark.recipes.yaml_files import get_stage, load_yaml, validate
+from lowbit.benchmark.recipes.stages import get_stage
+from lowbit.benchmark.recipes.yaml_files import load_yaml, validate
 from lowbit.common.atomic_file import write_text
 
 MEASUREMENTS = "measurements.json"
@@ -43,7 +44,7 @@ def read_job(stage: str, args: argparse.Namespace, *, leaves: Sequence[str]) -> 
     """Return the recipe that the arguments name and the folder it may run in.
 
     Args:
-        stage: one of `recipe.STAGES`.
+        stage: one of `stages.STAGES`.
         args: as `job_parser` reads them.
         leaves: files by which an earlier run is known.
 

@@ -1,27 +1,17 @@
 """Recipes: one YAML file, `_BASE_` inheritance, `KEY VALUE` overrides, a validated model."""
 
 import copy
-import importlib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from lowbit.benchmark.recipes.errors import RecipeError, explain
+from lowbit.benchmark.recipes.stages import get_stage
 from lowbit.common.suggest import did_you_mean
-
-STAGES = ("pretrain", "transfer", "detection")
-"""The packages that do a job's work, in the order data flows. Each has Recipe, VERSION, identity
-and run; a package that has these four is a stage once its name stands here. It may also have
-`missing_data(recipe)`, which says how to get a data set whose files are not there, or None: such a
-job is skipped, for nothing is wrong with it; and `work(recipe)`, which counts operations and bytes
-(`lowbit.common.compute_cost.Work`) for the estimates of a plan, or returns None. And one whose recipe has `num_gpus`
-has `process_group()`, the context in which so many processes, each with its rank where torchrun puts
-it, become one job: all of them call `run`, and what the first returns counts."""
 
 BASE = "_BASE_"
 _ASSIGNMENT = re.compile(r"[A-Za-z_][\w.-]*=")
@@ -48,16 +38,6 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
 
 
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+.0123456789"))
-
-
-def get_stage(name: str) -> ModuleType:
-    """Import the package of stage `name`; an unknown name is answered with close matches."""
-    if name not in STAGES:
-        raise RecipeError(
-            f"There is no stage {name!r}; nothing was run."
-            f"{did_you_mean(name, STAGES)} Stages: {', '.join(STAGES)}."
-        )
-    return importlib.import_module(f"lowbit.{name}")
 
 
 def load_yaml(path: Path | str, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -129,7 +109,7 @@ def validate(
     """Check `mapping` against the stage's recipe and return that recipe, frozen.
 
     Args:
-        stage: one of `STAGES`; its package is imported here and not before.
+        stage: one of `stages.STAGES`; its package is imported here and not before.
         mapping: what `load_yaml` returned.
         source: the file it came from, for the messages.
 

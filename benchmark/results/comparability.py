@@ -4,11 +4,11 @@ A *board* is a set of rows that answer one question: same task, same pinned spli
 protocol at the same version, same image size, same engine, same quantization policy (by fingerprint).
 Within a board, rows of one precision and one metric are ranked; nothing is ever ranked across boards.
 
-Boards of detection and of quantization-aware training leave the policy out. Elsewhere a policy belongs
-to the examination: every checkpoint sits it under the same one, and another policy is another
-examination. A detector, or a network under `qat`, is trained *with* its policy, and how to train (LSQ
-against SGDT, each with the quantizer its paper uses) is itself what is compared. The policy is still
-part of a row's own name, so two are never averaged.
+Boards of detection and of quantization-aware training leave the policy out, as a job's identity says
+(`policy_on_board`). Elsewhere a policy belongs to the examination: every checkpoint is scored under the
+same one, and another policy is another examination. A detector, or a network under `qat`, is trained
+*with* its policy, and how to train (LSQ against SGDT, each with the quantizer its paper uses) is itself
+what is compared. The policy is still part of a row's own name, so two are never averaged.
 
 Validation numbers are kept but not ranked: hyper-parameters may have been chosen on them. Published
 numbers are never ranked: nothing shows that they answer the same question.
@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lowbit.benchmark.results.result_file import ADAPTIVE, POLICY_ON_BOARD, ZERO_SHOT
 from lowbit.quant import Precision
 
 # Who or what was measured. `method` made the backbone (SSQL); `training` made a detector, or a low-bit
@@ -56,8 +57,10 @@ _TEXT = (
     "metric",
     "unit",
     *PUBLISHED,
+    *ADAPTIVE,
 )
 _NUMBERS = ("value", "stderr", "image_low", "image_high")
+_METRICS = {"top1": "top-1", "mean_per_class": "mean per class"}
 
 
 def protocol_rank(protocol: str) -> tuple[bool, str]:
@@ -79,6 +82,11 @@ def precision_rank(precision: str) -> tuple[int, int, str]:
     return (-bits.weight_bits, -bits.activation_bits, "")
 
 
+def metric_name(metric: str) -> str:
+    """Return a metric's printed name; by default its own."""
+    return _METRICS.get(metric, metric)
+
+
 def normalize(frame: pd.DataFrame) -> pd.DataFrame:
     """Return a results frame whose labels are all text ("-" when absent) plus `board_policy`."""
     frame = frame.reset_index(drop=True).copy()
@@ -93,10 +101,10 @@ def normalize(frame: pd.DataFrame) -> pd.DataFrame:
     frame["precision"] = each(frame["precision"], _precision)
     for column in _NUMBERS:
         frame[column] = frame[column].astype(float) if column in frame else np.nan
-    zero_shot = frame["zero_shot"] == 1 if "zero_shot" in frame else False
-    frame["zero_shot"] = pd.Series(zero_shot, index=frame.index).fillna(False).astype(bool)
-    trained = (frame["task"] == "detection") | frame["protocol"].str.match(r"qat(-|$)")
-    frame["board_policy"] = frame["policy_fingerprint"].mask(trained, "-")
+    for column, absent in ((ZERO_SHOT, False), (POLICY_ON_BOARD, True)):
+        flags = frame[column] if column in frame else pd.Series(absent, index=frame.index)
+        frame[column] = flags.astype("boolean").fillna(absent).astype(bool)
+    frame["board_policy"] = frame["policy_fingerprint"].where(frame[POLICY_ON_BOARD], "-")
     unusable = (frame["status"] == "completed") & ~np.isfinite(frame["value"])
     frame.loc[unusable, ["status", "reason"]] = [
         "failed",

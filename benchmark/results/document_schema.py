@@ -5,17 +5,18 @@ python -m lowbit.benchmark.results.document_schema > docs/results.md
 
 import sys
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from pydantic import BaseModel
 
 from lowbit.benchmark.results.result_file import (
+    ADAPTIVE,
     BIT_OPERATIONS,
     COLUMNS,
     HIGH,
     LOW,
-    MIGRATIONS,
+    POLICY_ON_BOARD,
     SCHEMA_VERSION,
     STDERR,
     TRAINING,
@@ -27,14 +28,19 @@ from lowbit.benchmark.results.verdicts import Verdict
 
 
 def _columns() -> str:
-    columns = ", ".join(f"`{name}`" for name in COLUMNS)
+    columns = _listed(COLUMNS)
     text = (
         f"The columns of the frame are {columns}; of results also how a detector or a low-bit network "
         f"was trained (`{TRAINING}`), error and 95 % interval over test images (`{STDERR}`, `{LOW}`, "
-        f"`{HIGH}`), the cost of the backbone (`{WEIGHT_BYTES}`, `{BIT_OPERATIONS}`) and whether the "
-        f"precision is none it was trained at (`{ZERO_SHOT}`)."
+        f"`{HIGH}`), the cost of the backbone (`{WEIGHT_BYTES}`, `{BIT_OPERATIONS}`), whether the "
+        f"precision is none it was trained at (`{ZERO_SHOT}`), whether only rows of one policy are ranked "
+        f"together (`{POLICY_ON_BOARD}`) and, of adaptive bit-widths, {_listed(ADAPTIVE)}."
     )
     return textwrap.fill(text, 105)
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
 
 
 _INTRODUCTION = f"""\
@@ -48,8 +54,7 @@ for byte when they are deleted.
 - A file is written whole: under a temporary name, synced, renamed. A reader never sees half of one.
 - A file that does not parse, is named for another job, or has a field unknown here is reported and
   counts as absent; the job runs again when its suite does.
-- The present layout is version {SCHEMA_VERSION}. A file of an older version is read as what it would be now; the file
-  itself stays as it is. A file of a later version is not read.
+- The layout is version {SCHEMA_VERSION}. A file of another version is not read.
 
 ```python
 from pathlib import Path
@@ -81,19 +86,12 @@ def page() -> str:
     """Return docs/results.md."""
     parts = [
         _INTRODUCTION,
-        "## Versions\n\n" + "\n".join(_versions()) + "\n",
         "## Fields\n",
         *_models(Result),
         _VERDICT,
         *_models(Verdict),
     ]
     return "\n".join(parts)
-
-
-def _versions() -> Iterator[str]:
-    yield "- 1: the first."
-    for version, migrate in MIGRATIONS.items():
-        yield f"- {version + 1}: {(migrate.__doc__ or '').split(' ', 2)[2]}"
 
 
 def _models(model: type[BaseModel]) -> Iterator[str]:

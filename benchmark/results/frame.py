@@ -11,10 +11,12 @@ from lowbit.benchmark.results.comparability import MEASURED, OWN
 from lowbit.benchmark.results.record_cache import FOLDER, load_records
 from lowbit.benchmark.results.records import ORIGIN, QUESTION, ROW_FLOATS, ROWS
 from lowbit.benchmark.results.result_file import (
+    ADAPTIVE,
     BIT_OPERATIONS,
     COLUMNS,
     HIGH,
     LOW,
+    POLICY_ON_BOARD,
     STDERR,
     TRAINING,
     WEIGHT_BYTES,
@@ -23,7 +25,10 @@ from lowbit.benchmark.results.result_file import (
 from lowbit.benchmark.results.verdicts import SUBMISSIONS, JobVerdict, read_verdicts
 
 # Those of published numbers too, then those of measured ones alone.
-MEASURED_COLUMNS = (*COLUMNS, TRAINING, STDERR, LOW, HIGH, WEIGHT_BYTES, BIT_OPERATIONS, ZERO_SHOT)
+MEASURED_COLUMNS = (
+    *(*COLUMNS, TRAINING, STDERR, LOW, HIGH, WEIGHT_BYTES, BIT_OPERATIONS, ZERO_SHOT),
+    *(POLICY_ON_BOARD, *ADAPTIVE),
+)
 
 
 def load_frame(runs_dir: Path) -> pd.DataFrame:

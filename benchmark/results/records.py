@@ -4,9 +4,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from lowbit.benchmark.results.result_file import (
+    ADAPTIVE,
     BIT_OPERATIONS,
     HIGH,
     LOW,
+    POLICY_ON_BOARD,
     STDERR,
     TRAINING,
     WEIGHT_BYTES,
@@ -20,10 +22,11 @@ ROWS = "rows"
 # What a job's numbers share, and what each has for itself.
 JOB_TEXTS = (
     *("job_id", "status", "reason", "checkpoint", "method", "architecture", "task", "dataset"),
-    *("protocol", TRAINING, "engine", "policy", "policy_fingerprint", "split_sha256"),
+    *("protocol", *ADAPTIVE, TRAINING, "engine", "policy", "policy_fingerprint", "split_sha256"),
     *(QUESTION, ORIGIN),
 )
 JOB_INTEGERS = ("seed", "image_size", "protocol_version")
+JOB_FLAGS = (POLICY_ON_BOARD,)
 ROW_TEXTS = ("precision", "metric", "unit", "split")
 ROW_FLOATS = ("value", STDERR, LOW, HIGH, WEIGHT_BYTES, BIT_OPERATIONS)
 ROW_INTEGERS = ("n",)
@@ -44,7 +47,7 @@ def make_record(result: Result) -> dict[str, Any]:
     A failed or skipped job has a row without a value for each precision that it was planned at, so that
     its reason can be shown in its place.
     """
-    facts = {**result.recipe, **result.identity}
+    facts = _derived(result) | result.facts
     task = str(result.identity.get("task") or _TASKS.get(result.stage, result.stage))
     named = {
         "job_id": result.job_id,
@@ -57,12 +60,30 @@ def make_record(result: Result) -> dict[str, Any]:
         "protocol_version": result.protocol_version,
         "seed": _whole(result.recipe.get("seed")),
         "image_size": _whole(facts.get("image_size")),
+        POLICY_ON_BOARD: facts[POLICY_ON_BOARD] is not False,
         QUESTION: result.question,
         ORIGIN: _origin(result),
     }
     described = {name: str(facts.get(name) or "-") for name in JOB_TEXTS if name not in named}
     rows = _numbers(result) if result.status == "completed" else _blanks(result, task)
     return named | described | {ROWS: list(rows)}
+
+
+def _derived(result: Result) -> dict[str, Any]:
+    """Return what identities have said of how the board shows a job only since they name it."""
+    recipe, label = result.recipe, str(result.identity.get("protocol"))
+    facts: dict[str, Any] = {
+        POLICY_ON_BOARD: result.stage != "detection" and recipe.get("protocol") != "qat"
+    }
+    section = recipe.get("adaptive")
+    if isinstance(section, dict):
+        method, bits = section.get("method"), section.get("bits")
+        variant = label.removeprefix(f"adaptive-{method}").removeprefix("-")
+        own = f"b{''.join(map(str, bits))}" if isinstance(bits, list) else ""
+        shared = variant.removeprefix(own).removeprefix("-")
+        reference = "adaptive-individual" + (f"-{shared}" if shared else "")
+        facts |= dict(zip(ADAPTIVE, (method, variant, reference), strict=True))
+    return facts
 
 
 def _numbers(result: Result) -> Iterator[dict[str, Any]]:

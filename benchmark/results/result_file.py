@@ -4,8 +4,8 @@
     runs/<job id>/...             what the job left: recipe.yaml, log.txt, metrics.jsonl, checkpoints
 
 A result is written to a temporary name, synced, renamed, and its folder synced, so that no reader
-sees half of one. A file of an older layout is read as what it would be in this one; a file that does
-not parse, or of a layout unknown here, is reported and counts as absent: the job runs again.
+sees half of one. A file that does not parse, or of another layout, is reported and counts as absent:
+the job runs again.
 Everything shown anywhere is computed from these files (`benchmark/results/frame.py`).
 """
 
@@ -32,6 +32,11 @@ COLUMNS = (
 )
 TRAINING, STDERR, LOW, HIGH = "training", "stderr", "image_low", "image_high"
 WEIGHT_BYTES, BIT_OPERATIONS, ZERO_SHOT = "weight_bytes", "bit_operations", "zero_shot"
+# How the board shows a job, as identities say: whether its policy is part of its board; of a network of
+# adaptive bit-widths the method, what else names its protocol, and the protocol of the networks trained
+# at one bit-width each that it is set against.
+POLICY_ON_BOARD = "policy_on_board"
+ADAPTIVE = ("adaptive_method", "adaptive_variant", "adaptive_reference")
 _WHOLE = 2**53  # integers up to here are the same number to every reader of JSON
 
 _logger = logging.getLogger(__name__)
@@ -125,13 +130,10 @@ class Result(_Schema):
         None, description="When it ended, UTC, ISO 8601; null: not recorded."
     )
 
-
-def _from_1(old: dict[str, Any]) -> dict[str, Any]:
-    """Version 2 added `low` and `high` of measurements, `costs` and `finished`: all may be absent."""
-    return old | {"schema_version": 2}
-
-
-MIGRATIONS = {1: _from_1}  # from a version to the next; each says what the next one brought
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The recipe and the identity together, as `Job.facts`."""
+        return {**self.recipe, **self.identity}
 
 
 def write_result(folder: Path, result: Result) -> None:
@@ -149,32 +151,15 @@ def read_result(folder: Path) -> Result | None:
     except OSError as error:
         return _untrusted(path, str(error))
     try:
-        result = Result.model_validate(migrate(from_json(text)))
+        result = Result.model_validate(from_json(text))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         return _untrusted(path, f"{'.'.join(map(str, first['loc']))}: {first['msg']}")
-    except (ValueError, TypeError, KeyError) as error:
+    except ValueError as error:
         return _untrusted(path, f"{type(error).__name__}: {error}")
     if result.job_id != folder.name:
         return _untrusted(path, f"it is the result of job {result.job_id}")
     return result
-
-
-def migrate(mapping: dict[str, Any]) -> dict[str, Any]:
-    """Return a result file's content as the present layout has it.
-
-    Raises:
-        ValueError: its version is none that was ever written, or a later one.
-    """
-    version = mapping["schema_version"]
-    while version in MIGRATIONS:
-        mapping = MIGRATIONS[version](mapping)
-        version = mapping["schema_version"]
-    if version != SCHEMA_VERSION:
-        raise ValueError(
-            f"its schema_version is {version!r}, and this version reads 1 to {SCHEMA_VERSION}"
-        )
-    return mapping
 
 
 def find_results(runs_dir: Path) -> Iterator[Result]:

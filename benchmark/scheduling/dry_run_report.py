@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from lowbit.benchmark.planning.plan import Plan
-from lowbit.benchmark.recipes.yaml_files import STAGES
+from lowbit.benchmark.recipes.stages import STAGES
 from lowbit.benchmark.scheduling.dry_run import Preview
 from lowbit.benchmark.scheduling.estimate import CPU_RATE, GPU_RATE
 from lowbit.benchmark.scheduling.time_budget import Choice
@@ -62,7 +62,7 @@ def describe_choice(choice: Choice, plan: Plan, *, hours: float, workers: int) -
     groups: Counter[tuple[str, str]] = Counter()
     for job_id, reason in choice.left_out.items():
         job = plan.jobs[job_id]
-        facts = {**job.recipe, **job.identity}
+        facts = job.facts
         words = [
             job.stage,
             facts.get("dataset"),
@@ -118,7 +118,7 @@ def _listed(rows: list[Preview]) -> list[str]:
 def _grouped(rows: list[Preview]) -> list[str]:
     groups = defaultdict(list)
     for row in rows:
-        facts = {**row.job.recipe, **row.job.identity}
+        facts = row.job.facts
         what = [facts.get("dataset"), facts.get("protocol"), facts.get("training")]
         bits = "" if row.job.stage == "pretrain" else "/".join(row.job.precisions)
         words = " ".join(str(w) for w in [*what, bits] if w not in (None, "-", ""))

@@ -21,9 +21,10 @@ from pathlib import Path
 from typing import Literal
 
 from lowbit.benchmark.planning.job import File, Job, canonical_json
-from lowbit.benchmark.recipes.yaml_files import STAGES, get_stage, validate
+from lowbit.benchmark.recipes.stages import STAGES, get_stage
+from lowbit.benchmark.recipes.yaml_files import validate
 from lowbit.benchmark.results.result_file import RESULT, Result, read_result
-from lowbit.benchmark.sharing import shared_by
+from lowbit.benchmark.scheduling.job_queue import shared_by
 from lowbit.common.compute_cost import Work
 
 GPU_RATE = 2e13  # operations a second: ResNet-50 trained at 800 images a second, an A100 in TF32
@@ -188,9 +189,7 @@ def _kind(job: Job | Result, architecture: str) -> str:
 
 
 def _work(job: Job | Result, architecture: str) -> Work | None:
-    """Count a job's work; None where its stage or the lack of its images does not let us."""
-    if not hasattr(get_stage(job.stage), "work"):
-        return None
+    """Count a job's work; None where its stage or the lack of its images does not allow it."""
     named = {"architecture": architecture} if architecture != "-" else {}
     files = dict.fromkeys(job.inputs, "(not read)")
     return _counted(job.stage, canonical_json({**job.recipe, **files, **named, "seed": 0}))

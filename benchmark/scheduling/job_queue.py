@@ -11,10 +11,11 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable
 
 from lowbit.benchmark.planning.job import Job
-from lowbit.benchmark.recipes.yaml_files import STAGES
-from lowbit.benchmark.sharing import shared_by
+from lowbit.benchmark.recipes.stages import STAGES
+from lowbit.benchmark.results.result_file import Result
 
 _LOOK, _PATIENCE = 0.5, 10.0  # s between looks at a job that another runner holds, first and most
+_SHARED = ("dataset", "image_size", "policy_fingerprint", "fp_start")
 
 
 class Turns:
@@ -114,3 +115,24 @@ class Turns:
         at = bisect.bisect_left(self._ready, place)
         if at < len(self._ready) and self._ready[at] == place:
             del self._ready[at]
+
+
+def shared_by(job: Job | Result) -> tuple[str, ...] | None:
+    """Return what jobs with a common part have in common; None: the stage shares nothing.
+
+    The files that hold it are the stage's, under everything they depend on: this is to order jobs and
+    to estimate them, and equal only for jobs that may share.
+    """
+    if job.recipe.get("cache_dir", "") is not None:
+        return None
+    facts = job.facts
+    if isinstance(job, Job):
+        inputs = {name: source.content for name, source in job.inputs.items()}
+    else:
+        made = {name: record.job_id for name, record in job.inputs.items()}
+        inputs = {
+            name: f"job:{made[name]}" if made[name] else str(record.sha256)
+            for name, record in job.inputs.items()
+        }
+    read = (f"{name}={content}" for name, content in sorted(inputs.items()))
+    return (job.stage, *read, *(str(facts.get(name)) for name in _SHARED))

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 from lowbit.benchmark.planning.job import Job, canonical_json
 from lowbit.benchmark.planning.plan import Plan
-from lowbit.benchmark.recipes.yaml_files import STAGES
+from lowbit.benchmark.recipes.stages import STAGES
 from lowbit.benchmark.scheduling.estimate import Estimate
 
 _INSTANT = 1e-3  # s; no job is taken to be quicker

@@ -15,9 +15,16 @@ A bundle is only ever read: nothing in it is run, unpickled or followed to a pat
 is wrong with it is enough that nothing of it is kept. `docs/submit.md` says what is checked.
 """
 
-from lowbit.benchmark.submissions.describe import compare, describe
 from lowbit.benchmark.submissions.manifest import BundleError, Entry, read_entry
-from lowbit.benchmark.submissions.store import Submission, add, examine, measured_here, remove
+from lowbit.benchmark.submissions.store import (
+    Submission,
+    add,
+    compare,
+    describe,
+    examine,
+    measured_here,
+    remove,
+)
 from lowbit.benchmark.submissions.write_bundle import write_bundle
 
 __all__ = [

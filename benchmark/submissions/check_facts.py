@@ -4,13 +4,12 @@ Nothing that a foreign recipe names is opened: the places it names are exchanged
 """
 
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from lowbit.benchmark.planning.job import File, Job, Label, Output, canonical_json
-from lowbit.benchmark.recipes.yaml_files import STAGES, get_stage
+from lowbit.benchmark.recipes.stages import DERIVED_FACTS, STAGES, Stage, get_stage
 from lowbit.benchmark.results.result_file import InputRecord, Result
 from lowbit.benchmark.submissions.manifest import BundleError, problems
 from lowbit.benchmark.submissions.untrusted_text import shown
@@ -95,9 +94,10 @@ def check_identity(result: Result, recipe: BaseModel) -> str | None:
     if found.get("split_sha256") is None:  # a configuration's set is not here
         unknown = ("split_sha256",)
         why = f"there was no {shown(result.identity.get('dataset'))} to compare with"
-    if absent := sorted(found.keys() - result.identity.keys()):
-        why = f"it is of an earlier release, which did not say its {absent[0]}"
-    for key in sorted((found.keys() | result.identity.keys()) - set(absent)):
+    absent = found.keys() - result.identity.keys()
+    if unsaid := sorted(absent - DERIVED_FACTS):
+        why = f"it is of an earlier release, which did not say its {unsaid[0]}"
+    for key in sorted((found.keys() | result.identity.keys()) - absent):
         if key not in unknown and not _same(found.get(key), result.identity.get(key)):
             raise BundleError(
                 f"its {shown(key)} is {shown(result.identity.get(key))} where its recipe and the image "
@@ -122,7 +122,7 @@ class _NotOursError(Exception):
     """A file that a recipe is made of did not come with this suite."""
 
 
-def _recipe(result: Result, stage: ModuleType) -> BaseModel:
+def _recipe(result: Result, stage: Stage) -> BaseModel:
     """Validate a recipe without what is cosmetic, and with no path of its inputs."""
     left_out = stage.Recipe.cosmetic - _MEANT | result.inputs.keys()
     fields = {key: value for key, value in result.recipe.items() if key not in left_out}

@@ -8,14 +8,13 @@ one of these cannot be looked at the job is `self-reported`. Where one does not 
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from lowbit.benchmark.results.comparability import SELF_REPORTED, VERIFIED
 from lowbit.benchmark.results.rescore import MASKS, PREDICTIONS, Rescored, detections, rescore
-from lowbit.benchmark.results.result_file import RESULT, Result, migrate
+from lowbit.benchmark.results.result_file import RESULT, Result
 from lowbit.benchmark.results.verdicts import JobVerdict
 from lowbit.benchmark.submissions.archive import RECIPE
 from lowbit.benchmark.submissions.check_facts import check_id, check_identity, local
@@ -60,20 +59,14 @@ def _read(folder: Path) -> Result:
     if not path.is_file():
         raise BundleError(f"it has no {RESULT}")
     try:
-        result = Result.model_validate(migrate(_mapping(parse_json(path.read_bytes(), RESULT))))
+        result = Result.model_validate(parse_json(path.read_bytes(), RESULT))
     except ValidationError as error:
         raise BundleError(f"its {RESULT} is not one: {problems(error)}") from error
-    except (ValueError, TypeError, KeyError) as error:
+    except ValueError as error:
         raise BundleError(f"its {RESULT} is not one: {error}") from error
     if result.status != "completed":
         raise BundleError(f"it {result.status}, and only numbers are sent")
     return result
-
-
-def _mapping(value: Any) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise ValueError("it is no mapping")
-    return value
 
 
 def _check_words(result: Result) -> None:

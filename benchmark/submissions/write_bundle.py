@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
-from lowbit.benchmark.recipes.yaml_files import get_stage
+from lowbit.benchmark.recipes.stages import get_stage
 from lowbit.benchmark.results.rescore import PREDICTIONS, detections
 from lowbit.benchmark.results.result_file import RESULT, Result, find_results
 from lowbit.benchmark.submissions.archive import RECIPE, member, write_archive

@@ -81,6 +81,7 @@ def identity(recipe: Recipe) -> dict[str, Any]:
         "training": training,
         "policy": asked[0].name if asked else "-",
         "policy_fingerprint": asked[0].fingerprint if asked else "-",
+        "policy_on_board": False,
         "precision": _precision(cfg),
         "config_sha256": _digest(_decisive(cfg)),
         # Some losses are divided by what a process sees of a batch, and so are norms that are not synced.

@@ -54,8 +54,8 @@ def row(**changes) -> dict:
         "protocol_version": 1,
         "image_size": 32,
         "source": "measured",
-    }
-    return base | changes
+    } | changes
+    return {"policy_on_board": base["task"] != "detection" and base["protocol"] != "qat"} | base
 
 
 def failure(reason: str, *, status: str = "failed", **changes) -> dict:

@@ -11,7 +11,8 @@ import torch
 
 from lowbit.backbones import create_backbone, save_backbone
 from lowbit.benchmark.planning.job import File, Job, Label, Output
-from lowbit.benchmark.recipes.yaml_files import get_stage, validate
+from lowbit.benchmark.recipes.stages import get_stage
+from lowbit.benchmark.recipes.yaml_files import validate
 from lowbit.benchmark.results.build_result import completed
 from lowbit.benchmark.results.result_file import Result, write_result
 from lowbit.benchmark.submissions.manifest import Entry

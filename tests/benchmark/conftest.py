@@ -14,7 +14,7 @@ import lowbit
 from lowbit.benchmark.executors import local
 from lowbit.benchmark.planning.job import Job
 from lowbit.benchmark.planning.plan import Plan, plan
-from lowbit.benchmark.recipes.yaml_files import STAGES
+from lowbit.benchmark.recipes.stages import STAGES
 from lowbit.benchmark.results.result_file import Result, read_result
 from lowbit.benchmark.scheduling.schedule import Schedule
 

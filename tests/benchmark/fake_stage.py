@@ -61,6 +61,7 @@ def identity(recipe):
         "engine": "torch",
         "policy": "ssql",
         "policy_fingerprint": "f" * 12,
+        "policy_on_board": _STAGE != "detection",
         "split_sha256": "0" * 64,
         "image_size": 32,
     }

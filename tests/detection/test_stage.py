@@ -191,7 +191,7 @@ def test_identity_says_what_rows_compare_with():
     facts = identity(recipe)
     assert facts["task"] == "detection" and facts["engine"] == "torchvision"
     assert (facts["policy"], len(facts["policy_fingerprint"])) == ("lsq", 12)
-    assert len(facts["split_sha256"]) == 64
+    assert facts["policy_on_board"] is False and len(facts["split_sha256"]) == 64
     for change in ({"test_images": 7}, {"image_size": 80}, {"scene_seed": 1}):
         other = identity(recipe.model_copy(update=change))
         assert other["split_sha256"] != facts["split_sha256"]

@@ -66,6 +66,7 @@ def test_identity_is_plain_and_complete():
         "image_size": 32,
         "policy": "ssql",
         "policy_fingerprint": get_policy("ssql").fingerprint,
+        "policy_on_board": True,
         "method": "SSQL",
     }
     assert identity(Recipe(**BASE))["policy"] == "-"

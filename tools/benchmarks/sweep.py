@@ -18,6 +18,7 @@ from lowbit.tools.benchmarks.timing import Case
 BUDGET = 0.05  # s a job may cost beside its work
 SEEDS = 1_000
 _STAGE = """
+from contextlib import nullcontext as process_group
 from typing import ClassVar
 from pydantic import BaseModel, ConfigDict
 
@@ -33,7 +34,13 @@ class Recipe(BaseModel):
 
 def identity(recipe):
     return {"task": "classification", "dataset": "none", "protocol": "quick", "policy": "-",
-            "policy_fingerprint": "-", "split_sha256": "0" * 64, "engine": "torch"}
+            "policy_fingerprint": "-", "policy_on_board": True, "split_sha256": "0" * 64, "engine": "torch"}
+
+def missing_data(recipe):
+    return None
+
+def work(recipe):
+    return None
 
 def run(recipe, folder):
     found = {"metric": "top1", "value": 50.0 + recipe.seed % 7, "unit": "%", "n": 100,

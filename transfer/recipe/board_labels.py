@@ -7,9 +7,28 @@ _LAMBDAS = (1e-3, 1e-4)  # of CoQuant's networks, its Table 2
 
 def protocol_label(recipe: RecipeFields) -> str:
     """Return the protocol's name with all that makes it another protocol."""
-    parts = [recipe.protocol]
-    if recipe.adaptive is not None:
-        parts += _adaptive(recipe)
+    adaptive = [] if recipe.adaptive is None else [recipe.adaptive.method, *_sharing(recipe)]
+    return "-".join([recipe.protocol, *adaptive, *_settings(recipe)])
+
+
+def adaptive_facts(recipe: RecipeFields) -> dict[str, str]:
+    """Return what the parts of the label of an adaptive protocol are; empty for other protocols.
+
+    `adaptive_reference` is the label of the networks trained at one bit-width each, in every other
+    respect alike, that Delta_B is relative to.
+    """
+    if recipe.adaptive is None:
+        return {}
+    return {
+        "adaptive_method": recipe.adaptive.method,
+        "adaptive_variant": "-".join([*_sharing(recipe), *_settings(recipe)]),
+        "adaptive_reference": "-".join([recipe.protocol, "individual", *_settings(recipe)]),
+    }
+
+
+def _settings(recipe: RecipeFields) -> list[str]:
+    """Name what networks at one bit-width each and at several together may both be trained with."""
+    parts = []
     if recipe.protocol != "qat" and recipe.optimizer != "sgd":
         parts.append(recipe.optimizer)
     parts += _start(recipe)
@@ -29,7 +48,7 @@ def protocol_label(recipe: RecipeFields) -> str:
         parts.append(recipe.calibration)
     if recipe.train_on != "train":
         parts.append(recipe.train_on)
-    return "-".join(parts)
+    return parts
 
 
 def training_label(recipe: RecipeFields) -> str:
@@ -40,13 +59,13 @@ def training_label(recipe: RecipeFields) -> str:
     return "-".join([recipe.optimizer, *_scheduling(recipe)]) if recipe.protocol == "qat" else "-"
 
 
-def _adaptive(recipe: RecipeFields) -> list[str]:
-    """Name the method, B and lambda where they are not the usual; one bit-width alone has neither."""
+def _sharing(recipe: RecipeFields) -> list[str]:
+    """Name B and lambda where they are not the usual; one bit-width alone has neither."""
     section = recipe.adaptive
     if section.method == "individual":
-        return [section.method]
+        return []
     usual = section.bits == type(section).model_fields["bits"].default
-    parts = [section.method] if usual else [section.method, "b" + "".join(map(str, section.bits))]
+    parts = [] if usual else ["b" + "".join(map(str, section.bits))]
     if section.method == "coquant" and section.teacher_lambda not in _LAMBDAS:
         parts.append(f"lambda{section.teacher_lambda:g}")
     return parts

@@ -6,7 +6,7 @@ from pydantic import field_validator, model_validator
 
 from lowbit.data import image_set, locate
 from lowbit.quant import Precision, get_policy
-from lowbit.transfer.recipe.board_labels import protocol_label, training_label
+from lowbit.transfer.recipe.board_labels import adaptive_facts, protocol_label, training_label
 from lowbit.transfer.recipe.checks import check_quantized_training, check_training
 from lowbit.transfer.recipe.protocol_registry import get_protocol, options_of_others
 from lowbit.transfer.recipe.recipe_fields import RecipeFields
@@ -96,6 +96,9 @@ def identity(recipe: Recipe) -> dict[str, Any]:
         "image_size": recipe.image_size,
         "policy": policy.name,
         "policy_fingerprint": policy.fingerprint,
+        "policy_on_board": recipe.protocol
+        != "qat",  # there networks are trained with their policies
+        **adaptive_facts(recipe),
         "method": "-",  # the checkpoint's, known once it is read
         **teacher,
     }

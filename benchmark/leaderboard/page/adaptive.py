@@ -5,16 +5,17 @@ from typing import Any
 
 from lowbit.benchmark.leaderboard import adaptive_bits
 from lowbit.benchmark.leaderboard.boards import Cell
-from lowbit.benchmark.leaderboard.labels import metric_name, number
 from lowbit.benchmark.leaderboard.page import rows
 from lowbit.benchmark.leaderboard.page.source import Source
+from lowbit.benchmark.results.comparability import metric_name
+from lowbit.common.text import number
 
 
 def content(source: Source) -> dict[str, Any]:
     """Return one row a network with a cell for each precision; empty where none was measured."""
-    if not any(board.facts["protocol"].startswith("adaptive-") for board in source.boards):
-        return {}
     networks = adaptive_bits.make_adaptive(source.folded)
+    if not networks:
+        return {}
     precisions = adaptive_bits.columns(networks)
     return {
         "cell": rows.CELL,

@@ -3,10 +3,10 @@
 from typing import Any
 
 from lowbit.benchmark.leaderboard.dataset_means import NOTE, Average, Mean, averages
-from lowbit.benchmark.leaderboard.labels import metric_name, number
 from lowbit.benchmark.leaderboard.page import rows
 from lowbit.benchmark.leaderboard.page.source import Source
-from lowbit.benchmark.results.comparability import MEASURED, SUBJECT, precision_rank
+from lowbit.benchmark.results.comparability import MEASURED, SUBJECT, metric_name, precision_rank
+from lowbit.common.text import number
 
 
 def content(source: Source) -> dict[str, Any]:

@@ -6,7 +6,6 @@ from typing import Any
 
 import pandas as pd
 
-from lowbit.benchmark.leaderboard.labels import metric_name
 from lowbit.benchmark.leaderboard.page.citations import citations
 from lowbit.benchmark.leaderboard.page.curves import plain
 from lowbit.benchmark.leaderboard.page.source import Source
@@ -16,6 +15,7 @@ from lowbit.benchmark.results.comparability import (
     OWN,
     RANKED_TASKS,
     UNRANKED_SPLITS,
+    metric_name,
     precision_rank,
 )
 from lowbit.benchmark.results.result_file import BIT_OPERATIONS, WEIGHT_BYTES, Result, read_result

@@ -3,11 +3,10 @@
 from typing import Any
 
 from lowbit.benchmark.leaderboard.boards import Line, make_reported
-from lowbit.benchmark.leaderboard.labels import metric_name
 from lowbit.benchmark.leaderboard.page import rows
 from lowbit.benchmark.leaderboard.page.source import Source
 from lowbit.benchmark.published import PAPERS
-from lowbit.benchmark.results.comparability import precision_rank
+from lowbit.benchmark.results.comparability import metric_name, precision_rank
 
 
 def content(source: Source) -> dict[str, Any]:

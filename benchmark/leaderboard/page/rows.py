@@ -5,8 +5,11 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from lowbit.benchmark.leaderboard.boards import Board, Cell, Line
-from lowbit.benchmark.leaderboard.labels import ZERO_SHOT, metric_name, number
-from lowbit.benchmark.results.comparability import MEASURED, precision_rank
+from lowbit.benchmark.leaderboard.labels import (
+    ZERO_SHOT,
+)
+from lowbit.benchmark.results.comparability import BOARD, MEASURED, metric_name, precision_rank
+from lowbit.common.text import number
 
 # What a cell's list holds, in this order; what is absent at its end was never known. A cell without a
 # number is [status, reason], one that nobody planned is null.
@@ -30,7 +33,10 @@ def line_row(board: Board, line: Line) -> Row:
 
 def group_facts(boards: Iterable[Board]) -> dict[str, dict[str, Any]]:
     """Return what the rows of each group share."""
-    return {board.group: board.facts | {"images": board.images} for board in boards}
+    return {
+        board.group: {name: board.facts[name] for name in BOARD} | {"images": board.images}
+        for board in boards
+    }
 
 
 def classification_rows(boards: Iterable[Board], precisions: Sequence[str]) -> list[Row]:

@@ -4,8 +4,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from lowbit.benchmark.executors.demands import Demands, Peaks
-from lowbit.benchmark.executors.resources import Gpus, share_of_threads, visible_gpus
+from lowbit.benchmark.executors.resources import (
+    Demands,
+    Gpus,
+    Peaks,
+    share_of_threads,
+    visible_gpus,
+)
 
 
 def test_threads_are_shared_out_and_omp_num_threads_is_a_limit(monkeypatch):

@@ -23,10 +23,18 @@ DELTA = 107.5  # 100 (.95 + 1 + 1.25 + 1.1) / 4
 TABLE_4 = [{"paper": "CoQuant", "table": "Table 4"}]
 
 
-def job(method, values, *, zero_shot=(), seed=0, **changes):
-    """Return the rows of one adaptive job."""
+def job(method, values, *, settings="", zero_shot=(), seed=0, **changes):
+    """Return the rows of one adaptive job; `settings` are those of its protocol, but for the method."""
     name = changes.get("checkpoint", "")
-    facts = COQUANT | {"protocol": f"adaptive-{method}", "seed": seed} | changes
+    ending = f"-{settings}" if settings else ""
+    facts = COQUANT | {
+        "protocol": f"adaptive-{method}{ending}",
+        "adaptive_method": method,
+        "adaptive_variant": settings,
+        "adaptive_reference": f"adaptive-individual{ending}",
+        "seed": seed,
+    }
+    facts |= changes
     return [
         row(precision=p, value=v, zero_shot=p in zero_shot, job_id=f"{method}{seed}{name}", **facts)
         for p, v in values.items()
@@ -118,7 +126,7 @@ def test_trained_columns_come_before_zero_shot_ones():
         {"policy": "lsq", "policy_fingerprint": "f" * 12},
         {"image_size": 64},
         {"protocol_version": 2},
-        {"protocol": "adaptive-individual-trainval"},
+        {"settings": "trainval"},
     ],
 )
 def test_other_checkpoints_data_and_settings_are_no_reference(changes):
@@ -129,8 +137,8 @@ def test_other_checkpoints_data_and_settings_are_no_reference(changes):
 
 
 def test_other_settings_of_a_protocol_have_their_own_reference():
-    rows = job("switchable-bn-trainval", JOINT) + job("individual", JOINT)
-    rows += job("individual-trainval", ALONE)
+    rows = job("switchable-bn", JOINT, settings="trainval") + job("individual", JOINT)
+    rows += job("individual", ALONE, settings="trainval")
     row = only(make_adaptive(fold(rows)), "Switchable BN (trainval)")
     assert row.delta.value == pytest.approx(DELTA)
 

@@ -166,8 +166,8 @@ def test_delta_b_is_relative_to_the_networks_of_one_precision():
     }
     jobs = [
         job("joint", claim, ("8w8a", "2w2a", "3w3a"), dataset="cifar10"),
-        job("alone", None, ("8w8a", "2w2a"), dataset="cifar10", protocol="adaptive-individual-x"),
-        job("far", None, ("8w8a",), dataset="cifar100", protocol="adaptive-individual-x"),
+        job("alone", None, ("8w8a", "2w2a"), dataset="cifar10", adaptive_method="individual"),
+        job("far", None, ("8w8a",), dataset="cifar100", adaptive_method="individual"),
     ]
     rows = [
         row("joint", 95.0, "8w8a"),

@@ -4,9 +4,9 @@ import math
 
 import pytest
 
+from lowbit.benchmark.recipes.stages import get_stage
 from lowbit.benchmark.recipes.yaml_files import (
     RecipeError,
-    get_stage,
     load_yaml,
     parse_overrides,
     set_key,
@@ -161,8 +161,3 @@ def test_a_valid_recipe_is_the_stages_frozen_model():
     assert type(recipe) is get_stage("transfer").Recipe
     with pytest.raises(ValueError, match="frozen"):
         recipe.lr = 2
-
-
-def test_an_unknown_stage_is_answered_with_the_nearest():
-    with pytest.raises(RecipeError, match="Did you mean 'pretrain'"):
-        get_stage("pretrian")

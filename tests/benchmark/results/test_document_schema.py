@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from lowbit.benchmark.results import document_schema
-from lowbit.benchmark.results.result_file import SCHEMA_VERSION, Cost, Measurement, Result
+from lowbit.benchmark.results.result_file import Cost, Measurement, Result
 from lowbit.benchmark.results.verdicts import JobVerdict
 
 PAGE = Path(__file__).parents[3] / "docs" / "results.md"
@@ -34,10 +34,3 @@ def test_kinds_are_said_in_words():
     assert "| `status` | `completed` or `failed` or `skipped` |" in page
     assert "| `stderr` | number ≥ 0 or null; may be absent |" in page
     assert "| `recipe` | anything by name |" in page
-
-
-def test_every_version_is_told():
-    versions = document_schema.page().partition("## Versions\n")[2].partition("\n#")[0]
-    assert [line[:4] for line in versions.split("\n") if line] == [
-        f"- {version}:" for version in range(1, SCHEMA_VERSION + 1)
-    ]

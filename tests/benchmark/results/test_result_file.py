@@ -136,7 +136,7 @@ def test_files_of_another_version_or_job_are_not_read(jobs, store, bench, caplog
     later = {**mapping, "schema_version": SCHEMA_VERSION + 1}
     (folder / RESULT).write_text(json.dumps(later))
     assert read_result(folder) is None
-    assert f"schema_version is {SCHEMA_VERSION + 1}" in caplog.text
+    assert f"schema_version: Input should be {SCHEMA_VERSION}" in caplog.text
     (folder / RESULT).write_text(json.dumps({**mapping, "job_id": "0" * 12}))
     assert read_result(folder) is None
     assert "the result of job 000000000000" in caplog.text
@@ -220,6 +220,10 @@ def test_the_frame_has_a_row_a_measurement(jobs, store, bench):
         "weight_bytes": 1e6,
         "bit_operations": 4e9,
         "zero_shot": False,
+        "policy_on_board": True,
+        "adaptive_method": "-",
+        "adaptive_variant": "-",
+        "adaptive_reference": "-",
     }
     assert row.to_dict() == expected
     assert len(frame) == 2

@@ -101,6 +101,7 @@ def test_identity_is_what_makes_rows_comparable():
         "image_size": 32,
         "policy": policy.name,
         "policy_fingerprint": policy.fingerprint,
+        "policy_on_board": True,
         "method": "-",
     }
     assert isinstance(VERSION, int)

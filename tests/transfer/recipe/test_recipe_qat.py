@@ -100,6 +100,31 @@ def test_what_makes_another_protocol_is_in_its_label(fields, label, training):
 
 
 @pytest.mark.parametrize(
+    ("fields", "facts"),
+    [
+        ({}, ("coquant", "", "adaptive-individual")),
+        (
+            {"adaptive": {"bits": [8, 2], "zero_shot": []}, "train_on": "trainval"},
+            ("coquant", "b82-trainval", "adaptive-individual-trainval"),
+        ),
+        (
+            {"adaptive": {"method": "individual"}, "optimizer": "adam"},
+            ("individual", "adam", "adaptive-individual-adam"),
+        ),
+    ],
+)
+def test_identity_says_how_an_adaptive_network_is_shown(fields, facts):
+    found = identity(_qat(protocol="adaptive", **fields))
+    assert tuple(found[f"adaptive_{name}"] for name in ("method", "variant", "reference")) == facts
+
+
+def test_a_policy_is_part_of_the_board_unless_it_is_trained_with():
+    assert identity(_qat(protocol="linear"))["policy_on_board"] is True
+    assert identity(_qat())["policy_on_board"] is False
+    assert "adaptive_method" not in identity(_qat())
+
+
+@pytest.mark.parametrize(
     ("fields", "message"),
     [
         ({"transition": {}}, "'sgd' has no transition rates.*Remove it, or choose a t-variant"),
