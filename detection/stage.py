@@ -10,7 +10,6 @@ from torch import nn
 
 from lowbit.backbones import create_backbone
 from lowbit.backbones.costs import backbone_costs
-from lowbit.backbones.runtime import resolve_device
 from lowbit.common.atomic_file import atomic
 from lowbit.detection.datasets.catalog import detection_sha256, load_detection
 from lowbit.detection.datasets.check_annotations import check_pair
@@ -29,6 +28,7 @@ from lowbit.detection.evaluation.measurements import keep, measure
 from lowbit.detection.ptq import score_ptq
 from lowbit.detection.recipe import Recipe
 from lowbit.detection.recorder import read_curve, record_scores
+from lowbit.training.seeding import resolve_device
 
 VERSION = 1  # of the protocol; raised when the same recipe comes to mean other numbers
 

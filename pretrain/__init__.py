@@ -5,10 +5,10 @@ Contrastive Quant's) and a network; `run` trains it and leaves a backbone file.
 """
 
 from lowbit.pretrain.availability import missing_data
-from lowbit.pretrain.distributed import process_group
 from lowbit.pretrain.recipe import VERSION, Recipe, identity
 from lowbit.pretrain.stage import run
 from lowbit.pretrain.work import work
+from lowbit.training.distributed import process_group
 
 __all__ = [
     "VERSION",

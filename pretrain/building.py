@@ -5,15 +5,15 @@ from torch import nn
 from torch.optim import Optimizer
 
 from lowbit.backbones import create_backbone
-from lowbit.pretrain import distributed
-from lowbit.pretrain.arithmetic import Arithmetic
 from lowbit.pretrain.frameworks import Framework, create_framework
 from lowbit.pretrain.optimizers import create_optimizer
 from lowbit.pretrain.recipe import Recipe
 from lowbit.quant import scales
+from lowbit.training import distributed
+from lowbit.training.mixed_precision import MixedPrecision
 
 
-def build_framework(recipe: Recipe, arithmetic: Arithmetic) -> Framework:
+def build_framework(recipe: Recipe, arithmetic: MixedPrecision) -> Framework:
     """Return the framework of a recipe, quantized, on its device, alike in every process."""
     framework = create_framework(create_backbone(recipe.architecture), recipe)
     if recipe.sync_bn and distributed.size() > 1:

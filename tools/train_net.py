@@ -112,10 +112,10 @@ def run_recipe(args: argparse.Namespace) -> dict[str, float]:
 
 
 def _evaluate_recipe(recipe, folder: Path) -> dict[str, float]:
-    from lowbit.backbones.runtime import resolve_device
     from lowbit.detection.engines import get_engine
     from lowbit.detection.evaluation.measurements import measure
     from lowbit.detection.stage import load_images, load_trained
+    from lowbit.training.seeding import resolve_device
 
     path = folder / "detector.pth"
     engine = get_engine(recipe.engine)

@@ -13,8 +13,9 @@ from torch import Tensor
 from lowbit.backbones import LoadReport, load_backbone
 from lowbit.backbones.costs import backbone_costs
 from lowbit.backbones.networks.video_frames import average_frames
-from lowbit.backbones.runtime import resolve_device, seeded
 from lowbit.data import Images
+from lowbit.training.job_state import Workspace
+from lowbit.training.seeding import resolve_device, seeded
 from lowbit.transfer.features.extract import CACHE
 from lowbit.transfer.protocols import get_protocol
 from lowbit.transfer.recipe.recipe import VERSION, Recipe
@@ -22,7 +23,6 @@ from lowbit.transfer.scoring.accuracy import Accuracy, accuracy
 from lowbit.transfer.scoring.guarded_splits import GuardedSplits
 from lowbit.transfer.scoring.predictions_file import FILE as PREDICTIONS
 from lowbit.transfer.scoring.predictions_file import Predictions, write_predictions
-from lowbit.transfer.workspace import Workspace
 
 _logger = logging.getLogger(__name__)
 

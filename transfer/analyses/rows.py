@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from lowbit.quant import Precision
 from lowbit.quant.precision import OFF
-from lowbit.transfer.workspace import PARTS
+from lowbit.training.job_state import PARTS
 
 CURVE = "metrics.jsonl"
 

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from lowbit.data import Images
+from lowbit.training.job_state import Workspace
 from lowbit.transfer.features.extract import frozen_features
 from lowbit.transfer.probes.knn_vote import vote
 from lowbit.transfer.protocols import Fitted, protocol
-from lowbit.transfer.workspace import Workspace
 
 if TYPE_CHECKING:
     from lowbit.transfer.recipe.recipe import Recipe

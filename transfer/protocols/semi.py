@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from lowbit.data import Images
 from lowbit.quant import FP, Precision, get_policy, quantize, set_precision
+from lowbit.training.job_state import Workspace
+from lowbit.training.seeding import stream
 from lowbit.transfer.features.calibration import calibrate_on
 from lowbit.transfer.features.extract import extract
 from lowbit.transfer.features.views import center
@@ -17,8 +19,6 @@ from lowbit.transfer.finetuning.training import Network, Training
 from lowbit.transfer.probes.sgd_probe import Classifier, initial_classifier
 from lowbit.transfer.protocols import Fitted, protocol
 from lowbit.transfer.scoring.labelled_share import labelled_places
-from lowbit.transfer.seeding import stream
-from lowbit.transfer.workspace import Workspace
 
 if TYPE_CHECKING:
     from lowbit.transfer.recipe.recipe import Recipe

@@ -13,11 +13,11 @@ from lowbit.quant import (
     quantized_layers,
     set_precision,
 )
+from lowbit.training.job_state import Workspace
 from lowbit.transfer import Recipe
 from lowbit.transfer.finetuning.objectives import CrossEntropy
 from lowbit.transfer.finetuning.training import Network, Training, total_steps
 from lowbit.transfer.optimizers import OPTIMIZERS, build_optimizer
-from lowbit.transfer.workspace import Workspace
 
 CPU = torch.device("cpu")
 
@@ -118,8 +118,9 @@ def test_scales_have_their_own_rate_and_decay_and_follow_the_schedule(network, f
     assert groups["scale"]["weight_decay"] == 0.5 and groups["norm"]["weight_decay"] == 1e-2
     assert len(groups["scale"]["params"]) == 4  # two weights, two activations
     training = Training(network, few_digits, recipe=recipe, device=CPU, optimizer=optimizer)
-    training._epoch(0)
-    training._epoch(1)
+    for epoch in range(2):
+        training.epoch, training.losses = epoch, []
+        training.train_epoch()
     assert groups["scale"]["lr"] == pytest.approx(0.001 * 2 / 3)
     assert groups["other"]["lr"] == pytest.approx(0.01 * 2 / 3)
     absolute = build_optimizer(network, _recipe(scale_lr=0.25), total_steps=12)
@@ -136,7 +137,11 @@ def test_every_optimizer_trains_a_quantized_network(network, few_digits, name):
     assert momentum == ({0.9} if name.startswith(("sgd", "rmsprop")) else set())
     training = Training(network, few_digits, recipe=recipe, device=CPU, optimizer=optimizer)
     network.train()
-    losses = [training._epoch(epoch) for epoch in range(2)]
+    losses = []
+    for epoch in range(2):
+        training.epoch, training.losses = epoch, []
+        assert training.train_epoch()
+        losses.append(torch.stack(training.losses).mean())
     assert losses[1] < losses[0]
 
 
@@ -185,7 +190,7 @@ def test_what_is_kept_is_saved_and_restored_with_the_training(network, few_digit
         return counter, training
 
     counter, training = make()
-    training._epoch(0)
+    training.train_epoch()
     assert counter.value == 4
     state = training.state()
     other, again = make()
