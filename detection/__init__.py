@@ -6,8 +6,7 @@ A recipe names a backbone checkpoint (or a detector trained from one), a method 
 
 from lowbit.detection.availability import missing_data
 from lowbit.detection.recipe import Recipe
-from lowbit.detection.stage import VERSION, identity, run
-from lowbit.detection.with_detectron2.distributed import process_group
+from lowbit.detection.stage import VERSION, identity, process_group, run
 from lowbit.detection.work import work
 
 __all__ = ["VERSION", "Recipe", "identity", "missing_data", "process_group", "run", "work"]

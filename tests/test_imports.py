@@ -11,12 +11,13 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("lowbit", "pretrain", "transfer", "detection", "benchmark", "tools")
 
-_SUPPORT = {"common", "quant", "backbones", "data"}
+_SUPPORT = {"common", "quant", "backbones", "data", "training"}
 ALLOWED = {
     "common": set(),
     "quant": set(),
     "backbones": {"common", "quant"},
     "data": {"common"},
+    "training": {"common", "quant", "backbones", "data"},
     "pretrain": _SUPPORT,
     "transfer": _SUPPORT,
     "detection": _SUPPORT,

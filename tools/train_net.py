@@ -44,7 +44,12 @@ EXAMPLES = """examples:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one job; return 0 when it is done and 1 when recipe, files or training are at fault."""
+    """Run one job.
+
+    Returns:
+        0 done; 1 when recipe, files or training are at fault; 75 when a signal stopped it, with its
+        state saved.
+    """
     args = _parser().parse_args(argv)
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S"
@@ -52,6 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Imported here so that --help does not wait for torch.
     import torch
 
+    from lowbit.common.preemption import Preempted
     from lowbit.quant import keep_freed_memory
 
     torch.set_num_threads(args.threads)
@@ -62,6 +68,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, FileNotFoundError, FloatingPointError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except Preempted as stop:
+        print(stop, file=sys.stderr)
+        return stop.code
     print(table(scores))
     return 0
 

@@ -26,8 +26,7 @@ from lowbit.detection.evaluation.average_precision import read_detections, score
 from lowbit.detection.evaluation.bootstrap import DRAWS, Spread
 from lowbit.detection.evaluation.measurements import keep, spread_facts
 from lowbit.detection.recipe import Recipe
-from lowbit.detection.recorder import read_curve
-from lowbit.detection.stage import VERSION, claim
+from lowbit.detection.stage import VERSION
 from lowbit.detection.with_detectron2.build_detector import save_trained, start_from
 from lowbit.detection.with_detectron2.catalog import (
     INFERENCE,
@@ -39,6 +38,8 @@ from lowbit.detection.with_detectron2.config import quantization, read_config
 from lowbit.detection.with_detectron2.config_checks import flat
 from lowbit.detection.with_detectron2.hooks import plain_scores
 from lowbit.detection.with_detectron2.trainer import LowbitTrainer
+from lowbit.training.job_state import claim
+from lowbit.training.metrics_log import read_curve
 from lowbit.training.seeding import resolve_device
 
 _ROOT = Path(__file__).parents[2]

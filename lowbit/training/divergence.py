@@ -46,3 +46,23 @@ def diverged(found: str, *, last_good: str, advice: str) -> FloatingPointError:
     return FloatingPointError(
         f"{found} ({last_good}); training stopped and nothing after it was saved. {advice}"
     )
+
+
+def diverged_at_iteration(
+    iteration: int, losses: object, *, lr: float, good: int | None
+) -> FloatingPointError:
+    """Return the error of a training that counts iterations.
+
+    Args:
+        iteration: counted from 1, at which the loss was lost.
+        losses: what they were.
+        lr: the recipe's learning rate.
+        good: iterations of the last training state, all of whose losses were finite; None without.
+    """
+    return diverged(
+        f"the loss became infinite or NaN at iteration {iteration} with learning rate {lr:g}: {losses}",
+        last_good=f"the state after iteration {good} is kept"
+        if good
+        else "no state was saved before",
+        advice="Lower `lr` or raise `warmup_iterations`.",
+    )

@@ -1,5 +1,6 @@
 """Told to stop at any step, each protocol that trains saves, leaves, and goes on to the same bits."""
 
+import multiprocessing
 import os
 import signal
 
@@ -113,6 +114,18 @@ def test_a_stopped_job_ends_in_the_same_bits(job, tiny_net, few_digits, tmp_path
     assert [name for name in files[0] if files[0][name] != files[1][name]] == []
     one, other = (fitted.predict(few_digits) for fitted in (straight, resumed))
     assert all(one[precision].equal(other[precision]) for precision in recipe.precisions)
+
+
+def test_a_stopped_process_has_the_exit_code_of_preemption(
+    tiny_net, few_digits, tmp_path, monkeypatch
+):
+    _signalled(monkeypatch, signal.SIGTERM, [2])
+    process = multiprocessing.get_context("fork").Process(
+        target=_fit, args=(tiny_net, few_digits, _recipe("finetune"), tmp_path)
+    )
+    process.start()
+    process.join()
+    assert process.exitcode == os.EX_TEMPFAIL and (tmp_path / "last.pth").is_file()
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGUSR1])
