@@ -6,10 +6,9 @@ from torch.optim import Optimizer
 
 from lowbit.backbones import create_backbone
 from lowbit.pretrain.frameworks import Framework, create_framework
-from lowbit.pretrain.optimizers import create_optimizer
 from lowbit.pretrain.recipe import Recipe
 from lowbit.quant import scales
-from lowbit.training import distributed
+from lowbit.training import distributed, optimizers
 from lowbit.training.mixed_precision import MixedPrecision
 
 
@@ -27,15 +26,19 @@ def build_framework(recipe: Recipe, arithmetic: MixedPrecision) -> Framework:
 
 
 def build_optimizer(recipe: Recipe, framework: Framework) -> Optimizer:
-    """Return the optimizer of a recipe over what a framework trains."""
-    return create_optimizer(
+    """Return the recipe's optimizer over what a framework trains.
+
+    SGD and AdamW decay every parameter (official SSQL, MoCo v3), LARS matrices and kernels.
+    """
+    return optimizers.build_optimizer(
         recipe.optimizer,
-        framework,
+        optimizers.groups_with_constant(framework, _predictor(framework, recipe)),
         lr=recipe.lr,
-        momentum=recipe.momentum,
         weight_decay=recipe.weight_decay,
+        momentum=recipe.momentum,
         nesterov=recipe.nesterov,
-        constant=_predictor(framework, recipe),
+        beta1=recipe.momentum,
+        fused=True,
     )
 
 

@@ -14,10 +14,10 @@ from lowbit.pretrain.building import build_framework, build_optimizer
 from lowbit.pretrain.pairings import get_pairing, total
 from lowbit.pretrain.recipe import Recipe
 from lowbit.pretrain.record import Record
-from lowbit.pretrain.schedules import learning_rate
 from lowbit.pretrain.step import Bits, Step
 from lowbit.quant import reuse_weights
 from lowbit.training import distributed
+from lowbit.training.lr_schedules import warmup_cosine
 from lowbit.training.mixed_precision import MixedPrecision
 from lowbit.training.seeding import global_states, named_seed, restore_global_states, stream
 
@@ -145,7 +145,7 @@ class Trainer:
 
     def _learning_rate(self, step: int) -> float:
         recipe = self.recipe
-        return learning_rate(
+        return warmup_cosine(
             self.epoch,
             step,
             lr=recipe.lr,

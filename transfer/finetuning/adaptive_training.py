@@ -14,7 +14,7 @@ from lowbit.quant.quantizers import PACT
 from lowbit.training.seeding import stream
 from lowbit.transfer.features.views import center
 from lowbit.transfer.finetuning.objectives import Tally
-from lowbit.transfer.optimizers import build_optimizer
+from lowbit.transfer.finetuning.optimizer import build_optimizer
 from lowbit.transfer.scoring.predict import predicted_classes
 
 if TYPE_CHECKING:

@@ -4,9 +4,9 @@ from typing import TYPE_CHECKING, get_args
 
 from lowbit.quant import get_policy
 from lowbit.quant.precision import OFF
+from lowbit.training.lr_schedules import check_milestones
 from lowbit.transfer.protocols import get_protocol
 from lowbit.transfer.recipe.sections import TOptimizer
-from lowbit.transfer.schedule import check_milestones
 
 if TYPE_CHECKING:
     from lowbit.transfer.recipe.recipe import Recipe

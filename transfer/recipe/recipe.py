@@ -8,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from lowbit.data import image_set, locate
 from lowbit.quant import Precision, get_policy
+from lowbit.training.lr_schedules import learning_rate
 from lowbit.transfer.protocols import get_protocol, options_of_others
 from lowbit.transfer.recipe.board_labels import protocol_label, training_label
 from lowbit.transfer.recipe.checks import check_quantized_training, check_training
@@ -29,7 +30,6 @@ from lowbit.transfer.recipe.sections import (
     published_rate,
     with_milestones,
 )
-from lowbit.transfer.schedule import learning_rate
 
 VERSION = 1  # of the protocols; raised when the same recipe comes to mean other numbers
 

@@ -14,10 +14,12 @@ from lowbit.quant import (
     set_precision,
 )
 from lowbit.training.job_state import Workspace
+from lowbit.training.optimizers import OPTIMIZERS
 from lowbit.transfer import Recipe
 from lowbit.transfer.finetuning.objectives import CrossEntropy
+from lowbit.transfer.finetuning.optimizer import build_optimizer
 from lowbit.transfer.finetuning.training import Network, Training, total_steps
-from lowbit.transfer.optimizers import OPTIMIZERS, build_optimizer
+from lowbit.transfer.recipe.sections import BASES
 
 CPU = torch.device("cpu")
 
@@ -127,12 +129,12 @@ def test_scales_have_their_own_rate_and_decay_and_follow_the_schedule(network, f
     assert {g["role"]: g["lr"] for g in absolute.param_groups}["scale"] == 0.25
 
 
-@pytest.mark.parametrize("name", [*OPTIMIZERS, *(f"{name}t" for name in OPTIMIZERS)])
+@pytest.mark.parametrize("name", [*BASES, *(f"{name}t" for name in BASES)])
 def test_every_optimizer_trains_a_quantized_network(network, few_digits, name):
     recipe = _recipe(optimizer=name, epochs=2, lr=0.02)
     optimizer = build_optimizer(network, recipe, total_steps=8, weight_bits=4)
-    base = OPTIMIZERS[name if name in OPTIMIZERS else name[:-1]]
-    assert isinstance(optimizer, base) and (type(optimizer) is base) == (name in OPTIMIZERS)
+    base = OPTIMIZERS[name if name in BASES else name[:-1]]
+    assert isinstance(optimizer, base) and (type(optimizer) is base) == (name in BASES)
     momentum = {g["momentum"] for g in optimizer.param_groups if "momentum" in g}
     assert momentum == ({0.9} if name.startswith(("sgd", "rmsprop")) else set())
     training = Training(network, few_digits, recipe=recipe, device=CPU, optimizer=optimizer)
