@@ -41,6 +41,7 @@ def run(recipe: Recipe, folder: Path) -> dict[str, Any]:
         FileNotFoundError: the checkpoint or the image set is not there.
         ValueError: the checkpoint does not fill the network, or `folder` is another job's.
         FloatingPointError: training diverged.
+        Preempted: SIGTERM, SIGINT or SIGUSR1 came while a network trained; the state was saved.
     """
     device = resolve_device(recipe.device)
     splits = GuardedSplits(recipe.dataset, train_on=recipe.train_on, root=recipe.data_root)
