@@ -5,8 +5,7 @@ A recipe names a backbone checkpoint (or a detector trained from one), a method 
 """
 
 from lowbit.detection.compute_cost import work
-from lowbit.detection.recipe import VERSION, Recipe
-from lowbit.detection.stage import identity, missing_data, run
-from lowbit.detection.with_detectron2.distributed import process_group
+from lowbit.detection.recipe import Recipe
+from lowbit.detection.stage import VERSION, identity, missing_data, process_group, run
 
 __all__ = ["VERSION", "Recipe", "identity", "missing_data", "process_group", "run", "work"]

@@ -1,33 +1,20 @@
-"""The optimizer of a quantized detector, the same for every engine: groups, rates, clipping.
+"""The numbers of a detector's training, the same for every engine, and what is made of them."""
 
-Parameters have one of the four roles of `lowbit.quant.roles`; learned quantizer scales get a tenth of the
-learning rate and no decay (TR supplement).
-"""
-
-import math
-from bisect import bisect_right
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from lowbit.quant import parameters_by_role, target_rate, transition
+from lowbit.quant import target_rate
+from lowbit.training import lr_schedules, optimizers
 
-BASES = {
-    "sgd": torch.optim.SGD,
-    "adamw": torch.optim.AdamW,
-    "sgdt": torch.optim.SGD,
-    "adamt": torch.optim.Adam,
-    "adamwt": torch.optim.AdamW,
-}
-"""Optimizers by name; those of `TRANSITION` schedule the transition rate of latent weights."""
+OPTIMIZERS = ("sgd", "adamw", "sgdt", "adamt", "adamwt")
+"""Names of optimizers; those of `TRANSITION` schedule the transition rate of latent weights."""
 TRANSITION = ("sgdt", "adamt", "adamwt")
-SCHEDULES = ("cosine", "step")
 TARGET_SCHEDULES = ("cosine", "linear", "step", "constant")
-CLIP_TYPES = ("value", "norm", "full_model")
 
 
 @dataclass(frozen=True)
@@ -75,114 +62,75 @@ class Solver:
     clip_norm: float = 2.0
 
 
-def parameter_groups(model: nn.Module, solver: Solver) -> list[dict[str, Any]]:
-    """Sort every trainable parameter of `model` into one param group a role; empty roles drop out.
-
-    Each group carries its `role`, which keeps groups with equal numbers apart and is saved with the
-    optimizer's state.
-    """
-    lr = {"scale": solver.lr * solver.scale_lr_factor}
-    decay = {"scale": 0.0, "norm": solver.weight_decay_norm}
-    return [
-        {
-            "params": members,
-            "role": role,
-            "lr": lr.get(role, solver.lr),
-            "weight_decay": decay.get(role, solver.weight_decay),
-        }
-        for role, members in parameters_by_role(model).items()
-        if members
-    ]
-
-
-def build_optimizer(model: nn.Module, solver: Solver) -> torch.optim.Optimizer:
+def build_optimizer(model: nn.Module, solver: Solver) -> Optimizer:
     """Return the optimizer, which clips gradients right before it steps if the solver says so.
 
-    Under a transition-rate schedule U_0 = η = lr and R_0 = λ sqrt(b_w) (TR Eq. 11, supplement S3).
+    Learned quantizer scales get a tenth of the learning rate and no decay (TR supplement). Under a
+    transition-rate schedule U_0 = η = lr and R_0 = λ sqrt(b_w) (TR Eq. 11, supplement S3).
     """
-    base = BASES[solver.optimizer]
-    numbers: dict[str, Any] = {"lr": solver.lr, "weight_decay": solver.weight_decay}
-    if base is torch.optim.SGD:
-        numbers["momentum"] = solver.momentum
-    groups = parameter_groups(model, solver)
+    rates = {"lr": solver.lr, "weight_decay": solver.weight_decay}
+    schedule: dict[str, Any] | None = None
     if solver.optimizer in TRANSITION:
+        schedule = {
+            "model": model,
+            "target": target_rate(solver.lambda_, solver.weight_bits),
+            "total_steps": solver.iterations,
+            "schedule": solver.target_schedule,
+        }
         if solver.target_schedule == "step":
-            numbers |= {"milestones": solver.target_milestones, "factor": solver.target_factor}
-        optimizer = transition(base)(
-            groups,
-            model=model,
-            target=target_rate(solver.lambda_, solver.weight_bits),
-            total_steps=solver.iterations,
-            schedule=solver.target_schedule,
-            **numbers,
-        )
-    else:
-        optimizer = base(groups, **numbers)
+            schedule |= {"milestones": solver.target_milestones, "factor": solver.target_factor}
+    optimizer = optimizers.build_optimizer(
+        solver.optimizer,
+        optimizers.parameter_groups(
+            model,
+            **rates,
+            scale={"lr": solver.lr * solver.scale_lr_factor, "weight_decay": 0.0},
+            norm={"weight_decay": solver.weight_decay_norm},
+        ),
+        **rates,
+        momentum=solver.momentum,
+        schedule=schedule,
+    )
     if solver.clip_type is not None:
-        clip = _clipper(solver)
-        # A hook of the step and not of the trainer: under AMP gradients are unscaled just before it.
-        optimizer.register_step_pre_hook(lambda stepped, *_: clip(_gradients(stepped)))
+        optimizers.clip_gradients(
+            optimizer, solver.clip_type, solver.clip_value, order=solver.clip_norm
+        )
     return optimizer
 
 
-def _gradients(optimizer: torch.optim.Optimizer) -> list[Tensor]:
-    members = (p for group in optimizer.param_groups for p in group["params"])
-    return [p.grad for p in members if p.grad is not None]
-
-
-def _clipper(solver: Solver) -> Callable[[list[Tensor]], None]:
-    bound = solver.clip_value
-
-    def by_value(grads: list[Tensor]) -> None:
-        torch._foreach_clamp_min_(grads, -bound)
-        torch._foreach_clamp_max_(grads, bound)
-
-    def by_norm(grads: list[Tensor]) -> None:
-        norms = torch._foreach_norm(grads, solver.clip_norm)
-        if solver.clip_type == "full_model":
-            norms = [torch.linalg.vector_norm(torch.stack(norms), solver.clip_norm)] * len(grads)
-        # As torch.nn.utils.clip_grad_norm_: a number near 1e-6 keeps 0 from being divided by.
-        torch._foreach_mul_(grads, [(bound / (norm + 1e-6)).clamp(max=1.0) for norm in norms])
-
-    return by_value if solver.clip_type == "value" else by_norm
-
-
 def lr_factor(iteration: int, solver: Solver) -> float:
-    """Return the learning rate over `lr`: cosine or steps, the first part replaced by a line.
+    """Return the learning rate of an iteration over `lr`: warm-up, then cosine or steps."""
 
-    The line runs from `warmup_factor` to where the schedule is when the warm-up ends. A warm-up as long
-    as the training takes half of it: cosine has fallen to 0 where the line would end.
-    """
-    warmup = solver.warmup_iterations
-    if warmup >= solver.iterations:
-        warmup = solver.iterations // 2
-    if iteration >= warmup:
-        return _schedule(iteration, solver)
-    end = _schedule(warmup, solver)
-    return solver.warmup_factor + (end - solver.warmup_factor) * iteration / warmup
+    def decayed(time: int) -> float:
+        return lr_schedules.decay_factor(
+            solver.schedule,
+            *(time, solver.iterations),
+            milestones=solver.milestones,
+            factor=solver.lr_factor,
+        )
+
+    return lr_schedules.with_warmup(
+        iteration,
+        decayed,
+        warmup=solver.warmup_iterations,
+        start=solver.warmup_factor,
+        total=solver.iterations,
+    )
 
 
-def _schedule(iteration: int, solver: Solver) -> float:
-    if solver.schedule == "step":
-        return solver.lr_factor ** bisect_right(solver.milestones, iteration)
-    return 0.5 * (1 + math.cos(math.pi * iteration / solver.iterations))
-
-
-def build_scheduler(optimizer: torch.optim.Optimizer, solver: Solver) -> LambdaLR:
+def build_scheduler(optimizer: Optimizer, solver: Solver) -> LambdaLR:
     """Return the scheduler to step once an iteration; groups keep their ratios."""
     return LambdaLR(optimizer, lambda iteration: lr_factor(iteration, solver))
 
 
-def check_milestones(
-    key: str, schedule: str, milestones: Iterable[int], iterations: int | None = None
-) -> None:
-    """Refuse milestones that do nothing, or that do not rise.
+def check_milestones(key: str, schedule: str, milestones: Iterable[int], iterations: int) -> None:
+    """Refuse milestones that do nothing, or that do not rise within the training.
 
     Args:
         key: what the user calls them, for the message.
         schedule: only "step" reads them.
         milestones: iterations.
-        iterations: length of the training; None: not to be compared.
+        iterations: length of the training.
     """
     found = list(milestones)
     if (schedule == "step") != bool(found):
@@ -190,12 +138,4 @@ def check_milestones(
             f"the schedule is {schedule!r} and {key} is {found}; nothing was trained. The schedule "
             "'step' needs the iterations it falls at, the others read none."
         )
-    if found != sorted(set(found)) or (found and found[0] < 1):
-        raise ValueError(
-            f"{key} is {found}; nothing was trained. List iterations from 1 on that rise."
-        )
-    if found and iterations is not None and found[-1] >= iterations:
-        raise ValueError(
-            f"{key} ends at {found[-1]}, but the training has {iterations} iterations; nothing was "
-            "trained, since the last fall would never come. Lower it, or train longer."
-        )
+    lr_schedules.check_milestones(found, iterations, name=key, unit="iterations")

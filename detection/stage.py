@@ -1,16 +1,16 @@
 """One detection job from its recipe to its measurements."""
 
 import importlib.util
-import json
 import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from lowbit.backbones.costs import backbone_costs
-from lowbit.backbones.runtime import resolve_device
-from lowbit.common.atomic_file import atomic
 from lowbit.common.file_hash import file_sha256
 from lowbit.detection.datasets.catalog import detection_sha256, find_source, load_detection
 from lowbit.detection.datasets.check_annotations import check_pair
@@ -28,14 +28,16 @@ from lowbit.detection.evaluation.average_precision import evaluate as overall
 from lowbit.detection.evaluation.measurements import keep, measure
 from lowbit.detection.ptq import score_ptq
 from lowbit.detection.recipe import VERSION, Recipe
-from lowbit.detection.recorder import read_curve, record_scores
 from lowbit.detection.trained_detector import INPUTS, describe
 from lowbit.detection.with_detectron2.install import import_detectron2
+from lowbit.training import distributed
+from lowbit.training.job_state import claim
+from lowbit.training.metrics_log import read_curve, record_scores
+from lowbit.training.seeding import resolve_device
 
 _logger = logging.getLogger(__name__)
 
 _DETECTOR = "detector.pth"
-_JOB = "job.json"
 
 
 def identity(recipe: Recipe) -> dict[str, Any]:
@@ -120,6 +122,7 @@ def run(recipe: Recipe, folder: Path) -> dict[str, Any]:
             another job's.
         ImportError: the recipe insists on Detectron2, which is not installed.
         FloatingPointError: the training diverged.
+        Preempted: SIGTERM, SIGINT or SIGUSR1 came while it trained; the state was saved.
     """
     folder = Path(folder)
     if recipe.config is not None:
@@ -147,6 +150,17 @@ def run(recipe: Recipe, folder: Path) -> dict[str, Any]:
         "checkpoint": start.backbone,
         "details": facts | result["details"],
     }
+
+
+@contextmanager
+def process_group() -> Iterator[None]:
+    """Join the processes that a launcher started to train one detector by a configuration."""
+    import_detectron2()
+    from detectron2.utils import comm
+
+    with distributed.process_group():
+        comm.create_local_process_group(int(os.environ["LOCAL_WORLD_SIZE"]))
+        yield
 
 
 def _costs(recipe: Recipe, architecture: str) -> dict[str, dict[str, int]]:
@@ -243,27 +257,6 @@ def load_images(recipe: Recipe, split: str) -> DetectionSet:
 def _job_key(recipe: Recipe, start: Start) -> dict[str, Any]:
     fields = recipe.model_dump(mode="json", exclude=set(recipe.cosmetic | INPUTS))
     return {"version": VERSION, "recipe": fields, "start": start.report["sha256"]}
-
-
-def claim(folder: Path, key: dict[str, Any]) -> None:
-    """Mark a folder as a job's, so that no other job goes on from its training state."""
-    path = folder / _JOB
-    if path.exists():
-        found = json.loads(path.read_text())
-        if found != key:
-            changed = sorted(
-                name
-                for name in found["recipe"].keys() | key["recipe"].keys()
-                if found["recipe"].get(name) != key["recipe"].get(name)
-            )
-            what = f"differs in {', '.join(changed)}" if changed else "starts from another file"
-            raise ValueError(
-                f"{folder} holds a training that {what}; nothing was trained. Use another folder, "
-                "or delete this one to begin anew."
-            )
-        return
-    with atomic(path) as file:
-        file.write(json.dumps(key, indent=1, sort_keys=True).encode())
 
 
 def _file_sha256(path: str | Path) -> str:

@@ -5,9 +5,9 @@ Contrastive Quant's) and a network; `run` trains it and leaves a backbone file.
 """
 
 from lowbit.pretrain.compute_cost import work
-from lowbit.pretrain.distributed import process_group
 from lowbit.pretrain.recipe import VERSION, Recipe, identity
 from lowbit.pretrain.stage import missing_data, run
+from lowbit.training.distributed import process_group
 
 __all__ = [
     "VERSION",

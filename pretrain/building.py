@@ -5,15 +5,14 @@ from torch import nn
 from torch.optim import Optimizer
 
 from lowbit.backbones import create_backbone
-from lowbit.pretrain import distributed
-from lowbit.pretrain.arithmetic import Arithmetic
 from lowbit.pretrain.frameworks import Framework, create_framework
-from lowbit.pretrain.optimizers import create_optimizer
 from lowbit.pretrain.recipe import Recipe
 from lowbit.quant import scales
+from lowbit.training import distributed, optimizers
+from lowbit.training.mixed_precision import MixedPrecision
 
 
-def build_framework(recipe: Recipe, arithmetic: Arithmetic) -> Framework:
+def build_framework(recipe: Recipe, arithmetic: MixedPrecision) -> Framework:
     """Return the framework of a recipe, quantized, on its device, alike in every process."""
     framework = create_framework(
         recipe.framework, create_backbone(recipe.architecture), recipe.framework_options
@@ -29,15 +28,19 @@ def build_framework(recipe: Recipe, arithmetic: Arithmetic) -> Framework:
 
 
 def build_optimizer(recipe: Recipe, framework: Framework) -> Optimizer:
-    """Return the optimizer of a recipe over what a framework trains."""
-    return create_optimizer(
+    """Return the recipe's optimizer over what a framework trains.
+
+    SGD and AdamW decay every parameter (official SSQL, MoCo v3), LARS matrices and kernels.
+    """
+    return optimizers.build_optimizer(
         recipe.optimizer,
-        framework,
+        optimizers.groups_with_constant(framework, _predictor(framework, recipe)),
         lr=recipe.lr,
-        momentum=recipe.momentum,
         weight_decay=recipe.weight_decay,
+        momentum=recipe.momentum,
         nesterov=recipe.nesterov,
-        constant=_predictor(framework, recipe),
+        beta1=recipe.momentum,
+        fused=True,
     )
 
 

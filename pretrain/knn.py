@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lowbit.data.views.training_views import ViewSource
-from lowbit.pretrain import distributed
 from lowbit.quant import FP, Precision, QuantPolicy, calibrate, dequantize, quantize, set_precision
+from lowbit.training import distributed
 
 K, TEMPERATURE = 200, 0.1  # k: Wu et al. 2018; T: SimSiam's monitor
 PRECISIONS = (FP, Precision(4, 4))

@@ -1,6 +1,5 @@
 """Watching a run: a progress bar on a terminal, lines in a log, metrics.jsonl and TensorBoard."""
 
-import json
 import logging
 import resource
 import sys
@@ -15,11 +14,10 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from lowbit.common.atomic_file import atomic
-from lowbit.pretrain import distributed
 from lowbit.pretrain.recipe import Recipe
+from lowbit.training import distributed
+from lowbit.training.metrics_log import MetricsLog
 
-METRICS = "metrics.jsonl"
 TENSORBOARD = "tensorboard"
 _QUIET = 60.0  # s between the lines of a long epoch
 
@@ -41,10 +39,10 @@ class Monitor:
         self, recipe: Recipe, folder: Path, *, steps: int, start: int, device: torch.device
     ) -> None:
         self.recipe, self.steps, self.device = recipe, steps, device
-        self._path = folder / METRICS
+        done = start // steps if steps else 0
+        self._log = MetricsLog(folder, in_state=lambda line: line["epoch"] <= done)
         self._since, self._images = time.perf_counter(), 0
         self._spoke = self._since
-        _truncate(self._path, start // steps if steps else 0)
         self._writer = SummaryWriter(str(folder / TENSORBOARD), purge_step=start + 1)
         self._bar = tqdm(
             total=recipe.epochs * steps * recipe.batch_size,
@@ -78,8 +76,7 @@ class Monitor:
         """Write down an epoch."""
         machine = {"images_per_s": round(speed, 1), "peak_memory_mb": self._peak_memory()}
         line = {**metrics, **({"knn": knn} if knn else {}), **machine}
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        self._log.append(line)
         for name, value in _scalars(line):
             self._writer.add_scalar(name, value, metrics["step"])
         self._writer.flush()
@@ -151,11 +148,3 @@ def _scalars(line: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, floa
             yield from _scalars(value, f"{prefix}{name}/")
         elif name not in ("epoch", "step"):
             yield f"{prefix}{name}", value
-
-
-def _truncate(path: Path, epochs: int) -> None:
-    """Keep the lines of the first `epochs` epochs: what a killed run wrote after its last state."""
-    if path.is_file():
-        kept = path.read_bytes().splitlines(keepends=True)[:epochs]
-        with atomic(path) as file:
-            file.writelines(kept)

@@ -6,9 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lowbit.pretrain import distributed
 from lowbit.pretrain.pairings import Reduction, total
 from lowbit.quant import Precision
+from lowbit.training import distributed
+from lowbit.training.divergence import first_not_finite
 
 
 class Record:
@@ -77,11 +78,13 @@ class Record:
             finite: whether the weights are finite after the last step.
         """
         losses = self.losses()
-        bad = (~losses.isfinite()).nonzero().flatten().tolist()
-        if not bad and finite:
+        bad = first_not_finite(losses)
+        if bad is None and finite:
             return None
-        step = bad[0] if bad else len(self) - 1
-        what = f"the loss became {losses[step]:g}" if bad else "weights became infinite or NaN"
+        step = len(self) - 1 if bad is None else bad
+        what = f"the loss became {losses[step]:g}"
+        if bad is None:
+            what = "weights became infinite or NaN"
         bits = ", ".join(map(str, self.drawn[step])) or "none"
         return f"{what} at step {step + 1} of {self.steps} (bits drawn: {bits})"
 

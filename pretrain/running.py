@@ -1,21 +1,20 @@
 """A run under way: it trains, looks at its losses, saves, stops when told to, and goes on later."""
 
 import json
-import logging
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from lowbit.common.preemption import Preempted, Stop, stop_requests
 from lowbit.data.views.training_views import ViewSource, view_source
-from lowbit.pretrain import distributed, state
 from lowbit.pretrain.knn import knn_accuracies
 from lowbit.pretrain.monitor import Monitor, watching
 from lowbit.pretrain.recipe import VERSION, Recipe
 from lowbit.pretrain.trainer import Trainer
-
-_logger = logging.getLogger(__name__)
+from lowbit.training import distributed
+from lowbit.training.divergence import diverged
+from lowbit.training.job_state import Workspace
+from lowbit.training.stopping import StopRequest, stop_request
 
 CHECK_EVERY = 50  # steps between looks at the losses of the steps before
 
@@ -30,8 +29,12 @@ class Run:
 
     def __init__(self, trainer: Trainer, folder: Path) -> None:
         self.trainer, self.recipe, self.folder = trainer, trainer.recipe, folder
-        split, results = trainer.source.split_sha256, trainer.recipe.results()
-        self._key = json.dumps({"version": VERSION, "split_sha256": split, "recipe": results})
+        key = {
+            "version": VERSION,
+            "split_sha256": trainer.source.split_sha256,
+            "recipe": trainer.recipe.results(),
+        }
+        self._workspace = Workspace(folder, key=key, keep=trainer.recipe.keep_checkpoints)
         self._metrics: dict[str, Any] = {}  # of the last whole epoch
         self._saved: int | None = None  # steps done in the newest state
         self._labelled: dict[str, ViewSource] | None = None  # for kNN
@@ -45,24 +48,24 @@ class Run:
         """Train to the end; return the metrics of the last epoch."""
         self._resume()
         options = {"steps": self.trainer.steps, "start": self.done, "device": self.trainer.device}
-        with watching(self.recipe, self.folder, **options) as monitor, stop_requests() as stop:
+        with watching(self.recipe, self.folder, **options) as monitor, stop_request() as stop:
             while self.trainer.epoch < self.recipe.epochs:
                 self._train_epoch(monitor, stop)
         return self._metrics
 
-    def _train_epoch(self, monitor: Monitor, stop: Stop) -> None:
-        trainer, agreement = self.trainer, distributed.Agreement(stop)
+    def _train_epoch(self, monitor: Monitor, stop: StopRequest) -> None:
+        trainer = self.trainer
         monitor.begin_epoch(trainer.epoch)
-        agreement.offer()
+        stop.begin_step()
         for _ in trainer.train_epoch():
             monitor.step()
             if trainer.position % CHECK_EVERY == 0:
                 self._glance(monitor)
-            stopping = agreement.reached()
+            stopping = stop.reached()
             if trainer.position < trainer.steps:
                 if stopping:
                     self._stop(stop)
-                agreement.offer()
+                stop.begin_step()
         trainer.record.fold()
         self._refuse_divergence(trainer.divergence())
         metrics = trainer.end_epoch()
@@ -94,66 +97,46 @@ class Run:
         policy = recipe.quant_policy or "ssql"
         return knn_accuracies(trainer.framework.backbone, policy, **self._labelled)
 
-    def _stop(self, stop: Stop) -> None:
+    def _stop(self, stop: StopRequest) -> None:
         """Save in the middle of everything and leave."""
         self.trainer.record.fold()
         self._refuse_divergence(self.trainer.divergence())
         if self._saved != self.done:
             self._save()
-        raise Preempted(
-            f"stopped by signal {stop.signum or 'of another process'} after step "
-            f"{self.trainer.position} of {self.trainer.steps} in epoch {self.trainer.epoch + 1}; "
-            f"{self.folder / state.STATE} holds the state. The same command goes on from it "
-            "(tools/pretrain.py: with --resume)."
+        raise stop.preempted(
+            f"after step {self.trainer.position} of {self.trainer.steps} in epoch "
+            f"{self.trainer.epoch + 1}",
+            self._workspace.state_path,
         )
 
     def _save(self) -> None:
-        content = {
-            "key": self._key,
-            "metrics": json.dumps(self._metrics),
-            "trainer": self.trainer.state_dict(),
-        }
-        if distributed.rank() == 0:
-            state.save(self.folder, content, keep=self.recipe.keep_checkpoints)
-        distributed.barrier()
+        metrics = json.dumps(self._metrics)
+        self._workspace.save(metrics=metrics, trainer=self.trainer.state_dict())
         self._saved = self.done
 
     def _resume(self) -> None:
-        found = state.load(self.folder)
-        if found is None:
-            return
-        content, path = found
-        if content["key"] != self._key:
-            raise ValueError(
-                f"{path} is the state of another recipe; nothing was trained. Choose another output "
-                "folder, or delete this one to start over."
-            )
-        self.trainer.load_state_dict(content["trainer"])
-        self._metrics = json.loads(content["metrics"])
-        self._saved = self.done
-        _logger.info(
-            "resumed from %s after epoch %d and %d steps",
-            path,
-            self.trainer.epoch,
-            self.trainer.position,
-        )
+        state = self._workspace.resume()
+        if state is not None:
+            self.trainer.load_state_dict(state["trainer"])
+            self._metrics = json.loads(state["metrics"])
+            self._saved = self.done
 
     def _refuse_divergence(self, problem: str | None) -> None:
         if problem is None:
             return
         steps = self.trainer.steps
-        good = "none was before it"
+        good = "no state was saved before it"
         if self._saved:
+            epochs, more = divmod(self._saved, steps)
             good = (
-                f"{self.folder / state.STATE} holds the last good state, of epoch "
-                f"{self._saved // steps}"
-                + f" and {self._saved % steps} steps"
-                * (self._saved % steps > 0)
+                f"{self._workspace.state_path} holds the last good state, of epoch {epochs}"
+                + f" and {more} steps" * (more > 0)
             )
-        raise FloatingPointError(
-            f"{problem} in epoch {self.trainer.epoch + 1} of {self.recipe.epochs}; "
-            f"training stopped and nothing after it was saved ({good}). Lower lr (now "
-            f"{self.recipe.lr:g}), lengthen warmup_epochs, or narrow the range of bits."
+        raise diverged(
+            f"{problem} in epoch {self.trainer.epoch + 1} of {self.recipe.epochs}",
+            last_good=good,
+            advice=f"Lower lr (now {self.recipe.lr:g}), lengthen warmup_epochs, or narrow the range "
+            "of bits.",
         )
 
 

@@ -6,15 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from lowbit.backbones import save_backbone
-from lowbit.backbones.runtime import resolve_device, seeded
 from lowbit.data import locate, missing_images
 from lowbit.data.views.training_views import ViewSource
-from lowbit.pretrain import distributed
-from lowbit.pretrain.arithmetic import SIGNIFICANT_BITS
 from lowbit.pretrain.recipe import Recipe
 from lowbit.pretrain.running import Run, open_source
 from lowbit.pretrain.step import Step
 from lowbit.pretrain.trainer import Trainer
+from lowbit.training import distributed
+from lowbit.training.mixed_precision import SIGNIFICANT_BITS
+from lowbit.training.seeding import resolve_device, seeded
 
 _logger = logging.getLogger(__name__)
 

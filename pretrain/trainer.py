@@ -1,25 +1,25 @@
 """The training loop: everything that changes from step to step, and one epoch of it."""
 
-import hashlib
 import math
 from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 from torch.nn import functional as F
 
 from lowbit.data.views.training_views import Batch, ViewSource
-from lowbit.pretrain import distributed
-from lowbit.pretrain.arithmetic import Arithmetic
 from lowbit.pretrain.building import build_framework, build_optimizer
 from lowbit.pretrain.pairings import get_pairing, total
 from lowbit.pretrain.recipe import Recipe
 from lowbit.pretrain.record import Record
-from lowbit.pretrain.schedules import learning_rate
 from lowbit.pretrain.step import Bits, Step
 from lowbit.quant import reuse_weights
+from lowbit.training import distributed
+from lowbit.training.lr_schedules import warmup_cosine
+from lowbit.training.mixed_precision import MixedPrecision
+from lowbit.training.seeding import global_states, named_seed, restore_global_states, stream
 
 
 class Trainer:
@@ -57,11 +57,11 @@ class Trainer:
     ) -> None:
         self.recipe, self.device, self.watch = recipe, device, watch
         self.pairing = get_pairing(recipe.pairing)
-        self.arithmetic = Arithmetic(device, amp=recipe.amp, channels_last=recipe.channels_last)
+        self.arithmetic = MixedPrecision(device, amp=recipe.amp, channels_last=recipe.channels_last)
         self.framework = build_framework(recipe, self.arithmetic)
         self.optimizer = build_optimizer(recipe, self.framework)
         self._parameters = [p for g in self.optimizer.param_groups for p in g["params"]]
-        self.streams = {name: _stream(recipe.seed, name) for name in ("order", "bits")}
+        self.streams = {name: stream(recipe.seed, name) for name in ("order", "bits")}
         self._bits = Bits(
             self.streams["bits"],
             weight=recipe.weight_bits,
@@ -76,7 +76,7 @@ class Trainer:
         self._z: Tensor | None = None
         _check_batch(recipe, source, self.steps)
         if distributed.rank():  # the network's own dropout differs between processes
-            torch.manual_seed(_seed(recipe.seed, f"global/{distributed.rank()}"))
+            torch.manual_seed(named_seed(recipe.seed, f"global/{distributed.rank()}"))
 
     def train_epoch(self) -> Iterator[None]:
         """Train what is left of the epoch, yielding after each step.
@@ -145,7 +145,7 @@ class Trainer:
 
     def _learning_rate(self, step: int) -> float:
         recipe = self.recipe
-        return learning_rate(
+        return warmup_cosine(
             self.epoch,
             step,
             lr=recipe.lr,
@@ -172,11 +172,7 @@ class Trainer:
         """Return all that the next step depends on; every process must ask."""
         own = {
             "source": self.source.state_dict(),
-            # A network's own dropout draws from these.
-            "global_rng": torch.get_rng_state(),
-            "device_rng": torch.cuda.get_rng_state(self.device)
-            if self.device.type == "cuda"
-            else torch.empty(0),
+            "rng": global_states(self.device),  # a network's own dropout draws from these
         }
         order = self.streams["order"].get_state() if not self.position else self._order_state
         return {
@@ -185,8 +181,7 @@ class Trainer:
             "record": self.record.state_dict(),
             "framework": self.framework.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "scaler": self.arithmetic.scaler.state_dict(),
-            "skipped": self.arithmetic.skipped,
+            "arithmetic": self.arithmetic.state_dict(),
             "streams": {"order": order, "bits": self.streams["bits"].get_state()},
             "processes": distributed.gather(own),
         }
@@ -207,15 +202,12 @@ class Trainer:
         self.record.load_state_dict(state["record"])
         self.framework.load_state_dict(state["framework"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.arithmetic.scaler.load_state_dict(state["scaler"])
-        self.arithmetic.skipped = state["skipped"]
+        self.arithmetic.load_state_dict(state["arithmetic"])
         own = state["processes"][distributed.rank()]
-        for name, stream in state["streams"].items():
-            self.streams[name].set_state(stream)
+        for name, generator in state["streams"].items():
+            self.streams[name].set_state(generator)
         self.source.load_state_dict(own["source"])
-        torch.set_rng_state(own["global_rng"])
-        if self.device.type == "cuda":
-            torch.cuda.set_rng_state(own["device_rng"], self.device)
+        restore_global_states(own["rng"], self.device)
 
 
 @torch.no_grad()
@@ -225,15 +217,6 @@ def feature_std(z: Tensor) -> float:
     The collapse watch of SimSiam (Chen and He 2021, Fig. 2), where 1/sqrt(dim) means no collapse.
     """
     return float(F.normalize(z, dim=1).std(dim=0).mean()) * math.sqrt(z.shape[1])
-
-
-def _stream(seed: int, name: str, device: torch.device | str = "cpu") -> Generator:
-    return Generator(device).manual_seed(_seed(seed, name))
-
-
-def _seed(seed: int, name: str) -> int:
-    digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 1
 
 
 def _check_batch(recipe: Recipe, source: ViewSource, steps: int) -> None:

@@ -115,7 +115,6 @@ def tsne(args: argparse.Namespace) -> None:
     """Draw t-SNE of backbone features on test images, in full precision and at others, by class."""
     import pandas as pd
 
-    from lowbit.backbones.runtime import resolve_device
     from lowbit.data import load
     from lowbit.pretrain.analyses.tsne import (
         NEIGHBOURS,
@@ -126,6 +125,7 @@ def tsne(args: argparse.Namespace) -> None:
         pick,
     )
     from lowbit.quant import FP, Precision
+    from lowbit.training.seeding import resolve_device
 
     device = resolve_device(args.device)
     precisions = list(dict.fromkeys([FP, *map(Precision.parse, args.precision)]))

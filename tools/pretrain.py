@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Imported here so that --help does not wait for them.
     from lowbit.benchmark.executors.launch_processes import launch
     from lowbit.benchmark.recipes.job_command import read_job
-    from lowbit.pretrain import distributed
+    from lowbit.training import distributed
 
     if distributed.launched():
         return train(args)
@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def train(args: argparse.Namespace) -> int:
     """Train in this process, which may be one of several."""
     from lowbit.benchmark.recipes.job_command import run_job
-    from lowbit.pretrain import distributed
+    from lowbit.training import distributed
 
     with distributed.process_group():
         rank = distributed.rank()

@@ -44,7 +44,12 @@ EXAMPLES = """examples:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one job; return 0 when it is done and 1 when recipe, files or training are at fault."""
+    """Run one job.
+
+    Returns:
+        0 done; 1 when recipe, files or training are at fault; 75 when a signal stopped it, with its
+        state saved.
+    """
     args = _parser().parse_args(argv)
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S"
@@ -52,6 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Imported here so that --help does not wait for torch.
     import torch
 
+    from lowbit.common.preemption import Preempted
     from lowbit.quant import keep_freed_memory
 
     torch.set_num_threads(args.threads)
@@ -62,6 +68,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, FileNotFoundError, FloatingPointError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except Preempted as stop:
+        print(stop, file=sys.stderr)
+        return stop.code
     print(table(scores))
     return 0
 
@@ -112,11 +121,11 @@ def run_recipe(args: argparse.Namespace) -> dict[str, float]:
 
 
 def _evaluate_recipe(recipe, folder: Path) -> dict[str, float]:
-    from lowbit.backbones.runtime import resolve_device
     from lowbit.detection.engines import get_engine
     from lowbit.detection.evaluation.measurements import measure
     from lowbit.detection.stage import load_images
     from lowbit.detection.trained_detector import load_trained
+    from lowbit.training.seeding import resolve_device
 
     path = folder / "detector.pth"
     engine = get_engine(recipe.engine)

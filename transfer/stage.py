@@ -14,8 +14,9 @@ from torch import Tensor
 from lowbit.backbones import LoadReport, load_backbone
 from lowbit.backbones.costs import backbone_costs
 from lowbit.backbones.networks.video_frames import average_frames
-from lowbit.backbones.runtime import resolve_device, seeded
 from lowbit.data import Images, missing_images
+from lowbit.training.job_state import Workspace
+from lowbit.training.seeding import resolve_device, seeded
 from lowbit.transfer.features.extract import CACHE
 from lowbit.transfer.recipe.protocol_registry import get_protocol
 from lowbit.transfer.recipe.recipe import VERSION, Recipe
@@ -23,7 +24,6 @@ from lowbit.transfer.scoring.accuracy import Accuracy, accuracy
 from lowbit.transfer.scoring.guarded_splits import GuardedSplits
 from lowbit.transfer.scoring.predictions_file import FILE as PREDICTIONS
 from lowbit.transfer.scoring.predictions_file import Predictions, write_predictions
-from lowbit.transfer.workspace import Workspace
 
 _logger = logging.getLogger(__name__)
 
@@ -42,6 +42,7 @@ def run(recipe: Recipe, folder: Path) -> dict[str, Any]:
         FileNotFoundError: the checkpoint or the image set is not there.
         ValueError: the checkpoint does not fill the network, or `folder` is another job's.
         FloatingPointError: training diverged.
+        Preempted: SIGTERM, SIGINT or SIGUSR1 came while a network trained; the state was saved.
     """
     device = resolve_device(recipe.device)
     splits = GuardedSplits(recipe.dataset, train_on=recipe.train_on, root=recipe.data_root)

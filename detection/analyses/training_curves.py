@@ -1,6 +1,6 @@
 """Detection jobs over their iterations: losses, AP, and how a schedule moves quantized weights.
 
-Read from the metrics.jsonl that jobs write (`lowbit.detection.recorder`), of finished jobs as of running ones.
+Read from the metrics.jsonl that jobs write (`lowbit.training.metrics_log`), of finished jobs as of running ones.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lowbit.detection.recorder import METRICS, read_lines
+from lowbit.training.metrics_log import METRICS, read_lines
 
 
 def read(jobs: Sequence[Path]) -> dict[str, pd.DataFrame]:

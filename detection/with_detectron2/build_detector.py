@@ -26,9 +26,9 @@ from lowbit.detection.detector.initial_weights import (
     start_from_random,
 )
 from lowbit.detection.detector.quantize import quantize_layers
-from lowbit.detection.sampler import seed_of
 from lowbit.detection.with_detectron2.catalog import Mapper
 from lowbit.detection.with_detectron2.config import quantization
+from lowbit.training.seeding import seed_of
 
 
 def start_from(cfg) -> Start:

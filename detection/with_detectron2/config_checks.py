@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from lowbit.detection.solver import (
-    BASES,
-    CLIP_TYPES,
+    OPTIMIZERS,
     TARGET_SCHEDULES,
     TRANSITION,
     check_milestones,
 )
+from lowbit.training.optimizers import CLIP_TYPES
 
 BACKBONES = (
     "build_lowbit_backbone",
@@ -82,7 +82,7 @@ def check_solver(cfg, defaults) -> None:
         ValueError: naming the key, and what to do.
     """
     kind = cfg.SOLVER.OPTIMIZER.lower()
-    _one_of("SOLVER.OPTIMIZER", cfg.SOLVER.OPTIMIZER, [name.upper() for name in BASES])
+    _one_of("SOLVER.OPTIMIZER", cfg.SOLVER.OPTIMIZER, [name.upper() for name in OPTIMIZERS])
     _one_of("SOLVER.TARGET_SCHEDULE", cfg.SOLVER.TARGET_SCHEDULE, TARGET_SCHEDULES)
     if kind in TRANSITION and not cfg.MODEL.QUANT.ENABLED:
         raise ValueError(

@@ -18,7 +18,6 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils import comm
 
 from lowbit.backbones.costs import backbone_costs
-from lowbit.backbones.runtime import resolve_device
 from lowbit.common.file_hash import file_sha256
 from lowbit.detection.datasets.detection_set import DetectionSet
 from lowbit.detection.datasets.voc_folder import read_list
@@ -27,8 +26,6 @@ from lowbit.detection.evaluation.average_precision import read_detections, score
 from lowbit.detection.evaluation.bootstrap import DRAWS, Spread
 from lowbit.detection.evaluation.measurements import keep, spread_facts
 from lowbit.detection.recipe import VERSION, Recipe
-from lowbit.detection.recorder import read_curve
-from lowbit.detection.stage import claim
 from lowbit.detection.with_detectron2.build_detector import save_trained, start_from
 from lowbit.detection.with_detectron2.catalog import (
     INFERENCE,
@@ -40,6 +37,9 @@ from lowbit.detection.with_detectron2.config import quantization, read_config
 from lowbit.detection.with_detectron2.config_checks import flat
 from lowbit.detection.with_detectron2.hooks import plain_scores
 from lowbit.detection.with_detectron2.trainer import LowbitTrainer
+from lowbit.training.job_state import claim
+from lowbit.training.metrics_log import read_curve
+from lowbit.training.seeding import resolve_device
 
 _ROOT = Path(__file__).parents[2]
 _COSMETIC = (

@@ -39,10 +39,18 @@ class _RecipeTrainer(LowbitTrainer):
 
     def build_hooks(self) -> list:
         hooks = super().build_hooks()
-        for hook in hooks:
-            if isinstance(hook, PeriodicCheckpointer):
-                hook.max_to_keep = 1  # a training state serves to go on, and only the newest does
+        (self.saver,) = (hook for hook in hooks if isinstance(hook, PeriodicCheckpointer))
+        self.saver.max_to_keep = 1  # a training state serves to go on, and only the newest does
         return hooks
+
+    def resume_or_load(self, resume: bool = True) -> None:
+        super().resume_or_load(resume)
+        if self.checkpointer.has_checkpoint():
+            newest = self.checkpointer.get_checkpoint_file()
+            self.saver.recent_checkpoints = [newest]
+            for state in Path(newest).parent.glob("model_[0-9]*.pth"):
+                if state.name != Path(newest).name:
+                    state.unlink()
 
 
 class Detectron2Engine:

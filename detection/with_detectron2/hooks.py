@@ -1,4 +1,4 @@
-"""Hooks of the Detectron2 trainer: what a resume needs beyond its own, metrics.jsonl, evaluations.
+"""Hooks of the Detectron2 trainer: what a resume needs, metrics.jsonl, evaluations, stopping.
 
 Detectron2 restores weights, optimizer, scheduler and iteration. A resumed run then still differs:
 its sampler starts over, its random state is fresh, and RetinaNet's loss normalizer, an average kept
@@ -7,14 +7,16 @@ as a plain attribute, is back at 100.
 
 import math
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
+from detectron2.checkpoint import Checkpointer
 from detectron2.engine import HookBase
 from detectron2.engine.hooks import EvalHook
 from detectron2.utils import comm
 
-from lowbit.detection.recorder import Recorder, record_scores
-from lowbit.detection.sampler import seed_everything
+from lowbit.training.metrics_log import IterationLog, record_scores
+from lowbit.training.seeding import seed_everything
 
 
 class ResumeState(HookBase):
@@ -60,7 +62,7 @@ class MetricsFile(HookBase):
         self.folder, self.every = folder, every
 
     def before_train(self) -> None:
-        self.recorder = Recorder(
+        self.log = IterationLog(
             self.folder,
             start=self.trainer.start_iter,
             total=self.trainer.max_iter,
@@ -69,10 +71,10 @@ class MetricsFile(HookBase):
 
     def after_step(self) -> None:
         iteration = self.trainer.iter
-        if self.recorder.due(iteration):
+        if self.log.due(iteration):
             latest = self.trainer.storage.latest()
             losses = {k: float(v) for k, (v, _) in latest.items() if "loss" in k}
-            self.recorder.write(iteration, losses, self.trainer.optimizer)
+            self.log.write(iteration, losses, self.trainer.optimizer)
 
 
 class Evaluation(EvalHook):
@@ -104,6 +106,10 @@ class Evaluation(EvalHook):
         if due and done != self.trainer.max_iter:  # the last is `after_train`'s
             self._do_eval()
 
+    def after_train(self) -> None:
+        if self.trainer.iter >= self.trainer.max_iter:  # else an error or a signal ended it
+            super().after_train()
+
     def _scored(self) -> dict:
         results = self.evaluate()
         if comm.is_main_process():
@@ -111,6 +117,34 @@ class Evaluation(EvalHook):
             if scores := plain_scores(results):
                 record_scores(self.folder, done, scores)
         return results
+
+
+class SaveAndStop(HookBase):
+    """End the training after the step in which any of its processes was told to, with its state saved.
+
+    Register it last, after whoever moves the learning rate on, saves and evaluates.
+
+    Args:
+        checkpointer: the trainer's; the first process' writes files.
+    """
+
+    def __init__(self, checkpointer: Checkpointer) -> None:
+        self.checkpointer = checkpointer
+
+    def before_step(self) -> None:
+        self.trainer.stop.begin_step()
+
+    def after_step(self) -> None:
+        if not self.trainer.stop.reached():
+            return
+        iteration = self.trainer.iter
+        if comm.is_main_process():
+            self.checkpointer.save(f"model_{iteration:07d}", iteration=iteration)
+        comm.synchronize()  # whoever leaves first may be taken for the end of all
+        raise self.trainer.stop.preempted(
+            f"after iteration {iteration + 1} of {self.trainer.max_iter}",
+            Path(self.checkpointer.save_dir, f"model_{iteration:07d}.pth"),
+        )
 
 
 def plain_scores(results: dict[str, dict[str, float]]) -> dict[str, float]:

@@ -4,6 +4,7 @@ Needs Detectron2. Its configuration is `lowbit.detection.with_detectron2.config`
 """
 
 import os
+import time
 import weakref
 from pathlib import Path
 from typing import Any
@@ -37,10 +38,7 @@ from lowbit.common.atomic_file import atomic
 from lowbit.detection.detector.detector_file import write_atomically
 from lowbit.detection.detector.initial_weights import initialize
 from lowbit.detection.detector.quantize import quantize_detector
-from lowbit.detection.recorder import diverged
-from lowbit.detection.sampler import ResumableSampler
 from lowbit.detection.solver import build_optimizer
-from lowbit.detection.steps import BFloat16Trainer
 from lowbit.detection.with_detectron2.build_detector import (
     build_detector,
     calibration_batches,
@@ -54,8 +52,35 @@ from lowbit.detection.with_detectron2.catalog import (
     registered_set,
 )
 from lowbit.detection.with_detectron2.config import check, quantization, solver
-from lowbit.detection.with_detectron2.hooks import Evaluation, MetricsFile, ResumeState
+from lowbit.detection.with_detectron2.hooks import (
+    Evaluation,
+    MetricsFile,
+    ResumeState,
+    SaveAndStop,
+)
 from lowbit.quant import reuse_weights
+from lowbit.training.divergence import diverged_at_iteration
+from lowbit.training.seeding import ResumableSampler
+from lowbit.training.stopping import stop_request
+
+
+class BFloat16Trainer(SimpleTrainer):
+    """Detectron2's plain iteration with its forward pass in bfloat16 on the CPU.
+
+    It needs no loss scale; Detectron2's own mixed precision is for GPUs.
+    """
+
+    def run_step(self) -> None:
+        start = time.perf_counter()
+        batch = next(self._data_loader_iter)
+        data_time = time.perf_counter() - start
+        with torch.autocast("cpu", torch.bfloat16):
+            losses = self.model(batch)
+        self.optimizer.zero_grad()
+        sum(losses.values()).backward()
+        self.after_backward()
+        self._write_metrics(losses, data_time)
+        self.optimizer.step()
 
 
 class StrictCheckpointer(DetectionCheckpointer):
@@ -211,7 +236,8 @@ class LowbitTrainer(DefaultTrainer):
             at_end=bool(self.cfg.DATASETS.TEST),
         )
         theirs = super().build_hooks()
-        return ours + [evaluation if isinstance(hook, EvalHook) else hook for hook in theirs]
+        hooks = ours + [evaluation if isinstance(hook, EvalHook) else hook for hook in theirs]
+        return [*hooks, SaveAndStop(self.checkpointer)]
 
     def evaluate(self) -> dict[str, dict[str, float]]:
         """Evaluate on DATASETS.TEST, on every rank; return Detectron2's nested results."""
@@ -231,14 +257,20 @@ class LowbitTrainer(DefaultTrainer):
             super().run_step()
 
     def train(self):
-        """Train; a loss that becomes NaN or infinite ends it with what was last good."""
+        """Train; a signal ends it with its state saved, a lost loss with what was last good.
+
+        Raises:
+            FloatingPointError: the loss became NaN or infinite.
+            Preempted: a signal came; the state was saved after the iteration under way.
+        """
         try:
-            return super().train()
+            with stop_request() as self.stop:
+                return super().train()
         except FloatingPointError as error:
             period = self.cfg.SOLVER.CHECKPOINT_PERIOD
-            found = " ".join(str(error).split())
-            raise diverged(
-                f"iteration {self.iter + 1}: {found}",
+            raise diverged_at_iteration(
+                self.iter + 1,
+                " ".join(str(error).split()),
                 lr=self.cfg.SOLVER.BASE_LR,
-                good=self.iter // period * period,
+                good=max(self.start_iter, self.iter // period * period),
             ) from error

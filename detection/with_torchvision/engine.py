@@ -1,6 +1,6 @@
 """The torchvision engine: its detectors, trained in a plain loop that a killed run can go on with."""
 
-import logging
+import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from lowbit.detection.datasets.detection_set import DetectionSet
-from lowbit.detection.detector.detector_file import write_atomically
 from lowbit.detection.detector.frozen_stages import build_network
 from lowbit.detection.detector.initial_weights import Start, chunks, initialize
 from lowbit.detection.detector.quantization_report import describe_quantization
@@ -17,14 +16,16 @@ from lowbit.detection.detector.quantize import quantize_detector
 from lowbit.detection.engine_contract import calibration_batches
 from lowbit.detection.evaluation.average_precision import to_detections
 from lowbit.detection.recipe import Recipe
-from lowbit.detection.recorder import Recorder, check_finite, diverged, record_scores
-from lowbit.detection.sampler import IndexStream, seed_everything, seed_of
 from lowbit.detection.solver import build_optimizer, build_scheduler
 from lowbit.detection.with_torchvision.faster_rcnn import build_faster_rcnn
 from lowbit.detection.with_torchvision.retinanet import build_retinanet
 from lowbit.quant import Precision, reuse_weights
-
-_logger = logging.getLogger(__name__)
+from lowbit.training.divergence import diverged_at_iteration
+from lowbit.training.job_state import Workspace
+from lowbit.training.metrics_log import IterationLog, record_scores
+from lowbit.training.mixed_precision import MixedPrecision
+from lowbit.training.seeding import IndexStream, seed_everything, seed_of
+from lowbit.training.stopping import stop_request
 
 _STATE = "training.pth"
 _BUILDERS = {"retinanet": build_retinanet, "faster_rcnn": build_faster_rcnn}
@@ -116,66 +117,69 @@ def fit(
     """Train `detector` in place for the recipe's iterations.
 
     The state (weights, optimizer, scheduler, loss scale, iteration) is written every `checkpoint_every`
-    iterations and at the end. What a step draws is a function of (seed, iteration), so going on from
-    a state repeats the straight run bit for bit.
+    iterations, at the end, and when a signal comes. What a step draws is a function of (seed,
+    iteration), so going on from a state repeats the straight run bit for bit.
 
     Raises:
         FloatingPointError: the loss became NaN or infinite.
+        Preempted: a signal came; the state was saved after the iteration under way.
     """
     solver = recipe.solver
     optimizer = build_optimizer(detector, solver)
     scheduler = build_scheduler(optimizer, solver)
-    on_gpu = recipe.device.startswith("cuda")
-    scaler = torch.amp.GradScaler(enabled=recipe.amp and on_gpu)  # bfloat16 needs none
-    half = torch.float16 if on_gpu else torch.bfloat16
-    parts = {"model": detector, "optimizer": optimizer, "scheduler": scheduler, "scaler": scaler}
-    state = Path(folder) / _STATE
-    first = _resume(state, parts)
-    recorder = Recorder(folder, start=first, total=recipe.iterations, every=recipe.log_every)
+    device = torch.device(recipe.device)
+    half = "fp16" if device.type == "cuda" else "bf16"
+    arithmetic = MixedPrecision(device, amp=half if recipe.amp else "off")
+    parts = {
+        "model": detector,
+        "optimizer": optimizer,
+        "scheduler": scheduler,
+        "arithmetic": arithmetic,
+    }
+    workspace = Workspace(folder, key={}, file=_STATE)  # the whole folder is claimed for the job
+    saved = first = _resume(workspace, parts)
+    log = IterationLog(folder, start=first, total=recipe.iterations, every=recipe.log_every)
     order = IndexStream(len(images.annotated), seed=recipe.seed)
     detector.train()
-    for iteration in range(first, recipe.iterations):
-        seed_everything(recipe.seed, iteration + 1)
-        positions = range(iteration * recipe.batch_size, (iteration + 1) * recipe.batch_size)
-        chosen = [images.annotated[order[position]] for position in positions]
-        batch = _take(images, chosen, recipe)
-        mixed = torch.autocast(recipe.device.split(":")[0], half, enabled=recipe.amp)
-        with mixed, reuse_weights(detector):  # the heads run once a level
-            losses = detector(*batch)
-        total = sum(losses.values())
-        found = torch.stack(list(losses.values())).tolist()  # one reading of the device
-        values = {_LOSSES[name]: value for name, value in zip(losses, found, strict=True)}
-        try:
-            check_finite(values, iteration)
-        except FloatingPointError as error:
-            good = iteration // recipe.checkpoint_every * recipe.checkpoint_every
-            raise diverged(error, lr=recipe.lr, good=good) from None
-        optimizer.zero_grad()
-        scaler.scale(total).backward()
-        scaler.step(optimizer)
-        scaler.update()
-        if recorder.due(iteration):
-            recorder.write(iteration, {"total_loss": total.item(), **values}, optimizer)
-        scheduler.step()
-        done = iteration + 1
-        if done % recipe.checkpoint_every == 0 or done == recipe.iterations:
-            write_atomically(
-                state, {"iteration": done, **{k: v.state_dict() for k, v in parts.items()}}
-            )
-        if done in recipe.evaluate_at and done < recipe.iterations:
-            record_scores(folder, done, evaluate(detector))
-            detector.train()
+    with stop_request() as stop:
+        for iteration in range(first, recipe.iterations):
+            seed_everything(recipe.seed, iteration + 1)
+            positions = range(iteration * recipe.batch_size, (iteration + 1) * recipe.batch_size)
+            chosen = [images.annotated[order[position]] for position in positions]
+            batch, done = _take(images, chosen, recipe), iteration + 1
+            with arithmetic.autocast(), reuse_weights(detector):  # the heads run once a level
+                losses = detector(*batch)
+            total = sum(losses.values())
+            found = torch.stack(list(losses.values())).tolist()  # one reading of the device
+            values = {_LOSSES[name]: value for name, value in zip(losses, found, strict=True)}
+            if not math.isfinite(sum(found)):  # before the weights take the step
+                raise diverged_at_iteration(done, values, lr=recipe.lr, good=saved)
+            optimizer.zero_grad()
+            arithmetic.backward(total)
+            arithmetic.step(optimizer)
+            if log.due(iteration):
+                log.write(iteration, {"total_loss": total.item(), **values}, optimizer)
+            scheduler.step()
+            if done in recipe.evaluate_at and done < recipe.iterations:
+                record_scores(folder, done, evaluate(detector))
+                detector.train()
+            stopping = stop.reached()
+            if stopping or done % recipe.checkpoint_every == 0 or done == recipe.iterations:
+                workspace.save(iteration=done, **{k: v.state_dict() for k, v in parts.items()})
+                saved = done
+            if stopping:
+                place = f"after iteration {done} of {recipe.iterations}"
+                raise stop.preempted(place, workspace.state_path)
 
 
-def _resume(state: Path, parts: dict[str, Any]) -> int:
+def _resume(workspace: Workspace, parts: dict[str, Any]) -> int:
     """Fill the parts from a training state, if there is one; return the iterations it has done."""
-    if not state.exists():
+    state = workspace.resume()
+    if state is None:
         return 0
-    content = torch.load(state, map_location="cpu", weights_only=True)
     for name, part in parts.items():
-        part.load_state_dict(content[name])
-    _logger.info("going on after iteration %d", content["iteration"])
-    return content["iteration"]
+        part.load_state_dict(state[name])
+    return state["iteration"]
 
 
 def _take(

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lowbit.pretrain.distributed import rank
 from lowbit.pretrain.frameworks.ranks import gather_rows
+from lowbit.training.distributed import rank
 
 
 def unit(x: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from lowbit.pretrain.distributed import rank, size
+from lowbit.training.distributed import rank, size
 
 
 class _Gather(torch.autograd.Function):

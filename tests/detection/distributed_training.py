@@ -1,8 +1,11 @@
 """A training that one or two processes can do: spawned processes import it by its name."""
 
+import os
+import signal
 from pathlib import Path
 
 import torch
+from pytest import MonkeyPatch
 
 # Only the region proposal network, and of all anchors: its loss is a mean over images, and nothing is
 # drawn. RetinaNet's is divided by an average that each process keeps of its own images' objects.
@@ -57,3 +60,26 @@ def train(folder: str, cases: dict[str, list]) -> None:
         state = trainer.checkpointer.model.state_dict()
         rates = getattr(trainer._trainer.optimizer, "rates", dict)()
         torch.save({"model": state, "rates": rates}, f"{cfg.OUTPUT_DIR}/learned_{rank}.pth")
+
+
+def train_until_told_to_stop(folder: str, backbone: str) -> int:
+    """Train in the group that a launcher started; the second process is told to stop in iteration 3."""
+    from lowbit.common.preemption import Preempted
+    from lowbit.detection import process_group
+    from lowbit.training import distributed
+    from lowbit.training.seeding import seed_everything
+    from tests.detection.stopping import SEEDED_BY
+
+    def seed_and_signal(seed: int, index: int) -> None:
+        seed_everything(seed, index)
+        if distributed.rank() == 1 and index == 3 * 2 + 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with process_group(), MonkeyPatch.context() as patch:
+        patch.setattr(SEEDED_BY["detectron2"], seed_and_signal)
+        try:
+            train(folder, {"stopped": ["SOLVER.MAX_ITER", 6, "MODEL.LOWBIT.CHECKPOINT", backbone]})
+        except Preempted as stop:
+            assert "after iteration 3 of 6" in str(stop)
+            return stop.code
+    return 0

@@ -11,7 +11,6 @@ from lowbit.detection.solver import (
     build_optimizer,
     build_scheduler,
     lr_factor,
-    parameter_groups,
 )
 from lowbit.quant import calibrate, quantize, quantized_layers, scales, set_precision
 
@@ -42,14 +41,14 @@ def quantized(request):
 
 def test_every_trainable_parameter_is_in_one_group(quantized):
     next(quantized.parameters()).requires_grad_(False)  # one frozen on purpose
-    groups = parameter_groups(quantized, SOLVER)
+    groups = build_optimizer(quantized, SOLVER).param_groups
     grouped = [id(p) for group in groups for p in group["params"]]
     assert len(grouped) == len(set(grouped))
     assert set(grouped) == {id(p) for p in quantized.parameters() if p.requires_grad}
 
 
 def test_roles_have_their_own_rates_and_decays(quantized):
-    groups = {group["role"]: group for group in parameter_groups(quantized, SOLVER)}
+    groups = {group["role"]: group for group in build_optimizer(quantized, SOLVER).param_groups}
     assert list(groups) == ["other", "norm", "scale", "latent"]
     assert {r: (g["lr"], g["weight_decay"]) for r, g in groups.items()} == {
         "other": (0.1, 0.3),
@@ -64,7 +63,7 @@ def test_roles_have_their_own_rates_and_decays(quantized):
 
 
 def test_a_network_in_full_precision_has_two_roles():
-    assert [g["role"] for g in parameter_groups(network(), SOLVER)] == ["other", "norm"]
+    assert [g["role"] for g in build_optimizer(network(), SOLVER).param_groups] == ["other", "norm"]
 
 
 def test_lsq_scales_get_gradients_and_move_at_their_own_rate(quantized):

@@ -8,11 +8,12 @@ import torch
 from lowbit.detection import Recipe, identity, run
 from lowbit.detection.detector.detector_file import read_detector
 from lowbit.detection.engines import get_engine, resolve_engine
-from lowbit.detection.sampler import seed_everything
 from lowbit.detection.stage import load_images
 from lowbit.detection.trained_detector import load_trained
 from lowbit.detection.with_detectron2.install import INSTALL_DETECTRON2
 from lowbit.quant import quantized_layers, scales
+from lowbit.training.seeding import seed_everything
+from tests.detection.stopping import SEEDED_BY
 
 pytestmark = pytest.mark.filterwarnings("ignore:torch.meshgrid")  # in Detectron2's anchors
 
@@ -92,9 +93,6 @@ def test_a_killed_run_goes_on_bit_for_bit(method, make_method_recipe, tmp_path, 
 
 def kill_at(patch, engine, step):
     """Raise `Killed` when the `step`-th iteration begins; return a list that will say so."""
-    module = {"torchvision": "with_torchvision.engine", "detectron2": "with_detectron2.hooks"}[
-        engine
-    ]
     killed = []
 
     def seed_or_die(seed, iteration):
@@ -103,7 +101,7 @@ def kill_at(patch, engine, step):
             raise Killed
         seed_everything(seed, iteration)
 
-    patch.setattr(f"lowbit.detection.{module}.seed_everything", seed_or_die)
+    patch.setattr(SEEDED_BY[engine], seed_or_die)
     return killed
 
 

@@ -7,7 +7,7 @@ import torch
 
 from lowbit.detection import run
 from lowbit.detection.detector.detector_file import read_detector
-from lowbit.detection.recorder import read_curve
+from lowbit.training.metrics_log import read_curve
 from tests.detection.test_stage import Killed, kill_at
 
 pytestmark = pytest.mark.filterwarnings("ignore:torch.meshgrid")  # in Detectron2's anchors

@@ -14,10 +14,10 @@ import torch
 
 from lowbit.data import open_images
 from lowbit.quant import quantized_layers, set_precision
+from lowbit.training.job_state import Workspace
 from lowbit.transfer import Recipe
 from lowbit.transfer.recipe.protocol_registry import get_protocol
 from lowbit.transfer.scoring.accuracy import accuracy
-from lowbit.transfer.workspace import Workspace
 
 BITS = (8, 7, 6, 5, 4, 3, 2)
 

@@ -8,9 +8,9 @@ from PIL import Image
 
 from lowbit.backbones import create_backbone, load_backbone, save_backbone
 from lowbit.data import Center, open_images
+from lowbit.training.seeding import stream
 from lowbit.transfer import Recipe, run
 from lowbit.transfer.probes.sgd_probe import initial_classifier
-from lowbit.transfer.seeding import stream
 
 
 @pytest.fixture

@@ -16,13 +16,13 @@ from lowbit.backbones import create_backbone
 from lowbit.data import Images, open_images
 from lowbit.quant import set_precision
 from lowbit.tools.benchmarks.timing import Case
+from lowbit.training.job_state import Workspace
+from lowbit.training.seeding import minibatches, stream
 from lowbit.transfer import Recipe
 from lowbit.transfer.features.extract import Features, feature_batches, frozen_features
 from lowbit.transfer.features.views import center, crop
 from lowbit.transfer.probes.logistic_probe import Axes, fit_logistic
 from lowbit.transfer.probes.sgd_probe import Classifier, fit_linear, initial_classifier
-from lowbit.transfer.seeding import minibatches, stream
-from lowbit.transfer.workspace import Workspace
 
 CPU = torch.device("cpu")
 PRECISIONS = ("FP", "8w8a", "5w5a", "4w4a", "3w3a")

@@ -15,9 +15,8 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from lowbit.quant import Precision
 from lowbit.quant.precision import OFF
-from lowbit.transfer.workspace import PARTS
-
-CURVE = "metrics.jsonl"
+from lowbit.training.job_state import PARTS
+from lowbit.training.metrics_log import METRICS
 
 _logger = logging.getLogger(__name__)
 
@@ -97,12 +96,12 @@ def read_parts(job: Path) -> dict[str, list[EpochRow]]:
             f"there is no folder {job}; nothing was drawn. Name the folder of a qat job: "
             "runs/<job id>, or --output-dir of tools/transfer.py."
         )
-    paths = [p for p in job.glob(f"{PARTS}/*/{CURVE}") if _precision(p.parent.name)]
+    paths = [p for p in job.glob(f"{PARTS}/*/{METRICS}") if _precision(p.parent.name)]
     paths.sort(key=lambda path: _precision(path.parent.name), reverse=True)
     parts = {path.parent.name: rows for path in paths if (rows := read_rows(path))}
     if not parts:
         raise FileNotFoundError(
-            f"{job} holds no epoch of quantization-aware training ({PARTS}/<precision>/{CURVE}); "
+            f"{job} holds no epoch of quantization-aware training ({PARTS}/<precision>/{METRICS}); "
             "nothing was drawn. Name the folder of a job of protocol qat, and wait for its first "
             "epoch."
         )

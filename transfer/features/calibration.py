@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from lowbit.data import Images
 from lowbit.quant import calibrate
+from lowbit.training.seeding import stream
 from lowbit.transfer.features.views import center, crop
-from lowbit.transfer.seeding import stream
 
 if TYPE_CHECKING:
     from lowbit.transfer.recipe.recipe import Recipe

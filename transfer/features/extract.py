@@ -17,8 +17,8 @@ from lowbit.transfer.features.feature_cache import FeatureCache, state_sha256
 from lowbit.transfer.features.views import center, crop
 
 if TYPE_CHECKING:
+    from lowbit.training.job_state import Workspace
     from lowbit.transfer.recipe.recipe import Recipe
-    from lowbit.transfer.workspace import Workspace
 
 CACHE = "features"  # in the job's folder, unless a recipe says where
 

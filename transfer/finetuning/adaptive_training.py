@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from lowbit.data import Images
 from lowbit.quant import Precision, quantizers, set_precision
 from lowbit.quant.adaptive import JointStep
+from lowbit.training.seeding import stream
 from lowbit.transfer.features.views import center
 from lowbit.transfer.finetuning.objectives import Tally
-from lowbit.transfer.optimizers import build_optimizer
+from lowbit.transfer.finetuning.optimizer import build_optimizer
 from lowbit.transfer.scoring.predict import predicted_classes
-from lowbit.transfer.seeding import stream
 
 if TYPE_CHECKING:
     from lowbit.transfer.recipe.recipe import Recipe
@@ -58,7 +58,10 @@ class Joint:
         for b, teacher in zip(self.joint.bits, done.teachers, strict=True):
             if teacher is not None:
                 self._teachers[b][f"{teacher}w{teacher}a"] += 1
-        self._losses = done.losses if self._losses is None else self._losses + done.losses
+        if self._losses is None:
+            self._losses = done.losses
+        else:  # restored, it is on the CPU
+            self._losses = self._losses.to(done.losses.device) + done.losses
         self._steps += 1
         return done.losses.sum()
 
@@ -74,6 +77,22 @@ class Joint:
                 self._teachers[b].clear()
         self._losses, self._steps = None, 0
         return rows
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what was summed and counted in the epoch under way; reads the device."""
+        return {
+            "tallies": {b: tally.state_dict() for b, tally in self.tallies.items()},
+            "losses": None if self._losses is None else self._losses.cpu(),
+            "teachers": {b: dict(counts) for b, counts in self._teachers.items()},
+            "steps": self._steps,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go back to what `state_dict` returned."""
+        for b, tally in self.tallies.items():
+            tally.load_state_dict(state["tallies"][b])
+        self._losses, self._steps = state["losses"], state["steps"]
+        self._teachers = {b: Counter(counts) for b, counts in state["teachers"].items()}
 
 
 class Watch:

@@ -1,5 +1,7 @@
 """What is written down of a training after each epoch, beside its loss."""
 
+import logging
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -7,6 +9,7 @@ from torch import nn
 
 from lowbit.data import Images
 from lowbit.quant import FP, TransitionCounter, latent_statistics, quantized_layers
+from lowbit.training.metrics_log import MetricsLog
 from lowbit.transfer.features.views import center
 from lowbit.transfer.finetuning.objectives import Tally
 from lowbit.transfer.scoring.predict import predicted_classes
@@ -15,6 +18,37 @@ if TYPE_CHECKING:
     from lowbit.transfer.recipe.recipe import Recipe
 
 BINS = 20  # of the distances of latent weights
+
+_logger = logging.getLogger(__name__)
+
+
+class EpochLog(MetricsLog):
+    """A line of metrics.jsonl an epoch, counted from 0; about ten of them also go to the log.
+
+    Args:
+        folder: of the training.
+        epochs: in all.
+        done: before; the lines of others are dropped.
+    """
+
+    def __init__(self, folder: Path, *, epochs: int, done: int = 0) -> None:
+        super().__init__(folder, in_state=lambda line: line["epoch"] < done)
+        self.epochs = epochs
+
+    def write(self, epoch: int, *, lr: float, loss: dict[str, float], **seen: Any) -> None:
+        """Write the line of an epoch.
+
+        Args:
+            seen: whatever else is known of the epoch, in plain JSON types.
+        """
+        self.append({"epoch": epoch, "lr": lr, "loss": loss, **seen})
+        if (epoch + 1) % max(1, self.epochs // 10) == 0:
+            losses = ", ".join(f"{name} {value:.4f}" for name, value in loss.items())
+            tops = seen.get("accuracy", {}).items()
+            scored = "".join(f"  {name} {value:.2f} %" for name, value in tops)
+            _logger.info(
+                "epoch %d/%d  lr %g  loss %s%s", epoch + 1, self.epochs, lr, losses, scored
+            )
 
 
 class Accuracies:

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from lowbit.backbones.runtime import seeded
 from lowbit.common.file_lock import exclusive_lock
 from lowbit.data import Images
+from lowbit.training.job_state import Workspace
+from lowbit.training.seeding import seeded, stream
 from lowbit.transfer.features.extract import extract
 from lowbit.transfer.features.feature_cache import state_sha256
 from lowbit.transfer.features.views import center
@@ -26,8 +27,6 @@ from lowbit.transfer.finetuning.objectives import CrossEntropy
 from lowbit.transfer.finetuning.training import Network, Training
 from lowbit.transfer.probes.checkpoint_head import stored_classifier
 from lowbit.transfer.probes.sgd_probe import fit_linear, initial_classifier
-from lowbit.transfer.seeding import stream
-from lowbit.transfer.workspace import Workspace
 
 if TYPE_CHECKING:
     from lowbit.transfer.recipe.recipe import Recipe
@@ -134,7 +133,7 @@ def _warm_up(network: Network, train: Images, *, recipe: "Recipe", workspace: Wo
         initial = (network.fc.weight.detach(), network.fc.bias.detach())
         weight, bias = linear_classifier(network.backbone, train, initial, recipe=recipe)
         state = {"weight": weight, "bias": bias}
-        workspace.save(recipe.warmup_fc.epochs, **state)
+        workspace.save(**state)
     with torch.no_grad():
         network.fc.weight.copy_(state["weight"])
         network.fc.bias.copy_(state["bias"])

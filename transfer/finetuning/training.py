@@ -9,17 +9,24 @@ from torch import Tensor, nn
 from lowbit.data import Images
 from lowbit.quant import QuantPolicy, get_policy, quantize
 from lowbit.quant.policy import FULL
-from lowbit.transfer.divergence import check_finite
+from lowbit.training.divergence import check_finite
+from lowbit.training.job_state import Workspace
+from lowbit.training.mixed_precision import MixedPrecision
+from lowbit.training.seeding import (
+    global_states,
+    minibatches,
+    num_minibatches,
+    restore_global_states,
+    stream,
+)
+from lowbit.training.stopping import StopRequest, stop_request
 from lowbit.transfer.features.views import crop
+from lowbit.transfer.finetuning.epoch_log import EpochLog
 from lowbit.transfer.finetuning.objectives import CrossEntropy
-from lowbit.transfer.optimizers import build_optimizer
-from lowbit.transfer.seeding import minibatches, num_minibatches, stream
-from lowbit.transfer.workspace import Workspace
+from lowbit.transfer.finetuning.optimizer import build_optimizer
 
 if TYPE_CHECKING:
     from lowbit.transfer.recipe.recipe import Recipe
-
-_FORMATS = {None: None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Network(nn.Module):
@@ -52,8 +59,8 @@ class Network(nn.Module):
 class Training:
     """Train a network on augmented views of labelled images.
 
-    The object owns all that the next step depends on: network, optimizer, loss scaler and random
-    streams; `state` hands it out and `restore` takes it back.
+    The object owns all that the next step depends on: network, optimizer, loss scaler, random
+    streams and the place in the epoch; `state` hands it out and `restore` takes it back.
 
     Args:
         network: on `device`; it is put in train mode.
@@ -65,6 +72,10 @@ class Training:
         watch: called after each epoch with its number; what it returns is written to the curve.
         kept: objects with `state_dict` and `load_state_dict` whose state goes with the training's.
         what: is trained, for the message when it diverges.
+
+    Attributes:
+        epoch: epochs done.
+        losses: of the steps done in the epoch under way, on the device.
     """
 
     def __init__(
@@ -85,114 +96,141 @@ class Training:
         self.network, self.recipe, self.device = network, recipe, device
         self.train, self.labels = train, train.labels.to(device)
         self.objective = CrossEntropy() if objective is None else objective
-        self.watch, self.kept, self.what = watch, dict(kept or {}), what
+        self.watch, self.what = watch, what
         self.total_steps = total_steps(recipe, len(self.places))
         self.optimizer = optimizer or build_optimizer(network, recipe, total_steps=self.total_steps)
         for group in self.optimizer.param_groups:
             group.setdefault("initial_lr", group["lr"])
-        self.dtype = _FORMATS[recipe.amp]
-        self.scaler = torch.amp.GradScaler(device.type, enabled=recipe.amp == "fp16")
+        self.arithmetic = MixedPrecision(device, amp=recipe.amp or "off")
         self.order = stream(recipe.seed, "order")
         self.draws = stream(recipe.seed, "views")
+        self.epoch, self.losses = 0, []
+        self._mean_loss = float("nan")  # of the last whole epoch
+        self._order_state: Tensor | None = None  # where the epoch under way began
+        self._parts = {
+            "network": network,
+            "optimizer": self.optimizer,
+            "arithmetic": self.arithmetic,
+            "objective": self.objective,
+            **(kept or {}),
+        }
 
     def run(self, workspace: Workspace, state: dict[str, Any] | None) -> float:
         """Train from `state`, or from the start, to the last epoch; return its mean loss.
 
         Raises:
             FloatingPointError: the loss is not finite.
+            Preempted: a signal came; the state was saved after the step under way.
         """
-        epochs, every = self.recipe.epochs, self.recipe.checkpoint_every
         if state is not None:
             self.restore(state)
-        done, loss = (state["epoch"], state["loss"]) if state else (0, float("nan"))
+        log = EpochLog(workspace.folder, epochs=self.recipe.epochs, done=self.epoch)
         self.network.train()
-        for epoch in range(done, epochs):
-            loss = self._epoch(epoch)
-            lr = self.recipe.learning_rate(epoch)
-            seen = self.watch(epoch)
-            workspace.log_epoch(epoch, epochs, lr=lr, loss={"train": loss}, **seen)
-            if epoch + 1 == epochs:  # nothing is left to train: the weights are enough
-                workspace.save(epochs, loss=loss, network=self.network.state_dict())
-            elif (epoch + 1) % every == 0:
-                workspace.save(epoch + 1, loss=loss, **self.state())
-        return loss
+        with stop_request() as stop:
+            while self.epoch < self.recipe.epochs:
+                if self.train_epoch(stop.reached):
+                    self._end_epoch(log)
+                    self._save_if_due(workspace, stop)
+                else:
+                    self._check_finite()
+                    workspace.save(**self.state())
+                if stop.reached():
+                    steps = f" and {len(self.losses)} steps" * bool(self.losses)
+                    place = f"after {self.epoch} of {self.recipe.epochs} epochs{steps}"
+                    raise stop.preempted(place, workspace.state_path)
+        return self._mean_loss
 
-    def _epoch(self, epoch: int) -> float:
+    def train_epoch(self, stop: Callable[[], bool] = lambda: False) -> bool:
+        """Take the steps that the epoch under way has left; return whether all of them were taken.
+
+        Args:
+            stop: asked after each step but the last whether to leave the rest.
+        """
         for group in self.optimizer.param_groups:
-            group["lr"] = self.recipe.scheduled(group["initial_lr"], epoch)
+            group["lr"] = self.recipe.scheduled(group["initial_lr"], self.epoch)
+        self._order_state = self.order.get_state()
         drawn = minibatches(
             len(self.places), self.recipe.batch_size, self.order, device=self.device
         )
         batches = [self.places[batch] for batch in drawn]
+        left = batches[len(self.losses) :]
         views = self.train.batches(
-            crop(self.recipe, k=epoch),
+            crop(self.recipe, k=self.epoch),
             batch_size=self.recipe.batch_size,
             device=self.device,
-            places=batches,
+            places=left,
             workers=self.recipe.num_workers,
             generator=self.draws,
         )
-        first_step = epoch * len(batches)
-        losses = torch.stack(
-            [
-                self._step(x, self.labels[batch], step)
-                for step, (x, batch) in enumerate(zip(views, batches, strict=True), first_step)
-            ]
+        first_step = self.epoch * len(batches)
+        for x, batch in zip(views, left, strict=True):
+            step = first_step + len(self.losses)
+            self.losses.append(self._step(x, self.labels[batch], step))
+            if len(self.losses) < len(batches) and stop():
+                return False
+        return True
+
+    def _end_epoch(self, log: EpochLog) -> None:
+        """Look at the epoch's losses, write it down, and go on to the next."""
+        self._check_finite()
+        self._mean_loss = torch.stack(self.losses).mean().item()
+        lr = self.recipe.learning_rate(self.epoch)
+        log.write(self.epoch, lr=lr, loss={"train": self._mean_loss}, **self.watch(self.epoch))
+        self.epoch, self.losses = self.epoch + 1, []
+
+    def _save_if_due(self, workspace: Workspace, stop: StopRequest) -> None:
+        if self.epoch == self.recipe.epochs:  # nothing is left to train: the weights are enough
+            weights = self.network.state_dict()
+            workspace.save(epoch=self.epoch, loss=self._mean_loss, network=weights)
+        elif self.epoch % self.recipe.checkpoint_every == 0 or stop.reached():
+            workspace.save(**self.state())
+
+    def _check_finite(self) -> None:
+        check_finite(
+            torch.stack(self.losses),
+            first_step=self.epoch * (self.total_steps // self.recipe.epochs),
+            lr=self.recipe.learning_rate(self.epoch),
+            what=self.what,
         )
-        lr = self.recipe.learning_rate(epoch)
-        check_finite(losses, first_step=first_step, lr=lr, what=self.what)
-        return losses.mean().item()
 
     def _step(self, x: Tensor, y: Tensor, step: int) -> Tensor:
         self.optimizer.zero_grad(set_to_none=True)
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None):
+        with self.arithmetic.autocast():
             loss = self.objective(
                 self.network,
                 x,
                 y,
                 step=step,
                 total_steps=self.total_steps,
-                backward=self.backward,
+                backward=self.arithmetic.backward,
             )
-        # A step whose gradients overflow in fp16 never reaches the optimizer.
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
+        self.arithmetic.step(self.optimizer)
         return loss
-
-    def backward(self, loss: Tensor) -> None:
-        """Add the gradients of a loss, scaled up where fp16 would lose them."""
-        with torch.autocast(self.device.type, enabled=False):
-            self.scaler.scale(loss).backward()
 
     def state(self) -> dict[str, Any]:
         """Return what the next step depends on."""
-        rng = {"order": self.order.get_state(), "views": self.draws.get_state()}
-        # torch's own generators: dropout and stochastic depth draw from them.
-        rng["cpu"] = torch.get_rng_state()
-        if self.device.type == "cuda":
-            rng["cuda"] = torch.cuda.get_rng_state(self.device)
+        order = self._order_state if self.losses else self.order.get_state()
         return {
-            "network": self.network.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": self.scaler.state_dict(),
-            "kept": {name: owner.state_dict() for name, owner in self.kept.items()},
-            "rng": rng,
+            "epoch": self.epoch,
+            "loss": self._mean_loss,
+            "losses": torch.stack(self.losses).cpu() if self.losses else torch.empty(0),
+            # torch's own generators: dropout and stochastic depth draw from them.
+            "rng": {"order": order, "views": self.draws.get_state(), **global_states(self.device)},
+            **{name: part.state_dict() for name, part in self._parts.items()},
         }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take back a state; that of a finished training is its network alone."""
-        self.network.load_state_dict(state["network"])
+        self.epoch, self._mean_loss = state["epoch"], state["loss"]
         if "optimizer" not in state:
+            self.network.load_state_dict(state["network"])
             return
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
-        for name, owner in self.kept.items():
-            owner.load_state_dict(state["kept"][name])
+        for name, part in self._parts.items():
+            part.load_state_dict(state[name])
+        self.losses = list(state["losses"].to(self.device).unbind())
         self.order.set_state(state["rng"]["order"])
         self.draws.set_state(state["rng"]["views"])
-        torch.set_rng_state(state["rng"]["cpu"])
-        if self.device.type == "cuda" and "cuda" in state["rng"]:
-            torch.cuda.set_rng_state(state["rng"]["cuda"], self.device)
+        restore_global_states(state["rng"], self.device)
 
 
 def total_steps(recipe: "Recipe", images: int) -> int:

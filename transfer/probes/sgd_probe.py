@@ -7,8 +7,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lowbit.data import Images
-from lowbit.transfer.divergence import check_finite
-from lowbit.transfer.seeding import minibatches
+from lowbit.training.divergence import check_finite
+from lowbit.training.seeding import minibatches
 
 _ROWS = 2**16  # images classified at a time
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from lowbit.backbones.runtime import seeded
 from lowbit.common.compute_cost import Work
 from lowbit.data import Images
 from lowbit.quant import Precision, set_precision
@@ -20,6 +19,8 @@ from lowbit.quant.adaptive import (
     make_adaptive,
     rescale_head,
 )
+from lowbit.training.job_state import Workspace
+from lowbit.training.seeding import minibatches, seeded, stream
 from lowbit.transfer.features.calibration import calibrate_on
 from lowbit.transfer.features.views import crop
 from lowbit.transfer.finetuning.adaptive_training import (
@@ -34,8 +35,6 @@ from lowbit.transfer.finetuning.starting_network import starting_network
 from lowbit.transfer.finetuning.training import Network, Training, total_steps
 from lowbit.transfer.recipe.compute_cost import CostInputs, cost_of_start
 from lowbit.transfer.recipe.protocol_registry import Fitted, protocol
-from lowbit.transfer.seeding import minibatches, stream
-from lowbit.transfer.workspace import Workspace
 
 if TYPE_CHECKING:
     from lowbit.transfer.recipe.recipe import Recipe

@@ -9,6 +9,8 @@ from torch import nn
 from lowbit.common.compute_cost import Work
 from lowbit.data import Images
 from lowbit.quant import get_policy, quantize
+from lowbit.training.job_state import Workspace
+from lowbit.training.seeding import stream
 from lowbit.transfer.features.calibration import calibrate_on
 from lowbit.transfer.features.extract import extract
 from lowbit.transfer.features.views import center
@@ -17,8 +19,6 @@ from lowbit.transfer.finetuning.training import Network, Training
 from lowbit.transfer.probes.sgd_probe import Classifier, initial_classifier
 from lowbit.transfer.recipe.compute_cost import CostInputs
 from lowbit.transfer.recipe.protocol_registry import Fitted, protocol
-from lowbit.transfer.seeding import stream
-from lowbit.transfer.workspace import Workspace
 
 if TYPE_CHECKING:
     from lowbit.transfer.recipe.recipe import Recipe

@@ -7,11 +7,11 @@ from torch import Tensor, nn
 
 from lowbit.common.compute_cost import Work
 from lowbit.data import Images
+from lowbit.training.job_state import Workspace
 from lowbit.transfer.features.extract import frozen_features
 from lowbit.transfer.probes.knn_vote import vote
 from lowbit.transfer.recipe.compute_cost import CostInputs, cost_on_features
 from lowbit.transfer.recipe.protocol_registry import Fitted, protocol
-from lowbit.transfer.workspace import Workspace
 
 if TYPE_CHECKING:
     from lowbit.transfer.recipe.recipe import Recipe

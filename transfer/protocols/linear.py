@@ -8,13 +8,14 @@ from torch import Tensor, nn
 
 from lowbit.common.compute_cost import LEARNING, Work
 from lowbit.data import Images
+from lowbit.training.job_state import Workspace
+from lowbit.training.seeding import stream
 from lowbit.transfer.features.extract import frozen_features
+from lowbit.transfer.finetuning.epoch_log import EpochLog
 from lowbit.transfer.probes.choose_on_val import choose_on
 from lowbit.transfer.probes.sgd_probe import Classifier, fit_linear, initial_classifier
 from lowbit.transfer.recipe.compute_cost import CostInputs, cost_on_features
 from lowbit.transfer.recipe.protocol_registry import Fitted, protocol
-from lowbit.transfer.seeding import stream
-from lowbit.transfer.workspace import Workspace
 
 if TYPE_CHECKING:
     from lowbit.transfer.recipe.recipe import Recipe
@@ -54,9 +55,11 @@ def linear(
         for r in recipe.rates
     ]
 
+    log = EpochLog(workspace.folder, epochs=recipe.epochs)
+
     def on_epoch(epoch: int, lrs: Sequence[float], losses: Tensor) -> None:
         loss = dict(zip(names, losses.flatten().tolist(), strict=True))
-        workspace.log_epoch(epoch, recipe.epochs, lr=lrs[0], loss=loss)
+        log.write(epoch, lr=lrs[0], loss=loss)
 
     weight, bias = fit_linear(
         views,

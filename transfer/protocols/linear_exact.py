@@ -8,13 +8,13 @@ from torch import nn
 
 from lowbit.common.compute_cost import Work
 from lowbit.data import Images
+from lowbit.training.job_state import Workspace
 from lowbit.transfer.features.extract import frozen_features
 from lowbit.transfer.probes.choose_on_val import choose_on
 from lowbit.transfer.probes.logistic_probe import Axes, fit_logistic, tolerance_of
 from lowbit.transfer.probes.sgd_probe import Classifier
 from lowbit.transfer.recipe.compute_cost import CostInputs, cost_on_features
 from lowbit.transfer.recipe.protocol_registry import Fitted, protocol
-from lowbit.transfer.workspace import Workspace
 
 if TYPE_CHECKING:
     from lowbit.transfer.recipe.recipe import Recipe

@@ -7,22 +7,22 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from lowbit.backbones.runtime import seeded
 from lowbit.common.compute_cost import Work
 from lowbit.data import Images
 from lowbit.quant import FP, Precision, set_precision
+from lowbit.training.job_state import Workspace
+from lowbit.training.seeding import seeded
 from lowbit.transfer.features.calibration import calibrate_on
 from lowbit.transfer.features.views import center
 from lowbit.transfer.finetuning.distillation import Distilled, load_teacher
 from lowbit.transfer.finetuning.epoch_log import Accuracies, Transitions
 from lowbit.transfer.finetuning.objectives import CrossEntropy
+from lowbit.transfer.finetuning.optimizer import build_optimizer
 from lowbit.transfer.finetuning.starting_network import starting_network
 from lowbit.transfer.finetuning.training import Network, Training, total_steps
-from lowbit.transfer.optimizers import build_optimizer
 from lowbit.transfer.recipe.compute_cost import CostInputs, cost_of_start
 from lowbit.transfer.recipe.protocol_registry import Fitted, protocol
 from lowbit.transfer.scoring.predict import predicted_classes
-from lowbit.transfer.workspace import Workspace
 
 if TYPE_CHECKING:
     from lowbit.transfer.recipe.recipe import Recipe
@@ -99,7 +99,7 @@ def qat(
         network = copy.deepcopy(start.network)
         if precision == FP:
             if part.resume() is None:
-                part.save(0, network=network.state_dict())
+                part.save(network=network.state_dict())
         else:
             details["calibration"] = _quantize(network, train, precision, recipe, device)
             with seeded(recipe.seed, device):  # whatever was trained or resumed before

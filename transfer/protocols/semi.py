@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from lowbit.common.compute_cost import Work
 from lowbit.data import Images
 from lowbit.quant import FP, Precision, get_policy, quantize, set_precision
+from lowbit.training.job_state import Workspace
+from lowbit.training.seeding import stream
 from lowbit.transfer.features.calibration import calibrate_on
 from lowbit.transfer.features.extract import extract
 from lowbit.transfer.features.views import center
@@ -19,8 +21,6 @@ from lowbit.transfer.probes.sgd_probe import Classifier, initial_classifier
 from lowbit.transfer.recipe.compute_cost import CostInputs
 from lowbit.transfer.recipe.protocol_registry import Fitted, protocol
 from lowbit.transfer.scoring.labelled_share import labelled_places
-from lowbit.transfer.seeding import stream
-from lowbit.transfer.workspace import Workspace
 
 if TYPE_CHECKING:
     from lowbit.transfer.recipe.recipe import Recipe

@@ -4,10 +4,10 @@ from typing import get_args
 
 from lowbit.quant import get_policy
 from lowbit.quant.precision import OFF
+from lowbit.training.lr_schedules import check_milestones
 from lowbit.transfer.recipe.protocol_registry import get_protocol
 from lowbit.transfer.recipe.recipe_fields import RecipeFields
 from lowbit.transfer.recipe.sections import TOptimizer
-from lowbit.transfer.schedule import check_milestones
 
 
 def check_training(recipe: RecipeFields) -> None:

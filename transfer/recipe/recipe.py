@@ -10,7 +10,12 @@ from lowbit.transfer.recipe.board_labels import adaptive_facts, protocol_label, 
 from lowbit.transfer.recipe.checks import check_quantized_training, check_training
 from lowbit.transfer.recipe.protocol_registry import get_protocol, options_of_others
 from lowbit.transfer.recipe.recipe_fields import RecipeFields
-from lowbit.transfer.recipe.sections import Adaptive, TOptimizer, published_rate, with_milestones
+from lowbit.transfer.recipe.sections import (
+    Adaptive,
+    TOptimizer,
+    published_rate,
+    with_milestones,
+)
 
 VERSION = 1  # of the protocols; raised when the same recipe comes to mean other numbers
 

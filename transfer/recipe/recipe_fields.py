@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from lowbit.common.file_hash import file_sha256
+from lowbit.training.lr_schedules import learning_rate
 from lowbit.transfer.recipe.protocol_registry import get_protocol
 from lowbit.transfer.recipe.sections import (
     BASES,
@@ -23,7 +24,6 @@ from lowbit.transfer.recipe.sections import (
     Transition,
     WarmupFC,
 )
-from lowbit.transfer.schedule import learning_rate
 
 
 class RecipeFields(Section):

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from lowbit.transfer.schedule import check_milestones, default_milestones, learning_rate
+from lowbit.training.lr_schedules import check_milestones, default_milestones, learning_rate
 
 BASES = ("sgd", "adam", "adamw", "nadam", "adamax", "rmsprop", "adagrad")
 BaseOptimizer = Literal["sgd", "adam", "adamw", "nadam", "adamax", "rmsprop", "adagrad"]

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lowbit.detection.analyses.training_curves import draw, read
-from lowbit.detection.recorder import Recorder, record_scores
+from lowbit.training.metrics_log import IterationLog, record_scores
 
 ROOT = Path(__file__).parents[3]
 
@@ -32,7 +32,7 @@ def jobs(tmp_path):
         folder = tmp_path / name
         folder.mkdir()
         optimizer = kind(weights, lr=0.5)
-        recorder = Recorder(folder, start=0, total=4, every=2)
+        recorder = IterationLog(folder, start=0, total=4, every=2)
         for iteration in (1, 3):
             optimizer.step_number = iteration
             losses = {"total_loss": 1.5 / iteration, "loss_cls": 1.0 / iteration}

@@ -8,9 +8,11 @@ import pytest
 import torch
 
 from lowbit.backbones import create_backbone, save_backbone
+from lowbit.common.preemption import Preempted
 from lowbit.detection import Recipe, identity, missing_data, run
 from lowbit.detection.detector.detector_file import read_detector
 from tests.detection.annotated_folders import annotation, coco_content, write_coco, write_voc
+from tests.detection.stopping import signal_in
 from tests.detection.test_stage import Killed, kill_at
 
 pytestmark = [
@@ -89,6 +91,27 @@ def test_a_killed_job_goes_on_bit_for_bit_with_its_curve(detector, tmp_path, mon
     assert run(recipe, folders[1])["measurements"] == straight["measurements"]  # nothing to train
     with pytest.raises(ValueError, match=r"differs in SOLVER.BASE_LR; nothing was trained"):
         run(job(SGDT, "SOLVER.BASE_LR", 0.5, detector=file), folders[1])
+
+
+def test_a_stopped_job_goes_on_bit_for_bit_with_its_curve(detector, tmp_path, monkeypatch):
+    recipe = job(SGDT, detector=str(detector[0] / "detector.pth"))
+    folders = [tmp_path / name for name in ("straight", "stopped")]
+    for folder in folders:
+        folder.mkdir()
+    straight = run(recipe, folders[0])
+    stops = (3, 5, 10)  # 5 is scored
+    begun = signal_in(monkeypatch, "detectron2", stops)
+    for stop in stops:
+        with pytest.raises(Preempted, match=f"after iteration {stop} of 10; ") as caught:
+            run(recipe, folders[1])
+        assert caught.value.code == os.EX_TEMPFAIL
+    resumed = run(recipe, folders[1])
+    assert begun == list(range(1, 11))
+    assert straight["measurements"] == resumed["measurements"]
+    states = [read_detector(f / "detector.pth", engine="detectron2")[0] for f in folders]
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    lines = [(folder / "metrics.jsonl").read_text() for folder in folders]
+    assert lines[0] == lines[1]
 
 
 @pytest.mark.parametrize("family", ["faster_rcnn", "faster_rcnn_C4", "mask_rcnn"])

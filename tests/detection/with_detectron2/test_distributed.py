@@ -1,11 +1,13 @@
 """Two processes learn what one learns at the same total batch, whatever the optimizer."""
 
+import os
 from pathlib import Path
 
 import pytest
 import torch
 
-from tests.detection.distributed_training import CONFIG, train
+from lowbit.benchmark.executors.launch_processes import launch as launch_ours
+from tests.detection.distributed_training import CONFIG, train, train_until_told_to_stop
 
 pytestmark = [
     pytest.mark.detectron2,
@@ -69,3 +71,12 @@ def test_two_processes_equal_one(folder, backbone_file):
             if name in start and name.endswith("weight"):
                 moved = max(moved, (tensor - start[name]).abs().max().item())
         assert moved > 1e-3, case
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="NCCL wants two GPUs")
+def test_two_processes_stop_after_the_same_iteration(folder, backbone_file):
+    code = launch_ours(train_until_told_to_stop, str(folder), backbone_file, processes=2)
+    assert code == os.EX_TEMPFAIL
+    newest = (folder / "stopped_2" / "last_checkpoint").read_text()
+    state = torch.load(folder / "stopped_2" / newest, weights_only=True)
+    assert (newest, state["iteration"]) == ("model_0000002.pth", 2)

@@ -8,9 +8,9 @@ import torch
 
 from lowbit.data import Center, Crop
 from lowbit.quant import Precision, calibrate, get_policy, quantize, quantized_layers, set_precision
+from lowbit.training.job_state import Workspace
 from lowbit.transfer import Recipe
 from lowbit.transfer.features.extract import Features, extract
-from lowbit.transfer.workspace import Workspace
 
 PLAIN = Center(size=32, resize=32)
 

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from lowbit.backbones import CheckpointError
+from lowbit.training.job_state import Workspace
+from lowbit.training.seeding import stream
 from lowbit.transfer import Recipe
 from lowbit.transfer.finetuning.starting_network import _alone, starting_network
 from lowbit.transfer.finetuning.training import Training
 from lowbit.transfer.probes.checkpoint_head import stored_classifier
-from lowbit.transfer.seeding import stream
-from lowbit.transfer.workspace import Workspace
 
 CPU = torch.device("cpu")
 
@@ -35,9 +35,11 @@ def _start(net, train, recipe, folder):
 
 @pytest.fixture
 def epochs_trained(monkeypatch):
-    original, epochs = Training._epoch, []
+    original, epochs = Training.train_epoch, []
     monkeypatch.setattr(
-        Training, "_epoch", lambda self, epoch: epochs.append(epoch) or original(self, epoch)
+        Training,
+        "train_epoch",
+        lambda self, stop: epochs.append(self.epoch) or original(self, stop),
     )
     return epochs
 

@@ -13,11 +13,13 @@ from lowbit.quant import (
     quantized_layers,
     set_precision,
 )
+from lowbit.training.job_state import Workspace
+from lowbit.training.optimizers import OPTIMIZERS
 from lowbit.transfer import Recipe
 from lowbit.transfer.finetuning.objectives import CrossEntropy
+from lowbit.transfer.finetuning.optimizer import build_optimizer
 from lowbit.transfer.finetuning.training import Network, Training, total_steps
-from lowbit.transfer.optimizers import OPTIMIZERS, build_optimizer
-from lowbit.transfer.workspace import Workspace
+from lowbit.transfer.recipe.sections import BASES
 
 CPU = torch.device("cpu")
 
@@ -118,25 +120,30 @@ def test_scales_have_their_own_rate_and_decay_and_follow_the_schedule(network, f
     assert groups["scale"]["weight_decay"] == 0.5 and groups["norm"]["weight_decay"] == 1e-2
     assert len(groups["scale"]["params"]) == 4  # two weights, two activations
     training = Training(network, few_digits, recipe=recipe, device=CPU, optimizer=optimizer)
-    training._epoch(0)
-    training._epoch(1)
+    for epoch in range(2):
+        training.epoch, training.losses = epoch, []
+        training.train_epoch()
     assert groups["scale"]["lr"] == pytest.approx(0.001 * 2 / 3)
     assert groups["other"]["lr"] == pytest.approx(0.01 * 2 / 3)
     absolute = build_optimizer(network, _recipe(scale_lr=0.25), total_steps=12)
     assert {g["role"]: g["lr"] for g in absolute.param_groups}["scale"] == 0.25
 
 
-@pytest.mark.parametrize("name", [*OPTIMIZERS, *(f"{name}t" for name in OPTIMIZERS)])
+@pytest.mark.parametrize("name", [*BASES, *(f"{name}t" for name in BASES)])
 def test_every_optimizer_trains_a_quantized_network(network, few_digits, name):
     recipe = _recipe(optimizer=name, epochs=2, lr=0.02)
     optimizer = build_optimizer(network, recipe, total_steps=8, weight_bits=4)
-    base = OPTIMIZERS[name if name in OPTIMIZERS else name[:-1]]
-    assert isinstance(optimizer, base) and (type(optimizer) is base) == (name in OPTIMIZERS)
+    base = OPTIMIZERS[name if name in BASES else name[:-1]]
+    assert isinstance(optimizer, base) and (type(optimizer) is base) == (name in BASES)
     momentum = {g["momentum"] for g in optimizer.param_groups if "momentum" in g}
     assert momentum == ({0.9} if name.startswith(("sgd", "rmsprop")) else set())
     training = Training(network, few_digits, recipe=recipe, device=CPU, optimizer=optimizer)
     network.train()
-    losses = [training._epoch(epoch) for epoch in range(2)]
+    losses = []
+    for epoch in range(2):
+        training.epoch, training.losses = epoch, []
+        assert training.train_epoch()
+        losses.append(torch.stack(training.losses).mean())
     assert losses[1] < losses[0]
 
 
@@ -185,7 +192,7 @@ def test_what_is_kept_is_saved_and_restored_with_the_training(network, few_digit
         return counter, training
 
     counter, training = make()
-    training._epoch(0)
+    training.train_epoch()
     assert counter.value == 4
     state = training.state()
     other, again = make()

@@ -5,11 +5,11 @@ import math
 import pytest
 import torch
 
+from lowbit.training.job_state import Workspace
 from lowbit.transfer import Recipe
 from lowbit.transfer.probes import knn_vote
 from lowbit.transfer.probes.knn_vote import vote
 from lowbit.transfer.recipe.protocol_registry import get_protocol
-from lowbit.transfer.workspace import Workspace
 
 
 def _reference_vote(query, bank, labels, *, num_classes, k, temperature):

@@ -5,9 +5,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from lowbit.training.lr_schedules import learning_rate
+from lowbit.training.seeding import minibatches, stream
 from lowbit.transfer.probes.sgd_probe import LinearFit, fit_linear, initial_classifier
-from lowbit.transfer.schedule import learning_rate
-from lowbit.transfer.seeding import minibatches, stream
 
 P, N, D, C = 3, 90, 7, 4
 

@@ -9,12 +9,12 @@ from torch.nn import functional as F
 from lowbit.backbones.networks.small_resnet import SmallResNet
 from lowbit.data.views.labelled_images import ImagesInMemory
 from lowbit.quant import get_policy, set_precision
+from lowbit.training.job_state import Workspace
 from lowbit.transfer import Recipe
 from lowbit.transfer.features.views import center
 from lowbit.transfer.finetuning.nested_file import read_nested
 from lowbit.transfer.recipe.board_labels import protocol_label
 from lowbit.transfer.recipe.protocol_registry import get_protocol
-from lowbit.transfer.workspace import Workspace
 
 CPU = torch.device("cpu")
 

@@ -7,10 +7,10 @@ from torch.nn import functional as F
 from lowbit.data import Crop
 from lowbit.data.views.labelled_images import ImagesInMemory
 from lowbit.quant import set_precision
+from lowbit.training.job_state import Workspace
+from lowbit.training.seeding import minibatches, stream
 from lowbit.transfer import Recipe
 from lowbit.transfer.recipe.protocol_registry import get_protocol
-from lowbit.transfer.seeding import minibatches, stream
-from lowbit.transfer.workspace import Workspace
 
 CPU = torch.device("cpu")
 

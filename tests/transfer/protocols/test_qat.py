@@ -17,14 +17,14 @@ from lowbit.quant import (
     scales,
     set_precision,
 )
+from lowbit.training.job_state import Workspace
+from lowbit.training.seeding import minibatches, stream
 from lowbit.transfer import Recipe, run
 from lowbit.transfer.analyses.epoch_rows import read_parts
 from lowbit.transfer.features.calibration import calibrate_on
 from lowbit.transfer.features.views import crop
 from lowbit.transfer.finetuning.training import Network, Training
 from lowbit.transfer.recipe.protocol_registry import get_protocol
-from lowbit.transfer.seeding import minibatches, stream
-from lowbit.transfer.workspace import Workspace
 
 CPU = torch.device("cpu")
 

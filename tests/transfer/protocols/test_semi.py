@@ -6,14 +6,14 @@ from torch.nn import functional as F
 
 from lowbit.data import open_images
 from lowbit.quant import Precision, get_policy, quantize, quantized_layers, set_precision
+from lowbit.training.job_state import Workspace
+from lowbit.training.seeding import minibatches, stream
 from lowbit.transfer import Recipe
 from lowbit.transfer.features.calibration import calibrate_on
 from lowbit.transfer.features.views import crop
 from lowbit.transfer.finetuning.training import Network, Training
 from lowbit.transfer.recipe.protocol_registry import get_protocol
 from lowbit.transfer.scoring.labelled_share import labelled_places
-from lowbit.transfer.seeding import minibatches, stream
-from lowbit.transfer.workspace import Workspace
 
 CPU = torch.device("cpu")
 PINNED = [84, 121, 186, 195, 373, 646, 785, 1248, 1453, 1509]
@@ -95,16 +95,16 @@ def test_low_precision_is_trained_and_scored_low(tiny_net, few_digits, tmp_path)
 def test_a_killed_job_resumes_to_the_same_bits(tiny_net, few_digits, tmp_path, monkeypatch):
     recipe = _recipe(epochs=4, checkpoint_every=1)
     straight = _fit(tiny_net(), few_digits, recipe, tmp_path / "straight")
-    original, epochs = Training._epoch, []
+    original, epochs = Training.train_epoch, []
 
-    def killing(self, epoch):
-        epochs.append(epoch)
+    def killing(self, stop):
+        epochs.append(self.epoch)
         if len(epochs) == 7:  # in the third epoch of the second training
             raise KeyboardInterrupt
-        return original(self, epoch)
+        return original(self, stop)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Training, "_epoch", killing)
+        patch.setattr(Training, "train_epoch", killing)
         with pytest.raises(KeyboardInterrupt):
             _fit(tiny_net(), few_digits, recipe, tmp_path / "killed")
         epochs.clear()

@@ -1,6 +1,8 @@
 """The number format and the memory layout of forward and backward passes."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,12 +12,12 @@ _FORMATS = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 SIGNIFICANT_BITS = {"bf16": 8, "fp16": 11}
 
 
-class Arithmetic:
-    """How a step computes: networks under autocast or not, in which layout, with scaled losses.
+class MixedPrecision:
+    """How a step computes: forward passes under autocast or not, losses scaled or not, which layout.
 
-    Views are made and losses computed in single precision whatever the format; weights, gradients
-    and the optimizer stay in it. A fp16 step whose gradients overflow is skipped and counted; the
-    scaler looks at the gradients for it, the one place where the host waits for the device.
+    Weights, gradients and the optimizer stay in single precision whatever the format. A fp16 step
+    whose gradients overflow is skipped and counted; the scaler looks at the gradients for it, the one
+    place where the host waits for the device.
 
     Args:
         device: where.
@@ -31,25 +33,34 @@ class Arithmetic:
         self.scaler = torch.amp.GradScaler(device.type, enabled=amp == "fp16")
         self.skipped = 0
 
-    def place(self, framework: nn.Module) -> None:
-        """Move a framework to the device; from now on its networks compute in format and layout."""
-        framework.to(self.device, memory_format=self.layout)
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Return the context of a forward pass."""
+        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None)
+
+    def place(self, model: nn.Module) -> None:
+        """Move a model to the device; from now on its children compute in format and layout.
+
+        What they return is in the format of what they were given, so that whatever joins them
+        computes in single precision.
+        """
+        model.to(self.device, memory_format=self.layout)
         if self.dtype is None and self.layout is torch.contiguous_format:
             return
-        for network in framework.children():
+        for network in model.children():
             network.forward = self._wrapped(network.forward)
 
     def _wrapped(self, forward: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
         def run(x: Tensor) -> Tensor:
             images = x.contiguous(memory_format=self.layout) if x.dim() == 4 else x
-            with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None):
+            with self.autocast():
                 return forward(images).to(x.dtype)
 
         return run
 
     def backward(self, loss: Tensor) -> None:
-        """Add the gradients of a loss, scaled up where they would underflow."""
-        self.scaler.scale(loss).backward()
+        """Add the gradients of a loss, outside of autocast, scaled up where they would underflow."""
+        with torch.autocast(self.device.type, enabled=False):
+            self.scaler.scale(loss).backward()
 
     def step(self, optimizer: Optimizer) -> None:
         """Let the optimizer step, unless a gradient overflowed."""
@@ -60,3 +71,12 @@ class Arithmetic:
         self.scaler.step(optimizer)
         self.scaler.update()
         self.skipped += self.scaler.get_scale() < before
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the scale of losses and the count of skipped steps."""
+        return {"scaler": self.scaler.state_dict(), "skipped": self.skipped}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go back to what `state_dict` returned."""
+        self.scaler.load_state_dict(state["scaler"])
+        self.skipped = state["skipped"]

@@ -10,9 +10,9 @@ from torch.nn import functional as F
 
 from lowbit.data.views.training_views import view_source
 from lowbit.pretrain import Recipe
-from lowbit.pretrain.arithmetic import Arithmetic
 from lowbit.pretrain.trainer import Trainer
 from lowbit.quant import FP, quantized_layers
+from lowbit.training.mixed_precision import MixedPrecision
 
 CPU = torch.device("cpu")
 STILL = {"scale": (1, 1), "ratio": (1, 1), "flip": 0, "jitter_p": 0, "gray_p": 0}
@@ -124,7 +124,7 @@ def test_bf16_computes_networks_in_it_and_everything_else_in_single_precision():
 
 def test_a_step_whose_gradient_overflows_is_skipped_and_counted():
     layer = nn.Linear(2, 1, bias=False)
-    arithmetic = Arithmetic(CPU, amp="fp16")
+    arithmetic = MixedPrecision(CPU, amp="fp16")
     optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
     before = layer.weight.detach().clone()
     for factor, skipped in ((float("inf"), 1), (1.0, 1)):

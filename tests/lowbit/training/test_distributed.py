@@ -14,8 +14,9 @@ from torch import nn
 from lowbit.backbones import create_backbone
 from lowbit.common.preemption import Preempted
 from lowbit.data.views.training_views import view_source
-from lowbit.pretrain import Recipe, building, distributed, run, trainer
+from lowbit.pretrain import Recipe, building, run, trainer
 from lowbit.pretrain.frameworks import create_framework
+from lowbit.training import distributed
 
 STILL = {"scale": (1, 1), "ratio": (1, 1), "flip": 0, "jitter_p": 0, "gray_p": 0}
 CPU = torch.device("cpu")

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lowbit.transfer.seeding import minibatches, stream
+from lowbit.training.seeding import minibatches, stream
 
 
 @pytest.mark.parametrize(

@@ -115,30 +115,8 @@ def barrier() -> None:
         gather(None)
 
 
-class Agreement:
-    """Let processes agree in each step on whether any of them was told to stop.
-
-    The exchange of one step runs beside it on the host and is read at its end, so that no process
-    waits for a device and all of them stop after the same step.
-
-    Args:
-        told: true once this process was told to stop.
-    """
-
-    def __init__(self, told: object) -> None:
-        self._told = told
-        self._flag: Tensor | None = None
-        self._work: dist.Work | None = None
-
-    def offer(self) -> None:
-        """Say at the beginning of a step whether this process was told to stop."""
-        if size() > 1:
-            self._flag = torch.tensor([int(bool(self._told))])
-            self._work = dist.all_reduce(self._flag, async_op=True)
-
-    def reached(self) -> bool:
-        """Return at the end of the step whether any process was."""
-        if self._work is None:
-            return bool(self._told)
-        self._work.wait()
-        return bool(self._flag)
+def host_group() -> dist.ProcessGroup | None:
+    """Return a group whose collectives take tensors on the CPU; None: the default one does."""
+    if size() == 1 or "gloo" in str(dist.get_backend_config()):
+        return None
+    return dist.new_group(backend="gloo")

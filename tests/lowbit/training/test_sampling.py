@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from lowbit.detection.sampler import IndexStream, ResumableSampler, seed_everything, seed_of
+from lowbit.training.seeding import IndexStream, ResumableSampler, seed_everything, seed_of
 
 
 def take(sampler, count):

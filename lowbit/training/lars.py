@@ -1,12 +1,10 @@
-"""Optimizers of pretraining: SGD, LARS and AdamW over what is trainable."""
+"""Layer-wise adaptive rate scaling, for large batches."""
 
 from collections.abc import Iterable
 
 import torch
-from torch import Tensor, nn
-from torch.optim import SGD, AdamW, Optimizer
-
-BETA2 = 0.999  # AdamW's, as MoCo v3; beta1 is the recipe's momentum
+from torch import Tensor
+from torch.optim import Optimizer
 
 
 class LARS(Optimizer):
@@ -76,38 +74,3 @@ class LARS(Optimizer):
         trust = torch.where(known, group["eta"] * norms / update_norms, 1.0)
         torch._foreach_mul_(updates, list(trust.unbind()))
         return updates
-
-
-def create_optimizer(
-    name: str,
-    model: nn.Module,
-    *,
-    lr: float,
-    momentum: float,
-    weight_decay: float,
-    nesterov: bool = False,
-    constant: nn.Module | None = None,
-) -> Optimizer:
-    """Build "sgd", "lars" or "adamw" over what is trainable.
-
-    SGD and AdamW decay every parameter (official SSQL, MoCo v3), LARS matrices and kernels.
-
-    Args:
-        name: of the optimizer.
-        model: whose parameters.
-        lr, momentum, weight_decay: momentum is beta1 of AdamW.
-        nesterov: of SGD.
-        constant: a part of `model` whose rate stays `lr`; its group has `scheduled` False.
-    """
-    kept = set(constant.parameters()) if constant is not None else set()
-    trainable = [p for p in model.parameters() if p.requires_grad]
-    groups = [{"params": [p for p in trainable if p not in kept], "scheduled": True}]
-    if kept:
-        groups.append({"params": [p for p in trainable if p in kept], "scheduled": False})
-    if name == "lars":
-        return LARS(groups, lr, momentum=momentum, weight_decay=weight_decay)
-    # Fused: one kernel for all tensors (measured on a CPU: 28 ms against 73 for ResNet-50).
-    options = {"lr": lr, "weight_decay": weight_decay, "fused": True}
-    if name == "adamw":
-        return AdamW(groups, betas=(momentum, BETA2), **options)
-    return SGD(groups, momentum=momentum, nesterov=nesterov, **options)

@@ -4,7 +4,14 @@ import pytest
 import torch
 from torch import nn
 
-from lowbit.pretrain.optimizers import LARS, create_optimizer
+from lowbit.training.lars import LARS
+from lowbit.training.optimizers import (
+    OPTIMIZERS,
+    T_VARIANTS,
+    build_optimizer,
+    groups_with_constant,
+    parameter_groups,
+)
 
 
 def _reference_lars(w, gradients, *, lr, momentum, weight_decay, eta):
@@ -45,10 +52,14 @@ def test_lars_moves_a_weight_that_is_zero():
     torch.testing.assert_close(layer.weight.detach(), torch.full((2, 2), -0.5))
 
 
+def _build(name, model, **options):
+    return build_optimizer(name, groups_with_constant(model, None), fused=True, **options)
+
+
 def test_frozen_parameters_are_left_out_and_everything_else_decays():
     model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
     model[0].bias.requires_grad_(False)
-    optimizer = create_optimizer("sgd", model, lr=0.1, momentum=0.9, weight_decay=0.3)
+    optimizer = _build("sgd", model, lr=0.1, momentum=0.9, weight_decay=0.3)
     (group,) = optimizer.param_groups
     assert len(group["params"]) == 3 and group["weight_decay"] == 0.3
     assert model[0].bias not in set(group["params"])
@@ -68,10 +79,10 @@ def test_sgd_and_adamw_are_torchs_own(name):
     gradients = [torch.randn(3, 4) for _ in range(3)]
     options = {"lr": 0.1, "weight_decay": 0.05}
     if name == "sgd":
-        ours = create_optimizer(name, layers[0], momentum=0.8, nesterov=True, **options)
+        ours = _build(name, layers[0], momentum=0.8, nesterov=True, **options)
         theirs = torch.optim.SGD(layers[1].parameters(), momentum=0.8, nesterov=True, **options)
     else:
-        ours = create_optimizer(name, layers[0], momentum=0.8, **options)
+        ours = _build(name, layers[0], beta1=0.8, **options)
         theirs = torch.optim.AdamW(layers[1].parameters(), betas=(0.8, 0.999), **options)
     first, second = (
         _steps(optimizer, layer, gradients)
@@ -82,9 +93,8 @@ def test_sgd_and_adamw_are_torchs_own(name):
 
 def test_a_constant_part_has_a_group_of_its_own():
     model = nn.ModuleDict({"encoder": nn.Linear(2, 2), "predictor": nn.Linear(2, 2)})
-    optimizer = create_optimizer(
-        "lars", model, lr=0.1, momentum=0.9, weight_decay=0.0, constant=model["predictor"]
-    )
+    groups = groups_with_constant(model, model["predictor"])
+    optimizer = build_optimizer("lars", groups, lr=0.1)
     scheduled, constant = optimizer.param_groups
     assert (scheduled["scheduled"], constant["scheduled"]) == (True, False)
     assert scheduled["params"] == list(model["encoder"].parameters())
@@ -99,3 +109,25 @@ def test_lars_skips_what_has_no_gradient_and_keeps_its_buffers_apart():
     optimizer.step()
     assert all(torch.equal(p, b) for p, b in zip(layers[1].parameters(), before, strict=True))
     assert len(optimizer.state) == 2
+
+
+def test_a_role_has_numbers_of_its_own():
+    model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    groups = parameter_groups(model, lr=0.1, weight_decay=0.3, norm={"weight_decay": 0.0})
+    assert [(g["role"], g["lr"], g["weight_decay"]) for g in groups] == [
+        ("other", 0.1, 0.3),
+        ("norm", 0.1, 0.0),
+    ]
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_an_optimizer_is_given_what_it_takes(name):
+    model = nn.Linear(2, 2)
+    groups = parameter_groups(model, lr=0.1, weight_decay=0.3)
+    optimizer = build_optimizer(name, groups, lr=0.1, momentum=0.7, beta1=0.6, fused=True)
+    assert type(optimizer) is OPTIMIZERS[name]
+    (group,) = optimizer.param_groups
+    assert group["weight_decay"] == 0.3 and group.get("momentum", 0.7) == 0.7
+    if name == "adamw":
+        assert group["betas"] == (0.6, 0.999)
+    assert (f"{name}t" in T_VARIANTS) == (name != "lars")

@@ -1,0 +1,1 @@
+"""What every training loop needs: seeds, optimizers, schedules, resumable state, logs, stopping."""

@@ -1,0 +1,58 @@
+"""The optimizer of a transfer recipe, over all trainable parameters of a network."""
+
+from typing import TYPE_CHECKING
+
+from torch import nn
+from torch.optim import Optimizer
+
+from lowbit.quant import target_rate
+from lowbit.training import optimizers
+
+if TYPE_CHECKING:
+    from lowbit.transfer.recipe.recipe import Recipe
+
+
+def build_optimizer(
+    network: nn.Module, recipe: "Recipe", *, total_steps: int, weight_bits: int | None = None
+) -> Optimizer:
+    """Return the recipe's optimizer.
+
+    Quantizer scales have a group of their own, at `scale_lr`, or `scale_lr_factor` times the
+    learning rate. A t-variant takes each quantized weight into a group of its own and freezes the
+    scales of weights.
+
+    Args:
+        total_steps: of the training; the target rate falls over them.
+        weight_bits: b_w of the target rate; needed by t-variants only.
+    """
+    scale = {
+        "lr": recipe.scale_lr or recipe.lr * recipe.scale_lr_factor,
+        "weight_decay": recipe.scale_weight_decay,
+    }
+    rates = {"lr": recipe.lr, "weight_decay": recipe.weight_decay}
+    schedule = None
+    if recipe.transition is not None:
+        section = recipe.transition
+        steps = total_steps // recipe.epochs
+        schedule = {
+            "model": network,
+            "target": target_rate(section.lambda_, weight_bits),
+            "total_steps": total_steps,
+            "schedule": section.schedule,
+            "final_target": section.final_target,
+            "milestones": [epoch * steps for epoch in section.decays(recipe.epochs)],
+            "factor": section.factor,
+            "controller": section.controller,
+            "scope": section.scope,
+            "eta": section.eta,
+            "momentum_k": section.momentum,
+            "decay": section.decay,
+        }
+    return optimizers.build_optimizer(
+        recipe.optimizer,
+        optimizers.parameter_groups(network, **rates, scale=scale),
+        **rates,
+        momentum=recipe.momentum,
+        nesterov=recipe.nesterov,
+        schedule=schedule,
+    )
