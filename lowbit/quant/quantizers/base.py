@@ -71,8 +71,8 @@ class TransitionPoints(NamedTuple):
 class Quantizer(nn.Module):
     """Base of all quantizers; itself the identity at 32 bits.
 
-    Everything that the rest of the project asks a quantizer stands here, with the answer of one of
-    which nothing special is known. A new quantizer overrides what differs.
+    Everything that the rest of the project asks a quantizer is defined here, with a default. A new
+    quantizer overrides what differs.
 
     Attributes:
         bits: current bit-width; 32 turns the quantizer off exactly.
@@ -92,16 +92,16 @@ class Quantizer(nn.Module):
     """Whether the output's range is fixed, so that the input's scale is lost."""
 
     moves_with_weights = False
-    """Whether the levels are computed from the weight itself, and its transition points move with it."""
+    """Whether levels are computed from the weight itself, so that its transition points move with it."""
 
     positive_only = False
     """Whether activations below zero become zero."""
 
     fills_unit_range = False
-    """Whether quantized weights fill [-1, 1] whatever their magnitude was, and `gain` does not tell."""
+    """Whether quantized weights fill [-1, 1] whatever the magnitude of the weights, though `gain` is 1."""
 
     learned_clip = False
-    """Whether `q_scale` is a clipping level, which starts at the attribute `alpha` where that is set.
+    """Whether `q_scale` is a clipping level, which starts at the attribute `alpha` if that is set.
 
     A network of many bit-widths learns one for each of them."""
 
@@ -122,7 +122,7 @@ class Quantizer(nn.Module):
 
     @property
     def ready(self) -> bool:
-        """Whether the scale is known, or needs no knowing, before the next tensor comes."""
+        """Whether the next tensor can be quantized: the scale is known, or taken from each tensor."""
         return self.initialized
 
     @property
@@ -192,9 +192,10 @@ class Quantizer(nn.Module):
         return None
 
     def linear_codes(self) -> LinearCodes | None:
-        """Return the form of the codes where they can be computed without asking, else None.
+        """Return the constants of codes of that form, else None.
 
-        The scale is then that of `LearnedScale`. A subclass that overrides `codes` overrides this too.
+        Kernels then compute the codes instead of `codes`, with the scale of `LearnedScale`. A subclass
+        that overrides `codes` must override this too.
         """
         return None
 
