@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from lowbit.backbones import CheckpointError
+from lowbit.common.file_lock import alone
 from lowbit.transfer import Recipe
-from lowbit.transfer.finetuning.starting_network import _alone, starting_network
+from lowbit.transfer.finetuning.starting_network import starting_network
 from lowbit.transfer.finetuning.training import Training
 from lowbit.transfer.probes.checkpoint_head import stored_classifier
 from lowbit.transfer.seeding import stream
@@ -88,7 +89,7 @@ def test_the_second_waits_until_the_first_lets_go(tmp_path):
     entered = threading.Event()
 
     def second():
-        with _alone(tmp_path):
+        with alone(tmp_path / "lock", "a start"):
             entered.set()
 
     with (tmp_path / "lock").open("a") as first:
