@@ -3,7 +3,6 @@
 import importlib.util
 import os
 import shutil
-from collections.abc import Iterator
 from multiprocessing import forkserver
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -15,6 +14,7 @@ DETECTRON2_REASON = (
     "detectron2 is not installed: the torchvision engine is tested instead. Install it with "
     "make detectron2"
 )
+_SERVER_OWNER = pytest.StashKey[str]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -36,11 +36,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason=reason))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _fork_server() -> Iterator[None]:
-    """Let no module's jobs come from a server that another module's fakes were loaded into."""
-    yield
-    forkserver._forkserver._stop()
+@pytest.fixture(autouse=True)
+def _fork_server(request: pytest.FixtureRequest) -> None:
+    """Let no module's jobs come from another's server, but for those of the bench's fake stages."""
+    owner = "bench" if "bench" in request.fixturenames else request.module.__name__
+    if owner != request.config.stash.get(_SERVER_OWNER, owner):
+        forkserver._forkserver._stop()
+    request.config.stash[_SERVER_OWNER] = owner
 
 
 @pytest.fixture(autouse=True)
