@@ -14,7 +14,9 @@ DETECTRON2_REASON = (
     "detectron2 is not installed: the torchvision engine is tested instead. Install it with "
     "make detectron2"
 )
-_SERVER_OWNER = pytest.StashKey[str]()
+_FAKES = pytest.StashKey[
+    bool
+]()  # whether a module's jobs, and the fork server's, are of fake stages
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -30,19 +32,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         "browser": shutil.which("chromedriver") is None
         and "chromedriver is not installed (Debian: apt-get install chromium chromium-driver)",
     }
+    with_fakes = {item.module for item in items if "bench" in item.fixturenames}
     for item in items:
+        item.stash[_FAKES] = item.module in with_fakes
         for marker, reason in missing.items():
             if reason and item.get_closest_marker(marker):
                 item.add_marker(pytest.mark.skip(reason=reason))
 
 
-@pytest.fixture(autouse=True)
-def _fork_server(request: pytest.FixtureRequest) -> None:
-    """Let no module's jobs come from another's server, but for those of the bench's fake stages."""
-    owner = "bench" if "bench" in request.fixturenames else request.module.__name__
-    if owner != request.config.stash.get(_SERVER_OWNER, owner):
+@pytest.hookimpl(tryfirst=True)  # before any fixture runs a job
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Let no job of the real stages come from a server that loaded fakes, nor the other way round."""
+    fakes = item.stash[_FAKES]
+    if fakes != item.config.stash.get(_FAKES, fakes):
         forkserver._forkserver._stop()
-    request.config.stash[_SERVER_OWNER] = owner
+    item.config.stash[_FAKES] = fakes
 
 
 @pytest.fixture(autouse=True)

@@ -84,14 +84,15 @@ def test_val_is_handed_only_to_a_job_that_has_to_choose(
 
 def test_a_chosen_rate_scores_as_if_it_were_the_only_one(checkpoint, features, tmp_path):
     results = []
-    for lr in ([0.01, 1.0], 1.0):
+    for lr in ([1e-9, 1.0], 1.0):  # nothing learned, and something
         folder = tmp_path / str(lr)
         folder.mkdir()
         results.append(run(_recipe(checkpoint, lr=lr, epochs=15, **features), folder))
     chosen, alone = results
     assert chosen["details"]["chosen"]["value"] == {"FP": 1.0, "3w3a": 1.0}
     for one, other in zip(chosen["measurements"], alone["measurements"], strict=True):
-        assert one["value"] == pytest.approx(other["value"], abs=0.6)  # an image or two
+        # The same convex fit but for its rounding, which tips an image or two of 540 at most.
+        assert one["value"] == pytest.approx(other["value"], abs=0.6)
 
 
 def test_the_exact_optimum_needs_no_seed_and_says_that_it_converged(checkpoint, features, tmp_path):
