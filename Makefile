@@ -15,8 +15,9 @@ RUNS ?= runs/demo
 demo: setup
 	$(BIN)/python tools/run_all.py configs/suites/demo.yaml --runs-dir $(RUNS)
 
+# A file's tests run in one process, which builds what they share once. The long files come first.
 test: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 setup: $(STAMP)
 

@@ -3,7 +3,6 @@
 import importlib.util
 import os
 import shutil
-from collections.abc import Iterator
 from multiprocessing import forkserver
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -15,6 +14,9 @@ DETECTRON2_REASON = (
     "detectron2 is not installed: the torchvision engine is tested instead. Install it with "
     "make detectron2"
 )
+_FAKES = pytest.StashKey[
+    bool
+]()  # whether a module's jobs, and the fork server's, are of fake stages
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -30,17 +32,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         "browser": shutil.which("chromedriver") is None
         and "chromedriver is not installed (Debian: apt-get install chromium chromium-driver)",
     }
+    with_fakes = {item.module for item in items if "bench" in item.fixturenames}
     for item in items:
+        item.stash[_FAKES] = item.module in with_fakes
         for marker, reason in missing.items():
             if reason and item.get_closest_marker(marker):
                 item.add_marker(pytest.mark.skip(reason=reason))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _fork_server() -> Iterator[None]:
-    """Let no module's jobs come from a server that another module's fakes were loaded into."""
-    yield
-    forkserver._forkserver._stop()
+@pytest.hookimpl(tryfirst=True)  # before any fixture runs a job
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Let no job of the real stages come from a server that loaded fakes, nor the other way round."""
+    fakes = item.stash[_FAKES]
+    if fakes != item.config.stash.get(_FAKES, fakes):
+        forkserver._forkserver._stop()
+    item.config.stash[_FAKES] = fakes
 
 
 @pytest.fixture(autouse=True)

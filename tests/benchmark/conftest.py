@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 import lowbit
-from lowbit.benchmark.executors import local
+from lowbit.benchmark.executors import job_process, local
 from lowbit.benchmark.planning.job import Job
 from lowbit.benchmark.planning.plan import Plan, plan
 from lowbit.benchmark.recipes.stages import STAGES
@@ -20,13 +20,14 @@ from lowbit.benchmark.scheduling.schedule import Schedule
 
 ROOT = Path(__file__).resolve().parents[2]
 FAKE = Path(__file__).with_name("fake_stage.py")
+PRELOAD = ["torch", "lowbit.benchmark.executors.worker"]  # the fakes need no more
 DRIVER = f"""
 import sys
 sys.path[:0] = [sys.argv[1], {str(ROOT / "tools")!r}]
 import lowbit  # the one that has the fakes
 import run_all
 from lowbit.benchmark.executors import job_process
-job_process._PRELOAD = ["torch", "lowbit.benchmark.executors.worker"]  # fakes need no more
+job_process._PRELOAD = {PRELOAD}
 sys.path.insert(0, sys.argv[1])  # a job's process gets this path
 if __name__ == "__main__":
     sys.exit(run_all.main(sys.argv[2:]))
@@ -125,6 +126,7 @@ def bench(tmp_path, monkeypatch):
         monkeypatch.setattr(lowbit, stage, module, raising=False)
         spec.loader.exec_module(module)
     monkeypatch.syspath_prepend(made.stages)  # a job's process gets this path
+    monkeypatch.setattr(job_process, "_PRELOAD", PRELOAD)
     return made
 
 

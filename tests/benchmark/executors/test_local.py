@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from lowbit.benchmark.executors import StoppedError, get_executor, local
+from lowbit.benchmark.executors import StoppedError, get_executor, job_process, local
 from lowbit.benchmark.recipes.errors import RecipeError
+from lowbit.benchmark.recipes.yaml_files import STAGES
 from lowbit.benchmark.results.frame import load_frame
 from lowbit.benchmark.results.job_lock import LOCK, Claim
 from lowbit.benchmark.scheduling.schedule import Schedule
@@ -149,12 +150,21 @@ def test_workers_run_at_once(bench):
     assert len(bench.processes()) == 4
 
 
-def test_the_server_has_run_nothing_that_a_fork_would_lose(bench):
-    bench.run(bench.plan())
-    server = forkserver._forkserver._forkserver_pid
-    modules = Path(f"/proc/{server}/maps").read_text()
+@pytest.fixture
+def real_server():
+    """The process id of a fork server that has imported all that the real stages need."""
+    forkserver._forkserver._stop()
+    first = job_process.start_server(1, STAGES).Process(target=os.getpid)
+    first.start()  # waits for the imports
+    first.join()
+    yield forkserver._forkserver._forkserver_pid
+    forkserver._forkserver._stop()
+
+
+def test_the_server_has_run_nothing_that_a_fork_would_lose(real_server):
+    modules = Path(f"/proc/{real_server}/maps").read_text()
     assert "libtorch" in modules  # it has imported torch
-    status = Path(f"/proc/{server}/status").read_text()
+    status = Path(f"/proc/{real_server}/status").read_text()
     assert "Threads:\t1\n" in status
 
 

@@ -13,6 +13,7 @@ from lowbit.benchmark.executors import StoppedError, get_executor
 from lowbit.benchmark.recipes.errors import RecipeError
 from lowbit.benchmark.results.job_lock import LOCK, read_holder
 from lowbit.benchmark.scheduling.schedule import Schedule
+from tests.benchmark.conftest import PRELOAD
 from tests.benchmark.executors.test_local import alive, locks, wait_for
 
 PATIENCE = 240  # s for three machines to import torch, each for itself
@@ -34,8 +35,7 @@ def cluster():
 def bench(bench):
     """The bench, whose jobs' processes on Ray's machines import no more than the fakes need."""
     (bench.stages / "sitecustomize.py").write_text(
-        "from lowbit.benchmark.executors import processes\n"
-        "job_process._PRELOAD = ['torch', 'lowbit.benchmark.executors.worker']\n"
+        f"from lowbit.benchmark.executors import job_process\njob_process._PRELOAD = {PRELOAD}\n"
     )
     return bench
 

@@ -10,7 +10,7 @@ from lowbit.backbones import CheckpointError
 from lowbit.training.job_state import Workspace
 from lowbit.training.seeding import stream
 from lowbit.transfer import Recipe
-from lowbit.transfer.finetuning.starting_network import _alone, starting_network
+from lowbit.transfer.finetuning.starting_network import starting_network
 from lowbit.transfer.finetuning.training import Training
 from lowbit.transfer.probes.checkpoint_head import stored_classifier
 
@@ -90,7 +90,7 @@ def test_the_second_waits_until_the_first_lets_go(tmp_path):
     entered = threading.Event()
 
     def second():
-        with _alone(tmp_path):
+        with exclusive_lock(tmp_path / "lock", "a start"):
             entered.set()
 
     with (tmp_path / "lock").open("a") as first:

@@ -20,6 +20,12 @@ def checkpoint(tmp_path_factory):
     return path
 
 
+@pytest.fixture(scope="module")
+def features(tmp_path_factory):
+    """Where jobs that score the frozen backbone keep its features for one another."""
+    return {"cache_dir": str(tmp_path_factory.mktemp("features"))}
+
+
 def _recipe(checkpoint, **fields):
     return Recipe(checkpoint=str(checkpoint), precisions=("FP", "3w3a"), **fields)
 
@@ -57,7 +63,7 @@ def test_the_best_on_val_is_kept_and_of_equals_the_first(few_digits):
     ids=str,
 )
 def test_val_is_handed_only_to_a_job_that_has_to_choose(
-    checkpoint, tmp_path, monkeypatch, fields, handed
+    checkpoint, features, tmp_path, monkeypatch, fields, handed
 ):
     known = get_protocol(fields.get("protocol", "linear"))
     seen = []
@@ -68,7 +74,7 @@ def test_val_is_handed_only_to_a_job_that_has_to_choose(
 
     spied = dataclasses.replace(known, fit=recording)
     monkeypatch.setitem(PROTOCOLS._obj_map, known.name, spied)
-    result = run(_recipe(checkpoint, **fields), tmp_path)
+    result = run(_recipe(checkpoint, **fields, **features), tmp_path)
     assert [images and images.split for images in seen] == ["val" if handed else None]
     assert ("chosen" in result["details"]) == handed
     if handed:
@@ -76,24 +82,26 @@ def test_val_is_handed_only_to_a_job_that_has_to_choose(
     assert result["details"]["test_reads"] == 1
 
 
-def test_a_chosen_rate_scores_as_if_it_were_the_only_one(checkpoint, tmp_path):
+def test_a_chosen_rate_scores_as_if_it_were_the_only_one(checkpoint, features, tmp_path):
     results = []
-    for lr in ([0.01, 1.0], 1.0):
+    for lr in ([1e-9, 1.0], 1.0):  # nothing learned, and something
         folder = tmp_path / str(lr)
         folder.mkdir()
-        results.append(run(_recipe(checkpoint, lr=lr, epochs=15), folder))
+        results.append(run(_recipe(checkpoint, lr=lr, epochs=15, **features), folder))
     chosen, alone = results
     assert chosen["details"]["chosen"]["value"] == {"FP": 1.0, "3w3a": 1.0}
     for one, other in zip(chosen["measurements"], alone["measurements"], strict=True):
-        assert one["value"] == pytest.approx(other["value"], abs=0.6)  # an image or two
+        # The same convex fit but for its rounding, which tips an image or two of 540 at most.
+        assert one["value"] == pytest.approx(other["value"], abs=0.6)
 
 
-def test_the_exact_optimum_needs_no_seed_and_says_that_it_converged(checkpoint, tmp_path):
+def test_the_exact_optimum_needs_no_seed_and_says_that_it_converged(checkpoint, features, tmp_path):
     results = []
     for seed in (0, 1):
         folder = tmp_path / str(seed)
         folder.mkdir()
-        results.append(run(_recipe(checkpoint, protocol="linear-exact", seed=seed), folder))
+        recipe = _recipe(checkpoint, protocol="linear-exact", seed=seed, **features)
+        results.append(run(recipe, folder))
     assert results[0]["measurements"] == results[1]["measurements"]
     solver = results[0]["details"]["solver"]
     for precision in ("FP", "3w3a"):

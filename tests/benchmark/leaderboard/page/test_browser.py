@@ -18,7 +18,7 @@ from lowbit.benchmark.leaderboard.page import Source, render
 from lowbit.benchmark.results.comparability import BOARD, SUBJECT, normalize
 from tests.benchmark.board_frames import make_frame
 from tests.benchmark.board_pages import HOSTILE, TABLE_11, build_page, hostile_frame
-from tests.benchmark.browsing import console, emulate, open_page, requests, start, until
+from tests.benchmark.browsing import console, emulate, open_page, requests, until
 
 pytestmark = pytest.mark.browser
 CIFAR_10 = {"paper": "SSQL", "table": "Table 11", "dataset": "CIFAR-10"}
@@ -68,13 +68,6 @@ def pages(tmp_path_factory):
         "small": build_page(root / "small", _small_frame(), reported=[CIFAR_10]),
         "many": _many_rows(root / "many.html"),
     }
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    driver = start(tmp_path_factory.mktemp("profile"))
-    yield driver
-    driver.quit()
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from lowbit.benchmark.leaderboard.page import Source, render, reproduction
 from lowbit.benchmark.planning.plan_file import PlannedJob, PlannedSuite
 from tests.benchmark.board_frames import make_frame
 from tests.benchmark.board_pages import HOSTILE, hostile_frame
-from tests.benchmark.browsing import console, open_page, requests, start, until
+from tests.benchmark.browsing import console, open_page, requests, until
 from tests.benchmark.leaderboard.page.test_reproduction import Row
 from tests.benchmark.page_sources import make_source
 
@@ -50,13 +50,6 @@ def pages(tmp_path_factory):
         for name, frame in frames.items():
             (root / f"{name}.html").write_text(render(_source(frame)), encoding="utf-8")
     return {name: root / f"{name}.html" for name in frames}
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    driver = start(tmp_path_factory.mktemp("profile"))
-    yield driver
-    driver.quit()
 
 
 @pytest.fixture
