@@ -33,8 +33,10 @@ from detectron2.evaluation import (
 )
 from detectron2.utils import comm
 from torch import nn
+from torch.utils.data import DataLoader
 
 from lowbit.common.atomic_file import atomic
+from lowbit.common.preemption import obey_parent_alone
 from lowbit.detection.detector.detector_file import write_atomically
 from lowbit.detection.detector.initial_weights import initialize
 from lowbit.detection.detector.quantize import quantize_detector
@@ -196,7 +198,7 @@ class LowbitTrainer(DefaultTrainer):
             rank=comm.get_rank(),
             world=comm.get_world_size(),
         )
-        return build_detection_train_loader(
+        loader = build_detection_train_loader(
             dicts,
             mapper=Mapper(cfg, is_train=True),
             sampler=sampler,
@@ -205,11 +207,13 @@ class LowbitTrainer(DefaultTrainer):
             num_workers=cfg.DATALOADER.NUM_WORKERS,
             seed=seed,  # else the loader draws its workers' seed from the global state
         )
+        return _with_steady_workers(loader)
 
     @classmethod
     def build_test_loader(cls, cfg, dataset_name: str):
         """Build the loader of a test set, of files or of scenes."""
-        return build_detection_test_loader(cfg, dataset_name, mapper=Mapper(cfg, is_train=False))
+        mapper = Mapper(cfg, is_train=False)
+        return _with_steady_workers(build_detection_test_loader(cfg, dataset_name, mapper=mapper))
 
     @classmethod
     def build_evaluator(cls, cfg, dataset_name: str) -> DatasetEvaluator:
@@ -274,3 +278,17 @@ class LowbitTrainer(DefaultTrainer):
                 lr=self.cfg.SOLVER.BASE_LR,
                 good=max(self.start_iter, self.iter // period * period),
             ) from error
+
+
+def _with_steady_workers(loader):
+    """Let the workers of a loader go on when the whole job is told to stop."""
+    inner = loader if isinstance(loader, DataLoader) else loader.dataset  # of groups by shape
+    first = inner.worker_init_fn
+
+    def start(worker: int) -> None:
+        if first is not None:
+            first(worker)
+        obey_parent_alone()
+
+    inner.worker_init_fn = start
+    return loader

@@ -50,3 +50,22 @@ def stop_requests() -> Iterator[Stop]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler or signal.SIG_DFL)
+
+
+def obey_parent_alone(worker: int = 0) -> None:
+    """Let this process, a data loader's worker, ignore signals to stop but for its parent's SIGTERM.
+
+    Whoever stops a job signals all of its processes, and the step under way needs its workers still.
+    """
+    for number in SIGNALS:
+        if number != signal.SIGTERM:
+            signal.signal(number, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):  # not on macOS
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_await_parent, args=(os.getppid(),), daemon=True).start()
+
+
+def _await_parent(parent: int) -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+        pass
+    os._exit(0)

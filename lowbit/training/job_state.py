@@ -76,7 +76,7 @@ class Workspace:
                 )
                 continue
             _refuse_other_job(path, json.loads(state.pop("job")), self.key)
-            _logger.info("resuming from %s", path)
+            _logger.info("resumed from %s", path)
             return state
         if paths:
             raise ValueError(

@@ -141,7 +141,7 @@ def test_a_missing_checkpoint_and_a_wrong_one_are_refused(tmp_path):
 def test_a_folder_of_another_job_is_refused(checkpoint, tmp_path):
     fields = {"protocol": "finetune", "epochs": 1, "precisions": ("FP",)}
     run(_recipe(checkpoint, **fields), tmp_path)
-    with pytest.raises(ValueError, match="another recipe or checkpoint"):
+    with pytest.raises(ValueError, match="another job, which differs in seed; nothing was trained"):
         run(_recipe(checkpoint, **fields, seed=1), tmp_path)
 
 

@@ -19,7 +19,7 @@ from lowbit.training.seeding import (
     restore_global_states,
     stream,
 )
-from lowbit.training.stopping import StopRequest, stop_request
+from lowbit.training.stopping import stop_request
 from lowbit.transfer.features.views import crop
 from lowbit.transfer.finetuning.epoch_log import EpochLog
 from lowbit.transfer.finetuning.objectives import CrossEntropy
@@ -130,11 +130,11 @@ class Training:
             while self.epoch < self.recipe.epochs:
                 if self.train_epoch(stop.reached):
                     self._end_epoch(log)
-                    self._save_if_due(workspace, stop)
                 else:
                     self._check_finite()
-                    workspace.save(**self.state())
-                if stop.reached():
+                stopping = stop.reached()
+                self._save_if_due(workspace, stopping=stopping)
+                if stopping:
                     steps = f" and {len(self.losses)} steps" * bool(self.losses)
                     place = f"after {self.epoch} of {self.recipe.epochs} epochs{steps}"
                     raise stop.preempted(place, workspace.state_path)
@@ -178,11 +178,11 @@ class Training:
         log.write(self.epoch, lr=lr, loss={"train": self._mean_loss}, **self.watch(self.epoch))
         self.epoch, self.losses = self.epoch + 1, []
 
-    def _save_if_due(self, workspace: Workspace, stop: StopRequest) -> None:
+    def _save_if_due(self, workspace: Workspace, *, stopping: bool) -> None:
         if self.epoch == self.recipe.epochs:  # nothing is left to train: the weights are enough
             weights = self.network.state_dict()
             workspace.save(epoch=self.epoch, loss=self._mean_loss, network=weights)
-        elif self.epoch % self.recipe.checkpoint_every == 0 or stop.reached():
+        elif stopping or self.epoch % self.recipe.checkpoint_every == 0:
             workspace.save(**self.state())
 
     def _check_finite(self) -> None:

@@ -8,6 +8,7 @@ import torch
 from torch import Generator, Tensor
 from torch.utils.data import DataLoader
 
+from lowbit.common.preemption import obey_parent_alone
 from lowbit.data.decoding import decode
 from lowbit.data.image_sets.spec import Files, ImageSet, choose
 from lowbit.data.image_sets.video_folder import frames_of, spread
@@ -60,6 +61,7 @@ class ImagesInFiles:
             num_workers=min(workers, len(asked)),
             pin_memory=device.type == "cuda",
             generator=Generator(),  # the global one is the network's alone
+            worker_init_fn=obey_parent_alone,
         )
         for batch in loader:
             if isinstance(batch, str):

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from lowbit.common.preemption import obey_parent_alone
 from lowbit.data.decoding import decode
 from lowbit.data.image_sets.spec import Files
 from lowbit.data.views.augment import Augment, normalize
@@ -177,6 +178,7 @@ class Streamed:
             persistent_workers=workers > 0,
             pin_memory=device.type == "cuda",
             generator=torch.Generator(),  # the global one is the network's alone
+            worker_init_fn=obey_parent_alone,
         )
 
     def __len__(self) -> int:

@@ -1,12 +1,14 @@
 """Signals are noted within a block, and mean what they did before around it."""
 
+import multiprocessing
 import os
 import signal
+import subprocess
 import threading
 
 import pytest
 
-from lowbit.common.preemption import SIGNALS, Preempted, stop_requests
+from lowbit.common.preemption import SIGNALS, Preempted, obey_parent_alone, stop_requests
 
 
 @pytest.mark.parametrize("signum", SIGNALS)
@@ -46,3 +48,25 @@ def test_its_exit_code_says_that_it_wants_to_go_on():
     with pytest.raises(SystemExit, match="saved") as caught:
         raise Preempted("saved")
     assert caught.value.code == os.EX_TEMPFAIL == 75
+
+
+def _echo(connection):
+    obey_parent_alone()
+    while True:
+        connection.send(connection.recv())
+
+
+@pytest.mark.skipif(not hasattr(signal, "sigwaitinfo"), reason="who sent a signal is not known")
+def test_a_worker_ends_when_its_parent_says_so_alone():
+    ours, theirs = multiprocessing.Pipe()
+    worker = multiprocessing.get_context("fork").Process(target=_echo, args=(theirs,))
+    worker.start()
+    ours.send(1)
+    assert ours.recv() == 1
+    for name in ("TERM", "INT", "USR1"):
+        subprocess.run(["kill", f"-{name}", str(worker.pid)], check=True)
+        ours.send(name)
+        assert ours.recv() == name
+    worker.terminate()
+    worker.join(60)
+    assert worker.exitcode == 0

@@ -56,7 +56,7 @@ def test_damage_is_passed_over(tmp_path, damage, caplog):
     with caplog.at_level("INFO"):
         assert Workspace(tmp_path, key={}).resume()["number"] == 1
     assert "last.pth is damaged" in caplog.text
-    assert f"resuming from {tmp_path / 'last.1.pth'}" in caplog.text
+    assert f"resumed from {tmp_path / 'last.1.pth'}" in caplog.text
 
 
 def test_a_kill_while_saving_leaves_the_old_state(tmp_path, monkeypatch):
