@@ -2,8 +2,6 @@
 
 import math
 
-from lowbit.benchmark.leaderboard.boards import Board
-
 NOTE = (
     "Mean over seeds ± standard deviation; a dagger marks a single seed. The small number is the rank: "
     "1 + how many rows are found better (Tukey-Kramer, 5 %); the first group is bold."
@@ -14,7 +12,7 @@ SENT = (
 )
 ZERO_SHOT = "§"  # marks a precision that a network was not trained at
 NOTHING = "There is no result to show: no job has finished with a number yet."
-_TASK_TITLES = {"classification": "Classification", "detection": "Detection"}
+TASK_TITLES = {"classification": "Classification", "detection": "Detection"}
 _METRICS = {"top1": "top-1", "mean_per_class": "mean per class"}
 
 
@@ -31,13 +29,6 @@ def number(value: float, *, sign: bool = False) -> str:
     text = "0.0" if text == "-0.0" else text
     plus = "+" if sign and value > 0 and text != "0.0" else ""
     return plus + text.replace("-", "−")
-
-
-def title(board: Board, metric: str | None = None) -> str:
-    """Name a board, and one of its metrics."""
-    facts = board.facts
-    name = f"{board.group}. {_TASK_TITLES[facts['task']]}: {facts['dataset']}, {facts['protocol']}"
-    return f"{name}, {metric_name(metric)} (%)" if metric else f"{name} (%)"
 
 
 def metric_name(metric: str) -> str:

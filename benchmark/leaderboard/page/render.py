@@ -10,26 +10,21 @@ from base64 import b64encode
 from collections.abc import Callable
 from dataclasses import dataclass
 from gzip import compress
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
+from plotly.offline import get_plotlyjs
 
 from lowbit.benchmark.leaderboard.page import (
-    adaptive,
-    averages,
     checkpoints,
     coverage,
     curves,
-    detection,
-    notes,
-    overview,
-    reported,
     reproduction,
-    tables,
+    table_sections,
 )
-from lowbit.benchmark.leaderboard.page.libraries import datatables_module, plotly_script
 from lowbit.benchmark.leaderboard.page.source import Source
 
 _HERE = Path(__file__).parent
@@ -51,16 +46,16 @@ class Section:
 
 
 SECTIONS = (
-    Section("averages", "Averages", averages.content),
-    Section("classification", "Classification", tables.content),
-    Section("adaptive", "Adaptive bit-widths", adaptive.content),
-    Section("detection", "Detection", detection.content),
+    Section("averages", "Averages", table_sections.averages),
+    Section("classification", "Classification", table_sections.classification),
+    Section("adaptive", "Adaptive bit-widths", table_sections.adaptive),
+    Section("detection", "Detection", table_sections.detection),
     Section("curves", "Curves", curves.content),
     Section("checkpoints", "Checkpoints", checkpoints.content),
     Section("coverage", "Coverage", coverage.content),
     Section("reproduction", "Reproduction", reproduction.content),
-    Section("reported", "Reported", reported.content),
-    Section("notes", "How to read this", notes.content),
+    Section("reported", "Reported", table_sections.reported),
+    Section("notes", "How to read this", table_sections.notes),
 )
 _STYLES = ("style.css", "sections.css")
 # Scripts that stand before those of the sections, in this order.
@@ -71,7 +66,7 @@ def render(source: Source) -> str:
     """Return the page of a runs folder; the same results give the same text."""
     content = {section.name: section.content(source) for section in SECTIONS}
     shown = [section for section in SECTIONS if content[section.name]]
-    about = overview.content(source)
+    about = table_sections.overview(source)
     data = {"overview": about, "sections": {s.name: content[s.name] for s in shown}}
     environment = Environment(
         loader=FileSystemLoader(_HERE / "templates"),
@@ -88,8 +83,8 @@ def render(source: Source) -> str:
         style=Markup("\n".join((_HERE / name).read_text(encoding="utf-8") for name in _STYLES)),
         script=Markup(_script([section.name for section in shown])),
         data=pack(to_json(data)),
-        datatables=pack(datatables_module()),
-        plotly=pack(plotly_script()),
+        datatables=pack(_datatables()),
+        plotly=pack(get_plotlyjs()),
     )
 
 
@@ -117,3 +112,8 @@ def _finite(value: Any) -> Any:
 def _script(names: list[str]) -> str:
     files = [_HERE / "js" / f"{name}.js" for name in (*_FRAME, *names, "start")]
     return "\n".join(file.read_text(encoding="utf-8") for file in files)
+
+
+def _datatables() -> str:
+    """Return DataTables, an ES module whose default export it is: what itables embeds in notebooks."""
+    return files("itables").joinpath("html", "dt_bundle.js").read_text(encoding="utf-8")
