@@ -35,7 +35,7 @@ class Section:
     """A part of the page.
 
     Attributes:
-        name: its id, and the name of its template and of its script.
+        name: its id, and the name of its macro in `sections.html.j2` and of what draws it in `js/`.
         label: what the navigation calls it.
         content: makes its JSON content; where that is empty the section is left out.
     """
@@ -58,8 +58,11 @@ SECTIONS = (
     Section("notes", "How to read this", table_sections.notes),
 )
 _STYLES = ("style.css", "sections.css")
-# Scripts that stand before those of the sections, in this order.
-_FRAME = ("core", "theme", "state", "plot", "formats", "table", "masthead", "board")
+# In this order: each uses what those before it define.
+_SCRIPTS = (
+    *("core", "plot", "tables", "masthead", "board"),
+    *("curves", "checkpoints", "coverage", "reproduction"),
+)
 
 
 def render(source: Source) -> str:
@@ -80,8 +83,8 @@ def render(source: Source) -> str:
         sections=shown,
         content=content,
         overview=about,
-        style=Markup("\n".join((_HERE / name).read_text(encoding="utf-8") for name in _STYLES)),
-        script=Markup(_script([section.name for section in shown])),
+        style=Markup("\n".join(map(_read, _STYLES))),
+        script=Markup("\n".join(_read(f"js/{name}.js") for name in _SCRIPTS)),
         data=pack(to_json(data)),
         datatables=pack(_datatables()),
         plotly=pack(get_plotlyjs()),
@@ -109,9 +112,8 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _script(names: list[str]) -> str:
-    files = [_HERE / "js" / f"{name}.js" for name in (*_FRAME, *names, "start")]
-    return "\n".join(file.read_text(encoding="utf-8") for file in files)
+def _read(name: str) -> str:
+    return (_HERE / name).read_text(encoding="utf-8")
 
 
 def _datatables() -> str:
