@@ -14,10 +14,8 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from lowbit.benchmark.leaderboard.boards import Board, Cell, Line, make_boards, make_reported
-from lowbit.benchmark.leaderboard.labels import (
-    ZERO_SHOT,
-)
+from lowbit.benchmark.leaderboard.boards import Board, Cell, Line
+from lowbit.benchmark.leaderboard.labels import ZERO_SHOT
 from lowbit.benchmark.results.comparability import BOARD, MEASURED, precision_rank
 
 DELTA = "Δ_B"
@@ -37,6 +35,7 @@ NOTE = (
 )
 _PAPER = "CoQuant"
 _REPORTED_DELTA = "Delta_B_percent"
+BLANK = ("absent", "reference")  # states of a cell that is blank on purpose
 _NOT_PRINTED = Cell(status="absent", reason="not in the paper's table")
 _REFERENCE = Cell(status="reference", reason="these networks are what the others are set against")
 
@@ -63,16 +62,18 @@ class AdaptiveRow:
     board: Board | None = None
 
 
-def make_adaptive(folded: pd.DataFrame) -> list[AdaptiveRow]:
+def make_adaptive(
+    folded: pd.DataFrame, boards: Iterable[Board], reported: Iterable[Line]
+) -> list[AdaptiveRow]:
     """Return the rows of folded results, published ones below the measured of their data set, or last.
 
     Empty where nothing adaptive was measured: published numbers have their own table.
+
+    Args:
+        folded: where the jobs without a number stand.
+        boards: every board of the same results.
+        reported: the published numbers of the same results.
     """
-    # The boards of these protocols and what may stand on them; other boards cost time and are not used.
-    adaptive = folded["adaptive_method"] != "-"
-    if not adaptive.any():
-        return []
-    boards = make_boards(folded[adaptive | (folded["status"] != "completed")])
     boards = [board for board in boards if board.facts["adaptive_method"] != "-"]
     if not boards:
         return []
@@ -100,7 +101,7 @@ def make_adaptive(folded: pd.DataFrame) -> list[AdaptiveRow]:
     rows.sort(key=lambda row: (row.checkpoint, row.architecture))
     measured = {_plain(row.dataset) for row in rows}
     return sorted(
-        rows + _published(folded),
+        rows + _published(reported),
         key=lambda row: (
             _plain(row.dataset) not in measured,
             _plain(row.dataset),
@@ -224,10 +225,10 @@ def _no_reference(board: Board, line: Line, lost: pd.DataFrame) -> str:
     )
 
 
-def _published(folded: pd.DataFrame) -> list[AdaptiveRow]:
+def _published(reported: Iterable[Line]) -> list[AdaptiveRow]:
     """Return the paper's own rows among the reported; accuracy and zero-shot tests of one are one row."""
     rows: dict[tuple[str, ...], AdaptiveRow] = {}
-    for line in make_reported(folded):
+    for line in reported:
         subject = line.subject
         if subject["paper"] != _PAPER:
             continue

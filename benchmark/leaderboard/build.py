@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from lowbit.benchmark.leaderboard.boards import make_boards
-from lowbit.benchmark.leaderboard.fold_seeds import fold_seeds
-from lowbit.benchmark.leaderboard.page import Source, render
-from lowbit.benchmark.leaderboard.reproduction import reproduce, to_frame
+from lowbit.benchmark.leaderboard.page.render import render
+from lowbit.benchmark.leaderboard.page.source import Source
+from lowbit.benchmark.leaderboard.reproduction import to_frame
+from lowbit.benchmark.leaderboard.tables import Tables
 from lowbit.benchmark.leaderboard.text_formats import to_csv, to_latex, to_markdown
 from lowbit.benchmark.planning.plan_file import Selection, planned_suites, remembered
 from lowbit.benchmark.published import reported_rows
@@ -21,7 +21,8 @@ from lowbit.benchmark.results.comparability import normalize
 from lowbit.benchmark.results.frame import load_frame
 from lowbit.common.atomic_file import write_text
 
-FORMATS = ("csv", "md", "tex")
+_WRITTEN = {"csv": to_csv, "md": to_markdown, "tex": to_latex}
+FORMATS = tuple(_WRITTEN)
 
 _logger = logging.getLogger(__name__)
 
@@ -46,30 +47,21 @@ def build(runs_dir: Path, *, reported: Sequence[Selection] | None = None) -> Pat
 
 def build_from(frame: pd.DataFrame, runs_dir: Path) -> Path:
     """Write the board of normalized results; see `build`."""
-    folded = fold_seeds(frame)
+    tables = Tables(frame, planned_suites(runs_dir))
     folder = Path(runs_dir) / "leaderboard"
     folder.mkdir(exist_ok=True)
-    boards = make_boards(folded)
-    write_text(folder / "results.csv", to_csv(folded))
-    write_text(folder / "results.md", to_markdown(frame, folded, boards))
-    write_text(folder / "results.tex", to_latex(folded, boards))
-    planned = tuple(planned_suites(runs_dir))
-    reproduced = to_frame(reproduce(frame, planned))
+    for extension, written in _WRITTEN.items():
+        write_text(folder / f"results.{extension}", written(tables))
+    reproduced = to_frame(tables.reproduced)
     write_text(folder / "reproduction.csv", reproduced.to_csv(index=False, lineterminator="\n"))
-    source = Source(frame, folded, tuple(boards), planned, Path(runs_dir))
-    write_text(folder / "index.html", render(source))
-    _logger.info("board of %d numbers: %s", int(folded["value"].notna().sum()), folder)
+    write_text(folder / "index.html", render(Source(tables, Path(runs_dir))))
+    _logger.info("board of %d numbers: %s", int(tables.folded["value"].notna().sum()), folder)
     return folder / "index.html"
 
 
 def export(runs_dir: Path, format: str, *, reported: Sequence[Selection] | None = None) -> str:
     """Return the board as text in one of `FORMATS`."""
-    frame = board_frame(runs_dir, reported=reported)
-    folded = fold_seeds(frame)
-    if format == "csv":
-        return to_csv(folded)
-    boards = make_boards(folded)
-    return to_markdown(frame, folded, boards) if format == "md" else to_latex(folded, boards)
+    return _WRITTEN[format](Tables(board_frame(runs_dir, reported=reported)))
 
 
 def board_frame(runs_dir: Path, *, reported: Sequence[Selection] | None = None) -> pd.DataFrame:

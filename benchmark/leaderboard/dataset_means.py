@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from scipy import special, stats
 
+from lowbit.benchmark.leaderboard.boards import Cell
 from lowbit.benchmark.results.comparability import (
     BOARD,
     SUBJECT,
@@ -35,25 +36,6 @@ FAMILY = tuple(column for column in BOARD if column not in _OF_DATA_SET)
 
 
 @dataclass(frozen=True)
-class Mean:
-    """One checkpoint's mean over the data sets, in the metric's unit.
-
-    Attributes:
-        low, high: 95 % interval, NaN where it is unknown.
-        interval: what that is over: "seeds", "images" or "".
-        rank: see `NOTE`.
-        best: rank 1 where at least one row was found worse.
-    """
-
-    value: float
-    low: float
-    high: float
-    interval: str
-    rank: int = 0
-    best: bool = False
-
-
-@dataclass(frozen=True)
 class Average:
     """A family's table in one metric: the precisions that are averaged over the same data sets.
 
@@ -61,7 +43,8 @@ class Average:
         facts: the family, by the columns of FAMILY.
         metric: what is averaged.
         datasets: what it is averaged over; a board's letter follows a name that two boards share.
-        means: by subject (a tuple of the columns of SUBJECT), then by precision; best first.
+        means: by subject (a tuple of the columns of SUBJECT), then by precision; best first. Each has
+            its 95 % interval where it is known and its rank, see `NOTE`, and counts no seed.
         left_out: by precision, what each subject without a mean lacks.
         dropped: by precision, the data sets of the family that are not averaged over.
     """
@@ -69,7 +52,7 @@ class Average:
     facts: dict[str, str]
     metric: str
     datasets: tuple[str, ...]
-    means: dict[tuple[str, ...], dict[str, Mean]]
+    means: dict[tuple[str, ...], dict[str, Cell]]
     left_out: dict[str, dict[tuple[str, ...], tuple[str, ...]]] = field(default_factory=dict)
     dropped: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
@@ -163,7 +146,7 @@ def _shared(has: np.ndarray) -> np.ndarray:
     return max(candidates, key=merit)
 
 
-def _means(value: np.ndarray, sd: np.ndarray, n: np.ndarray, stderr: np.ndarray) -> list[Mean]:
+def _means(value: np.ndarray, sd: np.ndarray, n: np.ndarray, stderr: np.ndarray) -> list[Cell]:
     """Return the means of rows (subjects, data sets) with intervals and ranks.
 
     Seeds and images of different data sets are independent, so their squared errors add up. Over seeds
@@ -181,7 +164,7 @@ def _means(value: np.ndarray, sd: np.ndarray, n: np.ndarray, stderr: np.ndarray)
     mean = [math.fsum(row) / sets for row in value]
     ranks = _ranks(value)
     return [
-        Mean(m, m - h, m + h, i, rank=rank, best=rank == 1 < max(ranks))
+        Cell(value=m, low=m - h, high=m + h, interval=i, rank=rank, best=rank == 1 < max(ranks))
         for m, h, i, rank in zip(mean, half.tolist(), interval.tolist(), ranks, strict=True)
     ]
 

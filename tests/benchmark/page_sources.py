@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from lowbit.benchmark.leaderboard.boards import make_boards
-from lowbit.benchmark.leaderboard.fold_seeds import fold_seeds
-from lowbit.benchmark.leaderboard.page import Source
+from lowbit.benchmark.leaderboard.page.source import Source
+from lowbit.benchmark.leaderboard.tables import Tables
 from lowbit.benchmark.planning.plan_file import PlannedSuite
 from lowbit.benchmark.results.comparability import normalize
 
@@ -19,6 +18,4 @@ def make_source(
     runs_dir: Path = Path("no such folder"),
 ) -> Source:
     """Return the source of these rows of a results frame."""
-    frame = normalize(pd.DataFrame(rows))
-    folded = fold_seeds(frame)
-    return Source(frame, folded, tuple(make_boards(folded)), tuple(planned), runs_dir)
+    return Source(Tables(normalize(pd.DataFrame(rows)), planned), runs_dir)

@@ -1,22 +1,25 @@
 """Every checkpoint by itself: its loading, its numbers, its detections, and how to get and cite them."""
 
+import io
+from base64 import b64encode
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from PIL import Image
 
 from lowbit.benchmark.leaderboard.page.citations import citations
 from lowbit.benchmark.leaderboard.page.curves import plain
 from lowbit.benchmark.leaderboard.page.source import Source
-from lowbit.benchmark.leaderboard.page.thumbnails import Thumbnails, pictures_of
 from lowbit.benchmark.results.comparability import (
     MEASURED,
     OWN,
     RANKED_TASKS,
-    UNRANKED_SPLITS,
     metric_name,
     precision_rank,
+    shown,
 )
 from lowbit.benchmark.results.result_file import BIT_OPERATIONS, WEIGHT_BYTES, Result, read_result
 
@@ -30,21 +33,45 @@ _LINE = (
 _JOB = tuple(column for column in _LINE if column not in ("metric", "split", "group"))
 _NAMES = 6  # of tensors that a report lists
 _PICTURES = 2  # of a job
+BUDGET = 1_200_000  # bytes of all pictures of a page
+_WIDTH = 480  # pixels
+_QUALITY = 72
 _LINES = 3  # whose jobs are asked how the checkpoint was loaded
+
+
+class Thumbnails:
+    """Makes data URIs of pictures until the page's budget is spent."""
+
+    def __init__(self, budget: int = BUDGET):
+        self._left = budget
+
+    def make(self, path: Path) -> dict[str, Any] | None:
+        """Return a picture, shrunk: `image` (a data URI), `width` and `height`.
+
+        None if it cannot be read or the budget is spent.
+        """
+        if self._left <= 0:
+            return None
+        try:
+            with Image.open(path) as picture:
+                picture.thumbnail((_WIDTH, _WIDTH))
+                buffer = io.BytesIO()
+                picture.convert("RGB").save(buffer, "JPEG", quality=_QUALITY, optimize=True)
+        except (OSError, ValueError, Image.DecompressionBombError):
+            return None
+        self._left -= buffer.tell()
+        image = f"data:image/jpeg;base64,{b64encode(buffer.getvalue()).decode('ascii')}"
+        return {"image": image, "width": picture.width, "height": picture.height}
 
 
 def content(source: Source) -> dict[str, Any]:
     """Return what is known of each checkpoint, by name; empty where none was scored."""
-    own = source.folded[
-        source.folded["source"].isin(OWN)
-        & (source.folded["status"] == "completed")
-        & source.folded["task"].isin(RANKED_TASKS)
-        & ~source.folded["split"].isin(UNRANKED_SPLITS)
-    ]
+    frame, folded = source.tables.frame, source.tables.folded
+    own = folded[shown(folded)]
     if own.empty:
         return {}
     precisions = sorted(set(own["precision"]), key=precision_rank)
-    jobs = source.frame[source.frame["source"].isin(OWN) & (source.frame["status"] == "completed")]
+    jobs = frame[frame["source"].isin(OWN) & (frame["status"] == "completed")]
     jobs = jobs.drop_duplicates(["job_id", "precision"])
     lines, of_jobs = _lines(own, precisions), _jobs(jobs)
     costs, pictures = _costs(jobs, precisions), Thumbnails()
@@ -202,3 +229,10 @@ def _pictures(
                 words = [word for word in (*title, "/".join(precisions)) if word != "-"]
                 found.append({"title": " · ".join(words), **picture})
     return found
+
+
+def pictures_of(folder: Path, artifacts: dict[str, str]) -> Iterator[Path]:
+    """Yield the pictures among a job's artifacts, in the order of their names, none from outside."""
+    for name, path in sorted(artifacts.items()):
+        if name.startswith("picture_") and ".." not in Path(path).parts:
+            yield folder / Path(path).relative_to(Path(path).anchor)

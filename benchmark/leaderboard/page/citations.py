@@ -1,4 +1,9 @@
-"""What to cite beside a number: the suite, and the papers of the methods it is of."""
+"""What stands behind a number: the papers to cite, and the policy that a fingerprint names."""
+
+import pandas as pd
+
+from lowbit.benchmark.results.comparability import MEASURED
+from lowbit.quant import QuantizerSpec, Rule, get_policy, list_policies
 
 SUITE = """@software{lowbit-bench,
   title   = {lowbit-bench: any backbone checkpoint, every bit-width, every task, one board},
@@ -97,3 +102,40 @@ def citations(methods: set[str], policies: set[str]) -> list[str]:
         found += [_METHODS[key] for key in known]
     found += [_POLICIES[policy] for policy in sorted(policies) if policy in _POLICIES]
     return list(dict.fromkeys(found))
+
+
+def describe_policies(frame: pd.DataFrame) -> list[dict[str, str]]:
+    """Return every policy measured numbers were taken under, described where it has a name of ours.
+
+    A variation of a named policy has another fingerprint; its fields are in the recipes of its jobs.
+    """
+    measured = frame[(frame["source"] == MEASURED) & (frame["policy_fingerprint"] != "-")]
+    found = sorted(set(zip(measured["policy"], measured["policy_fingerprint"], strict=True)))
+    return [{"name": n, "fingerprint": f, "text": _describe(n, f)} for n, f in found]
+
+
+def _describe(name: str, fingerprint: str) -> str:
+    policy = get_policy(name) if name in list_policies() else None
+    if policy is None or policy.fingerprint != fingerprint:
+        return "not a named policy as it stands: its fields are in recipe.yaml of its jobs"
+    side = "inputs of layers" if policy.activation_side == "input" else "outputs of activations"
+    return (
+        f"weights {_quantizer(policy.weight)}; {side} {_quantizer(policy.activation)}; "
+        f"first layer {_rule(policy.first)}; last layer {_rule(policy.last)}"
+    )
+
+
+def _quantizer(spec: QuantizerSpec) -> str:
+    scheme = spec.options.get("scheme")
+    kind = f"{spec.kind} ({scheme.replace('_', ' ')})" if scheme else spec.kind
+    return f"{kind} per {spec.granularity}"
+
+
+def _rule(rule: Rule) -> str:
+    names = {"target": "as the rest", "fp": "full precision"}
+    if rule.weight == rule.activation:
+        return names.get(rule.weight, f"{rule.weight} bits")
+    weight, activation = (
+        names.get(bits, f"{bits} bits") for bits in (rule.weight, rule.activation)
+    )
+    return f"weights {weight}, activations {activation}"

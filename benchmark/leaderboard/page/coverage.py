@@ -1,4 +1,4 @@
-"""Coverage: what became of every planned number, and why it is missing."""
+"""Coverage: the state of every planned or finished job, and why its numbers are missing."""
 
 from collections import defaultdict
 from collections.abc import Iterator
@@ -23,16 +23,16 @@ _Key = tuple[str, ...]
 
 
 def content(source: Source) -> dict[str, Any]:
-    """Return what every planned or finished job came to, by cell; empty where there is none.
+    """Return the state of every planned or finished job, by cell; empty where there is none.
 
     A cell is a checkpoint on a data set under a protocol at a precision; it counts its jobs (seeds) by
     state. Jobs that have not ended count as running while somebody holds them, else as waiting. A cell
     without any job is not planned.
     """
-    cells = _finished(source.frame)
-    states, reasons = {}, _reasons(source.frame)
-    ended = set(source.frame["job_id"])
-    planned = {job.id: job for suite in source.planned for job in suite.jobs}
+    cells = _finished(source.tables.frame)
+    states, reasons = {}, _reasons(source.tables.frame)
+    ended = set(source.tables.frame["job_id"])
+    planned = {job.id: job for suite in source.tables.planned for job in suite.jobs}
     for job in planned.values():
         if job.id in ended:
             continue
@@ -88,9 +88,9 @@ def _unfinished(folder: Path) -> tuple[str, str | None]:
 
 def _suites(source: Source, unfinished: dict[str, str]) -> Iterator[dict[str, Any]]:
     """Yield each suite with its jobs counted by state."""
-    jobs = source.frame.drop_duplicates("job_id")
+    jobs = source.tables.frame.drop_duplicates("job_id")
     states = dict(zip(jobs["job_id"], jobs["status"].map(_OF_STATUS), strict=True)) | unfinished
-    for suite in source.planned:
+    for suite in source.tables.planned:
         found = [states[job.id] for job in suite.jobs]
         if found:
             yield {"name": suite.name, "jobs": [found.count(state) for state in STATES]}

@@ -22,12 +22,12 @@ _DIGITS = 4
 
 def content(source: Source) -> dict[str, Any]:
     """Return every board and metric with its lines, best first; empty where nothing is ranked."""
-    seeds = curve_series.by_seed(source.frame)
+    seeds = curve_series.by_seed(source.tables.frame)
     if seeds.empty:
         return {}
     lines = seeds.drop_duplicates("line").set_index("line")
     points = curve_series.over_seeds(seeds).join(lines[[*BOARD, "metric"]], on="line")
-    boards = {tuple(board.facts[c] for c in BOARD): board for board in source.boards}
+    boards = {tuple(board.facts[c] for c in BOARD): board for board in source.tables.boards}
     order = [*BOARD, "metric"]
     of_seeds = dict(list(seeds.groupby(order, sort=False)))
     found = [

@@ -10,26 +10,21 @@ from base64 import b64encode
 from collections.abc import Callable
 from dataclasses import dataclass
 from gzip import compress
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
+from plotly.offline import get_plotlyjs
 
 from lowbit.benchmark.leaderboard.page import (
-    adaptive,
-    averages,
     checkpoints,
     coverage,
     curves,
-    detection,
-    notes,
-    overview,
-    reported,
     reproduction,
-    tables,
+    table_sections,
 )
-from lowbit.benchmark.leaderboard.page.libraries import datatables_module, plotly_script
 from lowbit.benchmark.leaderboard.page.source import Source
 
 _HERE = Path(__file__).parent
@@ -40,7 +35,7 @@ class Section:
     """A part of the page.
 
     Attributes:
-        name: its id, and the name of its template and of its script.
+        name: its id, and the name of its macro in `sections.html.j2` and of what draws it in `js/`.
         label: what the navigation calls it.
         content: makes its JSON content; where that is empty the section is left out.
     """
@@ -51,27 +46,30 @@ class Section:
 
 
 SECTIONS = (
-    Section("averages", "Averages", averages.content),
-    Section("classification", "Classification", tables.content),
-    Section("adaptive", "Adaptive bit-widths", adaptive.content),
-    Section("detection", "Detection", detection.content),
+    Section("averages", "Averages", table_sections.averages),
+    Section("classification", "Classification", table_sections.classification),
+    Section("adaptive", "Adaptive bit-widths", table_sections.adaptive),
+    Section("detection", "Detection", table_sections.detection),
     Section("curves", "Curves", curves.content),
     Section("checkpoints", "Checkpoints", checkpoints.content),
     Section("coverage", "Coverage", coverage.content),
     Section("reproduction", "Reproduction", reproduction.content),
-    Section("reported", "Reported", reported.content),
-    Section("notes", "How to read this", notes.content),
+    Section("reported", "Reported", table_sections.reported),
+    Section("notes", "How to read this", table_sections.notes),
 )
 _STYLES = ("style.css", "sections.css")
-# Scripts that stand before those of the sections, in this order.
-_FRAME = ("core", "theme", "state", "plot", "formats", "table", "masthead", "board")
+# In this order: each uses what those before it define.
+_SCRIPTS = (
+    *("core", "plot", "tables", "masthead", "board"),
+    *("curves", "checkpoints", "coverage", "reproduction"),
+)
 
 
 def render(source: Source) -> str:
     """Return the page of a runs folder; the same results give the same text."""
     content = {section.name: section.content(source) for section in SECTIONS}
     shown = [section for section in SECTIONS if content[section.name]]
-    about = overview.content(source)
+    about = table_sections.overview(source)
     data = {"overview": about, "sections": {s.name: content[s.name] for s in shown}}
     environment = Environment(
         loader=FileSystemLoader(_HERE / "templates"),
@@ -85,11 +83,11 @@ def render(source: Source) -> str:
         sections=shown,
         content=content,
         overview=about,
-        style=Markup("\n".join((_HERE / name).read_text(encoding="utf-8") for name in _STYLES)),
-        script=Markup(_script([section.name for section in shown])),
+        style=Markup("\n".join(map(_read, _STYLES))),
+        script=Markup("\n".join(_read(f"js/{name}.js") for name in _SCRIPTS)),
         data=pack(to_json(data)),
-        datatables=pack(datatables_module()),
-        plotly=pack(plotly_script()),
+        datatables=pack(_datatables()),
+        plotly=pack(get_plotlyjs()),
     )
 
 
@@ -114,6 +112,10 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _script(names: list[str]) -> str:
-    files = [_HERE / "js" / f"{name}.js" for name in (*_FRAME, *names, "start")]
-    return "\n".join(file.read_text(encoding="utf-8") for file in files)
+def _read(name: str) -> str:
+    return (_HERE / name).read_text(encoding="utf-8")
+
+
+def _datatables() -> str:
+    """Return DataTables, an ES module whose default export it is: what itables embeds in notebooks."""
+    return files("itables").joinpath("html", "dt_bundle.js").read_text(encoding="utf-8")

@@ -4,7 +4,7 @@ from collections import Counter
 from typing import Any
 
 from lowbit.benchmark.leaderboard.page.source import Source
-from lowbit.benchmark.leaderboard.reproduction import STATUSES, reproduce
+from lowbit.benchmark.leaderboard.reproduction import STATUSES
 from lowbit.benchmark.results.comparability import metric_name
 
 _ROW = (
@@ -21,7 +21,7 @@ def content(source: Source) -> dict[str, Any]:
     Each table says what reproduces it and what differs from the published experiment; each row is set
     against its tolerance.
     """
-    rows = reproduce(source.frame, source.planned)
+    rows = source.tables.reproduced
     if not rows:
         return {}
     tables: dict[tuple[str, str], dict[str, Any]] = {}

@@ -3,26 +3,12 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import pandas as pd
-
-from lowbit.benchmark.leaderboard.boards import Board
-from lowbit.benchmark.planning.plan_file import PlannedSuite
+from lowbit.benchmark.leaderboard.tables import Tables
 
 
 @dataclass(frozen=True)
 class Source:
-    """The results of one runs folder in the forms that sections need.
+    """The tables of one runs folder, and the folder for what stands in the jobs' own files."""
 
-    Attributes:
-        frame: normalized results, published rows among them, one row a measurement.
-        folded: the same, folded over seeds.
-        boards: what may be ranked with what, made of `folded`.
-        planned: the jobs of every suite that was started in the folder.
-        runs_dir: where the jobs' folders are.
-    """
-
-    frame: pd.DataFrame
-    folded: pd.DataFrame
-    boards: tuple[Board, ...]
-    planned: tuple[PlannedSuite, ...]
+    tables: Tables
     runs_dir: Path

@@ -11,7 +11,7 @@ import pytest
 
 from lowbit.benchmark.executors import StoppedError, get_executor, job_process, local
 from lowbit.benchmark.recipes.errors import RecipeError
-from lowbit.benchmark.recipes.yaml_files import STAGES
+from lowbit.benchmark.recipes.stages import STAGES
 from lowbit.benchmark.results.frame import load_frame
 from lowbit.benchmark.results.job_lock import LOCK, Claim
 from lowbit.benchmark.scheduling.schedule import Schedule

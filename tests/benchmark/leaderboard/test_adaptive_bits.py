@@ -5,9 +5,10 @@ import math
 import pandas as pd
 import pytest
 
-from lowbit.benchmark.leaderboard.adaptive_bits import blanks, columns, delta_b, make_adaptive
-from lowbit.benchmark.leaderboard.boards import make_boards
-from lowbit.benchmark.leaderboard.fold_seeds import fold_seeds
+from lowbit.benchmark.leaderboard.adaptive_bits import blanks, columns, delta_b
+from lowbit.benchmark.leaderboard.adaptive_bits import make_adaptive as adaptive_rows
+from lowbit.benchmark.leaderboard.boards import make_boards, make_reported
+from lowbit.benchmark.leaderboard.tables import Tables
 from lowbit.benchmark.leaderboard.text_formats import to_csv, to_latex, to_markdown
 from lowbit.benchmark.published import load_published, reported_rows
 from lowbit.benchmark.results.comparability import normalize
@@ -41,11 +42,16 @@ def job(method, values, *, settings="", zero_shot=(), seed=0, **changes):
     ]
 
 
-def fold(rows, reported=()):
+def make_tables(rows, reported=()):
     frames = [normalize(pd.DataFrame(rows))]
     if reported:
         frames.append(normalize(reported_rows(reported)))
-    return fold_seeds(pd.concat(frames, ignore_index=True))
+    return Tables(pd.concat(frames, ignore_index=True))
+
+
+def make_adaptive(rows, reported=()):
+    folded = make_tables(rows, reported).folded
+    return adaptive_rows(folded, make_boards(folded), make_reported(folded))
 
 
 def only(rows, method="CoQuant"):
@@ -82,7 +88,7 @@ def test_a_row_is_set_against_individual_networks_of_its_checkpoint():
     other = {"checkpoint": "other"}
     rows = job("coquant", JOINT) + job("individual", ALONE) + job("adabits", JOINT, **other)
     rows += job("individual", JOINT, **other)
-    found = make_adaptive(fold(rows))
+    found = make_adaptive(rows)
     assert [(r.checkpoint, r.method) for r in found] == [
         *(("other", "individual"), ("other", "AdaBits")),
         *(("ssql-r10", "individual"), ("ssql-r10", "CoQuant")),
@@ -99,7 +105,7 @@ def test_a_row_is_set_against_individual_networks_of_its_checkpoint():
 def test_zero_shot_and_full_precision_do_not_count():
     rows = job("coquant", JOINT | {"7w7a": 1.0, "FP": 1.0}, zero_shot=["7w7a"])
     rows += job("individual", ALONE | {"7w7a": 99.0, "FP": 99.0})
-    row = only(make_adaptive(fold(rows)))
+    row = only(make_adaptive(rows))
     assert row.delta.value == pytest.approx(DELTA)
     assert [p for p, cell in row.cells.items() if cell.zero_shot] == ["7w7a"]
 
@@ -107,14 +113,14 @@ def test_zero_shot_and_full_precision_do_not_count():
 def test_seeds_are_averaged_first():
     rows = job("coquant", {"8w8a": 90.0}) + job("coquant", {"8w8a": 70.0}, seed=1)
     rows += job("individual", {"8w8a": 100.0}, seed=5)
-    delta = only(make_adaptive(fold(rows))).delta
+    delta = only(make_adaptive(rows)).delta
     assert delta.value == pytest.approx(80) and "over 2 and, individually, 1 seed" in delta.reason
 
 
 def test_trained_columns_come_before_zero_shot_ones():
     rows = job("coquant", dict.fromkeys(("8w8a", "7w7a", "4w4a", "2w2a"), 50.0), zero_shot=["7w7a"])
     rows += job("adabits", {"8w8a": 50.0, "4w4a": 50.0, "3w3a": 9.0}, zero_shot=["4w4a", "3w3a"])
-    assert columns(make_adaptive(fold(rows))) == ["8w8a", "4w4a", "2w2a", "7w7a", "3w3a"]
+    assert columns(make_adaptive(rows)) == ["8w8a", "4w4a", "2w2a", "7w7a", "3w3a"]
 
 
 @pytest.mark.parametrize(
@@ -131,7 +137,7 @@ def test_trained_columns_come_before_zero_shot_ones():
 )
 def test_other_checkpoints_data_and_settings_are_no_reference(changes):
     rows = job("coquant", JOINT) + job("individual", ALONE, **changes)
-    delta = only(make_adaptive(fold(rows))).delta
+    delta = only(make_adaptive(rows)).delta
     assert math.isnan(delta.value)
     assert delta.reason.startswith("no adaptive-individual result has the same checkpoint, split")
 
@@ -139,7 +145,7 @@ def test_other_checkpoints_data_and_settings_are_no_reference(changes):
 def test_other_settings_of_a_protocol_have_their_own_reference():
     rows = job("switchable-bn", JOINT, settings="trainval") + job("individual", JOINT)
     rows += job("individual", ALONE, settings="trainval")
-    row = only(make_adaptive(fold(rows)), "Switchable BN (trainval)")
+    row = only(make_adaptive(rows), "Switchable BN (trainval)")
     assert row.delta.value == pytest.approx(DELTA)
 
 
@@ -147,7 +153,7 @@ def test_each_metric_has_its_own_delta():
     rows = job("coquant", JOINT) + job("individual", ALONE)
     rows += job("coquant", ALONE, metric="mean_per_class")
     rows += job("individual", ALONE, metric="mean_per_class")
-    found = {r.metric: r for r in make_adaptive(fold(rows)) if r.method == "CoQuant"}
+    found = {r.metric: r for r in make_adaptive(rows) if r.method == "CoQuant"}
     assert found["top1"].delta.value == pytest.approx(DELTA)
     assert found["mean_per_class"].delta.value == pytest.approx(100)
 
@@ -155,7 +161,7 @@ def test_each_metric_has_its_own_delta():
 def test_a_missing_bit_width_says_which_and_why():
     rows = job("coquant", JOINT) + job("individual", {"8w8a": 90.0, "6w6a": 90.0})
     rows.append(failure("diverged.", precision="4w4a", protocol="adaptive-individual", **COQUANT))
-    delta = only(make_adaptive(fold(rows))).delta
+    delta = only(make_adaptive(rows)).delta
     assert delta.reason == "no network trained at 4w4a, 2w2a alone has a number: diverged."
 
 
@@ -164,13 +170,13 @@ def test_a_failed_individual_job_says_why():
     rows += [
         failure("no memory.", precision=p, protocol="adaptive-individual", **COQUANT) for p in B
     ]
-    delta = only(make_adaptive(fold(rows))).delta
+    delta = only(make_adaptive(rows)).delta
     assert delta.reason == "the job of adaptive-individual failed: no memory."
 
 
 def test_rows_blank_for_one_reason_share_a_sentence():
     rows = job("coquant", JOINT) + job("adabits", JOINT) + job("individual", {"8w8a": 90.0})
-    (sentence,) = blanks(make_adaptive(fold(rows)))
+    (sentence,) = blanks(make_adaptive(rows))
     assert sentence == (
         "No Δ_B of AdaBits, ssql-r10 on digits (A); CoQuant, ssql-r10 on digits (B): "
         "no network trained at 6w6a, 4w4a, 2w2a alone has a number"
@@ -179,22 +185,22 @@ def test_rows_blank_for_one_reason_share_a_sentence():
 
 def test_individual_networks_that_were_zero_shot_or_always_wrong_are_no_reference():
     rows = job("coquant", {"8w8a": 90.0}) + job("individual", {"8w8a": 90.0}, zero_shot=["8w8a"])
-    assert "trained at 8w8a alone" in only(make_adaptive(fold(rows))).delta.reason
+    assert "trained at 8w8a alone" in only(make_adaptive(rows)).delta.reason
     rows = job("coquant", {"8w8a": 90.0}) + job("individual", {"8w8a": 0.0})
-    assert "accuracy 0" in only(make_adaptive(fold(rows))).delta.reason
+    assert "accuracy 0" in only(make_adaptive(rows)).delta.reason
 
 
 def test_validation_numbers_do_not_enter():
     rows = job("coquant", JOINT) + job("individual", ALONE)
     rows += job("coquant", ALONE, split="val") + job("individual", JOINT, split="val")
-    assert only(make_adaptive(fold(rows))).delta.value == pytest.approx(DELTA)
+    assert only(make_adaptive(rows)).delta.value == pytest.approx(DELTA)
 
 
 def test_published_rows_stand_below_the_measured_of_their_data_set():
     rows = job("coquant", JOINT, dataset="cifar10") + job("coquant", JOINT, dataset="digits")
     text = [{"paper": "CoQuant", "table": "Sec. 4 text"}]
     other = [{"paper": "CoQuant", "table": "Table 3", "dataset": "ActivityNet"}]
-    found = make_adaptive(fold(rows, TABLE_4 + text + other))
+    found = make_adaptive(rows, TABLE_4 + text + other)
     datasets = [r.dataset for r in found]
     assert datasets == ["cifar10"] + ["CIFAR-10"] * 6 + ["digits"] + ["ActivityNet"] * 3
     full = next(r for r in found if r.method == "CoQuant(B={8,6,4,2})")
@@ -208,7 +214,7 @@ def test_published_rows_stand_below_the_measured_of_their_data_set():
 
 
 def test_published_numbers_alone_make_no_table():
-    assert make_adaptive(fold([row()], TABLE_4)) == []
+    assert make_adaptive([row()], TABLE_4) == []
 
 
 @pytest.fixture
@@ -218,9 +224,8 @@ def suite():
 
 
 def test_markdown_and_latex_have_the_table_its_marks_and_its_reasons(suite):
-    frame = normalize(pd.DataFrame(suite))
-    folded = fold_seeds(frame)
-    text = to_markdown(frame, folded, make_boards(folded))
+    tables = make_tables(suite)
+    text = to_markdown(tables)
     assert "## Adaptive bit-widths: accuracy and Δ\\_B (%)" in text
     start = "| group | checkpoint | architecture | dataset | method | metric | 8w8a | 6w6a | 4w4a "
     assert f"{start}| 2w2a | 3w3a | Δ\\_B |" in text
@@ -229,13 +234,13 @@ def test_markdown_and_latex_have_the_table_its_marks_and_its_reasons(suite):
     )
     assert f"{line}| 60.0†§ | 107.5 |" in text
     assert "No Δ\\_B of AdaBits, a\\|b on digits (A): no adaptive-individual result" in text
-    latex = to_latex(folded, make_boards(folded))
+    latex = to_latex(tables)
     assert "60.0$^\\dagger$\\S{} & 107.5" in latex
     assert "\\par\\footnotesize No $\\Delta_{\\mathcal{B}}$ of AdaBits" in latex
 
 
 def test_the_csv_marks_zero_shot_numbers(suite):
-    lines = to_csv(fold(suite)).splitlines()
+    lines = to_csv(make_tables(suite)).splitlines()
     assert lines[0].endswith(",zero_shot")
     assert [line.split(",")[7] for line in lines if line.endswith(",yes")] == ["3w3a"]
 

@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from lowbit.benchmark.leaderboard.boards import make_boards
 from lowbit.benchmark.leaderboard.dataset_means import averages
 from lowbit.benchmark.leaderboard.fold_seeds import fold_seeds
+from lowbit.benchmark.leaderboard.tables import Tables
 from lowbit.benchmark.leaderboard.text_formats import to_latex, to_markdown
 from lowbit.benchmark.results.comparability import SUBJECT, normalize
 from tests.benchmark.board_frames import make_frame, row, seeds
@@ -158,10 +158,8 @@ def test_means_are_in_the_exports_with_their_intervals_and_what_they_leave_out()
             values = [base + better, base + better + 0.2]
             rows += seeds(values, checkpoint=name, dataset=dataset, split_sha256=dataset)
     rows += _covering(c_1={"x": 99.0})
-    frame = normalize(pd.DataFrame(rows))
-    folded = fold_seeds(frame)
-    boards = make_boards(folded)
-    markdown, latex = to_markdown(frame, folded, boards), to_latex(folded, boards)
+    tables = Tables(normalize(pd.DataFrame(rows)))
+    markdown, latex = to_markdown(tables), to_latex(tables)
     table = markdown[markdown.index("## Mean over x, y, z: linear, top-1 (%)") :]
     # 75.1 of three data sets, variances .01 each with one degree of freedom: 3 together. The lead over
     # b is 5 on every set: no spread to test with, no ranks

@@ -6,8 +6,7 @@ import io
 import pandas as pd
 import pytest
 
-from lowbit.benchmark.leaderboard.boards import make_boards
-from lowbit.benchmark.leaderboard.fold_seeds import fold_seeds
+from lowbit.benchmark.leaderboard.tables import Tables
 from lowbit.benchmark.leaderboard.text_formats import CSV_COLUMNS, to_csv, to_latex, to_markdown
 from lowbit.benchmark.published import reported_rows
 from lowbit.benchmark.results.comparability import normalize
@@ -19,29 +18,28 @@ PROMISED = [
 ]
 
 
-def _both(rows, reported=()):
+def _tables(rows, reported=()):
     frames = [normalize(pd.DataFrame(rows))]
     if reported:
         frames.append(normalize(reported_rows(reported)))
-    frame = pd.concat(frames, ignore_index=True)
-    return frame, fold_seeds(frame)
+    return Tables(pd.concat(frames, ignore_index=True))
 
 
-def _records(folded):
-    return list(csv.DictReader(io.StringIO(to_csv(folded))))
+def _records(tables):
+    return list(csv.DictReader(io.StringIO(to_csv(tables))))
 
 
 def test_csv_has_the_promised_columns_first_to_last():
-    _, folded = _both(make_frame())
-    header = to_csv(folded).splitlines()[0].split(",")
+    tables = _tables(make_frame())
+    header = to_csv(tables).splitlines()[0].split(",")
     assert header == list(CSV_COLUMNS)
     assert set(PROMISED) <= set(header)
-    assert len(_records(folded)) == len(folded)
+    assert len(_records(tables)) == len(tables.folded)
 
 
 def test_csv_numbers_have_one_format_and_blanks_where_unknown():
-    _, folded = _both([*seeds([90.0, 91.0], stderr=1.25), row(checkpoint="one", value=50.0)])
-    several, one = sorted(_records(folded), key=lambda r: -float(r["value"]))
+    tables = _tables([*seeds([90.0, 91.0], stderr=1.25), row(checkpoint="one", value=50.0)])
+    several, one = sorted(_records(tables), key=lambda r: -float(r["value"]))
     assert (several["stderr"], one["stderr"]) == ("1.2500", "")
     assert (several["value"], several["sd"], several["n_seeds"]) == ("90.5000", "0.7071", "2")
     assert (one["value"], one["sd"], one["n_seeds"]) == ("50.0000", "", "1")
@@ -50,8 +48,8 @@ def test_csv_numbers_have_one_format_and_blanks_where_unknown():
 
 def test_csv_carries_failures_and_reported_rows():
     rows = [*seeds([90.0]), failure('disk full,\n "twice"', checkpoint="lost")]
-    _, folded = _both(rows, [{"paper": "SSQL", "table": "Table 11"}])
-    records = _records(folded)
+    tables = _tables(rows, [{"paper": "SSQL", "table": "Table 11"}])
+    records = _records(tables)
     lost = next(record for record in records if record["checkpoint"] == "lost")
     assert (lost["status"], lost["value"], lost["n_seeds"]) == ("failed", "", "")
     assert lost["reason"] == 'disk full, "twice"'
@@ -62,29 +60,29 @@ def test_csv_carries_failures_and_reported_rows():
 
 
 def test_an_empty_csv_is_a_header():
-    _, folded = _both(make_frame().iloc[:0])
-    assert to_csv(folded).splitlines() == [",".join(CSV_COLUMNS)]
+    tables = _tables(make_frame().iloc[:0])
+    assert to_csv(tables).splitlines() == [",".join(CSV_COLUMNS)]
 
 
 def test_markdown_line_of_a_board():
-    frame, folded = _both(
+    tables = _tables(
         seeds([90.0, 91.0], checkpoint="good") + seeds([60.0, 61.0], checkpoint="bad_one")
     )
-    text = to_markdown(frame, folded, make_boards(folded))
+    text = to_markdown(tables)
     assert "## A. Classification: digits, linear, top-1 (%)" in text
     assert "| good | SSQL | resnet10\\_slim | **90.5 ± 0.7** <sup>1</sup> |" in text
     assert "| bad\\_one | SSQL | resnet10\\_slim | 60.5 ± 0.7 <sup>2</sup> |" in text
 
 
 def test_a_single_seed_has_a_dagger_and_no_spread():
-    frame, folded = _both([row(value=90.0)])
-    assert "| 90.0† |" in to_markdown(frame, folded, make_boards(folded))
-    assert r"90.0$^\dagger$" in to_latex(folded, make_boards(folded))
+    tables = _tables([row(value=90.0)])
+    assert "| 90.0† |" in to_markdown(tables)
+    assert r"90.0$^\dagger$" in to_latex(tables)
 
 
 def test_markdown_lists_what_is_missing_and_what_is_reported():
-    frame, folded = _both([failure("out of | memory")], [{"paper": "SSQL", "table": "Table 12"}])
-    text = to_markdown(frame, folded, make_boards(folded))
+    tables = _tables([failure("out of | memory")], [{"paper": "SSQL", "table": "Table 12"}])
+    text = to_markdown(tables)
     assert "There is no result to show" in text
     assert "out of \\| memory" in text
     assert text.index("Jobs without numbers") < text.index("Reported by the papers")
@@ -92,8 +90,8 @@ def test_markdown_lists_what_is_missing_and_what_is_reported():
 
 
 def test_latex_is_booktabs_with_balanced_rows():
-    _, folded = _both(make_frame(), [{"paper": "SSQL", "table": "Table 11"}])
-    text = to_latex(folded, make_boards(folded))
+    tables = _tables(make_frame(), [{"paper": "SSQL", "table": "Table 11"}])
+    text = to_latex(tables)
     assert text.count("\\begin{tabular}") == text.count("\\end{tabular}") == 10
     assert text.count("\\toprule") == text.count("\\midrule") == text.count("\\bottomrule") == 10
     for table in text.split("\\begin{tabular}{")[1:]:
@@ -105,19 +103,17 @@ def test_latex_is_booktabs_with_balanced_rows():
 
 def test_latex_escapes_every_special_character():
     hostile = "a\\b{c}d%e&f#g$h_i^j~k<l>m|n\x07"
-    _, folded = _both([row(checkpoint=hostile)])
+    tables = _tables([row(checkpoint=hostile)])
     escaped = (
         r"a\textbackslash{}b\{c\}d\%e\&f\#g\$h\_i\textasciicircum{}j\textasciitilde{}k"
         r"\textless{}l\textgreater{}m\textbar{}n &"
     )
-    assert escaped in to_latex(folded, make_boards(folded))
+    assert escaped in to_latex(tables)
 
 
 @pytest.mark.parametrize("name", ["<script>x</script>", "a|b", "`c`", "*d*", "[e](f)"])
 def test_markdown_escapes_names(name):
-    frame, folded = _both([row(checkpoint=name)])
-    line = next(
-        x for x in to_markdown(frame, folded, make_boards(folded)).splitlines() if "resnet10" in x
-    )
+    tables = _tables([row(checkpoint=name)])
+    line = next(x for x in to_markdown(tables).splitlines() if "resnet10" in x)
     assert name not in line
     assert line.replace("\\|", "").count("|") == 5  # three labels and one precision

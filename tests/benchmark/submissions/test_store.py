@@ -4,6 +4,7 @@ import pytest
 
 from lowbit.benchmark.leaderboard.boards import make_boards
 from lowbit.benchmark.leaderboard.fold_seeds import fold_seeds
+from lowbit.benchmark.leaderboard.tables import Tables
 from lowbit.benchmark.leaderboard.text_formats import to_csv, to_latex, to_markdown
 from lowbit.benchmark.results.comparability import normalize
 from lowbit.benchmark.results.frame import load_frame
@@ -138,10 +139,11 @@ def test_only_self_reported_numbers_have_no_rank_and_come_last(tmp_path):
     cells = {line.name: line.cells["4w4a", "top1"] for line in board.lines}
     assert cells["good (verified)"].best and not cells["said (self-reported)"].best
     assert cells["said (self-reported)"].reason == "said: checked"
-    texts = to_markdown(frame, folded, [board]), to_latex(folded, [board])
+    tables = Tables(frame)
+    texts = to_markdown(tables), to_latex(tables)
     for text in texts:
         assert "said (self-reported)" in text and "the sender's word" in text
-    rows = [line.split(",") for line in to_csv(folded).splitlines()]
+    rows = [line.split(",") for line in to_csv(tables).splitlines()]
     column = rows[0].index("source")
     assert [row[column] for row in rows[1:]] == ["verified", "measured", "self-reported"]
 

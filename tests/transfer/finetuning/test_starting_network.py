@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from lowbit.backbones import CheckpointError
+from lowbit.common.file_lock import exclusive_lock
 from lowbit.training.job_state import Workspace
 from lowbit.training.seeding import stream
 from lowbit.transfer import Recipe

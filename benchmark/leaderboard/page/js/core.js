@@ -2,15 +2,15 @@
 // its Python module made into the elements that its template left empty. It gets
 //
 //   page.data               the section's content
-//   page.overview           what the whole page knows: `checkpoints`, `precisions` (see overview.py)
-//   page.state              what is in the address, see state.js
+//   page.overview           what the whole page knows: `checkpoints`, `precisions` (`table_sections.overview`)
+//   page.state              what is in the address, see `state`
 //   page.el(tag, props, ...children)      an element; strings among the children become text
 //   page.name(text)         a name from a result, isolated from its surroundings' reading direction
 //   page.css(variable)      the value a custom property has now, colours resolved
 //   page.colour(name)       {colour, dash, symbol} of a checkpoint, the same everywhere on the page
 //   page.plain(text)        text that plotly draws as it is
 //   page.plot(element, traces, layout)    a chart, drawn when it comes near the screen, see plot.js
-//   page.table(element, spec)             a table with search, menus and downloads, see table.js
+//   page.table(element, spec)             a table with search, menus and downloads, see tables.js
 //   page.download(filename, type, text)   and page.copy(text), a promise of whether it worked
 //
 // Texts of results are only ever set as text, never as HTML.
@@ -93,4 +93,165 @@ async function unpack(id) {
   const bytes = Uint8Array.from(atob(element.textContent), (character) => character.charCodeAt(0));
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
   return new Response(stream).text();
+}
+
+// Light or dark: the system's choice until the reader presses the switch, which is remembered.
+
+{
+  const root = document.documentElement;
+  const dark = matchMedia("(prefers-color-scheme: dark)");
+  const button = document.getElementById("theme");
+  const isDark = () => (root.dataset.theme ? root.dataset.theme === "dark" : dark.matches);
+  const changed = () => {
+    button.setAttribute("aria-pressed", String(isDark()));
+    document.dispatchEvent(new Event("themechange"));
+  };
+  button.addEventListener("click", () => {
+    root.dataset.theme = isDark() ? "light" : "dark";
+    try {
+      localStorage.setItem("lowbit-theme", root.dataset.theme);
+    } catch { /* private windows keep nothing */ }
+    changed();
+  });
+  dark.addEventListener("change", changed);
+  changed();
+}
+
+// What the reader chose, kept in the address so that a link shows the same thing again:
+//
+//   index.html#classification?classification.dataset=digits&checkpoint=a&checkpoint=b
+//
+// Before the question mark the place on the page, after it the choices. A key holds a text or a list of
+// texts; keys of one section begin with its name.
+
+const state = (() => {
+  const listeners = [];
+  let place = "";
+  let choices = new URLSearchParams();
+
+  const parse = () => {
+    const [anchor, ...query] = location.hash.slice(1).split("?");
+    return [decodeURIComponent(anchor), query.join("?")];
+  };
+  const address = (at = place) => {
+    const query = choices.toString();
+    return `#${encodeURIComponent(at)}${query ? `?${query}` : ""}`;
+  };
+  const write = () => history.replaceState(history.state, "", address());
+  const tell = (key) => listeners.forEach((listener) => listener(key));
+  const go = () => {
+    let element = document.getElementById(place);
+    for (let part = element; part; part = part.parentElement) if (part.tagName === "DETAILS") part.open = true;
+    element?.scrollIntoView();
+  };
+
+  addEventListener("hashchange", () => {
+    const [anchor, query] = parse();
+    place = anchor;
+    if (query) {  // somebody's link
+      choices = new URLSearchParams(query);
+      tell(null);
+    } else if (choices.size) {  // a link of the page's own, to a place: the choices stay
+      write();
+    }
+    go();
+  });
+
+  const [anchor, query] = parse();
+  place = anchor;
+  choices = new URLSearchParams(query);
+
+  return {
+    get: (key) => choices.get(key) ?? "",
+    list: (key) => choices.getAll(key),
+    // An empty text or list takes the key away.
+    set(key, value) {
+      choices.delete(key);
+      for (const text of [value].flat()) if (text) choices.append(key, text);
+      write();
+      tell(key);
+    },
+    // `listener(key)` is called after each change; null: everything may have changed.
+    subscribe: (listener) => listeners.push(listener),
+    // The link to what is shown now, at an element of the page.
+    link: (id) => location.href.split("#")[0] + address(id),
+    go,
+  };
+})();
+
+// What a table shows as CSV, Markdown and LaTeX. A sheet is
+//
+//   {title, header, labels, parts: [{heading, rows: [[{text, bold, rank}]]}], notes}
+//
+// whose first `labels` columns hold words; a part's heading may be empty.
+
+const formats = (() => {
+  const quoted = (value) => (/[",\r\n]/.test(value) ? `"${value.replaceAll('"', '""')}"` : value);
+  const csv = (records) => records.map((record) => `${record.map((value) => quoted(String(value ?? ""))).join(",")}\n`).join("");
+
+  const HTML = { "&": "&amp;", "<": "&lt;", ">": "&gt;" };
+  const inMarkdown = (text) => text.replace(/[&<>]/g, (character) => HTML[character]).replace(/[\\`*_[\]|~$]/g, "\\$&");
+
+  function markdown({ title, header, labels, parts, notes }) {
+    const cell = ({ text, bold, rank }) => (bold ? `**${inMarkdown(text)}**` : inMarkdown(text)) + (rank ? ` <sup>${rank}</sup>` : "");
+    const line = (cells) => `| ${cells.join(" | ")} |`;
+    const align = line(header.map((_, index) => (index < labels ? "---" : "---:")));
+    const tables = parts.map(({ heading, rows }) => [
+      ...(heading ? [`### ${inMarkdown(heading)}`, ""] : []),
+      line(header.map(inMarkdown)), align, ...rows.map((row) => line(row.map(cell))),
+    ].join("\n"));
+    return `${[`## ${inMarkdown(title)}`, ...tables, ...notes.map(inMarkdown)].join("\n\n")}\n`;
+  }
+
+  const LATEX = {
+    "\\": "\\textbackslash{}", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}",
+    "<": "\\textless{}", ">": "\\textgreater{}", "|": "\\textbar{}",
+    "±": "$\\pm$", "−": "$-$", "–": "--", "†": "$^\\dagger$", "‡": "$^\\ddagger$", "§": "\\S{}",
+    "Δ": "$\\Delta$", "×": "$\\times$", "→": "$\\rightarrow$", "·": "$\\cdot$",
+  };
+  const inLatex = (text) => text.replace(/\p{C}/gu, "").replace(/[&%$#_{}]|[^\p{L}\p{N}\p{M}\s]/gu,
+    (character) => LATEX[character] ?? ("&%$#_{}".includes(character) ? `\\${character}` : character));
+
+  function latex({ title, header, labels, parts, notes }) {
+    const cell = ({ text, bold, rank }) => (bold ? `\\textbf{${inLatex(text)}}` : inLatex(text)) + (rank ? `$^{${rank}}$` : "");
+    const row = (cells) => `    ${cells.join(" & ")} \\\\`;
+    const body = parts.map(({ heading, rows }) => [
+      ...(heading ? [row([`\\multicolumn{${header.length}}{l}{\\emph{${inLatex(heading)}}}`])] : []),
+      ...rows.map((cells) => row(cells.map(cell))),
+    ].join("\n"));
+    return `${[
+      "% \\usepackage{booktabs}",
+      "\\begin{table}",
+      `  \\caption{${inLatex(title)}}`,
+      "  \\centering",
+      `  \\begin{tabular}{${"l".repeat(labels)}${"r".repeat(header.length - labels)}}`,
+      "    \\toprule",
+      row(header.map(inLatex)),
+      "    \\midrule",
+      body.join("\n    \\midrule\n"),
+      "    \\bottomrule",
+      "  \\end{tabular}",
+      ...notes.map((note) => `  \\par\\footnotesize ${inLatex(note)}`),
+      "\\end{table}",
+    ].join("\n")}\n`;
+  }
+
+  return { csv, markdown, latex };
+})();
+
+// Unpacks the data, draws the sections, then shows what the address asks for. Called last of all.
+
+async function start() {
+  const data = JSON.parse(await unpack("data"));
+  const { default: DataTable } = await import(URL.createObjectURL(
+    new Blob([await unpack("datatables")], { type: "text/javascript" })));
+  const frame = {
+    overview: data.overview, state, el, name, css, plain, plot, download, copy,
+    colour: palette(data.overview.checkpoints),
+  };
+  frame.table = (element, spec) => table(DataTable, frame, element, spec);
+  masthead(frame);
+  for (const [id, content] of Object.entries(data.sections)) sections[id]?.({ ...frame, data: content });
+  document.documentElement.dataset.ready = "true";
+  state.go();
 }

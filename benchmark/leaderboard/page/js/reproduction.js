@@ -32,7 +32,7 @@ sections.reproduction = (page) => {
     el("summary", {}, "What differs from the published experiments, and the command of each table"),
     el("dl", { class: "about" }, data.tables.map((table) => [
       el("dt", {}, title(table)),
-      el("dd", {}, table.differs || "nothing is known to", table.command ? [" ", el("code", {}, table.command)] : null),
+      el("dd", {}, table.differs || "no known difference", table.command ? [" ", el("code", {}, table.command)] : null),
     ])));
 
   page.table(document.getElementById("reproduction-place"), {

@@ -13,8 +13,9 @@ import pandas as pd
 import pytest
 
 from lowbit.benchmark.leaderboard.boards import Board, Cell, Line
-from lowbit.benchmark.leaderboard.fold_seeds import fold_seeds
-from lowbit.benchmark.leaderboard.page import Source, render
+from lowbit.benchmark.leaderboard.page.render import render
+from lowbit.benchmark.leaderboard.page.source import Source
+from lowbit.benchmark.leaderboard.tables import Tables
 from lowbit.benchmark.results.comparability import BOARD, SUBJECT, normalize
 from tests.benchmark.board_frames import make_frame
 from tests.benchmark.board_pages import HOSTILE, TABLE_11, build_page, hostile_frame
@@ -35,8 +36,8 @@ def _small_frame() -> pd.DataFrame:
 
 def _many_rows(path: Path) -> Path:
     """Write a page of 5,000 rows in ten groups."""
-    frame = normalize(make_frame().iloc[:0])
-    boards = [
+    tables = Tables(normalize(make_frame().iloc[:0]))
+    tables.boards = [
         Board(
             group=f"G{n}",
             facts=dict.fromkeys(BOARD, "-") | {"task": "classification", "dataset": f"set {n}"},
@@ -53,7 +54,7 @@ def _many_rows(path: Path) -> Path:
         )
         for n in range(10)
     ]
-    page = render(Source(frame, fold_seeds(frame), tuple(boards), (), path.parent))
+    page = render(Source(tables, path.parent))
     path.write_text(page, encoding="utf-8")
     return path
 

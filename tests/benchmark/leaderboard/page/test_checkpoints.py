@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from lowbit.benchmark.leaderboard.page import checkpoints
+from lowbit.benchmark.leaderboard.page.checkpoints import Thumbnails, pictures_of
 from lowbit.benchmark.leaderboard.page.citations import citations
-from lowbit.benchmark.leaderboard.page.thumbnails import Thumbnails, pictures_of
 from lowbit.benchmark.results.result_file import Result, write_result
 from tests.benchmark.board_frames import make_frame, row, seeds
 from tests.benchmark.page_sources import make_source

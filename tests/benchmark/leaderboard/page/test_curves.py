@@ -33,7 +33,7 @@ def _ladder(values, **changes):
 def test_intervals_over_seeds_are_the_boards():
     frame = make_frame()
     points = curve_series.over_seeds(curve_series.by_seed(normalize(frame)))
-    folded = make_source(frame).folded
+    folded = make_source(frame).tables.folded
     ranked = folded[folded["rank"] > 0].sort_values(["value"])
     points = points.sort_values(["value"])
     assert np.allclose(points["value"], ranked["value"])

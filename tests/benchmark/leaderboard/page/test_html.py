@@ -8,7 +8,7 @@ from base64 import b64decode
 import pandas as pd
 import pytest
 
-from lowbit.benchmark.leaderboard.page.policies import describe_policies
+from lowbit.benchmark.leaderboard.page.citations import describe_policies
 from lowbit.benchmark.leaderboard.page.render import SECTIONS, pack, to_json
 from lowbit.benchmark.results.comparability import normalize
 from tests.benchmark.board_frames import POLICY, failure, make_frame, row, seeds

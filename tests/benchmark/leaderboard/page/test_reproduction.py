@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from lowbit.benchmark.leaderboard import tables
 from lowbit.benchmark.leaderboard.page import reproduction
 from tests.benchmark.board_frames import row
 from tests.benchmark.page_sources import make_source
@@ -43,7 +44,7 @@ def reproduce(monkeypatch):
     """Let `lowbit.benchmark.leaderboard.reproduction` give these rows."""
 
     def give(*rows):
-        monkeypatch.setattr(reproduction, "reproduce", lambda frame, planned: list(rows))
+        monkeypatch.setattr(tables, "reproduce", lambda frame, planned: list(rows))
         return reproduction.content(make_source([row()]))
 
     return give

@@ -5,7 +5,9 @@ import re
 import pytest
 import yaml
 
-from lowbit.benchmark.leaderboard.page import Source, render, reproduction
+from lowbit.benchmark.leaderboard import tables
+from lowbit.benchmark.leaderboard.page.render import render
+from lowbit.benchmark.leaderboard.page.source import Source
 from lowbit.benchmark.planning.plan_file import PlannedJob, PlannedSuite
 from tests.benchmark.board_frames import make_frame
 from tests.benchmark.board_pages import HOSTILE, hostile_frame
@@ -46,7 +48,7 @@ def pages(tmp_path_factory):
     root.mkdir()
     frames = {"full": make_frame(), "hostile": hostile_frame()}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reproduction, "reproduce", lambda frame, planned: _published())
+        patch.setattr(tables, "reproduce", lambda frame, planned: _published())
         for name, frame in frames.items():
             (root / f"{name}.html").write_text(render(_source(frame)), encoding="utf-8")
     return {name: root / f"{name}.html" for name in frames}
@@ -102,7 +104,7 @@ def test_curves_draw_the_boards_numbers(visit):
     assert set(drawn) == {"ssql-r10", "cq-c-r10", "simclr-r10", "simsiam-r10", "untrained"}
     assert list(drawn["ssql-r10"]) == ["FP", "8w8a", "5w5a", "4w4a", "3w3a", "2w2a"]
     source = _source(make_frame())
-    board = source.boards[0]
+    board = source.tables.boards[0]
     line = next(line for line in board.lines if line.subject["checkpoint"] == "ssql-r10")
     assert drawn["ssql-r10"]["4w4a"] == pytest.approx(line.cells["4w4a", "top1"].value, abs=1e-3)
 

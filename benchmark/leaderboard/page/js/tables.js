@@ -187,8 +187,8 @@ function table(DataTable, page, place, spec) {
       link.textContent = worked ? "Link copied" : "Copy it from the address bar";
       setTimeout(() => { link.textContent = "Copy link"; }, 2500);
     } }, "Copy link");
-    return el("div", { class: "actions", role: "group", "aria-label": "What is shown, to take away" },
-      el("span", { "aria-hidden": "true" }, "Take what is shown:"),
+    return el("div", { class: "actions", role: "group", "aria-label": "Export what is shown" },
+      el("span", { "aria-hidden": "true" }, "Export what is shown:"),
       save("CSV", "csv", "text/csv", () => formats.csv(records())),
       save("Markdown", "md", "text/markdown", () => formats.markdown(sheet())),
       save("LaTeX", "tex", "application/x-tex", () => formats.latex(sheet())),
@@ -217,3 +217,137 @@ function table(DataTable, page, place, spec) {
     return { title: spec.title, header: columns.map((column) => column.label), labels, parts, notes: spec.notes ?? [] };
   }
 }
+
+// One network at many bit-widths, and what that costs against networks of one bit-width each.
+
+sections.adaptive = (page) => {
+  const { data, el, name } = page;
+  const rows = board.unpackCells(data.rows, data.cell);
+  const several = new Set(rows.map((row) => row.metric)).size > 1;
+  page.table(document.getElementById("adaptive-place"), {
+    name: "adaptive",
+    title: "Adaptive bit-widths: accuracy and Δ_B (%)",
+    caption: "Accuracy of networks of adaptive bit-widths, one column a precision, and their ratio to individually trained networks",
+    rows,
+    columns: [
+      {
+        name: "checkpoint",
+        label: "Checkpoint",
+        cell: (row) => el("div", {}, name(row.checkpoint), el("bdi", { class: "narrow" }, row.method)),
+      },
+      { name: "architecture", label: "Architecture", wide: true },
+      { name: "method", label: "Method", wide: true },
+      ...data.columns.map((precision, index) => board.numbers(precision, index)),
+      {
+        name: "delta",
+        label: "Δ_B",
+        head: () => el("span", {}, "Δ", el("sub", {}, "B")),
+        number: true,
+        text: (row) => row.delta[0],
+        order: (row) => row.delta[1] ?? -1e9,
+        cell: (row, element) => {
+          element.title = row.delta[2];
+          return el("span", { class: "value" }, row.delta[0]);
+        },
+        fields: (row) => [["delta_b", row.delta[1]]],
+      },
+      {
+        name: "group",
+        label: "Group",
+        cell: (row) => (row.group ? board.groupLink(row.group) : board.badge("reported")),
+      },
+    ],
+    facets: [
+      { name: "dataset", label: "Data set" }, { name: "checkpoint", label: "Checkpoint" },
+      { name: "architecture", label: "Architecture" }, { name: "method", label: "Method" },
+      { name: "metric", label: "Metric" }, { name: "source", label: "Source" },
+    ],
+    group: {
+      of: (row) => `${row.dataset} ${row.metric}`,
+      label: (row) => row.dataset + (several ? `, ${row.metric}` : ""),
+      head: (row) => [el("strong", {}, name(row.dataset)), el("span", { class: "fact" }, row.metric)],
+    },
+    notes: ["§ zero-shot: the network was not trained at this bit-width. The rows follow different protocols and are not ranked."],
+  });
+  document.getElementById("adaptive-blanks").replaceChildren(
+    ...data.blanks.map((sentence) => el("li", {}, el("bdi", {}, sentence))));
+};
+
+// Means over the same data sets: one row a checkpoint, one column a precision.
+
+sections.averages = (page) => {
+  const { data, el, name } = page;
+  const rows = board.unpackCells(data.rows, data.cell);
+  const family = (row) => data.families[row.family];
+  const over = (row) => `${family(row).datasets.length} data sets: ${family(row).datasets.join(", ")}`;
+  const policy = (row) => (family(row).board_policy === "-" ? [] : [el("span", { class: "fact wide" }, "policy ", name(row.policy))]);
+  page.table(document.getElementById("averages-place"), {
+    name: "averages",
+    title: "Means over data sets (%)",
+    caption: "Mean over data sets by checkpoint, one column a precision, in groups of the same data sets",
+    rows,
+    columns: [
+      ...board.subject(page, rows),
+      ...data.columns.map((precision, index) => board.numbers(precision, index)),
+      ...(new Set(rows.map((row) => row.source)).size > 1 ? [board.source] : []),
+    ],
+    facets: [
+      { name: "task", label: "Task" }, { name: "protocol", label: "Protocol" },
+      { name: "metric", label: "Metric" }, { name: "method", label: "Method" },
+      { name: "architecture", label: "Architecture" }, { name: "policy", label: "Policy" },
+      { name: "engine", label: "Engine" },
+    ],
+    group: {
+      of: (row) => `${row.family}`,
+      label: (row) => `${row.task}, ${row.protocol}, ${row.metric}, mean over ${over(row)}`,
+      head: (row) => [
+        el("strong", {}, name(row.protocol)),
+        el("span", { class: "fact" }, row.metric),
+        el("span", { class: "fact", title: family(row).datasets.join(", ") }, over(row)),
+        ...policy(row),
+      ],
+    },
+    ...board.choices(page),
+    notes: [data.note],
+  });
+  const notes = data.families.flatMap((facts) => facts.notes.map((note) => `${facts.protocol}, ${note}`));
+  const left = document.getElementById("averages-left");
+  left.hidden = notes.length === 0;
+  left.querySelector("ul").replaceChildren(...notes.map((note) => el("li", {}, el("bdi", {}, note))));
+};
+
+// The published numbers, as their papers print them.
+
+sections.reported = (page) => {
+  const { data, el, name } = page;
+  page.table(document.getElementById("reported-place"), {
+    name: "reported",
+    title: "Reported by the papers (neither measured here nor ranked)",
+    caption: "Published numbers by system, paper and table, one column a precision",
+    rows: board.unpackCells(data.rows, data.cell),
+    columns: [
+      {
+        name: "checkpoint",
+        label: "System",
+        cell: (row) => el("div", {}, name(row.checkpoint), el("bdi", { class: "narrow" }, row.protocol)),
+      },
+      { name: "architecture", label: "Architecture", wide: true },
+      { name: "protocol", label: "Protocol", wide: true },
+      { name: "metric", label: "Metric", wide: true },
+      ...data.columns.map((precision, index) => board.numbers(precision, index)),
+      { name: "notes", label: "Note", wide: true, cell: (row) => el("span", { class: "prose fine" }, row.notes) },
+    ],
+    facets: [
+      { name: "paper", label: "Paper" }, { name: "table", label: "Table" },
+      { name: "dataset", label: "Data set" }, { name: "metric", label: "Metric" },
+    ],
+    group: {
+      of: (row) => `${row.paper} ${row.table} ${row.dataset}`,
+      label: (row) => `${row.paper}, ${row.table}: ${row.dataset}`,
+      head: (row) => [el("strong", {}, name(row.dataset)), el("span", { class: "fact" }, `${row.paper}, ${row.table}`)],
+    },
+    notes: Object.entries(data.papers).map(([paper, title]) => `${paper}: ${title}`),
+  });
+  document.getElementById("reported-sources").replaceChildren(
+    ...Object.entries(data.papers).map(([paper, title]) => el("li", {}, `${paper}: `, el("cite", {}, title))));
+};

@@ -1,0 +1,225 @@
+"""The tables of a leaderboard: every format renders these, and each is laid out once."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import pandas as pd
+
+from lowbit.benchmark.leaderboard import adaptive_bits, dataset_means
+from lowbit.benchmark.leaderboard.boards import (
+    Board,
+    Cell,
+    Line,
+    make_boards,
+    make_reported,
+    missing_jobs,
+)
+from lowbit.benchmark.leaderboard.fold_seeds import fold_seeds
+from lowbit.benchmark.leaderboard.labels import SENT, TASK_TITLES
+from lowbit.benchmark.leaderboard.reproduction import Reproduced, reproduce
+from lowbit.benchmark.planning.plan_file import PlannedSuite
+from lowbit.benchmark.results.comparability import MEASURED, SUBJECT, metric_name, precision_rank
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a table.
+
+    Attributes:
+        labels: the text in front of its numbers, in the order of the table's `labels`.
+        cells: its numbers by column; a column that is absent was not planned.
+        facts: all that is known of the row by name, to search, filter and group by.
+    """
+
+    labels: tuple[str, ...]
+    cells: Mapping[str, Cell]
+    facts: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows that share their columns.
+
+    Attributes:
+        labels: names of the leading columns of text.
+        columns: names of the columns of numbers.
+        note: how to read it; "" where the general note says enough.
+        gaps: what is left out or blank, a sentence each.
+        facts: what its rows share, by name.
+    """
+
+    title: str
+    labels: tuple[str, ...]
+    columns: tuple[str, ...]
+    rows: tuple[Row, ...]
+    note: str = ""
+    gaps: tuple[str, ...] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Tables:
+    """All tables of a normalized results frame, each computed when it is first asked for, and once.
+
+    Args:
+        frame: normalized results, published rows among them, one row a measurement.
+        planned: the jobs of every suite that was started in the runs folder.
+    """
+
+    def __init__(self, frame: pd.DataFrame, planned: Iterable[PlannedSuite] = ()):
+        self.frame = frame
+        self.planned = tuple(planned)
+
+    @cached_property
+    def folded(self) -> pd.DataFrame:
+        """The results folded over seeds: one row a number."""
+        return fold_seeds(self.frame)
+
+    @cached_property
+    def boards(self) -> list[Board]:
+        """What may be ranked with what, in the order of the groups' letters."""
+        return make_boards(self.folded)
+
+    @cached_property
+    def sections(self) -> dict[str, tuple[Table, ...]]:
+        """The tables by section; one without a row has no table."""
+        boards = self.boards
+        reported = make_reported(self.folded)
+        adaptive = adaptive_bits.make_adaptive(self.folded, boards, reported)
+        return {
+            "classification": tuple(
+                _classification(board, metric)
+                for board in boards
+                if board.facts["task"] == "classification"
+                for metric in board.metrics
+            ),
+            "detection": tuple(_detection(b) for b in boards if b.facts["task"] == "detection"),
+            "adaptive": (_adaptive(adaptive),) if adaptive else (),
+            "averages": tuple(map(_average, dataset_means.averages(self.folded))),
+            "reported": (_reported(reported),) if reported else (),
+        }
+
+    @cached_property
+    def missing(self) -> Table | None:
+        """The jobs that gave no number; None: all did."""
+        jobs = missing_jobs(self.frame)
+        if not jobs:
+            return None
+        rows = tuple(Row(tuple(job.values()), {}, job) for job in jobs)
+        return Table("Jobs without numbers", tuple(jobs[0]), (), rows)
+
+    @cached_property
+    def reproduced(self) -> list[Reproduced]:
+        """The published numbers beside ours."""
+        return reproduce(self.frame, self.planned)
+
+
+def _classification(board: Board, metric: str) -> Table:
+    """Lay out one row a line, one column a precision."""
+    labels = ("checkpoint", "method", "architecture")
+    rows = tuple(
+        Row(
+            labels=(line.name, *(line.subject[x] for x in labels[1:])),
+            cells={p: cell for (p, of), cell in line.cells.items() if of == metric},
+            facts=_facts(board, line) | {"metric": metric_name(metric)},
+        )
+        for line in board.lines
+    )
+    title = f"{_title(board)}, {metric_name(metric)} (%)"
+    return Table(title, labels, tuple(board.precisions), rows, note=_note(board))
+
+
+def _detection(board: Board) -> Table:
+    """Lay out one row a line and precision, one column a metric."""
+    labels = ("checkpoint", "architecture", "training", "policy")
+    rows = tuple(
+        Row(
+            labels=(line.name, *(line.subject[x] for x in labels[1:]), precision),
+            cells={metric: cell for (p, metric), cell in line.cells.items() if p == precision},
+            facts=_facts(board, line) | {"precision": precision},
+        )
+        for line in board.lines
+        for precision in sorted({p for p, _ in line.cells}, key=precision_rank)
+    )
+    labels = (*labels, "precision")
+    return Table(f"{_title(board)} (%)", labels, tuple(board.metrics), rows, note=_note(board))
+
+
+def _title(board: Board) -> str:
+    facts = board.facts
+    return f"{board.group}. {TASK_TITLES[facts['task']]}: {facts['dataset']}, {facts['protocol']}"
+
+
+def _facts(board: Board, line: Line) -> dict[str, str]:
+    shared = {name: board.facts[name] for name in ("dataset", "protocol", "engine")}
+    return line.subject | shared | {"group": board.group}
+
+
+def _note(board: Board) -> str:
+    return SENT if any(line.subject["source"] != MEASURED for line in board.lines) else ""
+
+
+def _adaptive(networks: list[adaptive_bits.AdaptiveRow]) -> Table:
+    """Lay out one row a network, one column a precision and one of Delta_B."""
+    labels = ("group", "checkpoint", "architecture", "dataset", "method", "metric")
+    rows = []
+    for network in networks:
+        facts = {name: getattr(network, name) for name in labels[1:-1]}
+        facts |= {
+            "metric": metric_name(network.metric),
+            "group": network.board.group if network.board else "",
+            "source": "measured" if network.board else "reported",
+        }
+        texts = (facts["group"] or "reported", *(facts[x] for x in labels[1:]))
+        rows.append(Row(texts, {**network.cells, adaptive_bits.DELTA: network.delta}, facts))
+    return Table(
+        title=f"Adaptive bit-widths: accuracy and {adaptive_bits.DELTA} (%)",
+        labels=labels,
+        columns=(*adaptive_bits.columns(networks), adaptive_bits.DELTA),
+        rows=tuple(rows),
+        note=adaptive_bits.NOTE,
+        gaps=tuple(adaptive_bits.blanks(networks)),
+    )
+
+
+def _average(average: dataset_means.Average) -> Table:
+    """Lay out one row a checkpoint with a mean, one column a precision."""
+    labels = ("checkpoint", "method", "architecture", "training")
+    metric = metric_name(average.metric)
+    shared = {name: average.facts[name] for name in ("task", "protocol", "engine")}
+    rows = []
+    for subject, means in average.means.items():
+        facts = dict(zip(SUBJECT, subject, strict=True)) | shared | {"metric": metric}
+        rows.append(Row(tuple(facts[x] for x in labels), means, facts))
+    return Table(
+        title=f"Mean over {', '.join(average.datasets)}: {average.facts['protocol']}, {metric} (%)",
+        labels=labels,
+        columns=tuple(average.precisions),
+        rows=tuple(rows),
+        note=dataset_means.NOTE,
+        gaps=tuple(average.notes),
+        facts={"datasets": average.datasets} | average.facts,
+    )
+
+
+def _reported(lines: list[Line]) -> Table:
+    """Lay out one row a system and table of a paper, one column a precision."""
+    labels = ("checkpoint", "paper", "table", "architecture", "dataset", "protocol", "metric")
+    rows = []
+    for line in lines:
+        subject = line.subject
+        unit = "" if subject["unit"] == "-" else f" ({subject['unit']})"
+        cells = {precision: cell for (precision, _), cell in line.cells.items()}
+        facts = subject | {
+            "metric": metric_name(subject["metric"]) + unit,
+            "protocol": subject["protocol"].replace(">", " → ").replace("_", " "),
+            "notes": "; ".join(sorted({cell.reason for cell in cells.values() if cell.reason})),
+        }
+        rows.append(Row(tuple(subject[x] for x in labels), cells, facts))
+    return Table(
+        title="Reported by the papers, neither measured here nor ranked",
+        labels=("system", *labels[1:]),
+        columns=tuple(sorted({p for row in rows for p in row.cells}, key=precision_rank)),
+        rows=tuple(rows),
+    )
