@@ -8,7 +8,8 @@ from lowbit.detection.datasets.catalog import check_name
 from lowbit.detection.datasets.digit_scenes import Layout
 from lowbit.detection.recipe_checks import check_recipe
 from lowbit.detection.solver import TRANSITION, Solver
-from lowbit.quant import Precision, QuantPolicy, get_policy
+from lowbit.quant import FP, Precision, QuantPolicy, get_policy
+from lowbit.quant.precision_field import PrecisionField
 
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
@@ -118,8 +119,10 @@ class Recipe(BaseModel):
         (1.0, 2.0), min_length=1, description="height of an anchor over its width"
     )
 
-    precision: str = Field("FP", description="bits of what is quantized, as 4w4a")
-    precisions: tuple[str, ...] = Field((), description="ptq: where it is scored, as [FP, 4w4a]")
+    precision: PrecisionField = Field(FP, description="bits of what is quantized, as 4w4a")
+    precisions: tuple[PrecisionField, ...] = Field(
+        (), description="ptq: where it is scored, as [FP, 4w4a]"
+    )
     policy: str | dict[str, Any] | None = Field(
         None, description="which layers are quantized, and how; null: the method's"
     )
@@ -170,20 +173,15 @@ class Recipe(BaseModel):
     def _known_dataset(cls, value: str) -> str:
         return check_name(value)
 
-    @field_validator("precision")
-    @classmethod
-    def _canonical_precision(cls, value: str) -> str:
-        return str(Precision.parse(value))
-
     @field_validator("precisions")
     @classmethod
-    def _canonical_precisions(cls, values: tuple[str, ...]) -> tuple[str, ...]:
-        found = tuple(str(Precision.parse(value)) for value in values)
-        if len(set(found)) < len(found):
+    def _each_once(cls, value: tuple[Precision, ...]) -> tuple[Precision, ...]:
+        if len(set(value)) < len(value):
             raise ValueError(
-                f"a precision is given twice in {', '.join(found)}; nothing was scored. Name each once."
+                f"a precision is given twice in {', '.join(map(str, value))}; nothing was scored. "
+                "Name each once."
             )
-        return found
+        return value
 
     @model_validator(mode="before")
     @classmethod
@@ -234,7 +232,7 @@ class Recipe(BaseModel):
             milestones=self.lr_milestones,
             lr_factor=self.lr_factor,
             lambda_=self.lambda_,
-            weight_bits=Precision.parse(self.precision).weight_bits,
+            weight_bits=self.precision.weight_bits,
             target_schedule=self.target_schedule,
             target_milestones=self.target_milestones,
             target_factor=self.target_factor,

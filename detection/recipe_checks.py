@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from lowbit.detection.datasets.digit_scenes import Layout
 from lowbit.detection.solver import TRANSITION, check_milestones
+from lowbit.quant import FP
 
 if TYPE_CHECKING:
     from lowbit.detection.recipe import Recipe
@@ -79,7 +80,7 @@ def check_method(recipe: "Recipe") -> None:
             "random_backbone, or the checkpoint, or use method fp."
         )
     if recipe.method == "ptq":
-        if recipe.precision != "FP" or not recipe.precisions:
+        if recipe.precision != FP or not recipe.precisions:
             raise ValueError(
                 "method 'ptq' scores one detector at several precisions; nothing was scored. List "
                 "them, precisions [FP, 8w8a, 4w4a], and leave precision out."
@@ -88,9 +89,9 @@ def check_method(recipe: "Recipe") -> None:
     if recipe.precisions:
         raise ValueError(
             f"method {recipe.method!r} trains at one precision, yet precisions lists "
-            f"{', '.join(recipe.precisions)}; nothing was trained. Give precision, or use ptq."
+            f"{', '.join(map(str, recipe.precisions))}; nothing was trained. Give precision, or use ptq."
         )
-    if (recipe.method == "fp") != (recipe.precision == "FP"):
+    if (recipe.method == "fp") != (recipe.precision == FP):
         raise ValueError(
             f"method {recipe.method!r} at precision {recipe.precision} makes no sense; nothing was "
             "trained. Use fp at FP, and lsq or sgdt at a precision such as 4w4a."

@@ -22,7 +22,7 @@ from lowbit.detection.sampler import IndexStream, seed_everything, seed_of
 from lowbit.detection.solver import build_optimizer, build_scheduler
 from lowbit.detection.with_torchvision.faster_rcnn import build_faster_rcnn
 from lowbit.detection.with_torchvision.retinanet import build_retinanet
-from lowbit.quant import Precision, reuse_weights
+from lowbit.quant import reuse_weights
 
 _logger = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ class TorchvisionEngine:
             quantize_detector(
                 detector,
                 recipe.quant_policy,
-                Precision.parse(recipe.precision),
+                recipe.precision,
                 batches=calibration_batches(self, images, recipe),
                 scope=recipe.scope,
             )

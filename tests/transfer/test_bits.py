@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from lowbit.data import open_images
-from lowbit.quant import quantized_layers, set_precision
+from lowbit.quant import FP, quantized_layers, set_precision
 from lowbit.transfer import Recipe
 from lowbit.transfer.protocols import get_protocol
 from lowbit.transfer.scoring.accuracy import accuracy
@@ -50,9 +50,9 @@ def study(tiny_net, see, tmp_path_factory):
     )
     val = open_images("digits", "val")
     x = see(val)
-    weight, bias = fitted.predict.heads["FP"]
+    weight, bias = fitted.predict.heads[FP]
     logits, errors = {}, {}
-    for precision in recipe.precisions:
+    for precision in map(str, recipe.precisions):
         set_precision(net, precision)
         with torch.no_grad():
             logits[precision] = net(x) @ weight.T + bias

@@ -70,7 +70,7 @@ def qat(
         )
         objective = Distilled(teacher, recipe.distillation)
     networks, artifacts = {}, {}
-    for precision in map(Precision.parse, recipe.precisions):
+    for precision in recipe.precisions:
         part, name = workspace.part(str(precision)), str(precision)
         network = copy.deepcopy(start.network)
         if precision == FP:

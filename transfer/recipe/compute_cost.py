@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from lowbit.backbones.counting import NetworkSize, network_size
 from lowbit.common.compute_cost import LEARNING, Work
 from lowbit.data import ImageSet, image_set, locate
+from lowbit.quant import FP
 
 if TYPE_CHECKING:
     from lowbit.transfer.recipe.recipe import Recipe
@@ -131,7 +132,7 @@ def _semi(job: _Job) -> Work:
 
 def _qat(job: _Job) -> Work:
     recipe = job.recipe
-    trained = sum(precision != "FP" for precision in recipe.precisions)
+    trained = sum(precision != FP for precision in recipe.precisions)
     teacher = job.train * job.image if recipe.distillation else 0  # taken as large as the network
     epoch = job.learned + teacher + job.val * job.image
     scoring = len(recipe.precisions) * job.scored * job.image

@@ -8,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from lowbit.data import image_set, locate
 from lowbit.quant import Precision, get_policy
+from lowbit.quant.precision_field import PrecisionField
 from lowbit.transfer.protocols import get_protocol, options_of_others
 from lowbit.transfer.recipe.board_labels import adaptive_facts, protocol_label, training_label
 from lowbit.transfer.recipe.checks import check_quantized_training, check_training
@@ -73,8 +74,10 @@ class Recipe(Section):
     eval_interpolation: Interpolation = Field("bicubic", description="of eval_resize")
     augmentation: Augmentation = Field(Augmentation(), description="of the training views")
 
-    precisions: tuple[str, ...] = Field(
-        ("FP", "8w8a", "5w5a", "4w4a", "3w3a"), min_length=1, description="each is scored"
+    precisions: tuple[PrecisionField, ...] = Field(
+        tuple(map(Precision.parse, ("FP", "8w8a", "5w5a", "4w4a", "3w3a"))),
+        min_length=1,
+        description="each is scored",
     )
     policy: str | dict[str, Any] = Field("ssql", description="which layers are quantized, and how")
     calibration: Literal["clean", "official"] = Field(
@@ -230,14 +233,13 @@ class Recipe(Section):
 
     @field_validator("precisions")
     @classmethod
-    def _canonical(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        names = tuple(str(Precision.parse(text)) for text in value)
-        if len(set(names)) < len(names):
+    def _each_once(cls, value: tuple[Precision, ...]) -> tuple[Precision, ...]:
+        if len(set(value)) < len(value):
             raise ValueError(
-                f"a precision is named twice in {', '.join(names)}; nothing was scored. "
+                f"a precision is named twice in {', '.join(map(str, value))}; nothing was scored. "
                 "Name each once."
             )
-        return names
+        return value
 
     @field_validator("dataset")
     @classmethod
