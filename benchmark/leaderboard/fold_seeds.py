@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from lowbit.benchmark.results.comparability import (
     BOARD,
@@ -21,7 +20,7 @@ from lowbit.benchmark.results.comparability import (
     shown,
 )
 from lowbit.benchmark.results.result_file import ADAPTIVE
-from lowbit.benchmark.statistics.ranking import ALPHA, Sample, rank_groups
+from lowbit.benchmark.statistics.ranking import Sample, half_width, rank_groups
 
 PROPORTIONS = ("top1",)  # metrics that count right answers, so that their images are a sample
 SEEDS, IMAGES = "seeds", "images"  # what an interval is over
@@ -107,7 +106,7 @@ def _fold(
     squares = _sums((by_seed - value[_labels(seeds, len(by_seed))]) ** 2, seeds)
     several = measured & (n > 1)
     sd = np.sqrt(squares / np.where(several, n - 1, np.nan))
-    half = _quantiles(n) * sd / np.sqrt(n)
+    half = half_width(sd, n)
     differ = several & (least < most)
     low, high, stderr = (
         np.where(measured, mean(frame[column].to_numpy(), groups), np.nan)
@@ -138,13 +137,6 @@ def _sums(values: np.ndarray, starts: np.ndarray) -> np.ndarray:
     runs = pairwise([*starts.tolist(), len(values)])
     listed = values.tolist()
     return np.array([math.fsum(listed[a:b]) for a, b in runs], dtype=float)
-
-
-def _quantiles(n: np.ndarray) -> np.ndarray:
-    """Return Student's quantiles of intervals over n values, of each n once; NaN for one value."""
-    found, where = np.unique(n, return_inverse=True)
-    quantiles = stats.t.ppf(1 - ALPHA / 2, np.maximum(found - 1, 1))
-    return np.where(found > 1, quantiles, math.nan)[where]
 
 
 def _common(values: pd.Series, groups: np.ndarray) -> np.ndarray:

@@ -66,8 +66,23 @@ def summarize(values: Sequence[float], *, alpha: float = ALPHA) -> Summary:
     if n == 1:
         return Summary(mean, math.nan, 1, math.nan, math.nan)
     sd = float(array.std(ddof=1))
-    half = float(stats.t.ppf(1 - alpha / 2, n - 1)) * sd / math.sqrt(n)
+    half = float(half_width(sd, n, alpha=alpha))
     return Summary(mean, sd, n, mean - half, mean + half)
+
+
+def half_width(
+    sd: np.ndarray | float, n: np.ndarray | int, *, alpha: float = ALPHA
+) -> np.ndarray | float:
+    """Return half the width of Student's interval of the mean of n values; NaN for a single one.
+
+    Example:
+        >>> half_width(np.array([1.0, 1.0]), np.array([3, 1])).round(3).tolist()
+        [2.484, nan]
+    """
+    sizes, where = np.unique(n, return_inverse=True)  # there are few, of however many samples
+    quantiles = stats.t.ppf(1 - alpha / 2, np.maximum(sizes - 1, 1))
+    quantiles = np.where(sizes > 1, quantiles, math.nan)[where].reshape(np.shape(n))
+    return quantiles * sd / np.sqrt(n)
 
 
 def paired_difference(a: Sequence[float], b: Sequence[float], *, alpha: float = ALPHA) -> Summary:

@@ -4,11 +4,10 @@ from functools import cache
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from lowbit.benchmark.results.comparability import BOARD, SUBJECT, rankable
 from lowbit.benchmark.results.result_file import BIT_OPERATIONS, HIGH, LOW, WEIGHT_BYTES
-from lowbit.benchmark.statistics.ranking import ALPHA
+from lowbit.benchmark.statistics.ranking import half_width
 from lowbit.quant import Precision
 
 LINE = (*SUBJECT, *BOARD, "metric")  # SUBJECT says the source
@@ -53,14 +52,14 @@ def over_seeds(seeds: pd.DataFrame) -> pd.DataFrame:
     groups = seeds.groupby(["line", "precision"], sort=False)
     found = groups[list(_NUMBERS)].mean()
     found["seeds"] = groups.size()
-    half = _half_width(groups["value"].std(), found["seeds"])
+    half = half_width(groups["value"].std(), found["seeds"])
     several = found["seeds"] > 1
     found["low"] = (found["value"] - half).where(several, found[LOW])
     found["high"] = (found["value"] + half).where(several, found[HIGH])
     known = np.where(found["low"].isna(), "-", "images")
     found["spread"] = np.where(several, "seeds", known)
     found["retention"] = groups["retention"].mean()
-    half = _half_width(groups["retention"].std(), groups["retention"].count())
+    half = half_width(groups["retention"].std(), groups["retention"].count())
     found["retention_low"] = found["retention"] - half
     found["retention_high"] = found["retention"] + half
     return found.drop(columns=[LOW, HIGH]).reset_index()
@@ -125,7 +124,3 @@ def _references(labels: pd.DataFrame, with_full: set[int]) -> dict[int, int]:
         elif len(others) == 1:
             found[line] = others[0]
     return found
-
-
-def _half_width(sd: pd.Series, n: pd.Series) -> pd.Series:
-    return stats.t.ppf(1 - ALPHA / 2, np.maximum(n - 1, 1)) * sd / np.sqrt(n)
