@@ -25,6 +25,17 @@ ALLOWED = {
 }
 """What a package may import beside itself."""
 
+BENCHMARK = (
+    {"recipes"},
+    {"published"},
+    {"planning"},
+    {"results"},
+    {"scheduling", "statistics", "submissions"},
+    {"checkpoint_check", "executors", "leaderboard", "monitoring"},
+    {"cli"},
+)
+"""The folders of benchmark/: each imports itself and those of the lines above its own."""
+
 
 def modules() -> dict[str, Path]:
     """Every module of the product by its name."""
@@ -100,6 +111,21 @@ def test_package_imports_only_what_stands_to_its_left(name):
         for other in IMPORTS[module]:
             if other in MODULES and package(other) not in {*ALLOWED[name], name, "lowbit"}:
                 wrong[module].add(other)
+    assert wrong == {}
+
+
+def test_folders_of_the_benchmark_import_only_those_before_them():
+    line = {folder: place for place, folders in enumerate(BENCHMARK) for folder in folders}
+    wrong = defaultdict(set)
+    for module in MODULES:
+        if not module.startswith("lowbit.benchmark."):
+            continue
+        folder = module.split(".")[2]
+        for other in IMPORTS[module]:
+            if other.startswith("lowbit.benchmark."):
+                imported_folder = other.split(".")[2]
+                if folder != imported_folder and line[imported_folder] >= line[folder]:
+                    wrong[module].add(other)
     assert wrong == {}
 
 
