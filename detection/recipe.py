@@ -4,12 +4,12 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from lowbit.backbones.precision_field import PrecisionField
 from lowbit.detection.datasets.catalog import check_name
 from lowbit.detection.datasets.digit_scenes import Layout
 from lowbit.detection.recipe_checks import check_recipe
 from lowbit.detection.solver import TRANSITION, Solver
 from lowbit.quant import FP, Precision, QuantPolicy, get_policy
-from lowbit.quant.precision_field import PrecisionField
 
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]

@@ -6,9 +6,9 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
+from lowbit.backbones.precision_field import PrecisionField
 from lowbit.data import image_set, locate
 from lowbit.quant import Precision, get_policy
-from lowbit.quant.precision_field import PrecisionField
 from lowbit.transfer.protocols import get_protocol, options_of_others
 from lowbit.transfer.recipe.board_labels import adaptive_facts, protocol_label, training_label
 from lowbit.transfer.recipe.checks import check_quantized_training, check_training
