@@ -10,7 +10,7 @@ from lowbit.detection.detector.quantize import quantize_detector
 from lowbit.detection.engine_contract import Engine, calibration_batches
 from lowbit.detection.evaluation.measurements import keep, measure
 from lowbit.detection.recipe import Recipe
-from lowbit.quant import FP, Precision, set_precision
+from lowbit.quant import FP, set_precision
 
 
 def score_ptq(
@@ -43,12 +43,12 @@ def score_ptq(
     classes: dict[str, Any] = {}
     layers: dict[str, Any] = {}
     for precision in recipe.precisions:
-        set_precision(detector, Precision.parse(precision))
+        set_precision(detector, precision)
         detections = engine.predict(detector, test, recipe)
-        found = measure(test, detections, precision=precision, engine=engine.name)
+        found = measure(test, detections, precision=str(precision), engine=engine.name)
         measurements += found.measurements
-        classes[precision] = found.classes
+        classes[str(precision)] = found.classes
         artifacts |= keep(folder, test, detections, suffix=f"_{precision}")
-        layers[precision] = describe_quantization(detector)["layers"]
+        layers[str(precision)] = describe_quantization(detector)["layers"]
     details = describe_quantization(detector) | {"classes": classes, "layers": layers}
     return {"measurements": measurements, "artifacts": artifacts, "details": details}

@@ -21,20 +21,15 @@ class Recipe(RecipeFields):
     def _known_dataset(cls, value: str) -> str:
         return check_name(value)
 
-    @field_validator("precision")
-    @classmethod
-    def _canonical_precision(cls, value: str) -> str:
-        return str(Precision.parse(value))
-
     @field_validator("precisions")
     @classmethod
-    def _canonical_precisions(cls, values: tuple[str, ...]) -> tuple[str, ...]:
-        found = tuple(str(Precision.parse(value)) for value in values)
-        if len(set(found)) < len(found):
+    def _each_once(cls, value: tuple[Precision, ...]) -> tuple[Precision, ...]:
+        if len(set(value)) < len(value):
             raise ValueError(
-                f"a precision is given twice in {', '.join(found)}; nothing was scored. Name each once."
+                f"a precision is given twice in {', '.join(map(str, value))}; nothing was scored. "
+                "Name each once."
             )
-        return found
+        return value
 
     @model_validator(mode="before")
     @classmethod

@@ -3,6 +3,7 @@
 from lowbit.detection.datasets.digit_scenes import Layout
 from lowbit.detection.recipe_fields import RecipeFields
 from lowbit.detection.solver import TRANSITION, check_milestones
+from lowbit.quant import FP
 
 # What a recipe of a Detectron2 configuration may set, beside its cosmetic fields.
 _WITH_CONFIG = {"config", "opts", "checkpoint", "detector", "architecture", "seed"}
@@ -74,7 +75,7 @@ def check_method(recipe: RecipeFields) -> None:
             "random_backbone, or the checkpoint, or use method fp."
         )
     if recipe.method == "ptq":
-        if recipe.precision != "FP" or not recipe.precisions:
+        if recipe.precision != FP or not recipe.precisions:
             raise ValueError(
                 "method 'ptq' scores one detector at several precisions; nothing was scored. List "
                 "them, precisions [FP, 8w8a, 4w4a], and leave precision out."
@@ -83,9 +84,9 @@ def check_method(recipe: RecipeFields) -> None:
     if recipe.precisions:
         raise ValueError(
             f"method {recipe.method!r} trains at one precision, yet precisions lists "
-            f"{', '.join(recipe.precisions)}; nothing was trained. Give precision, or use ptq."
+            f"{', '.join(map(str, recipe.precisions))}; nothing was trained. Give precision, or use ptq."
         )
-    if (recipe.method == "fp") != (recipe.precision == "FP"):
+    if (recipe.method == "fp") != (recipe.precision == FP):
         raise ValueError(
             f"method {recipe.method!r} at precision {recipe.precision} makes no sense; nothing was "
             "trained. Use fp at FP, and lsq or sgdt at a precision such as 4w4a."

@@ -4,9 +4,10 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from lowbit.backbones.precision_field import PrecisionField
 from lowbit.detection.datasets.digit_scenes import Layout
 from lowbit.detection.solver import TRANSITION, Solver
-from lowbit.quant import Precision, QuantPolicy, get_policy
+from lowbit.quant import FP, QuantPolicy, get_policy
 
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
@@ -120,8 +121,10 @@ class RecipeFields(BaseModel):
         (1.0, 2.0), min_length=1, description="height of an anchor over its width"
     )
 
-    precision: str = Field("FP", description="bits of what is quantized, as 4w4a")
-    precisions: tuple[str, ...] = Field((), description="ptq: where it is scored, as [FP, 4w4a]")
+    precision: PrecisionField = Field(FP, description="bits of what is quantized, as 4w4a")
+    precisions: tuple[PrecisionField, ...] = Field(
+        (), description="ptq: where it is scored, as [FP, 4w4a]"
+    )
     policy: str | dict[str, Any] | None = Field(
         None, description="which layers are quantized, and how; null: the method's"
     )
@@ -203,7 +206,7 @@ class RecipeFields(BaseModel):
             milestones=self.lr_milestones,
             lr_factor=self.lr_factor,
             lambda_=self.lambda_,
-            weight_bits=Precision.parse(self.precision).weight_bits,
+            weight_bits=self.precision.weight_bits,
             target_schedule=self.target_schedule,
             target_milestones=self.target_milestones,
             target_factor=self.target_factor,

@@ -193,7 +193,7 @@ def _train_and_score(
         folder / _DETECTOR, detector, describe(recipe, start, train.classes)
     )
     detections = engine.predict(detector, test, recipe)
-    found = measure(test, detections, precision=recipe.precision, engine=engine.name)
+    found = measure(test, detections, precision=str(recipe.precision), engine=engine.name)
     values = {m["metric"]: m["value"] for m in found.measurements}
     record_scores(folder, recipe.iterations, values)
     details |= {"detector_sha256": file_sha256, "classes": found.classes}

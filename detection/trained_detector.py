@@ -25,7 +25,7 @@ def describe(recipe: Recipe, start: Start, classes: tuple[str, ...]) -> dict[str
         "engine": recipe.engine,
         "architecture": start.architecture,
         "method": recipe.method,
-        "precision": recipe.precision,
+        "precision": str(recipe.precision),
         "policy": policy.to_dict() if policy else None,
         "policy_fingerprint": policy.fingerprint if policy else None,
         "backbone": start.backbone,

@@ -24,7 +24,7 @@ from lowbit.detection.stage import load_images
 from lowbit.quant import Precision, calibrate, get_policy, quantize, quantized_layers
 
 PRECISIONS = ("FP", "8w8a", "6w6a", "5w5a", "4w4a", "3w3a", "2w4a")
-_DETECTOR_PRECISION = "4w4a"
+_DETECTOR_PRECISION = Precision(4, 4)
 _FAITHFUL = 0.9  # cosine with full precision below which 8 bits have broken a network
 
 Status = Literal["passed", "failed", "skipped"]
@@ -72,13 +72,13 @@ def check(
     Raises:
         ValueError: a precision or the policy is unknown.
     """
-    precisions = [str(Precision.parse(precision)) for precision in precisions]
+    bits = [Precision.parse(precision) for precision in precisions]
     get_policy(policy)
-    trial = _Trial(str(path), architecture, policy, len(precisions))
+    trial = _Trial(str(path), architecture, policy, len(bits))
     yield (loaded := _try("load", trial.load))
     yield (ready := _try(f"quantize ({policy})", trial.quantize, needs=loaded))
-    for precision in precisions:
-        yield _try(precision, partial(trial.run_at, precision), needs=ready)
+    for precision in bits:
+        yield _try(str(precision), partial(trial.run_at, precision), needs=ready)
     yield _try("detection", trial.detect, needs=loaded)
 
 
@@ -126,7 +126,7 @@ class _Trial:
             detail += f"; no probe, {subject.flops / 1e9:.0f} GFLOP an image take too long"
         return detail, {"layers": layers, "image_size": subject.size, "flops": subject.flops}
 
-    def run_at(self, precision: str) -> _Found:
+    def run_at(self, precision: Precision) -> _Found:
         """Run one precision forward and back, and read digits off its features."""
         found = self.subject.respond(precision)
         numbers = vars(found) | {"digits": None}
@@ -165,24 +165,26 @@ class _Trial:
         detector = engine.build(recipe, start, classes=10)
         initialize(detector, start)
         few = engine.inputs(load_images(recipe, "train"), range(8), recipe)
-        precision = Precision.parse(_DETECTOR_PRECISION)
-        quantize_detector(detector, get_policy(self.policy), precision, batches=[few])
+        quantize_detector(detector, get_policy(self.policy), _DETECTOR_PRECISION, batches=[few])
         with torch.no_grad():
             maps = detector.eval().backbone(normalized(detector, few))
         boxes = engine.predict(detector, load_images(recipe, "test"), recipe)
-        numbers = {"engine": engine.name, "precision": str(precision), "boxes": len(boxes)}
+        numbers = {
+            "engine": engine.name,
+            "precision": str(_DETECTOR_PRECISION),
+            "boxes": len(boxes),
+        }
         if not all(bool(features.isfinite().all()) for features in maps.values()):
             raise _UnsoundError("NaN or infinity in the feature pyramid", numbers)
-        what = f"RetinaNet at {precision} on 2 scenes, engine {engine.name}"
+        what = f"RetinaNet at {_DETECTOR_PRECISION} on 2 scenes, engine {engine.name}"
         return f"{what}, pyramid of {len(maps)} levels finite", numbers
 
 
-def _problem(subject: Subject, precision: str, numbers: dict[str, Any]) -> str | None:
+def _problem(subject: Subject, precision: Precision, numbers: dict[str, Any]) -> str | None:
     """Return what is unsound. Few bits may cost everything; 8 must cost nearly nothing."""
     if numbers["reached"] == 0:
         return "no weight can learn"
-    bits = Precision.parse(precision)
-    if min(bits.weight_bits, bits.activation_bits) < 8:
+    if min(precision.weight_bits, precision.activation_bits) < 8:
         return None
     if numbers["cosine"] < _FAITHFUL:
         return f"at so many bits it stays above {_FAITHFUL}: outliers, or a damaged file?"

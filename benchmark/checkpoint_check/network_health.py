@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lowbit.backbones import pyramid_info
 from lowbit.data import Center, open_images
-from lowbit.quant import Precision, quantized_layers, reuse_weights, set_precision
+from lowbit.quant import FP, Precision, quantized_layers, reuse_weights, set_precision
 
 CALIBRATION_IMAGES = 32
 _LEARNING_IMAGES = (2, 16)  # fewest and most in the pass with gradients
@@ -75,14 +75,14 @@ class Subject:
         """Whether enough digits fit in the budget for a probe to tell anything."""
         return self.probe_images >= _PROBE_IMAGES[0]
 
-    def respond(self, precision: str) -> Response:
+    def respond(self, precision: Precision) -> Response:
         """Run one pass forward and one back."""
         images = self.images(self._learning)
         if self._full is None:
-            set_precision(self.network, Precision.parse("FP"))
+            set_precision(self.network, FP)
             with torch.no_grad():
                 self._full = self.network(images)
-        set_precision(self.network, Precision.parse(precision))
+        set_precision(self.network, precision)
         weights = [layer.weight for layer in quantized_layers(self.network).values()]
         features = self.network(images)  # (N, D)
         gradients = torch.autograd.grad(features.square().mean(), weights, allow_unused=True)
@@ -94,13 +94,13 @@ class Subject:
             weights=len(weights),
         )
 
-    def probe(self, precision: str) -> float:
+    def probe(self, precision: Precision) -> float:
         """Return the accuracy, in %, of a ridge classifier on features of digits it has not seen."""
         from sklearn.linear_model import RidgeClassifier
         from sklearn.pipeline import make_pipeline
         from sklearn.preprocessing import StandardScaler
 
-        set_precision(self.network, Precision.parse(precision))
+        set_precision(self.network, precision)
         half = self.probe_images // 2
         train, test = (self._features(half, split) for split in ("train", "test"))
         classifier = make_pipeline(StandardScaler(), RidgeClassifier(alpha=10.0))

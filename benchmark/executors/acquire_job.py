@@ -1,4 +1,4 @@
-"""A job's turn: claimed, looked at once more, and settled where it needs no process."""
+"""Acquire a job: lock it, look at its result once more, and settle it where it needs no process."""
 
 import logging
 

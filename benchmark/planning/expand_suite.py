@@ -11,7 +11,7 @@ from lowbit.benchmark.planning.job import File, Job, Label, Output
 from lowbit.benchmark.planning.job_graph import Graph
 from lowbit.benchmark.planning.suite import Checkpoint, Detection, Suite, Transfer
 from lowbit.benchmark.published import Selection
-from lowbit.benchmark.published.reproduction_targets import Claims
+from lowbit.benchmark.published.reproduction_targets import ReproductionTargets
 from lowbit.benchmark.recipes.errors import RecipeError
 from lowbit.benchmark.recipes.yaml_files import load_yaml, set_key, validate
 
@@ -27,7 +27,7 @@ class Planner:
         folder: where its paths start.
         graph: where the jobs go.
         exclusions: of the suite, and of those that include it.
-        claims: of the plan.
+        targets: of the plan.
     """
 
     def __init__(
@@ -37,13 +37,13 @@ class Planner:
         *,
         graph: Graph,
         exclusions: Sequence[Exclusions],
-        claims: Claims,
+        targets: ReproductionTargets,
     ):
         self._suite = suite
         self._folder = folder
         self._graph = graph
         self._exclusions = exclusions
-        self._claims = claims
+        self._targets = targets
         self._sources: dict[str, File | Output] = {}
         self._labels: dict[str, Label] = {}
         self._published: dict[str, Selection | None] = {}
@@ -154,7 +154,7 @@ class Planner:
             f"{suite}: checkpoint {name!r}": self._published.get(name),
             f"{suite}: {stage}.{entries.index(entry)} ({entry.recipe})": entry.published,
         }
-        published = self._claims.claim(owners, job.precisions)
+        published = self._targets.of_job(owners, job.precisions)
         self._made[entry.id, name][seed] = self._graph.add(replace(job, published=published))
 
     def _job(

@@ -47,7 +47,9 @@ class Graph:
             for other in (name for name, what in self.contents.items() if what == content):
                 _logger.warning(
                     "The checkpoints %s and %s are the same; they are scored once, as %s.",
-                    *(other, checkpoint, other),
+                    other,
+                    checkpoint,
+                    other,
                 )
         self.contents[checkpoint] = content
 

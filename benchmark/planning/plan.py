@@ -11,7 +11,7 @@ from lowbit.benchmark.planning.job import Job
 from lowbit.benchmark.planning.job_graph import Graph
 from lowbit.benchmark.planning.suite import Checkpoint, Suite, load_suite
 from lowbit.benchmark.published import select
-from lowbit.benchmark.published.reproduction_targets import Claims
+from lowbit.benchmark.published.reproduction_targets import ReproductionTargets
 from lowbit.benchmark.recipes.errors import RecipeError
 from lowbit.benchmark.recipes.stages import STAGES
 
@@ -57,9 +57,9 @@ def plan(path: Path | str, overrides: Sequence[str] = ()) -> Plan:
         RecipeError: a suite or one of its recipes is wrong.
     """
     suite = load_suite(path, overrides)
-    graph, claims, reported = Graph(), Claims(str(path)), []
-    _add(suite, Path(path), (), graph=graph, claims=claims, reported=reported, chain=())
-    claims.check_all_useful()
+    graph, targets, reported = Graph(), ReproductionTargets(str(path)), []
+    _add(suite, Path(path), (), graph=graph, targets=targets, reported=reported, chain=())
+    targets.check_all_useful()
     order = {stage: index for index, stage in enumerate(STAGES)}
     jobs = sorted(graph.useful(), key=lambda job: order[job.stage])
     return Plan(suite.name, {job.id: job for job in jobs}, tuple(reported))
@@ -71,7 +71,7 @@ def _add(
     handed_down: tuple[Exclusions, ...],
     *,
     graph: Graph,
-    claims: Claims,
+    targets: ReproductionTargets,
     reported: list[Mapping[str, Any]],
     chain: tuple[Path, ...],
 ) -> None:
@@ -92,14 +92,14 @@ def _add(
             file,
             exclusions,
             graph=graph,
-            claims=claims,
+            targets=targets,
             reported=reported,
             chain=including,
         )
     if suite.reported:
         _check_reported(suite, path)
         reported += [selection for selection in suite.reported if selection not in reported]
-    planner = Planner(suite, path.parent, graph=graph, exclusions=exclusions, claims=claims)
+    planner = Planner(suite, path.parent, graph=graph, exclusions=exclusions, targets=targets)
     planner.add_jobs()
     own.check_all_matched()
 

@@ -38,15 +38,15 @@ def _by_precision() -> dict[str | None, list[Row]]:
     return found
 
 
-class Claims:
-    """The claims of one plan; they remember which were of use, to tell which name nothing."""
+class ReproductionTargets:
+    """What one plan is to reproduce; remembers which selections were of use, to tell which name nothing."""
 
     def __init__(self, source: str):
         self._source = source
         self._met: dict[str, Selection] = {}
         self._useful: set[str] = set()
 
-    def claim(
+    def of_job(
         self, owners: Mapping[str, Selection | None], precisions: Sequence[str]
     ) -> Selection | None:
         """Return the selection that a job is to reproduce; None: there is no published number.

@@ -27,9 +27,8 @@ from lowbit.quant import Precision
 # network, of it (lsq, sgdt). With the source, so that what was measured here is never averaged with what
 # was sent.
 SUBJECT = (
-    *("checkpoint", "method", "architecture", "training", "policy", "policy_fingerprint"),
-    "source",
-)
+    "checkpoint", "method", "architecture", "training", "policy", "policy_fingerprint", "source",
+)  # fmt: skip
 BOARD = (
     "task",
     "dataset",

@@ -41,7 +41,7 @@ class Holder:
         """Whether both processes are known to be dead."""
         if self.host != host_name():
             return False
-        return not any(_alive(pid) for pid in (self.runner, self.worker) if pid)
+        return not any(_is_alive(pid) for pid in (self.runner, self.worker) if pid)
 
 
 class Claim:
@@ -60,10 +60,10 @@ class Claim:
         holder = Holder(host_name(), os.getpid(), 0, secrets.token_hex(8))
         if _create(path, holder):
             return cls(path, holder)
-        if not _dead(path):
+        if not _is_dead(path):
             return None
-        with _burial(folder):
-            if _dead(path):  # still: another runner may have taken it over since
+        with _takeover(folder):
+            if _is_dead(path):  # still: another runner may have taken it over since
                 _logger.info("Taking over %s from a runner that is gone.", folder.name)
                 path.unlink(missing_ok=True)
                 if _create(path, holder):
@@ -77,7 +77,7 @@ class Claim:
         None if it was lost meanwhile: the lock is gone or another's.
         """
         claim = cls(folder / LOCK, Holder(host_name(), os.getpid(), 0, token))
-        with _burial(folder):
+        with _takeover(folder):
             if not holds(folder, token):
                 return None
             claim.name_worker(0)  # there is none yet
@@ -134,7 +134,7 @@ def live_holder(folder: Path) -> Holder | None:
     """Return who runs the job of `folder` now; None: nobody, or one who is gone."""
     path = folder / LOCK
     holder = read_holder(path)
-    return None if holder is None or _dead(path) else holder
+    return None if holder is None or _is_dead(path) else holder
 
 
 def host_name() -> str:
@@ -156,7 +156,7 @@ def _create(path: Path, holder: Holder) -> bool:
     return True
 
 
-def _dead(path: Path) -> bool:
+def _is_dead(path: Path) -> bool:
     try:
         age = time.time() - path.stat().st_mtime
     except FileNotFoundError:
@@ -165,7 +165,7 @@ def _dead(path: Path) -> bool:
     return age > STALE or (holder is not None and holder.gone)
 
 
-def _alive(pid: int) -> bool:
+def _is_alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -180,7 +180,7 @@ def _alive(pid: int) -> bool:
 
 
 @contextlib.contextmanager
-def _burial(folder: Path) -> Iterator[None]:
+def _takeover(folder: Path) -> Iterator[None]:
     with (folder.parent / ".takeover").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

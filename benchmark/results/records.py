@@ -21,10 +21,10 @@ ROWS = "rows"
 
 # What a job's numbers share, and what each has for itself.
 JOB_TEXTS = (
-    *("job_id", "status", "reason", "checkpoint", "method", "architecture", "task", "dataset"),
-    *("protocol", *ADAPTIVE, TRAINING, "engine", "policy", "policy_fingerprint", "split_sha256"),
-    *(QUESTION, ORIGIN),
-)
+    "job_id", "status", "reason", "checkpoint", "method", "architecture", "task", "dataset",
+    "protocol", *ADAPTIVE, TRAINING, "engine", "policy", "policy_fingerprint", "split_sha256",
+    QUESTION, ORIGIN,
+)  # fmt: skip
 JOB_INTEGERS = ("seed", "image_size", "protocol_version")
 JOB_FLAGS = (POLICY_ON_BOARD,)
 ROW_TEXTS = ("precision", "metric", "unit", "split")

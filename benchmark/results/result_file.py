@@ -26,10 +26,10 @@ SCHEMA_VERSION = 2
 # over test images; what the quantized backbone would store and compute on integer hardware; whether
 # the network was trained at other bit-widths only.
 COLUMNS = (
-    *("job_id", "status", "reason", "checkpoint", "method", "architecture", "task", "dataset"),
-    *("protocol", "precision", "metric", "value", "unit", "n", "split", "seed", "engine"),
-    *("policy", "policy_fingerprint", "split_sha256", "protocol_version", "image_size", "source"),
-)
+    "job_id", "status", "reason", "checkpoint", "method", "architecture", "task", "dataset",
+    "protocol", "precision", "metric", "value", "unit", "n", "split", "seed", "engine",
+    "policy", "policy_fingerprint", "split_sha256", "protocol_version", "image_size", "source",
+)  # fmt: skip
 TRAINING, STDERR, LOW, HIGH = "training", "stderr", "image_low", "image_high"
 WEIGHT_BYTES, BIT_OPERATIONS, ZERO_SHOT = "weight_bytes", "bit_operations", "zero_shot"
 # How the board shows a job, as identities say: whether its policy is part of its board; of a network of

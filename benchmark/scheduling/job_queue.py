@@ -1,4 +1,4 @@
-"""Whose turn it is among the jobs that may run: those others need first, then the cheap stages.
+"""Order of jobs that are ready to run: those others need first, then the cheap stages.
 
 Jobs that share what none of them has computed yet do not start together while there are others. A job
 that another runner holds comes up again after a pause, which grows.
@@ -18,7 +18,7 @@ _LOOK, _PATIENCE = 0.5, 10.0  # s between looks at a job that another runner hol
 _SHARED = ("dataset", "image_size", "policy_fingerprint", "fp_start")
 
 
-class Turns:
+class JobQueue:
     """The order of one runner's jobs; it looks at no file.
 
     Args:
@@ -57,11 +57,11 @@ class Turns:
         return max(0.0, min(looks, default=math.inf) - time.monotonic())
 
     def add(self, job: Job) -> None:
-        """Let a job run when its turn comes."""
+        """Let a job run from now on."""
         bisect.insort(self._ready, self._places[job.id])
 
     def next(self, limit: int | None = None) -> list[Job]:
-        """Return the jobs whose turn it is, `limit` at most; None: all that may run."""
+        """Return the jobs to run next, `limit` at most; None: all that may run."""
         chosen: list[Job] = []
         deferred: list[Job] = []
         begun = {what for what, jobs in self._computing.items() if jobs} - self._computed

@@ -17,7 +17,7 @@ from lowbit.benchmark.planning.plan import Plan
 from lowbit.benchmark.results import build_result
 from lowbit.benchmark.results.job_lock import LOCK
 from lowbit.benchmark.results.result_file import RESULT, Result, read_result, write_result
-from lowbit.benchmark.scheduling.job_queue import Turns
+from lowbit.benchmark.scheduling.job_queue import JobQueue
 from lowbit.common.file_hash import file_sha256
 
 Overwrite = Literal["never", "failed", "always"]
@@ -43,7 +43,7 @@ class Schedule:
         self.kept: set[str] = set()
         self.blocked: dict[str, str] = {}
         self._overwrite = overwrite
-        self._turns = Turns(plan.jobs.values(), plan.needed)
+        self._queue = JobQueue(plan.jobs.values(), plan.needed)
         self._users = defaultdict(list)  # ids of the jobs that need a job
         self._lacking: dict[str, int] = {}  # how many of its needs have yet to end, by job
         for job in plan.jobs.values():
@@ -63,17 +63,17 @@ class Schedule:
     @property
     def elsewhere(self) -> set[str]:
         """Ids of jobs that another runner holds."""
-        return self._turns.elsewhere
+        return self._queue.elsewhere
 
     @property
     def running(self) -> set[str]:
         """Ids of jobs that run here."""
-        return self._turns.running
+        return self._queue.running
 
     @property
     def pause(self) -> float:
         """Seconds until a job that another runner holds should be looked at; infinite: there is none."""
-        return self._turns.pause
+        return self._queue.pause
 
     @property
     def unfinished(self) -> list[Job]:
@@ -94,9 +94,9 @@ class Schedule:
         Args:
             limit: how many are wanted at most; None: all.
         """
-        self._unexamined.extend(self._turns.due())
+        self._unexamined.extend(self._queue.due())
         self._examine()
-        return self._turns.next(limit)
+        return self._queue.next(limit)
 
     def standing(self, job: Job) -> Result | None:
         """Return the result on disk if there is no reason to run the job again."""
@@ -108,7 +108,7 @@ class Schedule:
             return None
         if result.status != "completed":
             return result if fresh or self._overwrite == "never" else None
-        if not self._reads_the_same(job, result) or not self._outputs_there(job, result):
+        if not self._has_same_inputs(job, result) or not self._has_outputs(job, result):
             return None
         if result.checkpoint.name != job.label.checkpoint:  # renamed in the suite
             facts = result.checkpoint.model_copy(update={"name": job.label.checkpoint})
@@ -159,16 +159,16 @@ class Schedule:
 
     def start(self, job: Job) -> None:
         """Note that the job runs here."""
-        self._turns.start(job)
+        self._queue.start(job)
 
     def leave(self, job: Job) -> None:
         """Note that another runner holds the job; it is looked at again."""
-        self._turns.leave(job)
+        self._queue.leave(job)
 
     def finish(self, job: Job, result: Result) -> None:
         """Note the result of a job."""
         self.done[job.id] = result
-        self._turns.end(job, completed=result.status == "completed")
+        self._queue.end(job, completed=result.status == "completed")
         self._end(job)
 
     def _end(self, job: Job) -> None:
@@ -190,7 +190,7 @@ class Schedule:
                 self.kept.add(job.id)
                 self.finish(job, result)
             else:
-                self._turns.add(job)
+                self._queue.add(job)
 
     def _inputs_ended(self, job: Job) -> bool:
         """Whether the job's needs have results; one that lacks a need is kept or blocked."""
@@ -212,7 +212,7 @@ class Schedule:
                 return False
         return True
 
-    def _reads_the_same(self, job: Job, result: Result) -> bool:
+    def _has_same_inputs(self, job: Job, result: Result) -> bool:
         """Whether the outputs of other jobs are still what the result was made from."""
         for name, source in job.inputs.items():
             if not isinstance(source, Output):
@@ -226,7 +226,7 @@ class Schedule:
                 return False
         return True
 
-    def _outputs_there(self, job: Job, result: Result) -> bool:
+    def _has_outputs(self, job: Job, result: Result) -> bool:
         """Whether the job's files are there, as far as a job that has yet to run needs them."""
         folder = self.folder(job)
         if all((folder / path).is_file() for path in result.artifacts.values()):

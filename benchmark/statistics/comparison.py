@@ -37,7 +37,6 @@ _ALIKE = {
     "checkpoint": ("training", "policy_fingerprint"),
     "training": ("checkpoint", "architecture"),
 }
-COMPARED = tuple(_ALIKE)
 _OF_DATA_SET = ("dataset", "split_sha256", "image_size")
 _HEADS = {"top1": 0, "AP": 0}  # a task's main metric comes first
 

@@ -43,9 +43,9 @@ _MOST_RATIO = 200  # of sizes before and after; what jobs leave shrinks 2 to 30 
 _ALWAYS_FINE = 1 * _MIB  # a size at which the ratio does not matter
 # What zipfile raises at bytes of no sense.
 _NOT_A_ZIP = (
-    *(zipfile.BadZipFile, zlib.error, struct.error, EOFError, OverflowError),
-    *(ValueError, NotImplementedError, RuntimeError),
-)
+    zipfile.BadZipFile, zlib.error, struct.error, EOFError, OverflowError,
+    ValueError, NotImplementedError, RuntimeError,
+)  # fmt: skip
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 

@@ -98,7 +98,7 @@ def check_identity(result: Result, recipe: BaseModel) -> str | None:
     if unsaid := sorted(absent - DERIVED_FACTS):
         why = f"it is of an earlier release, which did not say its {unsaid[0]}"
     for key in sorted((found.keys() | result.identity.keys()) - absent):
-        if key not in unknown and not _same(found.get(key), result.identity.get(key)):
+        if key not in unknown and not _is_same(found.get(key), result.identity.get(key)):
             raise BundleError(
                 f"its {shown(key)} is {shown(result.identity.get(key))} where its recipe and the image "
                 f"set here give {shown(found.get(key))} in this release"
@@ -132,7 +132,7 @@ def _recipe(result: Result, stage: Stage) -> BaseModel:
     except ValidationError as error:
         raise BundleError(f"its recipe is not one of this version's: {problems(error)}") from error
     read = recipe.model_dump(mode="json", include=set(fields))
-    if changed := sorted(key for key in fields if not _says(read[key], fields[key])):
+    if changed := sorted(key for key in fields if not _contains(read[key], fields[key])):
         raise BundleError(f"its recipe does not say {shown(changed[0])} as a job writes it")
     return recipe
 
@@ -178,13 +178,13 @@ def _shipped(name: str) -> str:
     return str(path) if ours and path.is_file() else ""
 
 
-def _same(one: Any, other: Any) -> bool:
+def _is_same(one: Any, other: Any) -> bool:
     """Compare as a job id does: 1 is not 1.0, nor true."""
     return canonical_json(one) == canonical_json(other)
 
 
-def _says(whole: Any, part: Any) -> bool:
+def _contains(whole: Any, part: Any) -> bool:
     """Whether a recipe says what an earlier release wrote of it; sections may have grown since."""
     if isinstance(whole, dict) and isinstance(part, dict):
-        return all(key in whole and _says(whole[key], value) for key, value in part.items())
-    return _same(whole, part)
+        return all(key in whole and _contains(whole[key], value) for key, value in part.items())
+    return _is_same(whole, part)

@@ -80,7 +80,7 @@ def to_cfg(
     if policy is not None:
         cfg.MODEL.QUANT.ENABLED = True
         cfg.MODEL.QUANT.POLICY = json.dumps(policy.to_dict())
-        cfg.MODEL.QUANT.PRECISION = recipe.precision
+        cfg.MODEL.QUANT.PRECISION = str(recipe.precision)
         cfg.MODEL.QUANT.SCOPE = recipe.scope
         cfg.MODEL.QUANT.CALIBRATION_IMAGES = recipe.calibration_images
 

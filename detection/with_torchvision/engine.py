@@ -19,7 +19,7 @@ from lowbit.detection.recipe import Recipe
 from lowbit.detection.solver import build_optimizer, build_scheduler
 from lowbit.detection.with_torchvision.faster_rcnn import build_faster_rcnn
 from lowbit.detection.with_torchvision.retinanet import build_retinanet
-from lowbit.quant import Precision, reuse_weights
+from lowbit.quant import reuse_weights
 from lowbit.training.divergence import diverged_at_iteration
 from lowbit.training.job_state import Workspace
 from lowbit.training.metrics_log import IterationLog, record_scores
@@ -76,7 +76,7 @@ class TorchvisionEngine:
             quantize_detector(
                 detector,
                 recipe.quant_policy,
-                Precision.parse(recipe.precision),
+                recipe.precision,
                 batches=calibration_batches(self, images, recipe),
                 scope=recipe.scope,
             )

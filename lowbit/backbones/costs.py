@@ -5,13 +5,13 @@ from collections.abc import Iterable
 import torch
 
 from lowbit.backbones.networks.registry import create_backbone
-from lowbit.quant import QuantPolicy, costs, quantize
+from lowbit.quant import Precision, QuantPolicy, costs, quantize
 
 
 def backbone_costs(
     architecture: str,
     policy: QuantPolicy | str | dict | None,
-    precisions: Iterable[str],
+    precisions: Iterable[Precision | str],
     *,
     image_size: int,
 ) -> dict[str, dict[str, int]]:

@@ -160,7 +160,7 @@ def costs(
     products = _products(model, inputs)
     found = {}
     for precision in precisions:
-        set_precision(model, Precision.parse(str(precision)))
+        set_precision(model, precision)
         found[str(precision)] = {
             "weight_bytes": size_bytes(model),
             "bit_operations": sum(product.bit_operations for product in products),

@@ -7,6 +7,7 @@ from pydantic import ValidationError
 
 from lowbit.benchmark.recipes.yaml_files import load_yaml, validate
 from lowbit.detection import Recipe
+from lowbit.quant import Precision
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "detection"
 
@@ -50,7 +51,7 @@ def test_a_senseless_recipe_is_refused(fields, told):
 
 
 def test_precision_has_one_spelling_and_policies_follow_the_method():
-    assert Recipe(method="lsq", precision="W4A4").precision == "4w4a"
+    assert Recipe(method="lsq", precision="W4A4").precision == Precision(4, 4)
     assert Recipe(method="lsq", precision="4w4a").quant_policy.name == "lsq"
     assert Recipe(method="sgdt", precision="4w4a").quant_policy.name == "tr"
     assert Recipe().quant_policy is None

@@ -17,9 +17,9 @@ from torch.nn import functional as F
 
 from lowbit.data import Center, open_images
 from lowbit.quant import get_policy, quantize, quantized_layers, set_precision
+from lowbit.transfer import Recipe
 from lowbit.transfer.features.extract import extract
 from lowbit.transfer.probes.sgd_probe import Classifier
-from lowbit.transfer.recipe.recipe import Recipe
 
 BITS = (8, 7, 6, 5, 4, 3, 2)
 

@@ -61,8 +61,10 @@ def test_result_is_plain_json_and_says_where_it_comes_from(job):
     assert result["checkpoint"]["architecture"] == "resnet10_slim"
     assert result["checkpoint"]["method"] == "untrained"
     assert len(result["checkpoint"]["sha256"]) == 64
-    assert list(result["costs"]) == list(recipe.precisions)
-    costs = [result["costs"][precision]["bit_operations"] for precision in recipe.precisions]
+    assert list(result["costs"]) == list(map(str, recipe.precisions))
+    costs = [
+        result["costs"][precision]["bit_operations"] for precision in map(str, recipe.precisions)
+    ]
     assert costs == sorted(costs, reverse=True)  # from FP down
     assert all((folder / path).is_file() for path in result["artifacts"].values())
     assert not (folder / "result.json").exists()

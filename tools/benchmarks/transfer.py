@@ -84,7 +84,7 @@ def _accuracy_of_cached_views(train: Images, val: Images) -> Case:
         top1 = {p: 100 * (y == val.labels).float().mean().item() for p, y in predicted.items()}
         found.append((seconds, top1))
     (ours, cached), (literal, fresh) = found
-    moved = ", ".join(f"{p} {cached[p] - fresh[p]:+.1f}" for p in recipe.precisions)
+    moved = ", ".join(f"{p} {cached[p] - fresh[p]:+.1f}" for p in cached)
     return Case(
         f"top-1 of 10 cached views less that of 40 new ones: {moved} points (n={len(val)})",
         ours,

@@ -47,13 +47,13 @@ def feature_batches(
 def extract(
     backbone: nn.Module,
     images: Images,
-    precision: str,
+    precision: Precision,
     *,
     view: Center | Crop,
     recipe: "Recipe",
 ) -> Tensor:
     """Return the features (N, D) of all images at a precision, on the backbone's device."""
-    set_precision(backbone, Precision.parse(precision))
+    set_precision(backbone, precision)
     batches = feature_batches(
         backbone, images, view, batch_size=recipe.eval_batch_size, workers=recipe.num_workers
     )
@@ -96,14 +96,16 @@ class Features:
         }
         self._cache = FeatureCache(Path(recipe.cache_dir or workspace.folder / CACHE), facts)
 
-    def __call__(self, images: Images, precision: str, view: Center | Crop | None = None) -> Tensor:
+    def __call__(
+        self, images: Images, precision: Precision, view: Center | Crop | None = None
+    ) -> Tensor:
         """Return the features (N, D) of images at a precision, on the CPU, mapped from a file.
 
         `view` is the recipe's central one unless it is given.
         """
         view = view or center(self.recipe)
         facts = {
-            "precision": precision,
+            "precision": str(precision),
             "view": {"kind": type(view).__name__, **asdict(view)},
             "dataset": images.name,
             "split": images.split,
@@ -113,7 +115,7 @@ class Features:
         }
 
         def compute() -> Iterator[Tensor]:
-            set_precision(self.backbone, Precision.parse(precision))
+            set_precision(self.backbone, precision)
             return feature_batches(
                 self.backbone,
                 images,

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from lowbit.common.file_lock import exclusive_lock
 from lowbit.data import Images
+from lowbit.quant import FP
 from lowbit.training.job_state import Workspace
 from lowbit.training.seeding import seeded, stream
 from lowbit.transfer.features.extract import extract
@@ -104,7 +105,7 @@ def linear_classifier(
 ) -> tuple[Tensor, Tensor]:
     """Return the linear protocol's full-precision classifier, weight (C, D) and bias (C,)."""
     backbone.eval()
-    features = extract(backbone, train, "FP", view=center(recipe), recipe=recipe)
+    features = extract(backbone, train, FP, view=center(recipe), recipe=recipe)
     weight, bias = fit_linear(
         [features[None]],
         train.labels,

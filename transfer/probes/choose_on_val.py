@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from lowbit.data import Images
+from lowbit.quant import Precision
 from lowbit.transfer.probes.sgd_probe import classify
 
 _logger = logging.getLogger(__name__)
@@ -16,12 +17,12 @@ Head = tuple[Tensor, Tensor]
 
 def choose_on(
     val: Images | None,
-    features: Callable[[Images, str], Tensor],
-    heads: dict[str, Sequence[Head]],
+    features: Callable[[Images, Precision], Tensor],
+    heads: dict[Precision, Sequence[Head]],
     *,
     setting: str,
     values: Sequence[float],
-) -> tuple[dict[str, Head], dict[str, Any]]:
+) -> tuple[dict[Precision, Head], dict[str, Any]]:
     """Keep at each precision the head with the best top-1 on `val`; of equal ones, the first.
 
     Args:
@@ -42,8 +43,8 @@ def choose_on(
         x = features(val, precision)
         right = [int((classify(x, *head) == val.labels).sum()) for head in candidates]
         best = right.index(max(right))
-        kept[precision], chosen[precision] = candidates[best], values[best]
-        top1[precision] = [100 * count / len(val) for count in right]
+        kept[precision], chosen[str(precision)] = candidates[best], values[best]
+        top1[str(precision)] = [100 * count / len(val) for count in right]
         if best in (0, len(values) - 1) and len(values) > 2:
             _logger.info(
                 "at %s the best %s, %g, is an end of those tried; a better one may lie beyond",

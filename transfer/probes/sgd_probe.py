@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lowbit.data import Images
+from lowbit.quant import Precision
 from lowbit.training.divergence import check_finite
 from lowbit.training.seeding import minibatches
 
@@ -144,16 +145,16 @@ class Classifier:
 
     def __init__(
         self,
-        features: Callable[[Images, str], Tensor],
-        heads: dict[str, tuple[Tensor, Tensor]],
+        features: Callable[[Images, Precision], Tensor],
+        heads: dict[Precision, tuple[Tensor, Tensor]],
     ) -> None:
         self.features, self.heads = features, heads
 
     @torch.no_grad()
     def __call__(self, images: Images) -> dict[str, Tensor]:
-        """Return the predicted classes (N,) of images at every precision, on the CPU."""
+        """Return the predicted classes (N,) of images by precision's name, on the CPU."""
         return {
-            precision: classify(self.features(images, precision), *head)
+            str(precision): classify(self.features(images, precision), *head)
             for precision, head in self.heads.items()
         }
 

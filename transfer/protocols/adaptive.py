@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lowbit.common.compute_cost import Work
 from lowbit.data import Images
-from lowbit.quant import Precision, set_precision
+from lowbit.quant import set_precision
 from lowbit.quant.adaptive import (
     METHODS,
     JointStep,
@@ -208,7 +208,7 @@ def _norm_batches(train: Images, recipe: "Recipe", device: torch.device) -> Iter
 
 def _predict(networks: dict[int, Network], recipe: "Recipe", images: Images) -> dict[str, Tensor]:
     classes = {}
-    for precision in map(Precision.parse, recipe.precisions):
+    for precision in recipe.precisions:
         network = networks[precision.weight_bits]
         set_precision(network, precision)
         classes[str(precision)] = classes_of(network, images, recipe=recipe)

@@ -42,7 +42,7 @@ def knn(
 
     def predict(images: Images) -> dict[str, Tensor]:
         return {
-            precision: vote(
+            str(precision): vote(
                 features(images, precision),
                 features(train, precision),
                 train.labels,

@@ -50,7 +50,7 @@ def linear(
     features = frozen_features(backbone, train, recipe=recipe, workspace=workspace, device=device)
     views = features.of_training(train)
     names = [
-        p if len(recipe.rates) == 1 else f"{p} lr {r:g}"
+        str(p) if len(recipe.rates) == 1 else f"{p} lr {r:g}"
         for p in recipe.precisions
         for r in recipe.rates
     ]

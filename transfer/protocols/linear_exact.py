@@ -60,13 +60,14 @@ def linear_exact(
             lambdas,
         )
         heads[precision] = list(zip(found.weight.float(), found.bias.float(), strict=True))
-        solver[precision] = {
+        converged = (found.gradient_norm.cpu() <= tolerance).tolist()
+        solver[str(precision)] = {
             "loss": found.loss.tolist(),
             "gradient_norm": found.gradient_norm.tolist(),
             "evaluations": found.evaluations.tolist(),
+            "converged": converged,
         }
-        solver[precision]["converged"] = (found.gradient_norm.cpu() <= tolerance).tolist()
-        say = _logger.info if all(solver[precision]["converged"]) else _logger.warning
+        say = _logger.info if all(converged) else _logger.warning
         say(
             "%s: gradient norms up to %.1e after %d passes over the features",
             precision,

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 def _cost(job: CostInputs) -> Work:
     recipe = job.recipe
-    trained = sum(precision != "FP" for precision in recipe.precisions)
+    trained = sum(precision != FP for precision in recipe.precisions)
     teacher = job.train * job.image if recipe.distillation else 0  # taken as large as the network
     epoch = job.learned + teacher + job.val * job.image
     scoring = len(recipe.precisions) * job.scored * job.image
@@ -94,7 +94,7 @@ def qat(
         )
         objective = Distilled(teacher, recipe.distillation)
     networks, artifacts = {}, {}
-    for precision in map(Precision.parse, recipe.precisions):
+    for precision in recipe.precisions:
         part, name = workspace.part(str(precision)), str(precision)
         network = copy.deepcopy(start.network)
         if precision == FP:

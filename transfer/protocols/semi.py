@@ -70,16 +70,16 @@ def semi(
     )
     networks, losses, details, artifacts = {}, {}, {}, {}
     for precision in recipe.precisions:
-        part = workspace.part(precision)
+        part = workspace.part(str(precision))
         network = Network(copy.deepcopy(backbone), *classifier).to(device)
-        if Precision.parse(precision) != FP:
+        if precision != FP:
             quantize(network.backbone, get_policy(recipe.policy))
             details["calibration"] = calibrate_on(
                 network.backbone, train, recipe=recipe, device=device
             )
-            set_precision(network.backbone, Precision.parse(precision))
+            set_precision(network.backbone, precision)
         training = Training(network, train, recipe=recipe, device=device, places=places)
-        losses[precision] = training.run(part, part.resume())
+        losses[str(precision)] = training.run(part, part.resume())
         networks[precision] = network.eval().requires_grad_(False)
         artifacts[f"network {precision}"] = str(part.state_path.relative_to(workspace.folder))
     return Fitted(
@@ -97,7 +97,9 @@ def semi(
     )
 
 
-def _predict(networks: dict[str, Network], recipe: "Recipe", images: Images) -> dict[str, Tensor]:
+def _predict(
+    networks: dict[Precision, Network], recipe: "Recipe", images: Images
+) -> dict[str, Tensor]:
     found: dict[str, Any] = {}
     for precision, network in networks.items():
         features = partial(extract, network.backbone, view=center(recipe), recipe=recipe)

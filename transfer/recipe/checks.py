@@ -2,7 +2,7 @@
 
 from typing import get_args
 
-from lowbit.quant import get_policy
+from lowbit.quant import FP, get_policy
 from lowbit.quant.precision import OFF
 from lowbit.training.lr_schedules import check_milestones
 from lowbit.transfer.recipe.protocol_registry import get_protocol
@@ -42,7 +42,7 @@ def check_quantized_training(recipe: RecipeFields) -> None:
         raise ValueError(
             f"{' and '.join(starts)} are different starts; nothing was trained. Give one."
         )
-    if recipe.protocol == "qat" and not starts and "FP" in recipe.precisions:
+    if recipe.protocol == "qat" and not starts and FP in recipe.precisions:
         raise ValueError(
             "precisions name FP, which is the start, untrained further, and the start's "
             "classifier is random; nothing was trained. Give fp_start, warmup_fc or "
@@ -74,7 +74,7 @@ def check_quantized_training(recipe: RecipeFields) -> None:
                 f"transition.schedule step has no epoch of {recipe.epochs} to decay at; nothing "
                 "was trained. Give transition.milestones, or another schedule."
             )
-        real = [p for p in recipe.precisions if p != "FP" and p.startswith(f"{OFF}w")]
+        real = [p for p in recipe.precisions if p != FP and p.weight_bits == OFF]
         if real:
             raise ValueError(
                 f"weights have no levels at {real[0]}, and optimizer {recipe.optimizer!r} follows "
@@ -83,8 +83,8 @@ def check_quantized_training(recipe: RecipeFields) -> None:
             )
     if recipe.adaptive is not None and set(recipe.precisions) - set(recipe.adaptive.precisions):
         raise ValueError(
-            f"precisions {', '.join(recipe.precisions)} are not all among those of "
-            f"adaptive.bits and adaptive.zero_shot, {', '.join(recipe.adaptive.precisions)}; "
+            f"precisions {', '.join(map(str, recipe.precisions))} are not all among those of "
+            f"adaptive.bits and adaptive.zero_shot, {', '.join(map(str, recipe.adaptive.precisions))}; "
             "nothing was trained. Leave precisions out, or change the section."
         )
     if recipe.adaptive is not None and recipe.adaptive.method == "any-precision":

@@ -47,14 +47,13 @@ class Recipe(RecipeFields):
 
     @field_validator("precisions")
     @classmethod
-    def _canonical(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        names = tuple(str(Precision.parse(text)) for text in value)
-        if len(set(names)) < len(names):
+    def _each_once(cls, value: tuple[Precision, ...]) -> tuple[Precision, ...]:
+        if len(set(value)) < len(value):
             raise ValueError(
-                f"a precision is named twice in {', '.join(names)}; nothing was scored. "
+                f"a precision is named twice in {', '.join(map(str, value))}; nothing was scored. "
                 "Name each once."
             )
-        return names
+        return value
 
     @field_validator("dataset")
     @classmethod

@@ -5,7 +5,9 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from lowbit.backbones.precision_field import PrecisionField
 from lowbit.common.file_hash import file_sha256
+from lowbit.quant import Precision
 from lowbit.training.lr_schedules import learning_rate
 from lowbit.transfer.recipe.protocol_registry import get_protocol
 from lowbit.transfer.recipe.sections import (
@@ -61,8 +63,10 @@ class RecipeFields(Section):
     eval_interpolation: Interpolation = Field("bicubic", description="of eval_resize")
     augmentation: Augmentation = Field(Augmentation(), description="of the training views")
 
-    precisions: tuple[str, ...] = Field(
-        ("FP", "8w8a", "5w5a", "4w4a", "3w3a"), min_length=1, description="each is scored"
+    precisions: tuple[PrecisionField, ...] = Field(
+        tuple(map(Precision.parse, ("FP", "8w8a", "5w5a", "4w4a", "3w3a"))),
+        min_length=1,
+        description="each is scored",
     )
     policy: str | dict[str, Any] = Field("ssql", description="which layers are quantized, and how")
     calibration: Literal["clean", "official"] = Field(

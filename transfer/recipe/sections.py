@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from lowbit.quant import Precision
 from lowbit.training.lr_schedules import check_milestones, default_milestones, learning_rate
 
 BASES = ("sgd", "adam", "adamw", "nadam", "adamax", "rmsprop", "adagrad")
@@ -193,9 +194,9 @@ class Adaptive(Section):
         return self
 
     @property
-    def precisions(self) -> tuple[str, ...]:
+    def precisions(self) -> tuple[Precision, ...]:
         """What is scored: weights and activations share their bits (SPEC D.1)."""
-        return tuple(f"{b}w{b}a" for b in (*self.bits, *self.zero_shot))
+        return tuple(Precision(b, b) for b in (*self.bits, *self.zero_shot))
 
 
 def published_rate(optimizer: str) -> float:

@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from lowbit.data import Augment, load, normalization
 from lowbit.data.views.labelled_images import ImagesInMemory
-from lowbit.quant import set_precision
+from lowbit.quant import FP, set_precision
 from lowbit.training.job_state import Workspace
 from lowbit.training.seeding import minibatches, stream
 from lowbit.transfer import Recipe
@@ -57,7 +57,7 @@ def test_training_is_plain_sgd_on_backbone_and_classifier(tiny_net, few_digits, 
             optimizer.step()
     trained, wanted = net.state_dict(), reference.backbone.state_dict()
     assert all(trained[name].equal(wanted[name]) for name in wanted)
-    assert fitted.predict.heads["FP"][0].equal(reference.fc.weight)
+    assert fitted.predict.heads[FP][0].equal(reference.fc.weight)
     start = tiny_net().state_dict()
     assert not wanted["body.0.weight"].equal(start["body.0.weight"])
     assert not wanted["body.1.running_mean"].equal(start["body.1.running_mean"])
@@ -89,7 +89,7 @@ def test_a_killed_run_resumes_to_the_same_bits(
 
     wanted, found = straight_net.state_dict(), resumed_net.state_dict()
     assert all(found[name].equal(wanted[name]) for name in wanted)
-    assert resumed.predict.heads["FP"][0].equal(straight.predict.heads["FP"][0])
+    assert resumed.predict.heads[FP][0].equal(straight.predict.heads[FP][0])
     assert resumed.details == straight.details
     curves = [(tmp_path / d / "metrics.jsonl").read_text() for d in ("straight", "killed")]
     assert curves[0] == curves[1] and curves[0].count("\n") == 6
@@ -106,7 +106,7 @@ def test_a_finished_training_is_not_done_again(tiny_net, few_digits, tmp_path, m
     monkeypatch.setattr("lowbit.transfer.finetuning.starting_network.fit_linear", never)
     again = _fit(tiny_net(), few_digits, recipe, tmp_path)
     one, other = (f.predict(few_digits) for f in (first, again))
-    assert all(one[precision].equal(other[precision]) for precision in recipe.precisions)
+    assert all(one[precision].equal(other[precision]) for precision in map(str, recipe.precisions))
     assert again.details == first.details
 
 
@@ -123,7 +123,7 @@ def test_quantization_afterwards_changes_no_weight_and_keeps_the_classifier_fp(
     )
     heads = fitted.predict.heads
     assert all(weight.equal(saved["fc.weight"]) for weight, _ in heads.values())
-    full = Network(tiny_net(), *heads["FP"])
+    full = Network(tiny_net(), *heads[FP])
     full.load_state_dict(saved)
     with torch.no_grad():
         wanted = full.eval()(see(few_digits)).argmax(dim=1)
@@ -149,7 +149,7 @@ def test_the_warm_start_is_the_linear_protocol_s_fp_classifier(
     recipe = _recipe(protocol="linear", weight_decay=0.0, seed=0, **warm)
     monkeypatch.setattr("lowbit.transfer.protocols.linear.stream", _warmup_order)
     linear = _fit(tiny_net(), few_digits, recipe, tmp_path / "linear")
-    assert torch.allclose(started[0], linear.predict.heads["FP"][0], atol=1e-5)
+    assert torch.allclose(started[0], linear.predict.heads[FP][0], atol=1e-5)
     assert started[1].std() == pytest.approx(0.01, rel=0.2)
 
 

@@ -64,7 +64,7 @@ def test_each_classifier_learns_from_its_own_quantized_features(
         assert torch.allclose(weight, fc.weight, atol=1e-4)
         assert torch.allclose(bias, fc.bias, atol=1e-4)
         wanted = fc(features).argmax(dim=1)
-        assert (fitted.predict(few_digits)[precision] == wanted).float().mean() > 0.98
+        assert (fitted.predict(few_digits)[str(precision)] == wanted).float().mean() > 0.98
 
 
 def test_two_runs_are_bit_equal_and_seeds_differ(tiny_net, few_digits, tmp_path):

@@ -152,7 +152,7 @@ def test_a_killed_job_resumes_to_the_same_bits(
         resumed = _fit(tiny_net(), few_digits, recipe, tmp_path / "killed", val)
     assert epochs == [1]  # nothing that was finished was trained again
     assert resumed.details == straight.details
-    for precision in recipe.precisions:
+    for precision in map(str, recipe.precisions):
         one, other = (_network(tmp_path / run, precision) for run in ("straight", "killed"))
         assert all(one[name].equal(other[name]) for name in one)
     assert _rows(tmp_path / "straight") == _rows(tmp_path / "killed")

@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from lowbit.data import open_images
-from lowbit.quant import Precision, get_policy, quantize, quantized_layers, set_precision
+from lowbit.quant import FP, Precision, get_policy, quantize, quantized_layers, set_precision
 from lowbit.training.job_state import Workspace
 from lowbit.training.seeding import minibatches, stream
 from lowbit.transfer import Recipe
@@ -85,11 +85,11 @@ def test_training_is_plain_sgd_at_that_precision_on_the_labelled_images(
 def test_low_precision_is_trained_and_scored_low(tiny_net, few_digits, tmp_path):
     fitted = _fit(tiny_net(), few_digits, _recipe(policy="ssql"), tmp_path)
     networks = fitted.predict.args[0]
-    assert not quantized_layers(networks["FP"].backbone)
-    layers = list(quantized_layers(networks["4w4a"].backbone).values())
+    assert not quantized_layers(networks[FP].backbone)
+    layers = list(quantized_layers(networks[Precision(4, 4)].backbone).values())
     channels = layers[1].quantized_weight().flatten(1)
     assert max(len(channel.unique()) for channel in channels) <= 16
-    assert not layers[1].weight.equal(networks["FP"].backbone.body[3].weight)
+    assert not layers[1].weight.equal(networks[FP].backbone.body[3].weight)
 
 
 def test_a_killed_job_resumes_to_the_same_bits(tiny_net, few_digits, tmp_path, monkeypatch):

@@ -142,5 +142,5 @@ def test_the_recipes_on_digits_run(stem, tmp_path):
     r = read(stem, *words)
     found = run(r, tmp_path / "job")
     scored = {m["precision"]: m["value"] for m in found["measurements"] if m["split"] == "test"}
-    assert set(scored) == set(r.precisions)
+    assert set(scored) == set(map(str, r.precisions))
     assert min(scored.values()) > 20  # chance is 10
