@@ -177,9 +177,7 @@ def test_a_state_half_written_leaves_the_one_before(tmp_path, monkeypatch):
 
 def test_the_folder_of_another_recipe_is_refused(tmp_path):
     run(_recipe(epochs=1), tmp_path)
-    with pytest.raises(
-        ValueError, match="another job, which differs in lr; nothing was trained"
-    ):
+    with pytest.raises(ValueError, match="another job, which differs in lr; nothing was trained"):
         run(_recipe(epochs=1, lr=0.5), tmp_path)
 
 
