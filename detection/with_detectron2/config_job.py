@@ -38,7 +38,7 @@ from lowbit.detection.with_detectron2.config_checks import flat
 from lowbit.detection.with_detectron2.hooks import plain_scores
 from lowbit.detection.with_detectron2.trainer import LowbitTrainer
 from lowbit.training.job_state import claim
-from lowbit.training.metrics_log import read_curve
+from lowbit.training.metrics_log import read_curve, record_scores
 from lowbit.training.seeding import resolve_device
 
 _ROOT = Path(__file__).parents[2]
@@ -140,6 +140,8 @@ def run(recipe: Recipe, folder: Path) -> dict[str, Any]:
         results = trainer._last_eval_results
     else:
         results = trainer.evaluate()
+        if comm.is_main_process() and (scores := plain_scores(results)):
+            record_scores(folder, trainer.max_iter, scores)
     if not comm.is_main_process():
         return {}
     detector = save_trained(cfg, trainer.checkpointer.model)
