@@ -128,7 +128,7 @@ def test_scales_have_their_own_rate_and_decay_and_follow_the_schedule(network, f
 
 @pytest.mark.parametrize("name", [*OPTIMIZERS, *(f"{name}t" for name in OPTIMIZERS)])
 def test_every_optimizer_trains_a_quantized_network(network, few_digits, name):
-    recipe = _recipe(optimizer=name, epochs=2, lr=0.02)
+    recipe = _recipe(optimizer=name, epochs=2, lr=0.02, weight_decay=0.0)
     optimizer = build_optimizer(network, recipe, total_steps=8, weight_bits=4)
     base = OPTIMIZERS[name if name in OPTIMIZERS else name[:-1]]
     assert isinstance(optimizer, base) and (type(optimizer) is base) == (name in OPTIMIZERS)
@@ -136,8 +136,17 @@ def test_every_optimizer_trains_a_quantized_network(network, few_digits, name):
     assert momentum == ({0.9} if name.startswith(("sgd", "rmsprop")) else set())
     training = Training(network, few_digits, recipe=recipe, device=CPU, optimizer=optimizer)
     network.train()
-    losses = [training._epoch(epoch) for epoch in range(2)]
-    assert losses[1] < losses[0]
+    torch.nn.init.normal_(network.fc.weight)  # a zero one hands the backbone no gradient
+    before = {n: p.detach().clone() for n, p in network.named_parameters()}
+    training._step(torch.randn(16, 3, 32, 32), torch.arange(16) % 10, 0)
+    # Whatever the loss does on a few images, a first step goes downhill in every element.
+    for parameter_name, p in network.named_parameters():
+        frozen = p.grad is None
+        assert frozen == (base is not type(optimizer) and "w_quant" in parameter_name)
+        if not frozen:
+            along = p.grad * (p.detach() - before[parameter_name])
+            assert (along <= 0).all() and along.sum() < 0
+    assert all(0 < training._epoch(epoch) < float("inf") for epoch in range(2))
 
 
 class _Reads(TorchDispatchMode):
