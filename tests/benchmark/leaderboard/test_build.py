@@ -63,16 +63,27 @@ def main():
     return module.main
 
 
+def _write_three(folder):
+    _write(folder, "a" * 12, "good", {"FP": 95.0, "4w4a": 93.0})
+    _write(folder, "b" * 12, "bad", {"FP": 90.0, "4w4a": 60.0})
+    _write(folder, "c" * 12, "lost", {"FP": 0, "4w4a": 0}, status="failed", reason="disk full")
+    return folder
+
+
 @pytest.fixture
 def runs(tmp_path):
-    _write(tmp_path, "a" * 12, "good", {"FP": 95.0, "4w4a": 93.0})
-    _write(tmp_path, "b" * 12, "bad", {"FP": 90.0, "4w4a": 60.0})
-    _write(tmp_path, "c" * 12, "lost", {"FP": 0, "4w4a": 0}, status="failed", reason="disk full")
-    return tmp_path
+    return _write_three(tmp_path)
 
 
-def test_build_writes_four_files_and_returns_the_page(runs):
-    page = build.build(runs)
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """Return the folder of runs whose board was built, and the page; for tests that only read."""
+    runs = _write_three(tmp_path_factory.mktemp("built"))
+    return runs, build.build(runs)
+
+
+def test_build_writes_four_files_and_returns_the_page(built):
+    runs, page = built
     assert page == runs / "leaderboard" / "index.html"
     assert sorted(path.name for path in page.parent.iterdir()) == FILES
     csv = (page.parent / "results.csv").read_text(encoding="utf-8")
@@ -118,8 +129,8 @@ def test_the_order_of_results_does_not_matter(tmp_path, monkeypatch):
     assert pages[0] == pages[1]
 
 
-def test_nothing_temporary_is_left(runs):
-    folder = build.build(runs).parent
+def test_nothing_temporary_is_left(built):
+    folder = built[1].parent
     assert [path.name for path in folder.iterdir() if path.name.startswith(".")] == []
 
 
@@ -160,8 +171,8 @@ def test_a_rebuild_shows_the_published_numbers_of_the_suites_that_ran(main, runs
 
 
 @pytest.mark.parametrize("kind", build.FORMATS)
-def test_command_export_prints_what_build_writes(main, runs, capsys, kind):
-    build.build(runs)
+def test_command_export_prints_what_build_writes(main, built, capsys, kind):
+    runs, _ = built
     assert main(["export", str(runs), "--format", kind]) == 0
     expected = (runs / "leaderboard" / f"results.{kind}").read_text(encoding="utf-8")
     assert capsys.readouterr().out == expected

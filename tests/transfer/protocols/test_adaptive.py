@@ -174,12 +174,14 @@ def test_the_stored_model_predicts_as_the_network_at_every_bit_width(
 
 
 def test_any_precision_learns_and_says_why_it_is_not_stored(few_digits, tmp_path):
-    fitted = _fit(few_digits, _recipe("any-precision", policy="any-precision"), tmp_path)
+    recipe = _recipe("any-precision", policy="any-precision", epochs=20, lr=0.2)
+    fitted = _fit(few_digits, recipe, tmp_path)
     assert "nested" not in fitted.artifacts
     assert fitted.details["nested"].startswith("not stored: codes of policy any-precision")
     rows = [json.loads(r) for r in (tmp_path / "parts/any-precision/metrics.jsonl").open()]
     assert rows[-1]["precisions"]["2w2a"]["teachers"] == {"8w8a": 1.0}
-    assert rows[-1]["precisions"]["8w8a"]["loss"] < rows[0]["precisions"]["8w8a"]["loss"]
+    first, *_, last = (row["precisions"]["8w8a"]["loss"] for row in rows)
+    assert last < 0.8 * first  # 0.3 of it on one machine
 
 
 def test_clips_have_their_own_start_rate_and_decay(few_digits, tmp_path, monkeypatch):
@@ -222,6 +224,7 @@ def test_a_finished_training_is_not_done_again(few_digits, tmp_path, monkeypatch
 def test_half_precision_passes_learn_as_well(few_digits, tmp_path):
     _fit(few_digits, _recipe(amp="bf16"), tmp_path)
     rows = [json.loads(r) for r in (tmp_path / "parts/coquant/metrics.jsonl").open()]
+    # 7 % less; another instruction set moves it by 0.001 %
     assert rows[-1]["loss"]["train"] < rows[0]["loss"]["train"]
     assert get_policy("coquant").weight.options == {"scheme": "modified"}
 

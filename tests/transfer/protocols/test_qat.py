@@ -217,7 +217,8 @@ def test_fp_is_the_start_and_every_precision_begins_there(tiny_net, few_digits, 
     assert start["fc.weight"].std() > 0.05  # the linear fit's, not the random one's
     assert fitted.details["start"]["kind"] == "warmup-fc"
     classes = fitted.predict(few_digits)
-    assert (classes["FP"] == few_digits.labels).float().mean() > 0.3
+    chance = (0.1 * 0.9 / 200) ** 0.5  # the standard error of guessing
+    assert (classes["FP"] == few_digits.labels).float().mean() > 0.1 + 3 * chance
     assert fitted.artifacts["network FP"] == "parts/FP/last.pth"
 
 
