@@ -17,10 +17,10 @@ from lowbit.benchmark.leaderboard.boards import (
     missing_jobs,
 )
 from lowbit.benchmark.leaderboard.fold_seeds import fold_seeds
-from lowbit.benchmark.leaderboard.labels import SENT, TASK_TITLES, metric_name
+from lowbit.benchmark.leaderboard.labels import SENT, TASK_TITLES
 from lowbit.benchmark.leaderboard.reproduction import Reproduced, reproduce
 from lowbit.benchmark.planning.plan_file import PlannedSuite
-from lowbit.benchmark.results.comparability import MEASURED, SUBJECT, precision_rank
+from lowbit.benchmark.results.comparability import MEASURED, SUBJECT, metric_name, precision_rank
 
 
 @dataclass(frozen=True)

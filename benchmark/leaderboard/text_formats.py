@@ -8,8 +8,9 @@ import numpy as np
 
 from lowbit.benchmark.leaderboard.adaptive_bits import BLANK
 from lowbit.benchmark.leaderboard.boards import Cell
-from lowbit.benchmark.leaderboard.labels import NOTE, NOTHING, ZERO_SHOT, number
+from lowbit.benchmark.leaderboard.labels import NOTE, NOTHING, ZERO_SHOT
 from lowbit.benchmark.leaderboard.tables import Table, Tables
+from lowbit.common.text import number
 
 CSV_COLUMNS = (
     *("checkpoint", "method", "architecture", "task", "dataset", "protocol", "training"),

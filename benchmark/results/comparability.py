@@ -58,6 +58,7 @@ _TEXT = (
     *PUBLISHED,
 )
 _NUMBERS = ("value", "stderr", "image_low", "image_high")
+_METRICS = {"top1": "top-1", "mean_per_class": "mean per class"}
 
 
 def protocol_rank(protocol: str) -> tuple[bool, str]:
@@ -77,6 +78,11 @@ def precision_rank(precision: str) -> tuple[int, int, str]:
     except ValueError:
         return (0, 0, precision)
     return (-bits.weight_bits, -bits.activation_bits, "")
+
+
+def metric_name(metric: str) -> str:
+    """Return a metric's printed name; by default its own."""
+    return _METRICS.get(metric, metric)
 
 
 def normalize(frame: pd.DataFrame) -> pd.DataFrame:

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lowbit.benchmark.leaderboard.labels import metric_name
-from lowbit.benchmark.results.comparability import precision_rank
+from lowbit.benchmark.results.comparability import metric_name, precision_rank
 from lowbit.benchmark.statistics.comparison import Difference, Line
 from lowbit.common.atomic_file import atomic
 from lowbit.common.files import write_text

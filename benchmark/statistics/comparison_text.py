@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
-from lowbit.benchmark.leaderboard.labels import metric_name, number
+from lowbit.benchmark.results.comparability import metric_name
 from lowbit.benchmark.statistics.comparison import Difference, Line
+from lowbit.common.text import number
 
 NOTE = """\
 Pairs differ in nothing else. 95 % is the interval of A - B: Student's over paired seeds; over images, the

@@ -1,4 +1,6 @@
-"""How counts, times and sizes are written for people."""
+"""How counts, times, sizes and percentages are written for people."""
+
+import math
 
 
 def counted(number: int, noun: str) -> str:
@@ -35,6 +37,21 @@ def size(count: float) -> str:
         if count >= unit:
             return f"{_digits(count / unit)} {name}"
     return f"{count:.0f} bytes"
+
+
+def number(value: float, *, sign: bool = False) -> str:
+    """Write a percentage with one digit after the point and a true minus sign; "–" for NaN.
+
+    Example:
+        >>> number(93.149), number(-0.04), number(-1.25, sign=True), number(0.3, sign=True)
+        ('93.1', '0.0', '−1.2', '+0.3')
+    """
+    if math.isnan(value):
+        return "–"
+    text = f"{value:.1f}"
+    text = "0.0" if text == "-0.0" else text
+    plus = "+" if sign and value > 0 and text != "0.0" else ""
+    return plus + text.replace("-", "−")
 
 
 def _digits(value: float) -> str:

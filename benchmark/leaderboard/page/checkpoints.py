@@ -10,7 +10,6 @@ from typing import Any
 import pandas as pd
 from PIL import Image
 
-from lowbit.benchmark.leaderboard.labels import metric_name
 from lowbit.benchmark.leaderboard.page.citations import citations
 from lowbit.benchmark.leaderboard.page.curves import plain
 from lowbit.benchmark.leaderboard.page.source import Source
@@ -18,6 +17,7 @@ from lowbit.benchmark.results.comparability import (
     MEASURED,
     OWN,
     RANKED_TASKS,
+    metric_name,
     precision_rank,
     shown,
 )

@@ -6,10 +6,9 @@ from typing import Any
 import pandas as pd
 
 from lowbit.benchmark.leaderboard.boards import Board
-from lowbit.benchmark.leaderboard.labels import metric_name
 from lowbit.benchmark.leaderboard.page import curve_series
 from lowbit.benchmark.leaderboard.page.source import Source
-from lowbit.benchmark.results.comparability import BOARD, SUBJECT, precision_rank
+from lowbit.benchmark.results.comparability import BOARD, SUBJECT, metric_name, precision_rank
 from lowbit.benchmark.results.result_file import BIT_OPERATIONS, WEIGHT_BYTES
 
 POINT = (

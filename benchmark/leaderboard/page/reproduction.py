@@ -3,9 +3,9 @@
 from collections import Counter
 from typing import Any
 
-from lowbit.benchmark.leaderboard.labels import metric_name
 from lowbit.benchmark.leaderboard.page.source import Source
 from lowbit.benchmark.leaderboard.reproduction import STATUSES
+from lowbit.benchmark.results.comparability import metric_name
 
 _ROW = (
     *("system", "dataset", "architecture", "protocol", "precision", "metric"),

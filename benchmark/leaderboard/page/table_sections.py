@@ -7,12 +7,13 @@ from typing import Any
 from lowbit.benchmark.leaderboard.adaptive_bits import DELTA
 from lowbit.benchmark.leaderboard.boards import Board, Cell
 from lowbit.benchmark.leaderboard.dataset_means import NOTE
-from lowbit.benchmark.leaderboard.labels import ZERO_SHOT, number
+from lowbit.benchmark.leaderboard.labels import ZERO_SHOT
 from lowbit.benchmark.leaderboard.page.citations import describe_policies
 from lowbit.benchmark.leaderboard.page.source import Source
 from lowbit.benchmark.leaderboard.tables import Row, Table
 from lowbit.benchmark.published import PAPERS
-from lowbit.benchmark.results.comparability import OWN, precision_rank
+from lowbit.benchmark.results.comparability import BOARD, OWN, precision_rank
+from lowbit.common.text import number
 
 # What a cell's list holds, in this order; what is absent at its end was never known. A cell without a
 # number is [status, reason], one that nobody planned is null.
@@ -183,7 +184,10 @@ def _groups(source: Source, tables: Sequence[Table], task: str) -> dict[str, Any
 
 def _group_facts(boards: Iterable[Board]) -> dict[str, dict[str, Any]]:
     """Return what the rows of each group share."""
-    return {board.group: board.facts | {"images": board.images} for board in boards}
+    return {
+        board.group: {name: board.facts[name] for name in BOARD} | {"images": board.images}
+        for board in boards
+    }
 
 
 def _delta(cell: Cell) -> list[Any]:
