@@ -20,7 +20,7 @@ from lowbit.benchmark.results.comparability import (
     shown,
 )
 from lowbit.benchmark.results.result_file import ADAPTIVE
-from lowbit.benchmark.statistics.ranking import Sample, rank_groups, student_half_width
+from lowbit.benchmark.statistics.ranking import Sample, half_width, rank_groups
 
 PROPORTIONS = ("top1",)  # metrics that count right answers, so that their images are a sample
 SEEDS, IMAGES = "seeds", "images"  # what an interval is over
@@ -106,7 +106,7 @@ def _fold(
     squares = _sums((by_seed - value[_labels(seeds, len(by_seed))]) ** 2, seeds)
     several = measured & (n > 1)
     sd = np.sqrt(squares / np.where(several, n - 1, np.nan))
-    half = student_half_width(sd, n)
+    half = half_width(sd, n)
     differ = several & (least < most)
     low, high, stderr = (
         np.where(measured, mean(frame[column].to_numpy(), groups), np.nan)

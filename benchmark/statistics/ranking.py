@@ -66,22 +66,22 @@ def summarize(values: Sequence[float], *, alpha: float = ALPHA) -> Summary:
     if n == 1:
         return Summary(mean, math.nan, 1, math.nan, math.nan)
     sd = float(array.std(ddof=1))
-    half = float(student_half_width(sd, n, alpha=alpha))
+    half = float(half_width(sd, n, alpha=alpha))
     return Summary(mean, sd, n, mean - half, mean + half)
 
 
-def student_half_width(
+def half_width(
     sd: np.ndarray | float, n: np.ndarray | int, *, alpha: float = ALPHA
-) -> np.ndarray:
-    """Return half the width of Student's interval of a mean of n values; NaN for one value.
+) -> np.ndarray | float:
+    """Return half the width of Student's interval of the mean of n values; NaN for a single one.
 
     Example:
-        >>> student_half_width(np.array([1.0, 1.0]), np.array([3, 4])).round(3)
-        array([2.484, 1.591])
+        >>> half_width(np.array([1.0, 1.0]), np.array([3, 1])).round(3).tolist()
+        [2.484, nan]
     """
-    found, where = np.unique(n, return_inverse=True)  # few different: each quantile once
-    quantiles = stats.t.ppf(1 - alpha / 2, np.maximum(found - 1, 1))
-    quantiles = np.where(found > 1, quantiles, math.nan)[where.reshape(np.shape(n))]
+    sizes, where = np.unique(n, return_inverse=True)  # there are few, of however many samples
+    quantiles = stats.t.ppf(1 - alpha / 2, np.maximum(sizes - 1, 1))
+    quantiles = np.where(sizes > 1, quantiles, math.nan)[where].reshape(np.shape(n))
     return quantiles * sd / np.sqrt(n)
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 
 from lowbit.benchmark.results.comparability import BOARD, SUBJECT, rankable
 from lowbit.benchmark.results.result_file import BIT_OPERATIONS, HIGH, LOW, WEIGHT_BYTES
-from lowbit.benchmark.statistics.ranking import student_half_width
+from lowbit.benchmark.statistics.ranking import half_width
 from lowbit.quant import Precision
 
 LINE = (*SUBJECT, *BOARD, "metric")  # SUBJECT says the source
@@ -52,14 +52,14 @@ def over_seeds(seeds: pd.DataFrame) -> pd.DataFrame:
     groups = seeds.groupby(["line", "precision"], sort=False)
     found = groups[list(_NUMBERS)].mean()
     found["seeds"] = groups.size()
-    half = student_half_width(groups["value"].std(), found["seeds"])
+    half = half_width(groups["value"].std(), found["seeds"])
     several = found["seeds"] > 1
     found["low"] = (found["value"] - half).where(several, found[LOW])
     found["high"] = (found["value"] + half).where(several, found[HIGH])
     known = np.where(found["low"].isna(), "-", "images")
     found["spread"] = np.where(several, "seeds", known)
     found["retention"] = groups["retention"].mean()
-    half = student_half_width(groups["retention"].std(), groups["retention"].count())
+    half = half_width(groups["retention"].std(), groups["retention"].count())
     found["retention_low"] = found["retention"] - half
     found["retention_high"] = found["retention"] + half
     return found.drop(columns=[LOW, HIGH]).reset_index()

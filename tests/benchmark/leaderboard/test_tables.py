@@ -9,11 +9,10 @@ import pytest
 
 from lowbit.benchmark.leaderboard import adaptive_bits, build, dataset_means, tables
 from lowbit.common.text import number
-from lowbit.quant import get_policy
-from tests.benchmark.board_frames import failure, make_frame, seeds
+from tests.benchmark.board_frames import failure, make_frame
 from tests.benchmark.board_pages import TABLE_11, Page, build_page
+from tests.benchmark.leaderboard.test_adaptive_bits import COQUANT, job
 
-ADAPTIVE = {"policy": "coquant", "policy_fingerprint": get_policy("coquant").fingerprint}
 COMPUTED = [
     *((tables, name) for name in ("fold_seeds", "make_boards", "make_reported", "missing_jobs")),
     *((tables, name) for name in ("reproduce", "_adaptive", "_reported")),
@@ -28,9 +27,10 @@ def _everything() -> pd.DataFrame:
     rows = [
         one
         for method, values in (("individual", [95.0, 95.4]), ("coquant", [94.0, 94.6]))
-        for one in seeds(values, protocol=f"adaptive-{method}", dataset="svhn", **ADAPTIVE)
+        for seed, value in enumerate(values)
+        for one in job(method, {"4w4a": value}, seed=seed, dataset="svhn")
     ]
-    rows.append(failure("disk full", dataset="svhn", protocol="adaptive-adabits", **ADAPTIVE))
+    rows.append(failure("disk full", dataset="svhn", protocol="adaptive-adabits", **COQUANT))
     return pd.concat([make_frame(), pd.DataFrame(rows)], ignore_index=True)
 
 
