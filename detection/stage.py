@@ -1,6 +1,5 @@
 """One detection job from its recipe to its measurements."""
 
-import hashlib
 import json
 import logging
 from pathlib import Path
@@ -12,6 +11,7 @@ from lowbit.backbones import create_backbone
 from lowbit.backbones.costs import backbone_costs
 from lowbit.backbones.runtime import resolve_device
 from lowbit.common.atomic_file import atomic
+from lowbit.common.file_hash import file_sha256
 from lowbit.detection.datasets.catalog import detection_sha256, load_detection
 from lowbit.detection.datasets.check_annotations import check_pair
 from lowbit.detection.datasets.detection_set import DetectionSet
@@ -296,5 +296,4 @@ def _file_sha256(path: str | Path) -> str:
             f"there is no backbone file {path}; nothing was trained. Check `checkpoint`, or leave "
             "it out: the detector file names its backbone."
         )
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return file_sha256(path)

@@ -13,13 +13,13 @@ the precision written beside it, by the momentum encoder in a framework that has
 first view predicts (MoCo v2), there is no way back.
 """
 
-import difflib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 from torch import Tensor
 
+from lowbit.common.suggest import did_you_mean
 from lowbit.pretrain.step import Step
 from lowbit.quant import FP
 
@@ -65,11 +65,9 @@ def pairing(*, policy: str | None, reduction: Reduction, observes: bool = False)
 def get_pairing(name: str) -> Pairing:
     """Return a pairing by name; an unknown one is answered with close matches."""
     if name not in PAIRINGS:
-        near = difflib.get_close_matches(name, PAIRINGS, n=1)
-        hint = f"Did you mean {near[0]!r}? " if near else ""
         raise ValueError(
-            f"there is no pairing {name!r}; nothing was trained. {hint}"
-            f"Known: {', '.join(PAIRINGS)}."
+            f"there is no pairing {name!r}; nothing was trained."
+            f"{did_you_mean(name, PAIRINGS)} Known: {', '.join(PAIRINGS)}."
         )
     return PAIRINGS[name]
 

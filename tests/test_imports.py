@@ -14,7 +14,7 @@ FOLDERS = ("lowbit", "pretrain", "transfer", "detection", "benchmark", "tools")
 _SUPPORT = {"common", "quant", "backbones", "data"}
 ALLOWED = {
     "common": set(),
-    "quant": set(),
+    "quant": {"common"},
     "backbones": {"common", "quant"},
     "data": {"common"},
     "pretrain": _SUPPORT,

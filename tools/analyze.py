@@ -215,7 +215,7 @@ def _save(folder: Path, suffix: str, *, pictures: dict[str, Any]) -> None:
 
 
 def _write(folder: Path, *, tables: dict[str, Any], summaries: dict[str, Any]) -> None:
-    from lowbit.common.files import write_text
+    from lowbit.common.atomic_file import write_text
 
     for name, frame in tables.items():
         write_text(folder / f"{name}.csv", frame.to_csv(index=False, float_format="%.8g"))

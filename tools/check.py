@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     seconds = sum(finding.seconds for finding in found)
     print(f"\n{_verdict(failed)} ({seconds:.0f} s)")
     if args.json:
-        from lowbit.common.files import write_text
+        from lowbit.common.atomic_file import write_text
 
         record = {
             "path": str(args.path),

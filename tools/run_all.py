@@ -26,7 +26,7 @@ from lowbit.benchmark.monitoring.progress_bar import progress
 from lowbit.benchmark.planning.job import Job
 from lowbit.benchmark.planning.plan import Plan, plan
 from lowbit.benchmark.planning.plan_file import remember
-from lowbit.benchmark.recipes.errors import RecipeError, did_you_mean
+from lowbit.benchmark.recipes.errors import RecipeError
 from lowbit.benchmark.recipes.yaml_files import STAGES
 from lowbit.benchmark.results.result_file import Result
 from lowbit.benchmark.scheduling.dry_run import preview
@@ -34,6 +34,7 @@ from lowbit.benchmark.scheduling.dry_run_report import describe_choice, describe
 from lowbit.benchmark.scheduling.estimate import Estimator, estimator
 from lowbit.benchmark.scheduling.schedule import Schedule
 from lowbit.benchmark.scheduling.time_budget import choose
+from lowbit.common.suggest import did_you_mean
 
 ALL_DONE, USAGE, SOME_FAILED = 0, 1, 2
 EXAMPLES = """\

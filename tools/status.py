@@ -13,8 +13,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from lowbit.benchmark.monitoring.job_messages import describe_result
 from lowbit.benchmark.monitoring.status import STATES, Reader, SuiteStatus, as_json
 from lowbit.benchmark.planning.plan_file import PlannedSuite, planned_suites
-from lowbit.benchmark.recipes.errors import RecipeError, did_you_mean
+from lowbit.benchmark.recipes.errors import RecipeError
 from lowbit.benchmark.recipes.yaml_files import load_yaml
+from lowbit.common.suggest import did_you_mean
 from lowbit.common.text import counted, duration
 
 DONE, USAGE = 0, 1

@@ -77,7 +77,7 @@ def is_detectron2_config(path: Path) -> bool:
 def run_recipe(args: argparse.Namespace) -> dict[str, float]:
     """Train and score by a recipe, or score what was trained."""
     from lowbit.benchmark.recipes.yaml_files import load_yaml, validate
-    from lowbit.common.files import write_text
+    from lowbit.common.atomic_file import write_text
     from lowbit.detection import run
 
     gpus = args.num_gpus

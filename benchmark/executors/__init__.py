@@ -9,7 +9,8 @@ that returns when every job it can run has ended, calls `report` for each as it 
 import importlib
 from types import ModuleType
 
-from lowbit.benchmark.recipes.errors import RecipeError, did_you_mean
+from lowbit.benchmark.recipes.errors import RecipeError
+from lowbit.common.suggest import did_you_mean
 
 EXECUTORS = ("local", "ray")
 

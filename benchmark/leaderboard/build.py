@@ -19,7 +19,7 @@ from lowbit.benchmark.planning.plan_file import Selection, planned_suites, remem
 from lowbit.benchmark.published import reported_rows
 from lowbit.benchmark.results.comparability import normalize
 from lowbit.benchmark.results.frame import load_frame
-from lowbit.common.files import write_text
+from lowbit.common.atomic_file import write_text
 
 FORMATS = ("csv", "md", "tex")
 

@@ -11,7 +11,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-from lowbit.benchmark.recipes.errors import RecipeError, did_you_mean
+from lowbit.benchmark.recipes.errors import RecipeError
+from lowbit.common.suggest import did_you_mean
 
 Facts = Mapping[str, frozenset[str]]
 """What is known of a job: for each fact the values it answers to."""

@@ -17,7 +17,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from lowbit.benchmark.recipes.yaml_files import get_stage
-from lowbit.common.files import file_sha256
+from lowbit.common.file_hash import file_sha256
 
 CHECKPOINT = "checkpoint"  # the artifact that is a backbone, or a detector
 ID_LENGTH = 12  # hex characters of SHA-256: 48 bits, one clash expected in 10^7 jobs

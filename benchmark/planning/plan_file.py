@@ -16,7 +16,7 @@ from typing import Any
 from lowbit.benchmark.planning.job import Job
 from lowbit.benchmark.planning.plan import Plan
 from lowbit.benchmark.published import Selection
-from lowbit.common.files import write_text
+from lowbit.common.atomic_file import write_text
 
 SCHEMA_VERSION = 1
 _SUITE = "suite-"

@@ -30,8 +30,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from lowbit.benchmark.planning.exclusions import Exclusion
 from lowbit.benchmark.published.selection import published_as
-from lowbit.benchmark.recipes.errors import RecipeError, did_you_mean, explain
+from lowbit.benchmark.recipes.errors import RecipeError, explain
 from lowbit.benchmark.recipes.yaml_files import get_stage, load_yaml, parse_overrides, set_key
+from lowbit.common.suggest import did_you_mean
 
 Seeds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
 Names = Annotated[tuple[str, ...], Field(min_length=1)]

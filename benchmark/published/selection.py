@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from lowbit.benchmark.recipes.errors import did_you_mean
+from lowbit.common.suggest import did_you_mean
 
 Selection = Mapping[str, str | Sequence[str]]
 Row = Mapping[str, str]

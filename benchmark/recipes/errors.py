@@ -1,27 +1,16 @@
 """Messages about a YAML file that does not fit its model: what is wrong, and how to mend it."""
 
-import difflib
-from collections.abc import Iterable
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
+
+from lowbit.common.suggest import did_you_mean
 
 _SHOWN = 120  # characters of a wrong value that are repeated to the user
 
 
 class RecipeError(ValueError):
     """A recipe, a suite or an override that cannot be used; nothing was run because of it."""
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return `` Did you mean 'x'?`` for close matches of `name`, else an empty string.
-
-    Example:
-        >>> did_you_mean("epoch", ["epochs", "lr"])
-        " Did you mean 'epochs'?"
-    """
-    close = difflib.get_close_matches(str(name).lower(), list(known), n=2, cutoff=0.6)
-    return f" Did you mean {' or '.join(repr(c) for c in close)}?" if close else ""
 
 
 def explain(error: ValidationError, model: type[BaseModel], what: str) -> str:

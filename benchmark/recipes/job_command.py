@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from lowbit.benchmark.recipes.yaml_files import get_stage, load_yaml, validate
-from lowbit.common.files import write_text
+from lowbit.common.atomic_file import write_text
 
 MEASUREMENTS = "measurements.json"
 

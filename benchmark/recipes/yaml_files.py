@@ -11,7 +11,8 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from lowbit.benchmark.recipes.errors import RecipeError, did_you_mean, explain
+from lowbit.benchmark.recipes.errors import RecipeError, explain
+from lowbit.common.suggest import did_you_mean
 
 STAGES = ("pretrain", "transfer", "detection")
 """The packages that do a job's work, in the order data flows. Each has Recipe, VERSION, identity

@@ -16,7 +16,7 @@ from lowbit.benchmark.results.result_file import (
     InputRecord,
     Result,
 )
-from lowbit.common.files import file_sha256
+from lowbit.common.file_hash import file_sha256
 
 LOG = "log.txt"
 _TAIL = 20  # lines of a failed job's log that its result repeats

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from torch import Tensor
 
 from lowbit.benchmark.results.result_file import RESULT, Measurement, Result, read_result
-from lowbit.common.files import file_sha256
+from lowbit.common.file_hash import file_sha256
 from lowbit.data import open_images
 from lowbit.transfer.scoring.accuracy import Accuracy, accuracy
 from lowbit.transfer.scoring.predictions_file import Predictions, read_predictions

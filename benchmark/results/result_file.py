@@ -17,7 +17,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 from pydantic_core import from_json
 
-from lowbit.common.files import write_text
+from lowbit.common.atomic_file import write_text
 
 RESULT = "result.json"
 SCHEMA_VERSION = 2

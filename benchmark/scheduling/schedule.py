@@ -18,7 +18,7 @@ from lowbit.benchmark.results import build_result
 from lowbit.benchmark.results.job_lock import LOCK
 from lowbit.benchmark.results.result_file import RESULT, Result, read_result, write_result
 from lowbit.benchmark.scheduling.job_queue import Turns
-from lowbit.common.files import file_sha256
+from lowbit.common.file_hash import file_sha256
 
 Overwrite = Literal["never", "failed", "always"]
 # pyyaml's own dumper is ten times as slow as libyaml's, which not every build has.

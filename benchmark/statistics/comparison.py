@@ -21,7 +21,6 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from lowbit.benchmark.recipes.errors import did_you_mean
 from lowbit.benchmark.results.comparability import (
     BOARD,
     MEASURED,
@@ -31,6 +30,7 @@ from lowbit.benchmark.results.comparability import (
 )
 from lowbit.benchmark.statistics.paired_predictions import Scored, compare_images
 from lowbit.benchmark.statistics.ranking import ALPHA, holm, paired_difference
+from lowbit.common.suggest import did_you_mean
 
 # What else must agree for two rows to be a pair, by what is compared.
 _ALIKE = {

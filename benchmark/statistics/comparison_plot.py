@@ -9,8 +9,7 @@ from pathlib import Path
 from lowbit.benchmark.leaderboard.labels import metric_name
 from lowbit.benchmark.results.comparability import precision_rank
 from lowbit.benchmark.statistics.comparison import Difference, Line
-from lowbit.common.atomic_file import atomic
-from lowbit.common.files import write_text
+from lowbit.common.atomic_file import atomic, write_text
 
 FORMATS = (".svg", ".png", ".pdf", ".html")
 # Colours told apart by every kind of colour vision (Okabe and Ito); a tie is hollow besides.

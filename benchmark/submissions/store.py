@@ -20,7 +20,8 @@ from lowbit.benchmark.results.verdicts import (
 from lowbit.benchmark.submissions.archive import RECIPE, unpack
 from lowbit.benchmark.submissions.check_job import check_job, recipe_text
 from lowbit.benchmark.submissions.manifest import BundleError, Entry, RefusedError
-from lowbit.common.files import file_sha256, write_text
+from lowbit.common.atomic_file import write_text
+from lowbit.common.file_hash import file_sha256
 
 ENTRY = "entry.json"
 _UNFINISHED = ".adding-"

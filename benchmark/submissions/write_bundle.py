@@ -6,7 +6,6 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
-from lowbit.benchmark.recipes.errors import did_you_mean
 from lowbit.benchmark.recipes.yaml_files import get_stage
 from lowbit.benchmark.results.rescore import PREDICTIONS, detections
 from lowbit.benchmark.results.result_file import RESULT, Result, find_results
@@ -21,7 +20,8 @@ from lowbit.benchmark.submissions.manifest import (
     RefusedError,
 )
 from lowbit.benchmark.submissions.store import Submission, examine
-from lowbit.common.files import file_sha256
+from lowbit.common.file_hash import file_sha256
+from lowbit.common.suggest import did_you_mean
 
 _ROOT = Path(__file__).resolve().parents[2]
 

@@ -1,6 +1,5 @@
 """Detection sets by name: digit scenes, which need no download, and COCO's and VOC's folders."""
 
-import difflib
 import json
 import os
 from collections.abc import Callable
@@ -10,6 +9,7 @@ from typing import Protocol
 from fvcore.common.registry import Registry
 from PIL import Image
 
+from lowbit.common.suggest import did_you_mean
 from lowbit.data.image_sets.registry import ROOT_VARIABLE
 from lowbit.detection.datasets.coco_folder import CocoFolder
 from lowbit.detection.datasets.detection_set import DetectionSet
@@ -56,11 +56,9 @@ def check_name(name: str) -> str:
         return name
     if name in list_detection_sets():
         return name
-    near = difflib.get_close_matches(name, list_detection_sets(), n=1)
-    hint = f"Did you mean {near[0]!r}? " if near else ""
     raise ValueError(
-        f"there is no detection set named {name!r}; nothing was loaded. "
-        f"{hint}Known sets: {', '.join(list_detection_sets())}; coco:NAME and voc:NAME stand for the "
+        f"there is no detection set named {name!r}; nothing was loaded."
+        f"{did_you_mean(name, list_detection_sets())} Known sets: {', '.join(list_detection_sets())}; coco:NAME and voc:NAME stand for the "
         "folder NAME of annotated images under $LOWBIT_DATA (or data_root)."
     )
 

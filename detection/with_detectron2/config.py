@@ -1,6 +1,5 @@
 """Our keys in Detectron2's configuration, and what a configuration says. Needs Detectron2."""
 
-import difflib
 import json
 import logging
 import re
@@ -12,6 +11,7 @@ from typing import Any
 from detectron2.config import CfgNode, get_cfg
 from detectron2.utils.logger import log_first_n
 
+from lowbit.common.suggest import did_you_mean
 from lowbit.detection.solver import Solver
 from lowbit.detection.with_detectron2.config_checks import check_keys, check_solver, flat
 from lowbit.quant import Precision, QuantPolicy, Rule, get_policy
@@ -133,8 +133,7 @@ def _nearest(message: str) -> str:
         return ""
     known = [key for key, _ in flat(default_config())]
     sections = {key.rpartition(".")[0] for key in known}
-    close = difflib.get_close_matches(found[1], [*known, *sections], n=1)
-    return f" Did you mean {close[0]}?" if close else ""
+    return did_you_mean(found[1], [*known, *sections])
 
 
 def _without_sync(cfg: CfgNode) -> None:

@@ -38,6 +38,12 @@ def atomic(path: str | Path, *, before: Callable[[], object] = lambda: None) -> 
         os.close(folder)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Replace a file so that a reader, now or after a crash, sees the old text or the new."""
+    with atomic(path) as file:
+        file.write(text.encode())
+
+
 def _umask() -> int:
     umask = os.umask(0)
     os.umask(umask)

@@ -1,16 +1,18 @@
-"""The hashes of files, each computed once as long as the file does not change."""
+"""Hashes of files, each computed once a process while the file stays the same."""
 
 import hashlib
+import os
 from functools import lru_cache
 from pathlib import Path
 
 
-def file_sha256(file: Path) -> str:
-    """Return the SHA-256 of a file's content."""
-    return _digest(file, file.stat().st_mtime_ns)
+def file_sha256(path: str | Path) -> str:
+    """Return the SHA-256 of a file, read again only when its size or time changes."""
+    stat = os.stat(path)
+    return _sha256(os.path.realpath(path), stat.st_size, stat.st_mtime_ns)
 
 
 @lru_cache(maxsize=1 << 16)
-def _digest(file: Path, mtime_ns: int) -> str:
-    with open(file, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+def _sha256(path: str, size: int, mtime_ns: int) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

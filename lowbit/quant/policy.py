@@ -4,7 +4,6 @@ Papers differ in exactly these choices and seldom state them, which is why a pol
 fingerprint: two results are comparable only if their fingerprints agree.
 """
 
-import difflib
 import hashlib
 import json
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
+from lowbit.common.suggest import did_you_mean
 from lowbit.quant.precision import MAX_BITS, OFF
 from lowbit.quant.quantizers import find
 
@@ -278,7 +278,8 @@ def get_policy(spec: "str | QuantPolicy | Mapping[str, Any]") -> QuantPolicy:
     if isinstance(spec, str):
         if spec not in _NAMED:
             raise ValueError(
-                f"there is no policy {spec!r}; nothing was quantized. {_did_you_mean(spec, _NAMED)}"
+                f"there is no policy {spec!r}; nothing was quantized."
+                f"{did_you_mean(spec, _NAMED)} Known: {', '.join(sorted(_NAMED))}."
             )
         return _NAMED[spec]
     changes = dict(spec)
@@ -287,7 +288,8 @@ def get_policy(spec: "str | QuantPolicy | Mapping[str, Any]") -> QuantPolicy:
     for key in changes:
         if key not in known:
             raise ValueError(
-                f"a policy has no field {key!r}; nothing was quantized. {_did_you_mean(key, known)}"
+                f"a policy has no field {key!r}; nothing was quantized."
+                f"{did_you_mean(key, known)} Known: {', '.join(sorted(known))}."
             )
     for side in ("weight", "activation"):
         if isinstance(changes.get(side), Mapping):
@@ -310,9 +312,3 @@ def resolve_bits(rule: str | int, target: int) -> int:
     if rule == FULL or target == OFF:
         return OFF
     return target if rule == TARGET else int(rule)
-
-
-def _did_you_mean(word: str, known) -> str:
-    close = difflib.get_close_matches(str(word), list(known), n=1, cutoff=0.5)
-    hint = f"Did you mean {close[0]!r}? " if close else ""
-    return f"{hint}Known: {', '.join(sorted(known))}."

@@ -1,12 +1,12 @@
 """What every framework is: it embeds a view at a precision and compares two embeddings."""
 
-import difflib
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from fvcore.common.registry import Registry
 from torch import Tensor, nn
 
+from lowbit.common.suggest import did_you_mean
 from lowbit.quant import Precision, QuantPolicy, quantize, set_precision
 
 if TYPE_CHECKING:
@@ -130,8 +130,7 @@ def check_framework(name: str) -> None:
     """Refuse a name that is not registered, with close matches."""
     if name not in FRAMEWORKS:
         known = sorted(key for key, _ in FRAMEWORKS)
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"Did you mean {near[0]!r}? " if near else ""
         raise ValueError(
-            f"there is no framework {name!r}; nothing was trained. {hint}Known: {', '.join(known)}."
+            f"there is no framework {name!r}; nothing was trained."
+            f"{did_you_mean(name, known)} Known: {', '.join(known)}."
         )

@@ -95,4 +95,4 @@ def test_a_file_that_is_not_there(checkpoint_main, words, tmp_path, capsys):
 
 def test_an_unknown_network_gets_suggestions(checkpoint_main, moco, capsys):
     assert checkpoint_main(["inspect", str(moco), "--architecture", "resnet10_slm"]) == 1
-    assert "Did you mean resnet10_slim" in capsys.readouterr().err
+    assert "Did you mean 'resnet10_slim'" in capsys.readouterr().err

@@ -1,6 +1,5 @@
 """Protocols by name: what is trained, what is quantized, and in which order."""
 
-import difflib
 import importlib
 import pkgutil
 from collections.abc import Callable
@@ -10,6 +9,7 @@ from typing import Any
 from fvcore.common.registry import Registry
 from torch import Tensor
 
+from lowbit.common.suggest import did_you_mean
 from lowbit.data import Images
 
 PROTOCOLS = Registry("PROTOCOLS")
@@ -100,11 +100,9 @@ def get_protocol(name: str) -> Protocol:
     """
     if str(name) not in PROTOCOLS:
         names = sorted(known for known, _ in PROTOCOLS)
-        near = difflib.get_close_matches(str(name), names, n=1)
-        hint = f"Did you mean {near[0]!r}? " if near else ""
         raise ValueError(
-            f"there is no transfer protocol {name!r}; nothing was scored. "
-            f"{hint}Known protocols: {', '.join(names)}."
+            f"there is no transfer protocol {name!r}; nothing was scored."
+            f"{did_you_mean(name, names)} Known protocols: {', '.join(names)}."
         )
     return PROTOCOLS.get(str(name))
 

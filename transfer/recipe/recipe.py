@@ -1,11 +1,11 @@
 """The recipe of a transfer job: every number that decides its result."""
 
-import hashlib
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
+from lowbit.common.file_hash import file_sha256
 from lowbit.data import image_set, locate
 from lowbit.quant import Precision, get_policy
 from lowbit.transfer.protocols import get_protocol, options_of_others
@@ -202,8 +202,7 @@ class Recipe(Section):
             raise FileNotFoundError(
                 f"there is no teacher {path}; nothing was trained. Correct distillation.teacher."
             )
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_sha256(path)
 
     @property
     def protocol_label(self) -> str:

@@ -1,7 +1,5 @@
 """Networks by name. A backbone has no classifier: it maps images to pooled features."""
 
-import difflib
-
 import timm
 import torch
 from fvcore.common.registry import Registry
@@ -10,6 +8,7 @@ from torch import nn
 from lowbit.backbones.networks.mobilenetv2_kuangliu import KuangliuMobileNetV2
 from lowbit.backbones.networks.reactnet import ReActNet
 from lowbit.backbones.networks.small_resnet import SmallResNet
+from lowbit.common.suggest import did_you_mean
 
 BACKBONES = Registry("BACKBONES")
 BACKBONES.__doc__ = """
@@ -152,11 +151,9 @@ def create_backbone(architecture: str) -> nn.Module:
         net = timm.create_model(architecture, pretrained=False, num_classes=0)
     else:
         names = [*list_backbones(), *timm.list_models()]
-        close = difflib.get_close_matches(architecture, names, n=3)
-        hint = f"Did you mean {' or '.join(close)}? " if close else ""
         raise ValueError(
-            f"there is no network {architecture!r}; nothing was built. {hint}Own names: "
-            f"{', '.join(list_backbones())}; any name from timm.list_models() works as well."
+            f"there is no network {architecture!r}; nothing was built."
+            f"{did_you_mean(architecture, names)} Own names: {', '.join(list_backbones())}; any name from timm.list_models() works as well."
         )
     net.architecture = architecture
     return net

@@ -8,7 +8,6 @@ A set that is a folder of the user's (`folder:NAME`, `lowbit.data.image_sets.ima
 `lowbit.data.image_sets.video_folder`) has no such pin: its files are its identity, and `locate` finds it out.
 """
 
-import difflib
 import hashlib
 import json
 import os
@@ -20,6 +19,8 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from fvcore.common.registry import Registry
 from torch import Tensor
+
+from lowbit.common.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from lowbit.data.image_sets.image_folder import Folder
@@ -115,11 +116,9 @@ def image_set(name: str) -> ImageSet:
 
         return video_set(name)
     if name not in IMAGE_SETS:
-        near = difflib.get_close_matches(name, list_datasets(), n=1)
-        hint = f"Did you mean {near[0]!r}? " if near else ""
         raise ValueError(
-            f"there is no image set named {name!r}; nothing was loaded. "
-            f"{hint}Known sets: {', '.join(list_datasets())}, and {FOLDER}NAME for images, "
+            f"there is no image set named {name!r}; nothing was loaded."
+            f"{did_you_mean(name, list_datasets())} Known sets: {', '.join(list_datasets())}, and {FOLDER}NAME for images, "
             f"{FRAMES}NAME for videos of your own."
         )
     return IMAGE_SETS.get(name)()

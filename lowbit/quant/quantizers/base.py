@@ -1,10 +1,10 @@
 """What every quantizer is, and the registry of their names."""
 
-import difflib
 import importlib
 
 from torch import Tensor, nn
 
+from lowbit.common.suggest import did_you_mean
 from lowbit.quant.precision import OFF
 
 QUANTIZERS: dict[str, type["Quantizer"]] = {}
@@ -34,11 +34,9 @@ def find(name: str) -> type["Quantizer"]:
             )
         return found
     if name not in QUANTIZERS:
-        close = difflib.get_close_matches(name, QUANTIZERS, n=1, cutoff=0.5)
-        hint = f"Did you mean {close[0]!r}? " if close else ""
         raise ValueError(
-            f"there is no quantizer {name!r}; no policy was made. {hint}Known: "
-            f"{', '.join(sorted(QUANTIZERS))}; your own as module:Class."
+            f"there is no quantizer {name!r}; no policy was made."
+            f"{did_you_mean(name, QUANTIZERS)} Known: {', '.join(sorted(QUANTIZERS))}; your own as module:Class."
         )
     return QUANTIZERS[name]
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import re
 import shutil
 from dataclasses import replace
@@ -11,7 +10,6 @@ import pytest
 
 from lowbit.benchmark.planning.job import File, Job, Label, Output, canonical_json
 from lowbit.benchmark.recipes.yaml_files import validate
-from lowbit.common import files
 
 
 @pytest.fixture
@@ -91,19 +89,6 @@ def test_everything_that_decides_enters(job, monkeypatch):
     job.path.write_bytes(b"other weights")
     ids.append(job().id)
     assert len(set(ids)) == len(ids)
-
-
-def test_a_file_is_read_once_until_it_changes(tmp_path, monkeypatch):
-    path = tmp_path / "a.pth"
-    path.write_bytes(b"one")
-    first = files.file_sha256(path)
-    monkeypatch.setattr(files.hashlib, "file_digest", lambda *_: pytest.fail("read again"))
-    assert files.file_sha256(path) == first == hashlib.sha256(b"one").hexdigest()
-    monkeypatch.undo()
-    stat = path.stat()
-    path.write_bytes(b"two")  # as long as before
-    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
-    assert files.file_sha256(path) == hashlib.sha256(b"two").hexdigest()
 
 
 def test_a_missing_file_is_planned_with_its_problem(job, tmp_path):

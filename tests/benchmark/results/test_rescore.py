@@ -16,7 +16,7 @@ from lowbit.benchmark.planning.plan import plan
 from lowbit.benchmark.results.rescore import find_jobs, rescore
 from lowbit.benchmark.results.result_file import RESULT
 from lowbit.benchmark.scheduling.schedule import Schedule
-from lowbit.common import files
+from lowbit.common import file_hash
 from lowbit.detection import Recipe
 from lowbit.detection.stage import load_images
 from lowbit.transfer.scoring.predictions_file import read_predictions, write_predictions
@@ -85,7 +85,7 @@ def test_other_predictions_than_the_job_wrote_are_refused(copy):
     frame = pd.read_parquet(copy / "predictions.parquet")
     frame["FP"] = frame["label"]
     frame.to_parquet(copy / "predictions.parquet")
-    files._hashes.clear()
+    file_hash._sha256.cache_clear()
     ((folder, result),) = find_jobs(copy)
     with pytest.raises(ValueError, match="not the file the job wrote"):
         rescore(result, folder)
@@ -102,8 +102,8 @@ def test_labels_are_those_of_the_data_set(copy):
     names = facts.pop("classes")
     write_predictions(copy / "predictions.parquet", parts, class_names=names, **facts)
     mapping = json.loads((copy / RESULT).read_text())  # one who forges labels forges the hash too
-    files._hashes.clear()
-    digest = files.file_sha256(copy / "predictions.parquet")
+    file_hash._sha256.cache_clear()
+    digest = file_hash.file_sha256(copy / "predictions.parquet")
     mapping["artifact_sha256"]["predictions"] = digest
     (copy / RESULT).write_text(json.dumps(mapping))
     ((folder, result),) = find_jobs(copy)
@@ -149,7 +149,7 @@ def test_detections_are_scored_in_earnest(detections, tmp_path, main, capsys):
     assert main(["rescore", str(copy)]) == 1  # other detections than the job's
     assert "not the file the job wrote" in capsys.readouterr().err
     mapping = json.loads((copy / RESULT).read_text())
-    mapping["artifact_sha256"]["detections"] = files.file_sha256(copy / "detections.json")
+    mapping["artifact_sha256"]["detections"] = file_hash.file_sha256(copy / "detections.json")
     (copy / RESULT).write_text(json.dumps(mapping))
     assert main(["rescore", str(copy)]) == 1
     assert "scored again 100.0000 (differs by +" in capsys.readouterr().out

@@ -22,7 +22,7 @@ from lowbit.benchmark.results.result_file import (
     read_result,
     write_result,
 )
-from lowbit.common.files import write_text
+from lowbit.common.atomic_file import write_text
 
 ROOT = Path(__file__).resolve().parents[3]
 RETURNED = {
@@ -165,7 +165,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
 def test_a_reader_never_sees_half_a_file_of_a_writer_that_is_killed(tmp_path):
     path = tmp_path / "a.json"
     code = (
-        "import sys; from pathlib import Path; from lowbit.common.files import write_text\n"
+        "import sys; from pathlib import Path; from lowbit.common.atomic_file import write_text\n"
         "while True:\n"
         "    for letter in 'ab':\n"
         "        write_text(Path(sys.argv[1]), letter * 300_000)\n"
