@@ -36,6 +36,7 @@ setup(
         "lowbit.tools": ["*.sbatch"],
         "lowbit.configs": ["**/*.yaml"],
     },
+    entry_points={"console_scripts": ["lowbit-bench = lowbit.benchmark.cli:main"]},
     install_requires=[
         "torch>=2.11",
         "torchvision>=0.26",
@@ -64,7 +65,7 @@ setup(
         # Install torch first and pass --no-build-isolation: Detectron2 compiles against it.
         "detectron2": [(HERE / "requirements-detectron2.txt").read_text(encoding="utf-8").strip()],
         "ray": ["ray>=2.40"],
-        "bench": ["brevitas>=0.12"],  # a peer that tools/bench.py times where it is installed
+        "bench": ["brevitas>=0.12"],  # a peer that lowbit-bench bench times where it is installed
         "dev": [
             "pytest>=8",
             "pytest-timeout>=2.3",

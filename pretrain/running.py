@@ -104,7 +104,7 @@ class Run:
             f"stopped by signal {stop.signum or 'of another process'} after step "
             f"{self.trainer.position} of {self.trainer.steps} in epoch {self.trainer.epoch + 1}; "
             f"{self.folder / state.STATE} holds the state. The same command goes on from it "
-            "(tools/pretrain.py: with --resume)."
+            "(lowbit-bench pretrain: with --resume)."
         )
 
     def _save(self) -> None:

@@ -128,7 +128,7 @@ class Detection(_Scored):
 
 
 class Suite(BaseModel):
-    """Everything `tools/run_all.py` runs."""
+    """Everything `lowbit-bench run` runs."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

@@ -21,9 +21,8 @@ from lowbit.benchmark.submissions.manifest import (
 )
 from lowbit.benchmark.submissions.store import Submission, examine
 from lowbit.common.file_hash import file_sha256
+from lowbit.common.shipped_configs import shipped_config, shipped_name
 from lowbit.common.suggest import did_you_mean
-
-_ROOT = Path(__file__).resolve().parents[2]
 
 
 def write_bundle(
@@ -147,9 +146,10 @@ def _portable_recipe(result: Result) -> dict[str, Any]:
     for name in {"data_root", "cache_dir"} & cosmetic & recipe.keys():
         recipe[name] = None
     if recipe.get("config"):
-        path = (_ROOT / recipe["config"]).resolve()
-        ours = path.is_relative_to(_ROOT)
-        recipe["config"] = path.relative_to(_ROOT).as_posix() if ours else path.name
+        path = Path(recipe["config"])
+        if not path.is_file():
+            path = shipped_config(recipe["config"]) or path
+        recipe["config"] = shipped_name(path) or path.name
     return recipe
 
 

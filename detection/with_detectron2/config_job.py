@@ -20,6 +20,7 @@ from detectron2.utils import comm
 from lowbit.backbones.costs import backbone_costs
 from lowbit.backbones.runtime import resolve_device
 from lowbit.common.file_hash import file_sha256
+from lowbit.common.shipped_configs import find_config
 from lowbit.detection.datasets.detection_set import DetectionSet
 from lowbit.detection.datasets.voc_folder import read_list
 from lowbit.detection.datasets.voc_xml import digest
@@ -41,7 +42,6 @@ from lowbit.detection.with_detectron2.config_checks import flat
 from lowbit.detection.with_detectron2.hooks import plain_scores
 from lowbit.detection.with_detectron2.trainer import LowbitTrainer
 
-_ROOT = Path(__file__).parents[2]
 _COSMETIC = (
     *("OUTPUT_DIR", "VIS_PERIOD", "LOWBIT_LOG_PERIOD", "MODEL.DEVICE", "DATALOADER.NUM_WORKERS"),
     *("MODEL.LOWBIT.CHECKPOINT", "MODEL.LOWBIT.DETECTOR", "SOLVER.CHECKPOINT_PERIOD"),
@@ -158,12 +158,7 @@ def job_config(recipe: Recipe, *, processes: int = 1) -> CfgNode:
         FileNotFoundError: there is no such configuration.
         ValueError: it does not make sense, or is not evaluated on exactly one set.
     """
-    path = next((p for p in (Path(recipe.config), _ROOT / recipe.config) if p.is_file()), None)
-    if path is None:
-        raise FileNotFoundError(
-            f"there is no configuration {recipe.config}; nothing was trained. Give its path from the "
-            "working directory or from the root of the repository."
-        )
+    path = find_config(recipe.config, "detection/detectron2")
     opts = json.dumps(recipe.opts)
     cfg = _read(path, opts, path.stat().st_mtime_ns, processes).clone()
     cfg.SEED = recipe.seed
