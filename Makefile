@@ -13,7 +13,7 @@ RUNS ?= runs/demo
 .PHONY: demo test setup detectron2 ray lint format clean
 
 demo: setup
-	$(BIN)/python tools/run_all.py configs/suites/demo.yaml --runs-dir $(RUNS)
+	$(BIN)/lowbit-bench run demo --runs-dir $(RUNS)
 
 test: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto

@@ -50,6 +50,7 @@ setup(
         "pycocotools>=2.0.8",
         "pyyaml>=6",
         "pydantic>=2.7",
+        "pydantic-core>=2.18",
         "tqdm>=4.66",
         "scikit-learn>=1.5",
         "safetensors>=0.4.5",
