@@ -11,6 +11,7 @@ from tests.test_imports import IMPORTS, MODULES
 ROOT = Path(__file__).parents[1]
 EXTRAS = {"detectron2", "ray", "brevitas"}  # imported where they are used, with a hint
 INDIRECT = {
+    "itables": "the page embeds the DataTables that it carries",
     "pyarrow": "pandas reads and writes Parquet by it",
     "tensorboard": "Detectron2 writes its events by it",
     "iopath": "the versions that Detectron2 accepts",

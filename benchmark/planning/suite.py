@@ -60,7 +60,7 @@ class Checkpoint(_Entry):
         description="one checkpoint for each: what a paper calls the network, which is added to the "
         "name, and its name here",
     )
-    path: str | None = Field(None, description="file that holds it")
+    path: str | None = Field(None, description="file that holds it, from the suite's folder")
     url: str | None = Field(None, description="where to get that file")
     architecture: str | None = Field(None, description="of a file that does not say; else null")
 

@@ -47,13 +47,23 @@ def shipped_config(name: str) -> Path | None:
 
 def shipped_name(path: Path) -> str | None:
     """Return the name, `configs/FOLDER/NAME.yaml`, of a file that comes with the package."""
-    path = path.resolve()
-    return next((f"{_PREFIX}{k}.yaml" for k, v in _shipped().items() if v.resolve() == path), None)
+    if not is_shipped(path):
+        return None
+    return f"{_PREFIX}{path.resolve().relative_to(_root().resolve()).as_posix()}"
+
+
+def is_shipped(path: Path) -> bool:
+    """Whether a file or folder is the package's own."""
+    return path.resolve().is_relative_to(_root().resolve())
 
 
 @cache
 def _shipped() -> dict[str, Path]:
     """Every shipped file by `FOLDER/NAME`."""
-    root = next(p for entry in lowbit.__path__ if (p := Path(entry, "configs")).is_dir())
-    files = sorted(root.rglob("*.yaml"))
-    return {file.relative_to(root).as_posix().removesuffix(".yaml"): file for file in files}
+    files = sorted(_root().rglob("*.yaml"))
+    return {file.relative_to(_root()).as_posix().removesuffix(".yaml"): file for file in files}
+
+
+@cache
+def _root() -> Path:
+    return next(p for entry in lowbit.__path__ if (p := Path(entry, "configs")).is_dir())
