@@ -33,7 +33,6 @@ setup(
         "lowbit.quant": ["**/*.c"],
         "lowbit.data": ["**/*.json"],
         "lowbit.benchmark": [f"**/*.{kind}" for kind in ("csv", "yaml", "css", "js", "j2")],
-        "lowbit.tools": ["*.sbatch"],
         "lowbit.configs": ["**/*.yaml"],
     },
     entry_points={"console_scripts": ["lowbit-bench = lowbit.benchmark.cli:main"]},

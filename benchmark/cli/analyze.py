@@ -33,7 +33,8 @@ EXAMPLES = """examples:
 
   # AP, losses and transition rates of detection jobs over their iterations
   lowbit-bench analyze detection output/lsq output/sgdt
-"""
+
+exit code: 0 drawn, 1 a recipe, a file or training is at fault, 2 the command is wrong."""
 
 
 def main(arguments: Sequence[str] | None = None, *, prog: str | None = None) -> int:

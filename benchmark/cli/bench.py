@@ -30,7 +30,8 @@ EXAMPLES = """examples:
 
   # a rough look in one minute, and the rows for a script
   lowbit-bench bench quant --quick --json quant.json
-"""
+
+exit code: 0 measured, whether targets were met or not, 2 the command is wrong."""
 
 
 def main(arguments: Sequence[str] | None = None, *, prog: str | None = None) -> int:

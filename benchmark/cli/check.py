@@ -25,7 +25,7 @@ EXAMPLES = """examples:
   # under another quantization policy
   lowbit-bench check my.pth --policy lsq
 
-exit code: 0 nothing failed, 1 something did (or the command is wrong)."""
+exit code: 0 nothing failed, 1 something did, 2 the command is wrong."""
 _MARKS = {"passed": "ok", "failed": "FAILED", "skipped": "skipped"}
 
 

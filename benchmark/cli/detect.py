@@ -41,7 +41,9 @@ EXAMPLES = """examples:
   lowbit-bench detect \\
       --config-file configs/detection/detectron2/digit_scenes_retinanet_fp_instant_test.yaml \\
       --output-dir output/instant MODEL.LOWBIT.CHECKPOINT output/untrained/checkpoint.pth
-"""
+
+exit code: 0 done, 1 the recipe, a file or training is at fault, 2 the command is wrong,
+75 stopped by a signal with its state saved: --resume goes on from it."""
 
 
 def main(arguments: Sequence[str] | None = None, *, prog: str | None = None) -> int:

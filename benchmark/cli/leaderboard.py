@@ -42,7 +42,8 @@ EXAMPLES = """examples:
   lowbit-bench leaderboard add theirs.zip --runs-dir runs/demo --dry-run
   lowbit-bench leaderboard add theirs.zip --runs-dir runs/demo
   lowbit-bench leaderboard remove their-name --runs-dir runs/demo
-"""
+
+exit code: 0 done, 1 a folder, a name, a selection or a number is at fault, 2 the command is wrong."""
 
 
 def main(arguments: Sequence[str] | None = None, *, prog: str | None = None) -> int:

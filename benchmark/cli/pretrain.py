@@ -39,7 +39,9 @@ EXAMPLES = """examples:
   # two processes on a CPU, to try that out
   lowbit-bench pretrain --config-file configs/pretrain/digits_ssql.yaml --num-gpus 2 \\
       --output-dir output/two device cpu
-"""
+
+exit code: 0 done, 1 the recipe, a file or training is at fault, 2 the command is wrong,
+75 stopped by a signal with its state saved: --resume goes on from it."""
 LEAVES = ("last.pth", "checkpoint.pth")
 
 

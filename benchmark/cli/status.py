@@ -24,7 +24,8 @@ examples:
 
   # for a script
   lowbit-bench status runs --json
-"""
+
+exit code: 0 shown, 1 no such sweep was started, 2 the command is wrong."""
 
 
 def main(arguments: Sequence[str] | None = None, *, prog: str | None = None) -> int:

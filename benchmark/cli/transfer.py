@@ -33,7 +33,9 @@ EXAMPLES = """examples:
   # quantization-aware training by SGD with transition-rate scheduling, from a full-precision start
   lowbit-bench transfer --config-file configs/transfer/digits_qat_sgdt.yaml \\
       --output-dir output/qat checkpoint output/ssql/checkpoint.pth
-"""
+
+exit code: 0 done, 1 the recipe, a file or training is at fault, 2 the command is wrong,
+75 stopped by a signal with its state saved: --resume goes on from it."""
 
 
 def main(arguments: Sequence[str] | None = None, *, prog: str | None = None) -> int:
