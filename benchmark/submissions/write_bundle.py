@@ -99,7 +99,7 @@ def _choose(runs_dir: Path, checkpoints: set[str]) -> list[Result]:
     if not runs_dir.is_dir():
         raise FileNotFoundError(
             f"there is no folder {runs_dir}; nothing was written. Pass the folder a suite wrote its "
-            "runs to (run_all.py --runs-dir)."
+            "runs to (--runs-dir)."
         )
     found = {r.job_id: r for r in find_results(runs_dir) if r.status == "completed"}
     scored = [r for r in found.values() if r.stage != "pretrain"]
