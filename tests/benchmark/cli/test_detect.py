@@ -99,7 +99,10 @@ def test_a_configuration_without_detectron2_is_told_how_to_install_it(capsys, mo
 @pytest.mark.parametrize(
     ("opts", "told"),
     [
-        (["MODEL.LOWBITS.NORM", "BN"], "Did you mean 'MODEL.LOWBIT.NORM'? Keys are Detectron2's"),
+        (
+            ["MODEL.LOWBITS.NORM", "BN"],
+            "'MODEL.LOWBIT.NORM' or 'MODEL.LOWBIT.RANDOM'? Keys are Detectron2's",
+        ),
         (["SOLVER.MAX_ITERS", "3"], "Did you mean 'SOLVER.MAX_ITER'"),
         (["SOLVER.MAX_ITER"], "nothing was trained. Keys are Detectron2's"),
     ],
