@@ -60,7 +60,9 @@ def parse_arguments(
 ) -> argparse.Namespace:
     """Read the command line; overrides may stand before, between and after options."""
     parser = make_parser(__doc__, EXAMPLES, prog, _Parser)
-    parser.add_argument("suite", metavar="SUITE", help="YAML file, or a suite's name, as demo")
+    parser.add_argument(
+        "suite", metavar="SUITE", type=Path, help="YAML file, or a suite's name, as demo"
+    )
     parser.add_argument(
         "overrides",
         nargs="*",
