@@ -13,7 +13,7 @@ RUNS ?= runs/demo
 .PHONY: demo test setup detectron2 ray lint format clean
 
 demo: setup
-	$(BIN)/python tools/run_all.py configs/suites/demo.yaml --runs-dir $(RUNS)
+	$(BIN)/lowbit-bench run demo --runs-dir $(RUNS)
 
 # A file's tests run in one process, which builds what they share once. The long files come first.
 test: setup

@@ -33,9 +33,9 @@ setup(
         "lowbit.quant": ["**/*.c"],
         "lowbit.data": ["**/*.json"],
         "lowbit.benchmark": [f"**/*.{kind}" for kind in ("csv", "yaml", "css", "js", "j2")],
-        "lowbit.tools": ["*.sbatch"],
         "lowbit.configs": ["**/*.yaml"],
     },
+    entry_points={"console_scripts": ["lowbit-bench = lowbit.benchmark.cli:main"]},
     install_requires=[
         "torch>=2.11",
         "torchvision>=0.26",
@@ -49,6 +49,7 @@ setup(
         "pycocotools>=2.0.8",
         "pyyaml>=6",
         "pydantic>=2.7",
+        "pydantic-core>=2.18",
         "tqdm>=4.66",
         "scikit-learn>=1.5",
         "safetensors>=0.4.5",
@@ -64,7 +65,7 @@ setup(
         # Install torch first and pass --no-build-isolation: Detectron2 compiles against it.
         "detectron2": [(HERE / "requirements-detectron2.txt").read_text(encoding="utf-8").strip()],
         "ray": ["ray>=2.40"],
-        "bench": ["brevitas>=0.12"],  # a peer that tools/bench.py times where it is installed
+        "bench": ["brevitas>=0.12"],  # a peer that lowbit-bench bench times where it is installed
         "dev": [
             "pytest>=8",
             "pytest-timeout>=2.3",

@@ -1,100 +1,12 @@
 #!/usr/bin/env python
-"""Try a checkpoint on everything in small, in under two minutes: what works, what does not, and why.
+"""`lowbit-bench check`, from a checkout."""
 
-It is loaded, quantized, calibrated, run forward and back at every precision, probed on digits, and
-made the backbone of a quantized detector. Nothing is written but --json's file.
-"""
-
-import argparse
-import dataclasses
-import json
-import logging
 import sys
-import textwrap
-from collections.abc import Sequence
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().with_name("import_root")))
 
-EXAMPLES = """examples:
-  # will this file go through the suite?
-  python tools/check.py my.pth
-
-  # a file that does not say which network it is; a record of what was found
-  python tools/check.py my.pth --architecture resnet18_cifar --json check.json
-
-  # under another quantization policy
-  python tools/check.py my.pth --policy lsq
-
-exit code: 0 nothing failed, 1 something did (or the command is wrong)."""
-_MARKS = {"passed": "ok", "failed": "FAILED", "skipped": "skipped"}
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Check one file; return 0 when nothing failed and 1 when something did."""
-    args = _parser().parse_args(argv)
-    logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
-    import torch  # here, so that --help does not wait for it
-
-    from lowbit.benchmark.checkpoint_check.check import check
-
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    found = []
-    try:
-        for finding in check(args.path, architecture=args.architecture, policy=args.policy):
-            found.append(finding)
-            print(line(finding.name, _MARKS[finding.status], finding.detail), flush=True)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    failed = [finding.name for finding in found if finding.status == "failed"]
-    seconds = sum(finding.seconds for finding in found)
-    print(f"\n{_verdict(failed)} ({seconds:.0f} s)")
-    if args.json:
-        from lowbit.common.atomic_file import write_text
-
-        record = {
-            "path": str(args.path),
-            "policy": args.policy,
-            "passed": not failed,
-            "findings": [dataclasses.asdict(finding) for finding in found],
-        }
-        write_text(args.json, json.dumps(record, indent=2) + "\n")
-    return 1 if failed else 0
-
-
-def line(name: str, mark: str, detail: str) -> str:
-    """Lay one finding out, its detail indented where it needs several lines."""
-    head = f"{name:<16} {mark:<8} "
-    return textwrap.fill(
-        detail, 110, initial_indent=head, subsequent_indent=" " * len(head), break_long_words=False
-    )
-
-
-def _verdict(failed: Sequence[str]) -> str:
-    if not failed:
-        return "Nothing failed: it is ready for tools/run_all.py."
-    return f"Failed: {', '.join(failed)}."
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="check.py",
-        description=__doc__,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("path", type=Path, metavar="PATH", help="checkpoint")
-    parser.add_argument(
-        "--architecture", metavar="NAME", help="network; default what the file or its shapes say"
-    )
-    parser.add_argument("--policy", default="ssql", help="quantization policy (default: ssql)")
-    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: torch's)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write what was found")
-    return parser
-
+from lowbit.benchmark.cli.check import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,1 +1,1 @@
-"""Whether a checkpoint is sound enough for a sweep: what `run_all.py check` runs."""
+"""Whether a checkpoint is sound enough for a sweep: what `lowbit-bench check` runs."""

@@ -25,6 +25,7 @@ class StoppedError(Exception):
 
 def get_executor(name: str) -> ModuleType:
     """Import the executor `name`."""
+
     if name not in EXECUTORS:
         raise RecipeError(
             f"There is no executor {name!r}; nothing was run.{did_you_mean(name, EXECUTORS)} "

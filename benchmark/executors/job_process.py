@@ -13,6 +13,7 @@ from types import ModuleType
 
 from lowbit.benchmark.executors import worker
 from lowbit.benchmark.results.job_lock import Claim
+from lowbit.common.child_python import import_variables
 
 # Imported once, by the server. Importing them runs no operation, so that the server has no threads
 # of torch's, which a fork would lose.
@@ -39,12 +40,9 @@ def start_server(threads: int, stages: Iterable[str]) -> ForkServerContext:
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([*_PRELOAD, *(f"lowbit.{stage}" for stage in stages)])
-    # Hack: until Python 3.13 the server ignores sys.path, so that it would not find our packages
-    # outside the repository's folder; it reads the environment, and may not look into the working
-    # directory first.
-    settings = dict.fromkeys(_THREAD_VARIABLES, str(threads)) | _NO_THREAD
-    settings["PYTHONSAFEPATH"] = "1"
-    settings["PYTHONPATH"] = os.pathsep.join(p for p in sys.path if p)
+    # Hack: until Python 3.13 the server ignores sys.path, but it reads the environment.
+    threading = dict.fromkeys(_THREAD_VARIABLES, str(threads))
+    settings = threading | _NO_THREAD | import_variables()
     before = {name: os.environ.get(name) for name in settings}
     os.environ.update(settings)
     try:

@@ -70,7 +70,7 @@ def board_frame(runs_dir: Path, *, reported: Sequence[Selection] | None = None) 
     if not runs_dir.is_dir():
         raise FileNotFoundError(
             f"there is no folder {runs_dir}; no board was made. Pass the folder a suite wrote its runs "
-            "to (run_all.py --runs-dir)."
+            "to (--runs-dir)."
         )
     frames = [normalize(load_frame(runs_dir))]
     if reported is None:

@@ -197,7 +197,7 @@ def _reproduced(
         reason=reason,
         differs=table.differs if table else "",
         suite=table.suite if table else claims[0].suite.name,
-        command=f"python tools/run_all.py configs/suites/{table.suite}.yaml" if table else None,
+        command=f"lowbit-bench run configs/suites/{table.suite}.yaml" if table else None,
         jobs=tuple(claim.job.id for claim in claims),
     )
 

@@ -8,10 +8,13 @@ import sys
 import time
 from pathlib import Path
 
+from lowbit.common.child_python import import_variables
+
 _PAUSE = 180.0  # s between boards, at least
 _SHARE = 0.02  # of the time, at most, that goes into them
-_TOOL = Path(__file__).resolve().parents[2] / "tools" / "leaderboard.py"
+_COMMAND = ("-m", "lowbit", "leaderboard")
 _PATIENCE = 5.0  # s it has to end
+_SMALL = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
 _logger = logging.getLogger(__name__)
 
@@ -45,8 +48,8 @@ class BoardRefresher:
             return
         self._started = now
         self._building = subprocess.Popen(
-            [sys.executable, str(_TOOL), "build", str(self._runs_dir)],
-            env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+            [sys.executable, *_COMMAND, "build", str(self._runs_dir)],
+            env={**os.environ, **import_variables(), **_SMALL},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -19,7 +19,7 @@ from lowbit.common.text import duration
 _PAUSE = 5.0  # s between estimates of the time left
 _LINE = 60.0  # s between lines of a log that tell it
 
-_logger = logging.getLogger("run_all")
+_logger = logging.getLogger(__name__)
 
 
 class Progress:

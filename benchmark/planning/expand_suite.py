@@ -14,6 +14,7 @@ from lowbit.benchmark.published import Selection
 from lowbit.benchmark.published.reproduction_targets import ReproductionTargets
 from lowbit.benchmark.recipes.errors import RecipeError
 from lowbit.benchmark.recipes.yaml_files import load_yaml, set_key, validate
+from lowbit.common.shipped_configs import is_shipped
 
 _DETECTRON2 = "MODEL"  # a key of its configurations, which no recipe has
 _PENDING = "(made by the sweep)"  # stands for a path while a recipe is checked
@@ -65,7 +66,7 @@ class Planner:
         name = checkpoint.name
         if checkpoint.path is not None:
             label = Label(name, architecture=checkpoint.architecture or "-")
-            source: File | Output = File.at(self._resolve(checkpoint.path), url=checkpoint.url)
+            source: File | Output = File.at(self._weights(checkpoint.path), url=checkpoint.url)
         else:
             file, mapping = self._recipe(checkpoint.pretrain, checkpoint.overrides)
             recipe = validate("pretrain", mapping, source=file)
@@ -187,6 +188,11 @@ class Planner:
         for key, value in overrides.items():
             set_key(mapping, key, value)
         return file, mapping
+
+    def _weights(self, name: str) -> Path:
+        """Return a checkpoint file; weights are no part of the package, so its suites name yours."""
+        path = Path(name).expanduser()
+        return path.resolve() if is_shipped(self._folder) else self._resolve(name)
 
     def _resolve(self, name: str) -> Path:
         return (self._folder / Path(name).expanduser()).resolve()

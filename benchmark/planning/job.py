@@ -16,7 +16,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from lowbit.benchmark.recipes.stages import DERIVED_FACTS, get_stage
+from lowbit.benchmark.recipes.stages import DERIVED_FACTS
+from lowbit.benchmark.recipes.yaml_files import get_stage
 from lowbit.common.file_hash import file_sha256
 
 CHECKPOINT = "checkpoint"  # the artifact that is a backbone, or a detector

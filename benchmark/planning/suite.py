@@ -31,8 +31,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from lowbit.benchmark.planning.exclusions import Exclusion
 from lowbit.benchmark.published.selection import published_as
 from lowbit.benchmark.recipes.errors import RecipeError, explain
-from lowbit.benchmark.recipes.stages import get_stage
-from lowbit.benchmark.recipes.yaml_files import load_yaml, parse_overrides, set_key
+from lowbit.benchmark.recipes.yaml_files import get_stage, load_yaml, parse_overrides, set_key
 from lowbit.common.suggest import did_you_mean
 
 Seeds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
@@ -61,7 +60,7 @@ class Checkpoint(_Entry):
         description="one checkpoint for each: what a paper calls the network, which is added to the "
         "name, and its name here",
     )
-    path: str | None = Field(None, description="file that holds it")
+    path: str | None = Field(None, description="file that holds it, from the suite's folder")
     url: str | None = Field(None, description="where to get that file")
     architecture: str | None = Field(None, description="of a file that does not say; else null")
 
@@ -129,7 +128,7 @@ class Detection(_Scored):
 
 
 class Suite(BaseModel):
-    """Everything `tools/run_all.py` runs."""
+    """Everything `lowbit-bench run` runs."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

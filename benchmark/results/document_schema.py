@@ -74,7 +74,7 @@ time to read them all once more, and nothing else.
 _VERDICT = """\
 ## Results of others
 
-`tools/leaderboard.py add` keeps what others sent in `runs/submissions/<name>/`, laid out like a runs
+`lowbit-bench leaderboard add` keeps what others sent in `runs/submissions/<name>/`, laid out like a runs
 folder, and beside it `verdict.json`. A job that it does not name is not read; of a job that ran here too,
 the numbers measured here are shown. Verified and self-reported numbers are rows of their own, never
 averaged with others, and self-reported ones have no rank.

@@ -13,8 +13,8 @@ from lowbit.benchmark.recipes.stages import DERIVED_FACTS, STAGES, Stage, get_st
 from lowbit.benchmark.results.result_file import InputRecord, Result
 from lowbit.benchmark.submissions.manifest import BundleError, problems
 from lowbit.benchmark.submissions.untrusted_text import shown
+from lowbit.common.shipped_configs import shipped_config
 
-_ROOT = Path(__file__).resolve().parents[2]
 _ELSEWHERE = "a file of the sender's"
 # A set that is always here, to work out the facts of a recipe that do not depend on its set.
 _ANY_SET: dict[str, dict[str, Any]] = {
@@ -110,7 +110,7 @@ def local(result: Result, recipe: BaseModel, *, data_root: Path | None) -> BaseM
     """Return a recipe that `check_id` returned with this machine's places in it."""
     places: dict[str, Any] = {"data_root": None if data_root is None else str(data_root)}
     if getattr(recipe, "config", None) is not None:
-        places["config"] = _shipped(recipe.config)
+        places["config"] = str(shipped_config(recipe.config) or "")
     if getattr(recipe, "distillation", None) is not None:
         places["distillation"] = recipe.distillation.model_copy(update={"teacher": __file__})
     if getattr(recipe, "engine", None) == "auto":
@@ -169,13 +169,6 @@ def _engine(result: Result) -> str:
     if found not in ("detectron2", "torchvision"):
         raise BundleError(f"its engine {shown(found)} is unknown here")
     return found
-
-
-def _shipped(name: str) -> str:
-    """Return the configuration of this suite that a foreign recipe names; of others, no file."""
-    path = (_ROOT / name).resolve()
-    ours = path.is_relative_to(_ROOT / "configs") and path.suffix == ".yaml"
-    return str(path) if ours and path.is_file() else ""
 
 
 def _is_same(one: Any, other: Any) -> bool:

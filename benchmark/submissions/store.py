@@ -184,7 +184,7 @@ def _check_conflicts(submission: Submission, runs_dir: Path) -> None:
         if folder.name == name and verdict.bundle_sha256 != submission.sha256:
             raise BundleError(
                 f"there is another submission {name!r} already; nothing was added. To put this one in "
-                f"its place, remove it first: python tools/leaderboard.py remove {name} --runs-dir "
+                f"its place, remove it first: lowbit-bench leaderboard remove {name} --runs-dir "
                 f"{runs_dir}"
             )
         if folder.name != name and (both := verdict.jobs.keys() & submission.verdicts.keys()):

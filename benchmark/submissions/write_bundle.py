@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
-from lowbit.benchmark.recipes.stages import get_stage
+from lowbit.benchmark.recipes.yaml_files import get_stage
 from lowbit.benchmark.results.rescore import PREDICTIONS, detections
 from lowbit.benchmark.results.result_file import RESULT, Result, find_results
 from lowbit.benchmark.submissions.archive import RECIPE, member, write_archive
@@ -21,9 +21,8 @@ from lowbit.benchmark.submissions.manifest import (
 )
 from lowbit.benchmark.submissions.store import Submission, examine
 from lowbit.common.file_hash import file_sha256
+from lowbit.common.shipped_configs import shipped_config, shipped_name
 from lowbit.common.suggest import did_you_mean
-
-_ROOT = Path(__file__).resolve().parents[2]
 
 
 def write_bundle(
@@ -100,7 +99,7 @@ def _choose(runs_dir: Path, checkpoints: set[str]) -> list[Result]:
     if not runs_dir.is_dir():
         raise FileNotFoundError(
             f"there is no folder {runs_dir}; nothing was written. Pass the folder a suite wrote its "
-            "runs to (run_all.py --runs-dir)."
+            "runs to (--runs-dir)."
         )
     found = {r.job_id: r for r in find_results(runs_dir) if r.status == "completed"}
     scored = [r for r in found.values() if r.stage != "pretrain"]
@@ -147,9 +146,10 @@ def _portable_recipe(result: Result) -> dict[str, Any]:
     for name in {"data_root", "cache_dir"} & cosmetic & recipe.keys():
         recipe[name] = None
     if recipe.get("config"):
-        path = (_ROOT / recipe["config"]).resolve()
-        ours = path.is_relative_to(_ROOT)
-        recipe["config"] = path.relative_to(_ROOT).as_posix() if ours else path.name
+        path = Path(recipe["config"])
+        if not path.is_file():
+            path = shipped_config(recipe["config"]) or path
+        recipe["config"] = shipped_name(path) or path.name
     return recipe
 
 

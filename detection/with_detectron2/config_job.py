@@ -19,6 +19,7 @@ from detectron2.utils import comm
 
 from lowbit.backbones.costs import backbone_costs
 from lowbit.common.file_hash import file_sha256
+from lowbit.common.shipped_configs import find_config
 from lowbit.detection.datasets.detection_set import DetectionSet
 from lowbit.detection.datasets.voc_folder import read_list
 from lowbit.detection.datasets.voc_xml import digest
@@ -41,7 +42,6 @@ from lowbit.training.job_state import claim
 from lowbit.training.metrics_log import read_curve, record_scores
 from lowbit.training.seeding import resolve_device
 
-_ROOT = Path(__file__).parents[2]
 _COSMETIC = (
     "OUTPUT_DIR",
     "VIS_PERIOD",
@@ -169,12 +169,7 @@ def job_config(recipe: Recipe, *, processes: int = 1) -> CfgNode:
         FileNotFoundError: there is no such configuration.
         ValueError: it does not make sense, or is not evaluated on exactly one set.
     """
-    path = next((p for p in (Path(recipe.config), _ROOT / recipe.config) if p.is_file()), None)
-    if path is None:
-        raise FileNotFoundError(
-            f"there is no configuration {recipe.config}; nothing was trained. Give its path from the "
-            "working directory or from the root of the repository."
-        )
+    path = find_config(recipe.config, "detection/detectron2")
     opts = json.dumps(recipe.opts)
     cfg = _read(path, opts, path.stat().st_mtime_ns, processes).clone()
     cfg.SEED = recipe.seed

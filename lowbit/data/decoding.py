@@ -29,7 +29,7 @@ def decode(path: str | os.PathLike) -> Tensor:
     except (OSError, SyntaxError, ValueError) as error:  # Pillow raises each of them
         raise ValueError(
             f"{path} cannot be decoded ({error}); nothing was loaded. Restore the file from its "
-            "source, or remove it; `tools/datasets.py verify NAME --full` lists every such file."
+            "source, or remove it; `lowbit-bench datasets verify NAME --full` lists every such file."
         ) from error
     if deep:
         pixels = np.repeat(np.round(pixels / 257).astype(np.uint8)[..., None], 3, axis=-1)

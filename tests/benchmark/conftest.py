@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 import lowbit
+from lowbit.benchmark.cli import run
 from lowbit.benchmark.executors import job_process, local
 from lowbit.benchmark.planning.job import Job
 from lowbit.benchmark.planning.plan import Plan, plan
@@ -23,14 +24,12 @@ FAKE = Path(__file__).with_name("fake_stage.py")
 PRELOAD = ["torch", "lowbit.benchmark.executors.worker"]  # the fakes need no more
 DRIVER = f"""
 import sys
-sys.path[:0] = [sys.argv[1], {str(ROOT / "tools")!r}]
-import lowbit  # the one that has the fakes
-import run_all
+sys.path.insert(0, sys.argv[1])  # whose lowbit has the fakes; a job's process gets this path
+from lowbit.benchmark.cli import run
 from lowbit.benchmark.executors import job_process
 job_process._PRELOAD = {PRELOAD}
-sys.path.insert(0, sys.argv[1])  # a job's process gets this path
 if __name__ == "__main__":
-    sys.exit(run_all.main(sys.argv[2:]))
+    sys.exit(run.main(sys.argv[2:]))
 """
 # A package that has the fake stages in front of everything that the real one has.
 PACKAGE = f"""
@@ -77,7 +76,7 @@ class Bench:
         return schedule
 
     def start(self, *arguments: str) -> subprocess.Popen:
-        """Start `tools/run_all.py` on the suite, with the fake stages, in a process of its own."""
+        """Start a run of the suite, with the fake stages, in a process of its own."""
         return subprocess.Popen(
             [
                 *(sys.executable, str(self.folder / "driver.py"), str(self.stages)),
@@ -90,14 +89,9 @@ class Bench:
         )
 
     def main(self, *arguments: str) -> int:
-        """Run `tools/run_all.py` on the suite in this process."""
-        spec = importlib.util.spec_from_file_location("run_all", ROOT / "tools" / "run_all.py")
-        tool = importlib.util.module_from_spec(spec)
-        path = list(sys.path)
-        spec.loader.exec_module(tool)
-        sys.path[:] = path  # the repository goes behind the fakes again
+        """Run the suite in this process."""
         suite = str(self.folder / "suite.yaml")
-        return tool.main([suite, "--runs-dir", str(self.runs), *arguments])
+        return run.main([suite, "--runs-dir", str(self.runs), *arguments])
 
     def result(self, job: Job) -> Result | None:
         return read_result(self.runs / job.id)

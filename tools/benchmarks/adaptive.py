@@ -1,4 +1,4 @@
-"""Cases of `tools/bench.py qat`: what training four bit-widths at once costs over training one."""
+"""Cases of `lowbit-bench bench qat`: what training four bit-widths at once costs over training one."""
 
 from collections.abc import Callable, Iterator
 

@@ -1,4 +1,4 @@
-"""Cases of `tools/bench.py data`: what views cost on one core, beside torchvision on Pillow images."""
+"""Cases of `lowbit-bench bench data`: what views cost on one core, beside torchvision on Pillow images."""
 
 import tempfile
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""Cases of `tools/bench.py detection`: an iteration of our detectors, over Detectron2's own and over FP."""
+"""Cases of `lowbit-bench bench detection`: an iteration of our detectors, over Detectron2's own and over FP."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path

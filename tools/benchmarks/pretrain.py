@@ -1,4 +1,4 @@
-"""Cases of `tools/bench.py pretrain`: what a step costs over the passes it cannot do without."""
+"""Cases of `lowbit-bench bench pretrain`: what a step costs over the passes it cannot do without."""
 
 import time
 from collections.abc import Callable, Iterator

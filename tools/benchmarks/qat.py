@@ -1,4 +1,4 @@
-"""Cases of `tools/bench.py qat`: what quantization-aware training costs beside plain training."""
+"""Cases of `lowbit-bench bench qat`: what quantization-aware training costs beside plain training."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""Cases of `tools/bench.py quant`: what quantizers cost, beside what others' code costs."""
+"""Cases of `lowbit-bench bench quant`: what quantizers cost, beside what others' code costs."""
 
 import copy
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""`bench.py sweep`: what a sweep costs beside its jobs, with 2,000 jobs that do nothing; and its board."""
+"""`lowbit-bench bench sweep`: what a sweep costs beside its jobs, with 2,000 jobs that do nothing; and its board."""
 
 import importlib.util
 import logging

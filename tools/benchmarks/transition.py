@@ -1,4 +1,4 @@
-"""What a step of transition-rate scheduling costs beside the plain optimizer's; cases of `tools/bench.py`."""
+"""What a step of transition-rate scheduling costs beside the plain optimizer's; cases of `lowbit-bench bench`."""
 
 import copy
 from collections.abc import Callable, Iterator

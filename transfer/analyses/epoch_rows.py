@@ -94,7 +94,7 @@ def read_parts(job: Path) -> dict[str, list[EpochRow]]:
     if not job.is_dir():
         raise FileNotFoundError(
             f"there is no folder {job}; nothing was drawn. Name the folder of a qat job: "
-            "runs/<job id>, or --output-dir of tools/transfer.py."
+            "runs/<job id>, or --output-dir of lowbit-bench transfer."
         )
     paths = [p for p in job.glob(f"{PARTS}/*/{METRICS}") if _precision(p.parent.name)]
     paths.sort(key=lambda path: _precision(path.parent.name), reverse=True)

@@ -4,7 +4,7 @@ The identity is the SHA-256 over a line "<path> <bytes>" of every file, sorted b
 `<folder>/.lowbit/manifest.json` also has the modification times of the class folders, which change
 when a file comes, goes or is renamed; a manifest that does not match them is made anew. In sets of
 up to 200,000 files the size of every file is looked at as well, each time; in larger ones a file
-that was overwritten in place goes unseen until `tools/datasets.py verify`. The files of a set of
+that was overwritten in place goes unseen until `lowbit-bench datasets verify`. The files of a set of
 videos (`lowbit.data.image_sets.video_folder`) are its frames.
 """
 

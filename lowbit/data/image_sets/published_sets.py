@@ -85,7 +85,7 @@ class Published:
             raise ValueError(
                 f"{self.name} in {self.path.resolve()} {problem}, and lists {len(self.paths)} where "
                 f"{wanted} are published; nothing was loaded. Delete the folder and unpack the "
-                f"archive again: `tools/datasets.py prepare {self.name}`."
+                f"archive again: `lowbit-bench datasets prepare {self.name}`."
             )
 
     def _by_class(self) -> list[list[int]]:
@@ -229,11 +229,11 @@ def whole(name: str, root: Path, listed: Callable[[], Any]) -> Any:
     except (RuntimeError, FileNotFoundError) as error:  # torchvision raises either
         raise FileNotFoundError(
             f"{name} is not complete under {root.resolve()} ({error}); nothing was loaded. Get it "
-            f"with `python tools/datasets.py prepare {name} --download --root {root}`, or point "
+            f"with `lowbit-bench datasets prepare {name} --download --root {root}`, or point "
             f"${ROOT_VARIABLE} (or data_root) at a folder that has it."
         ) from error
     except (OSError, ValueError, KeyError) as error:
         raise ValueError(
             f"the lists of {name} under {root.resolve()} cannot be read ({error}); nothing was "
-            f"loaded. Delete its folder and run `python tools/datasets.py prepare {name}`."
+            f"loaded. Delete its folder and run `lowbit-bench datasets prepare {name}`."
         ) from error

@@ -61,9 +61,9 @@ def _missing(dataset: str, split: str, root: Path) -> str | None:
     try:
         open_images(dataset, split, root=root)
     except FileNotFoundError as error:
-        command = f"tools/datasets.py prepare {dataset}"
+        command = f"lowbit-bench datasets prepare {dataset}"
         said = str(error)
-        return said if command in said else f"{said} See `python {command} --root {root}`."
+        return said if command in said else f"{said} See `{command} --root {root}`."
     except ValueError:  # damaged
         pass
     return None

@@ -1,11 +1,10 @@
 """Building the board from result files, and the command line around it."""
 
-import importlib.util
 import json
-from pathlib import Path
 
 import pytest
 
+from lowbit.benchmark.cli.leaderboard import main
 from lowbit.benchmark.leaderboard import build
 from lowbit.benchmark.planning.plan import Plan
 from lowbit.benchmark.planning.plan_file import remember
@@ -14,7 +13,6 @@ from tests.benchmark.board_frames import POLICY, SPLITS, make_frame
 from tests.benchmark.board_pages import Page
 
 FILES = ["index.html", "reproduction.csv", "results.csv", "results.md", "results.tex"]
-TOOL = Path(__file__).parents[3] / "tools" / "leaderboard.py"
 TABLE_11 = [{"paper": "SSQL", "table": "Table 11"}]
 
 
@@ -52,15 +50,6 @@ def _write(runs, job_id, name, values, *, seed=0, status="completed", reason=Non
     )
     (runs / job_id).mkdir(parents=True)
     write_result(runs / job_id, result)
-
-
-@pytest.fixture(scope="module")
-def main():
-    """Return the command line's main; a script, so loaded from its file."""
-    spec = importlib.util.spec_from_file_location("leaderboard_tool", TOOL)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
 
 
 def _write_three(folder):
@@ -153,13 +142,13 @@ def test_a_missing_folder_is_refused(tmp_path):
         build.build(tmp_path / "nothing")
 
 
-def test_command_build_prints_the_page(main, runs, capsys):
+def test_command_build_prints_the_page(runs, capsys):
     assert main(["build", str(runs), "--reported", "paper=SSQL,table=Table 11"]) == 0
     assert capsys.readouterr().out.strip() == str(runs / "leaderboard" / "index.html")
     assert "Table 11" in (runs / "leaderboard" / "results.csv").read_text(encoding="utf-8")
 
 
-def test_a_rebuild_shows_the_published_numbers_of_the_suites_that_ran(main, runs):
+def test_a_rebuild_shows_the_published_numbers_of_the_suites_that_ran(runs):
     remember(runs, Plan("one/suite", {}, ({"paper": "SSQL", "table": "Table 12"},)))
     remember(runs, Plan("another", {}))
     csv = build.build(runs).parent / "results.csv"
@@ -171,14 +160,14 @@ def test_a_rebuild_shows_the_published_numbers_of_the_suites_that_ran(main, runs
 
 
 @pytest.mark.parametrize("kind", build.FORMATS)
-def test_command_export_prints_what_build_writes(main, built, capsys, kind):
+def test_command_export_prints_what_build_writes(built, capsys, kind):
     runs, _ = built
     assert main(["export", str(runs), "--format", kind]) == 0
     expected = (runs / "leaderboard" / f"results.{kind}").read_text(encoding="utf-8")
     assert capsys.readouterr().out == expected
 
 
-def test_command_compare_prints_differences_with_intervals(main, runs, capsys):
+def test_command_compare_prints_differences_with_intervals(runs, capsys):
     _write(runs, "d" * 12, "good", {"FP": 95.4, "4w4a": 93.5}, seed=1)
     _write(runs, "e" * 12, "bad", {"FP": 90.6, "4w4a": 61.0}, seed=1)
     picture = runs / "compare.svg"
@@ -201,7 +190,7 @@ def test_command_compare_prints_differences_with_intervals(main, runs, capsys):
     assert row.split()[-8:] == ["90.3", "+4.9", "[+3.6,", "+6.2]", "2", "seeds", "0.013", "0.013"]
 
 
-def test_command_compare_on_one_seed_without_errors_tests_nothing(main, runs, capsys):
+def test_command_compare_on_one_seed_without_errors_tests_nothing(runs, capsys):
     assert main(["compare", "good", "bad", "--runs-dir", str(runs), "--json"]) == 0
     line = json.loads(capsys.readouterr().out)["lines"][0]
     assert line["overall"]["low"] is line["overall"]["p"] is None and line["untested"] == 1
@@ -219,7 +208,7 @@ def test_command_compare_on_one_seed_without_errors_tests_nothing(main, runs, ca
         (["compare", "good", "god", "--runs-dir", "{runs}"], "no checkpoint 'god'"),
     ],
 )
-def test_command_errors_are_one_line_and_exit_code_1(main, runs, capsys, arguments, message):
+def test_command_errors_are_one_line_and_exit_code_1(runs, capsys, arguments, message):
     assert main([argument.format(runs=runs) for argument in arguments]) == 1
     found = capsys.readouterr()
     assert found.err.startswith("error: ")

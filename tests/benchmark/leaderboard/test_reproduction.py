@@ -98,7 +98,7 @@ def test_the_tolerance_is_the_tables_and_the_precisions(value, precision, status
 def test_what_did_not_run_comes_with_the_command(rows):
     found = one(rows, [job("j")])
     assert (found.status, found.ours, found.difference) == ("not run", None, None)
-    assert found.command == "python tools/run_all.py configs/suites/ssql_table12.yaml"
+    assert found.command == "lowbit-bench run configs/suites/ssql_table12.yaml"
     assert found.reason == (rows[0]["reason"] if rows and rows[0]["status"] == "skipped" else "")
 
 

@@ -28,7 +28,7 @@ def started(tmp_path, monkeypatch):
         "open(sys.argv[2] + '/started', 'a').write(f'{os.nice(0)}\\n')\n"
         "time.sleep(float(os.environ.get('BUILD_S', 0)))\n"
     )
-    monkeypatch.setattr(board_refresh, "_TOOL", tool)
+    monkeypatch.setattr(board_refresh, "_COMMAND", (str(tool),))
     log = tmp_path / "started"
     return lambda: log.read_text().split() if log.exists() else []
 
@@ -89,7 +89,7 @@ def test_one_under_way_is_not_doubled_and_ends_with_the_run(tmp_path, clock, sta
 
 def test_the_tool_is_there():
     done = subprocess.run(
-        [sys.executable, str(board_refresh._TOOL), "build", "--help"],
+        [sys.executable, *board_refresh._COMMAND, "build", "--help"],
         capture_output=True,
         text=True,
     )

@@ -52,10 +52,14 @@ def test_the_bar_says_how_many_ended_run_and_failed_and_what_is_left(bench, plan
 
 def test_a_log_has_a_line_a_job_and_no_bar(bench, planned, capsys, caplog):
     schedule = Schedule(planned, bench.runs)
-    caplog.set_level("INFO", "run_all")
+    caplog.set_level("INFO", "lowbit.benchmark.monitoring.progress_bar")
     with module.progress(schedule, Learned(), workers=1) as shown:
         local.run(schedule, workers=1, report=shown.report)
-    lines = [record.getMessage() for record in caplog.records if record.name == "run_all"]
+    lines = [
+        record.getMessage()
+        for record in caplog.records
+        if record.name == "lowbit.benchmark.monitoring.progress_bar"
+    ]
     assert [re.match(r"\[(\d)/5\]", line)[1] for line in lines] == list("12345")
     assert sum("FAILED" in line for line in lines) == 2
     assert capsys.readouterr().err == ""

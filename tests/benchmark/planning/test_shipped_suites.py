@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from lowbit.benchmark.planning.job import File
 from lowbit.benchmark.planning.plan import plan
 from lowbit.benchmark.published import reported_rows, select
 from lowbit.benchmark.published.reproduction_targets import claimed_rows
@@ -215,3 +216,10 @@ def test_transition_rates_on_cifar_have_every_optimizer_and_its_t_variant():
     assert seeds == {0: 72, 1: 4, 2: 4, 3: 4, 4: 4}  # Table S6 has five
     decays = {job.recipe["weight_decay"] for job in jobs if "adamw" in job.recipe["optimizer"]}
     assert decays == {1e-2}  # SPEC C.5
+
+
+def test_a_shipped_suite_looks_for_weights_in_the_working_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    jobs = plan(SUITES / "coquant_large.yaml").jobs.values()
+    files = {f.path for job in jobs for f in job.inputs.values() if isinstance(f, File)}
+    assert files == {tmp_path / "checkpoints" / "resnet18-f37072fd.pth"}

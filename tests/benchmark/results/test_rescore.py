@@ -1,6 +1,5 @@
 """A real job's numbers, computed again from its predictions; and what was tampered with."""
 
-import importlib.util
 import json
 import shutil
 from pathlib import Path
@@ -11,6 +10,7 @@ import torch
 import yaml
 
 from lowbit.backbones import create_backbone, save_backbone
+from lowbit.benchmark.cli.leaderboard import main
 from lowbit.benchmark.executors import local
 from lowbit.benchmark.planning.plan import plan
 from lowbit.benchmark.results.rescore import find_jobs, rescore
@@ -20,8 +20,6 @@ from lowbit.common import file_hash
 from lowbit.detection import Recipe
 from lowbit.detection.stage import load_images
 from lowbit.transfer.scoring.predictions_file import read_predictions, write_predictions
-
-ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture(scope="module")
@@ -162,15 +160,7 @@ def test_detections_are_scored_in_earnest(detections, tmp_path, main, capsys):
     assert "was not scored again" in capsys.readouterr().err
 
 
-@pytest.fixture(scope="module")
-def main():
-    spec = importlib.util.spec_from_file_location("leaderboard", ROOT / "tools" / "leaderboard.py")
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
-    return tool.main
-
-
-def test_command_rescore_counts_and_exits_1_where_a_number_differs(main, copy, tmp_path, capsys):
+def test_command_rescore_counts_and_exits_1_where_a_number_differs(copy, tmp_path, capsys):
     assert main(["rescore", str(copy.parent)]) == 0
     assert "mine: 8 of 8 numbers follow from the predictions" in capsys.readouterr().out
     _edit_value(copy, 99.5)

@@ -1,18 +1,17 @@
 """Bundles between two who mean well: written, checked, kept, shown, taken away."""
 
-import importlib.util
 import json
 import os
 import shutil
 import signal
 import zipfile
-from pathlib import Path
 
 import pytest
 import torch
 import yaml
 from PIL import Image
 
+from lowbit.benchmark.cli.leaderboard import main
 from lowbit.benchmark.planning.job import Output
 from lowbit.benchmark.results.result_file import Result, read_result, write_result
 from lowbit.benchmark.results.verdicts import JobVerdict, read_verdicts
@@ -30,7 +29,6 @@ from lowbit.benchmark.submissions import (
 )
 from tests.benchmark.bundles import ENTRY, SCENES, run_job, run_linear, tree
 
-ROOT = Path(__file__).resolve().parents[3]
 VERIFIED = "the numbers follow from the predictions and the labels"
 
 
@@ -302,15 +300,7 @@ def test_an_entry_that_will_not_do_is_explained(entry, what, tmp_path):
         read_entry(path)
 
 
-@pytest.fixture(scope="module")
-def main():
-    spec = importlib.util.spec_from_file_location("leaderboard", ROOT / "tools" / "leaderboard.py")
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
-    return tool.main
-
-
-def test_the_commands_from_sender_to_board_and_away(main, runs, jobs, board, tmp_path, capsys):
+def test_the_commands_from_sender_to_board_and_away(runs, jobs, board, tmp_path, capsys):
     entry, out = tmp_path / "entry.yaml", tmp_path / "out.zip"
     entry.write_text(
         "name: jane-2026\nsubmitter: Jane Doe\npaper: https://arxiv.org/abs/2207.05432\n"

@@ -1,15 +1,11 @@
 """What jobs recorded is read back as it was written, and drawn."""
 
-import importlib.util
-from pathlib import Path
-
 import pytest
 import torch
 
+from lowbit.benchmark.cli import analyze
 from lowbit.detection.analyses.training_curves import draw, read
 from lowbit.training.metrics_log import IterationLog, record_scores
-
-ROOT = Path(__file__).parents[3]
 
 
 class Scheduled(torch.optim.SGD):
@@ -64,9 +60,6 @@ def test_pictures_show_what_was_read(jobs):
 
 
 def test_the_command_writes_picture_and_numbers(jobs, tmp_path, capsys):
-    spec = importlib.util.spec_from_file_location("tools_analyze", ROOT / "tools" / "analyze.py")
-    analyze = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(analyze)
     out = tmp_path / "out"
     assert analyze.main(["detection", *map(str, jobs), "--output-dir", str(out)]) == 0
     assert {"detection.png", "curves.csv", "scores.csv", "transitions.csv"} == {

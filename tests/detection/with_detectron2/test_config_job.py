@@ -161,7 +161,7 @@ def test_what_is_missing_or_wrong_is_said(tmp_path, monkeypatch):
     told = missing_data(Recipe(config=coco))
     assert "instances_train2017.json" in told and "DETECTRON2_DATASETS" in told
     assert missing_data(job(RETINANET)) is None
-    with pytest.raises(FileNotFoundError, match="there is no configuration nowhere"):
+    with pytest.raises(FileNotFoundError, match="There is no file nowhere"):
         identity(Recipe(config="nowhere.yaml"))
     with pytest.raises(ValueError, match="there is no data set 'coco_2018'"):
         identity(Recipe(config=coco, opts=("DATASETS.TRAIN", ("coco_2018",))))

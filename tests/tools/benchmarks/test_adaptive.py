@@ -1,22 +1,12 @@
 """What is measured of adaptive bit-widths: whole steps, and the most memory that is alive at once."""
 
-from pathlib import Path
-
 import pytest
 import torch
 
-ROOT = Path(__file__).parents[3]
+from lowbit.tools.benchmarks import adaptive as bench
 
 
-@pytest.fixture
-def bench(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "tools"))
-    from lowbit.tools.benchmarks import adaptive
-
-    return adaptive
-
-
-def test_peak_is_of_what_is_alive_at_once(bench):
+def test_peak_is_of_what_is_alive_at_once():
     mebi = 2**20
 
     def run():
@@ -29,7 +19,7 @@ def test_peak_is_of_what_is_alive_at_once(bench):
     assert bench.peak_bytes(run, "cpu") == pytest.approx(12 * mebi, rel=0.01)
 
 
-def test_steps_train_and_count_what_they_keep(bench):
+def test_steps_train_and_count_what_they_keep():
     for make in (bench.single_step, bench.joint_step):
         step = make("resnet10_slim", 4, "cpu")
         parameters = step.kept()

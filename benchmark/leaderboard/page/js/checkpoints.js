@@ -138,7 +138,7 @@ sections.checkpoints = (page) => {
     const pretrained = one.pretraining ? [{ label: "The checkpoint itself", text: command("pretrain", [one.pretraining.job]) }] : [];
     const shell = [...new Map(lines.map((line) => [line.jobs.join(), line])).values()].map((line) => ({
       label: [title({ ...line, metric: "-" }), line.policy === "-" ? "" : `, policy ${line.policy}`, `; ${line.jobs.length} ${line.jobs.length === 1 ? "job" : "jobs"}`].join(""),
-      text: command(line.task === "detection" ? "train_net" : "transfer", line.jobs),
+      text: command(line.task === "detection" ? "detect" : "transfer", line.jobs),
     }));
     return el("details", { class: "whole" }, el("summary", {}, "Reproduce each number with one command"),
       el("p", { class: "fine" }, runs() === "$RUNS" ? "RUNS is the folder of runs that this page was built from. " : "", "Each job's recipe, with every default written out, lies in its folder."),
@@ -154,7 +154,7 @@ sections.checkpoints = (page) => {
   }
 
   function command(tool, jobs) {
-    const one = (job) => `python tools/${tool}.py --config-file ${runs()}/${job}/recipe.yaml --output-dir output/${job}`;
+    const one = (job) => `lowbit-bench ${tool} --config-file ${runs()}/${job}/recipe.yaml --output-dir output/${job}`;
     return jobs.length === 1 ? one(jobs[0]) : `for job in ${jobs.join(" ")}; do\n  ${one("$job")}\ndone`;
   }
 

@@ -35,7 +35,7 @@ class Row:
     reason: str = ""
     differs: str = "four crops"
     suite: str | None = "ssql_table11"
-    command: str | None = "python tools/run_all.py configs/suites/ssql_table11.yaml"
+    command: str | None = "lowbit-bench run configs/suites/ssql_table11.yaml"
     jobs: tuple[str, ...] = ()
 
 

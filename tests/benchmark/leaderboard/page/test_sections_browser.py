@@ -184,11 +184,11 @@ def _snippets(browser):
 
 def test_a_command_for_each_number(visit, pages):
     snippets = _snippets(visit("full", "#checkpoints?checkpoints.name=ssql-r10"))
-    commands = [text for text in snippets if "tools/" in text]
+    commands = [text for text in snippets if "lowbit-bench " in text]
     assert len(commands) == 4 + 3  # three metrics of a detector are one job's
     folder = pages["full"].parents[1]
     assert f"--config-file '{folder}'/$job/recipe.yaml" in commands[0]
-    assert sum("train_net.py" in command for command in commands) == 3
+    assert sum("lowbit-bench detect" in command for command in commands) == 3
 
 
 def test_bibtex_names_the_method(visit):

@@ -1,6 +1,5 @@
 """The command lines: a recipe file in, a table and a file out; errors without a traceback."""
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -10,10 +9,11 @@ import pytest
 import torch
 
 from lowbit.backbones import create_backbone, save_backbone
+from lowbit.benchmark.cli import datasets, transfer
 from lowbit.benchmark.recipes.yaml_files import load_yaml, validate
 from lowbit.data import image_set, list_datasets
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 CONFIGS = sorted((ROOT / "configs" / "transfer").glob("[!_]*.yaml"))
 
 
@@ -29,17 +29,8 @@ def _script(name, *words):
     )
 
 
-def _main(name):
-    """Import a tool's `main`, which is quicker than a process for what does not need one."""
-    spec = importlib.util.spec_from_file_location(f"tools_{name}", ROOT / "tools" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+def _main(module):
     return lambda *words: module.main([str(word) for word in words])
-
-
-@pytest.fixture(autouse=True)
-def _path(monkeypatch):
-    monkeypatch.setattr(sys, "path", list(sys.path))  # tools put the repository on it
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +136,7 @@ def test_a_job_from_the_command_line(checkpoint, tmp_path):
 )
 def test_a_user_s_error_is_a_message_and_exit_1(words, message, tmp_path, capsys):
     config = ROOT / "configs/transfer/digits_linear.yaml"
-    main = _main("transfer")
+    main = _main(transfer)
     assert main("--config-file", config, "--output-dir", tmp_path, *words) == 1
     assert message in capsys.readouterr().err
 
@@ -153,7 +144,7 @@ def test_a_user_s_error_is_a_message_and_exit_1(words, message, tmp_path, capsys
 def test_an_earlier_training_is_taken_up_only_when_told_to(checkpoint, tmp_path, capsys):
     config = ROOT / "configs/transfer/digits_finetune.yaml"
     overrides = ("checkpoint", checkpoint, "epochs", "1", "milestones", "[]", "precisions", "[FP]")
-    main = _main("transfer")
+    main = _main(transfer)
     words = ("--config-file", config, "--output-dir", tmp_path)
     assert main(*words, *overrides) == 0
     first = (tmp_path / "measurements.json").read_bytes()
@@ -168,13 +159,13 @@ def test_help_ends_in_examples_of_files_that_exist(tool):
     done = _script(tool, "--help")
     assert done.returncode == 0
     examples = done.stdout.partition("examples:")[2]
-    named = [word for word in examples.split() if word.startswith(("tools/", "configs/"))]
-    assert f"tools/{tool}" in named
+    named = [word for word in examples.split() if word.startswith("configs/")]
+    assert f"lowbit-bench {tool.removesuffix('.py')} " in examples
     assert all((ROOT / word).is_file() for word in named)
 
 
 def test_datasets_are_listed_and_verified(capsys):
-    main = _main("datasets")
+    main = _main(datasets)
     assert main("list") == 0
     listed = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in listed[1:]] == list_datasets()
@@ -183,7 +174,7 @@ def test_datasets_are_listed_and_verified(capsys):
 
 
 def test_a_set_that_is_not_there_says_where_it_goes(tmp_path, capsys):
-    main = _main("datasets")
+    main = _main(datasets)
     assert main("prepare", "cifar10", "digits", "--root", tmp_path) == 1
     said = capsys.readouterr().out
     assert str(tmp_path) in said and "archive" in said

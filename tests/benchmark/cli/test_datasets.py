@@ -1,7 +1,6 @@
-"""tools/datasets.py on folders: listed, verified to the last file, and told where to go."""
+"""The command for image sets on folders: listed, verified to the last file, and told where to go."""
 
 import hashlib
-import importlib.util
 import shutil
 from pathlib import Path
 from urllib.error import URLError
@@ -10,17 +9,14 @@ import pytest
 import torch
 from PIL import Image
 
+from lowbit.benchmark.cli import datasets
 from lowbit.data import locate
-
-TOOL = Path(__file__).parents[2] / "tools/datasets.py"
+from tests.lowbit.data.conftest import publish  # noqa: F401
 
 
 @pytest.fixture(scope="module")
 def main():
-    spec = importlib.util.spec_from_file_location("datasets_tool", TOOL)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return lambda *words: module.main([str(word) for word in words])
+    return lambda *words: datasets.main([str(word) for word in words])
 
 
 @pytest.fixture
@@ -64,7 +60,10 @@ def test_where_files_go_is_said(main, tmp_path, capsys):
 
 
 def test_archives_that_are_there_are_unpacked_and_those_that_are_not_are_told(
-    main, publish, monkeypatch, capsys
+    main,
+    publish,  # noqa: F811
+    monkeypatch,
+    capsys,
 ):
     from torchvision.datasets import DTD
 
@@ -95,7 +94,7 @@ def test_a_download_that_fails_is_said_so(main, tmp_path, monkeypatch, capsys):
     assert "food101: NOT UNPACKED: <urlopen error no network>" in capsys.readouterr().out
 
 
-def test_a_published_set_is_verified_to_the_last_file(main, publish, capsys):
+def test_a_published_set_is_verified_to_the_last_file(main, publish, capsys):  # noqa: F811
     root = publish("flowers102")
     assert main("verify", "flowers102", "--root", root, "--full") == 0
     folder = root / "flowers-102"

@@ -1,6 +1,5 @@
 """The pretraining command line: what it leaves, what it refuses, and how it goes on."""
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -11,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from lowbit.backbones import load_backbone
+from lowbit.benchmark.cli.pretrain import main
 from lowbit.benchmark.recipes.yaml_files import load_yaml, validate
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 RECIPE = """
 name: tiny
 architecture: resnet10_slim
@@ -29,22 +29,14 @@ device: cpu
 
 
 @pytest.fixture
-def pretrain_main():
-    spec = importlib.util.spec_from_file_location("tools_pretrain", ROOT / "tools" / "pretrain.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
-
-
-@pytest.fixture
 def words(tmp_path):
     (tmp_path / "tiny.yaml").write_text(RECIPE)
     config = str(tmp_path / "tiny.yaml")
     return ["--config-file", config, "--output-dir", str(tmp_path / "out")]
 
 
-def test_it_leaves_a_backbone_and_the_measurements(pretrain_main, words, tmp_path, capsys):
-    assert pretrain_main([*words, "lr", "1e-2"]) == 0
+def test_it_leaves_a_backbone_and_the_measurements(words, tmp_path, capsys):
+    assert main([*words, "lr", "1e-2"]) == 0
     _, report = load_backbone(tmp_path / "out" / "checkpoint.pth")
     assert report.meta["method"] == "SSQL" and report.meta["config"]["lr"] == 0.01
     outcome = json.loads((tmp_path / "out" / "measurements.json").read_text())
@@ -52,22 +44,22 @@ def test_it_leaves_a_backbone_and_the_measurements(pretrain_main, words, tmp_pat
     assert "checkpoint.pth" in capsys.readouterr().out
 
 
-def test_an_earlier_run_is_kept_unless_resumed(pretrain_main, words, capsys):
-    assert pretrain_main([*words, "epochs", "0"]) == 0
-    assert pretrain_main(words) == 1
+def test_an_earlier_run_is_kept_unless_resumed(words, capsys):
+    assert main([*words, "epochs", "0"]) == 0
+    assert main(words) == 1
     assert "nothing was trained. Add --resume" in capsys.readouterr().err
-    assert pretrain_main([*words[:4], "--resume", "epochs", "0"]) == 0
+    assert main([*words[:4], "--resume", "epochs", "0"]) == 0
 
 
-def test_a_wrong_key_is_answered_with_the_right_one(pretrain_main, words, tmp_path, capsys):
-    assert pretrain_main([*words, "pairring", "ssql"]) == 1
+def test_a_wrong_key_is_answered_with_the_right_one(words, tmp_path, capsys):
+    assert main([*words, "pairring", "ssql"]) == 1
     error = capsys.readouterr().err
     assert "Did you mean 'pairing'" in error and "nothing was run" in error
     assert not (tmp_path / "out").exists()
 
 
-def test_a_missing_image_set_is_an_error_not_a_traceback(pretrain_main, words, tmp_path, capsys):
-    assert pretrain_main([*words, "dataset", "cifar10", "data_root", str(tmp_path)]) == 1
+def test_a_missing_image_set_is_an_error_not_a_traceback(words, tmp_path, capsys):
+    assert main([*words, "dataset", "cifar10", "data_root", str(tmp_path)]) == 1
     assert "CIFAR10 is not complete" in capsys.readouterr().err
 
 
@@ -99,12 +91,12 @@ def test_two_processes_stop_with_exit_code_75_and_go_on(words, tmp_path):
     assert resumed.returncode == 75 and f"resumed from {tmp_path}" in said, said
 
 
-def test_a_wrong_recipe_starts_no_processes(pretrain_main, words, monkeypatch, capsys):
+def test_a_wrong_recipe_starts_no_processes(words, monkeypatch, capsys):
     monkeypatch.setattr(
         "lowbit.benchmark.executors.launch_processes.launch",
         lambda *a, **k: pytest.fail("launched"),
     )
-    assert pretrain_main([*words[:4], "--num-gpus", "2", "pairring", "ssql"]) == 1
+    assert main([*words[:4], "--num-gpus", "2", "pairring", "ssql"]) == 1
     assert "Did you mean 'pairing'" in capsys.readouterr().err
 
 

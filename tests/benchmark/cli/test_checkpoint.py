@@ -1,23 +1,12 @@
 """The checkpoint command line: what it says of a file, and what it writes."""
 
-import importlib.util
 import json
-from pathlib import Path
 
 import pytest
 import torch
 
 from lowbit.backbones import create_backbone, load_backbone, save_backbone
-
-ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture
-def checkpoint_main():
-    spec = importlib.util.spec_from_file_location("tools_checkpoint", ROOT / "tools/checkpoint.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
+from lowbit.benchmark.cli.checkpoint import main
 
 
 @pytest.fixture
@@ -30,8 +19,8 @@ def moco(tmp_path):
     return tmp_path / "moco.pth"
 
 
-def test_inspect_says_what_is_in_a_file(checkpoint_main, moco, capsys):
-    assert checkpoint_main(["inspect", str(moco)]) == 0
+def test_inspect_says_what_is_in_a_file(moco, capsys):
+    assert main(["inspect", str(moco)]) == 0
     text = capsys.readouterr().out
     assert "layout        MoCo" in text and "resnet10_slim (told by its shapes)" in text
     assert "matched       72/72 tensors, 100.0 % of parameters" in text
@@ -39,8 +28,8 @@ def test_inspect_says_what_is_in_a_file(checkpoint_main, moco, capsys):
     assert "batch norm    untrained (12 of 12)" in text and "loads         yes" in text
 
 
-def test_inspect_as_json(checkpoint_main, moco, capsys):
-    assert checkpoint_main(["inspect", str(moco), "--json"]) == 0
+def test_inspect_as_json(moco, capsys):
+    assert main(["inspect", str(moco), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["loads"] and found["matched"] == found["total"] == 72 and found["share"] == 1
     assert found["size"] == moco.stat().st_size
@@ -48,13 +37,11 @@ def test_inspect_as_json(checkpoint_main, moco, capsys):
     assert found["unused"]["module.encoder_q.fc.*"] == 1
 
 
-def test_inspect_names_the_nearest_network_of_a_file_that_would_be_refused(
-    checkpoint_main, tmp_path, capsys
-):
+def test_inspect_names_the_nearest_network_of_a_file_that_would_be_refused(tmp_path, capsys):
     state = create_backbone("resnet10_slim").state_dict()
     del state["conv1.weight"]
     torch.save(state, tmp_path / "x.pth")
-    assert checkpoint_main(["inspect", str(tmp_path / "x.pth")]) == 1
+    assert main(["inspect", str(tmp_path / "x.pth")]) == 1
     text = capsys.readouterr().out
     assert (
         "architecture  resnet10_slim (the nearest)" in text and "missing       conv1.weight" in text
@@ -62,37 +49,37 @@ def test_inspect_names_the_nearest_network_of_a_file_that_would_be_refused(
     assert "loads         no: " in text
 
 
-def test_inspect_of_a_detector(checkpoint_main, tmp_path, capsys):
+def test_inspect_of_a_detector(tmp_path, capsys):
     tensors = {"backbone.bottom_up.conv1.weight": torch.zeros(2), "roi_heads.x": torch.zeros(2)}
     torch.save({"model": tensors}, tmp_path / "x.pth")
-    assert checkpoint_main(["inspect", str(tmp_path / "x.pth")]) == 1
+    assert main(["inspect", str(tmp_path / "x.pth")]) == 1
     text = capsys.readouterr().out
     assert "architecture  unknown" in text and "holds a whole detector" in text
 
 
-def test_inspect_prints_what_our_own_files_say(checkpoint_main, tmp_path, capsys):
+def test_inspect_prints_what_our_own_files_say(tmp_path, capsys):
     net = create_backbone("resnet20")
     save_backbone(tmp_path / "x.pth", net, {"method": "SSQL", "data": "digits"})
-    assert checkpoint_main(["inspect", str(tmp_path / "x.pth")]) == 0
+    assert main(["inspect", str(tmp_path / "x.pth")]) == 0
     assert "meta          method: SSQL" in capsys.readouterr().out
 
 
-def test_convert_writes_and_says_how_to_load(checkpoint_main, moco, capsys):
-    assert checkpoint_main(["convert", str(moco), "--to", "safetensors"]) == 0
+def test_convert_writes_and_says_how_to_load(moco, capsys):
+    assert main(["convert", str(moco), "--to", "safetensors"]) == 0
     text = capsys.readouterr().out
     assert "72/72 backbone tensors" in text and "load_backbone('moco.safetensors')" in text
     assert load_backbone(moco.with_suffix(".safetensors"))[1].architecture == "resnet10_slim"
-    assert checkpoint_main(["convert", str(moco), "--to", "safetensors"]) == 1
+    assert main(["convert", str(moco), "--to", "safetensors"]) == 1
     assert "Add --overwrite" in capsys.readouterr().err
-    assert checkpoint_main(["convert", str(moco), "--to", "safetensors", "--overwrite"]) == 0
+    assert main(["convert", str(moco), "--to", "safetensors", "--overwrite"]) == 0
 
 
 @pytest.mark.parametrize("words", [["inspect"], ["convert", "--to", "timm"]])
-def test_a_file_that_is_not_there(checkpoint_main, words, tmp_path, capsys):
-    assert checkpoint_main([*words, str(tmp_path / "none.pth")]) == 1
+def test_a_file_that_is_not_there(words, tmp_path, capsys):
+    assert main([*words, str(tmp_path / "none.pth")]) == 1
     assert "there is no checkpoint" in capsys.readouterr().err
 
 
-def test_an_unknown_network_gets_suggestions(checkpoint_main, moco, capsys):
-    assert checkpoint_main(["inspect", str(moco), "--architecture", "resnet10_slm"]) == 1
+def test_an_unknown_network_gets_suggestions(moco, capsys):
+    assert main(["inspect", str(moco), "--architecture", "resnet10_slm"]) == 1
     assert "Did you mean 'resnet10_slim'" in capsys.readouterr().err

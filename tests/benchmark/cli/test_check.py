@@ -1,23 +1,13 @@
-"""tools/check.py and `run_all.py check` as a user runs them."""
+"""The check of a checkpoint file, as a user asks for it."""
 
-import importlib.util
 import json
-from pathlib import Path
 
 import pytest
 import torch
 
 from lowbit.backbones import create_backbone, save_backbone
 from lowbit.benchmark.checkpoint_check import check as checking
-
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def _tool(name):
-    spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+from lowbit.benchmark.cli.check import main
 
 
 @pytest.fixture
@@ -30,7 +20,7 @@ def checkpoint(tmp_path, monkeypatch):
 
 
 def test_a_sound_file_exits_0_with_a_line_a_finding_and_a_record(checkpoint, tmp_path, capsys):
-    code = _tool("check").main([str(checkpoint), "--json", str(tmp_path / "found.json")])
+    code = main([str(checkpoint), "--json", str(tmp_path / "found.json")])
     output = capsys.readouterr().out
     assert code == 0, output
     lines = [line for line in output.splitlines() if line[:1].strip()]
@@ -43,14 +33,14 @@ def test_a_sound_file_exits_0_with_a_line_a_finding_and_a_record(checkpoint, tmp
     assert record["findings"][3]["numbers"]["weights"] == 12
 
 
-def test_run_all_check_does_the_same_and_exits_1_on_a_failure(tmp_path, capsys):
+def test_a_failure_exits_1(tmp_path, capsys):
     torch.save({"a": torch.zeros(1)}, tmp_path / "wrong.pth")
-    assert _tool("run_all").main(["check", str(tmp_path / "wrong.pth")]) == 1
+    assert main([str(tmp_path / "wrong.pth")]) == 1
     output = capsys.readouterr().out
     assert "load             FAILED" in output
     assert output.rstrip().splitlines()[-1].startswith("Failed: load.")
 
 
 def test_a_wrong_policy_is_one_line(checkpoint, capsys):
-    assert _tool("check").main([str(checkpoint), "--policy", "sqsl"]) == 1
+    assert main([str(checkpoint), "--policy", "sqsl"]) == 1
     assert capsys.readouterr().err.startswith("error: ")

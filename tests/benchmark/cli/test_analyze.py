@@ -1,7 +1,6 @@
 """The analysis command line: what it leaves, what it refuses, and its examples."""
 
 import csv
-import importlib.util
 import json
 import os
 import shlex
@@ -11,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from lowbit.backbones import create_backbone, save_backbone
+from lowbit.benchmark.cli import analyze
 from lowbit.benchmark.recipes.yaml_files import load_yaml, validate
 from lowbit.pretrain.trainer import Trainer
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 QUICK = """
 architecture: resnet10_slim
 dataset: digits
@@ -26,14 +26,6 @@ dim: 8
 hidden_dim: 4
 device: cpu
 """
-
-
-@pytest.fixture(scope="module")
-def analyze():
-    spec = importlib.util.spec_from_file_location("tools_analyze", ROOT / "tools" / "analyze.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture
@@ -60,7 +52,7 @@ def _is_png(path):
     return path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
 
 
-def test_correlation_leaves_a_curve_its_numbers_and_the_backbone(analyze, config, tmp_path, capsys):
+def test_correlation_leaves_a_curve_its_numbers_and_the_backbone(config, tmp_path, capsys):
     out = tmp_path / "out"
     words = ["correlation", "--config-file", config, "--output-dir", str(out), "seed", "2"]
     assert analyze.main(words) == 0
@@ -75,7 +67,7 @@ def test_correlation_leaves_a_curve_its_numbers_and_the_backbone(analyze, config
     assert "holds an earlier run" in capsys.readouterr().err
 
 
-def test_correlation_of_another_pairing_is_refused(analyze, config, tmp_path, capsys):
+def test_correlation_of_another_pairing_is_refused(config, tmp_path, capsys):
     out = str(tmp_path / "out")
     words = ["correlation", "--config-file", config, "--output-dir", out, "pairing", "plain"]
     assert analyze.main(words) == 1
@@ -83,7 +75,7 @@ def test_correlation_of_another_pairing_is_refused(analyze, config, tmp_path, ca
     assert not (tmp_path / "out").exists()
 
 
-def test_weights_leave_two_pictures_and_their_numbers(analyze, checkpoints, tmp_path, capsys):
+def test_weights_leave_two_pictures_and_their_numbers(checkpoints, tmp_path, capsys):
     out = tmp_path / "out"
     assert analyze.main(["weights", *checkpoints, "--output-dir", str(out)]) == 0
     for name in ("weights_histograms", "weights_layers"):
@@ -93,7 +85,7 @@ def test_weights_leave_two_pictures_and_their_numbers(analyze, checkpoints, tmp_
     assert "kurtosis" in table and "error_4bit" in table
 
 
-def test_checkpoints_of_one_method_are_told_apart_by_their_files(analyze, checkpoints, tmp_path):
+def test_checkpoints_of_one_method_are_told_apart_by_their_files(checkpoints, tmp_path):
     copy = tmp_path / "copy.pth"
     copy.write_bytes(Path(checkpoints[1]).read_bytes())
     out = tmp_path / "out"
@@ -103,7 +95,7 @@ def test_checkpoints_of_one_method_are_told_apart_by_their_files(analyze, checkp
     assert found == {"SimSiam", checkpoints[1], str(copy)}
 
 
-def test_tsne_leaves_points_accuracies_and_a_vector_picture(analyze, checkpoints, tmp_path):
+def test_tsne_leaves_points_accuracies_and_a_vector_picture(checkpoints, tmp_path):
     out = tmp_path / "out"
     words = ["tsne", checkpoints[0], "--dataset", "digits", "--precision", "4w4a"]
     words += ["--images", "60", "--output-dir", str(out), "--format", "svg", "--device", "cpu"]
@@ -116,7 +108,7 @@ def test_tsne_leaves_points_accuracies_and_a_vector_picture(analyze, checkpoints
     assert all(0 <= row["knn20_percent"] <= 100 for row in found)
 
 
-def test_transitions_leave_pictures_and_the_numbers_of_the_jobs(analyze, tmp_path, capsys):
+def test_transitions_leave_pictures_and_the_numbers_of_the_jobs(tmp_path, capsys):
     part = tmp_path / "job" / "parts" / "2w2a"
     part.mkdir(parents=True)
     rates = {"rate": [0.01, 0.02], "effective_step": [0.1, 0.3], "target": 0.005, "lr": [0.2, 0.4]}
@@ -150,25 +142,23 @@ def test_transitions_leave_pictures_and_the_numbers_of_the_jobs(analyze, tmp_pat
         (["correlation", "--config-file", "none.yaml"], "There is no file none.yaml"),
     ],
 )
-def test_a_mistake_is_an_error_not_a_traceback(words, message, analyze, capsys):
+def test_a_mistake_is_an_error_not_a_traceback(words, message, capsys):
     assert analyze.main(words) == 1
     assert message in capsys.readouterr().err
 
 
-def test_examples_parse_and_their_recipes_are_valid(analyze):
+def test_examples_parse_and_their_recipes_are_valid():
     joined = analyze.EXAMPLES.replace("\\\n", " ")
-    lines = [line.strip() for line in joined.splitlines() if "tools/analyze.py" in line]
+    lines = [line.strip() for line in joined.splitlines() if "lowbit-bench analyze" in line]
     assert len(lines) == 6
     for line in lines:
-        args = analyze._parser().parse_args(shlex.split(line)[2:])
+        args = analyze._parser(None).parse_args(shlex.split(line)[2:])
         if args.verb is analyze.correlation:
             recipe = validate("pretrain", load_yaml(ROOT / args.config_file, args.opts))
             assert recipe.pairing == "ssql"
 
 
-def test_a_stopped_training_says_that_its_steps_are_lost(
-    analyze, config, tmp_path, capsys, monkeypatch
-):
+def test_a_stopped_training_says_that_its_steps_are_lost(config, tmp_path, capsys, monkeypatch):
     step = Trainer._step
 
     def signalled(self, micro_batches):

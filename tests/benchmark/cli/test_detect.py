@@ -1,14 +1,14 @@
 """The detection command line: recipes, Detectron2 configurations, and what either refuses."""
 
-import importlib.util
 import json
 from pathlib import Path
 
 import pytest
 
 from lowbit.backbones import create_backbone, save_backbone
+from lowbit.benchmark.cli import detect
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 RECIPE = """
 name: tiny
 engine: torchvision
@@ -23,16 +23,6 @@ batch_size: 2
 lr: 1e-2
 device: cpu
 """
-
-
-@pytest.fixture
-def train_net():
-    spec = importlib.util.spec_from_file_location(
-        "tools_train_net", ROOT / "tools" / "train_net.py"
-    )
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture
@@ -52,29 +42,27 @@ def lsq(words, tmp_path):
     return [*words[:2], *out], ["method", "lsq", "precision", "4w4a", *detector]
 
 
-def test_a_recipe_in_full_precision_then_quantized_then_evaluated(
-    train_net, words, tmp_path, capsys
-):
-    assert train_net.main(words) == 0
+def test_a_recipe_in_full_precision_then_quantized_then_evaluated(words, tmp_path, capsys):
+    assert detect.main(words) == 0
     out = capsys.readouterr().out.splitlines()
     assert out[-2].split() == ["AP", "AP50", "AP75", "APs"] and len(out[-1].split()) == 4
     outcome = json.loads((tmp_path / "fp" / "measurements.json").read_text())
     assert outcome["recipe"]["iterations"] == 4 and len(outcome["measurements"]) == 4
 
     options, keys = lsq(words, tmp_path)
-    assert train_net.main([*options, *keys]) == 0
+    assert detect.main([*options, *keys]) == 0
     trained = capsys.readouterr().out.splitlines()[-1]
-    assert train_net.main([*options, "--eval-only", *keys]) == 0
+    assert detect.main([*options, "--eval-only", *keys]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == trained
-    assert train_net.main([*options, "--eval-only"]) == 1
+    assert detect.main([*options, "--eval-only"]) == 1
     assert "holds a detector at 4w4a, the recipe says FP" in capsys.readouterr().err
 
 
-def test_an_earlier_run_is_kept_unless_resumed(train_net, words, capsys):
-    assert train_net.main(words) == 0
-    assert train_net.main(words) == 1
+def test_an_earlier_run_is_kept_unless_resumed(words, capsys):
+    assert detect.main(words) == 0
+    assert detect.main(words) == 1
     assert "nothing was trained. Add --resume" in capsys.readouterr().err
-    assert train_net.main([*words, "--resume"]) == 0
+    assert detect.main([*words, "--resume"]) == 0
 
 
 @pytest.mark.parametrize(
@@ -86,26 +74,24 @@ def test_an_earlier_run_is_kept_unless_resumed(train_net, words, capsys):
         (["--eval-only"], "there is no detector file"),
     ],
 )
-def test_what_is_wrong_is_said_in_one_line(train_net, words, capsys, more, told):
+def test_what_is_wrong_is_said_in_one_line(words, capsys, more, told):
     flags = [word for word in more if word.startswith("--") or word == "2"]
-    assert train_net.main([*words, *flags, *[w for w in more if w not in flags]]) == 1
+    assert detect.main([*words, *flags, *[w for w in more if w not in flags]]) == 1
     error = capsys.readouterr().err
     assert error.startswith("error: ") and told in error and "nothing was" in error
 
 
-def test_configurations_are_told_from_recipes_by_their_keys(train_net):
+def test_configurations_are_told_from_recipes_by_their_keys():
     folder = ROOT / "configs" / "detection"
-    assert not train_net.is_detectron2_config(folder / "digit_scenes_retinanet_fp.yaml")
+    assert not detect.is_detectron2_config(folder / "digit_scenes_retinanet_fp.yaml")
     files = list((folder / "detectron2").glob("*.yaml"))
-    assert files and all(train_net.is_detectron2_config(file) for file in files)
+    assert files and all(detect.is_detectron2_config(file) for file in files)
 
 
-def test_a_configuration_without_detectron2_is_told_how_to_install_it(
-    train_net, capsys, monkeypatch
-):
+def test_a_configuration_without_detectron2_is_told_how_to_install_it(capsys, monkeypatch):
     file = ROOT / "configs" / "detection" / "detectron2" / "retinanet_R_18_FPN_90k_fp.yaml"
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert train_net.main(["--config-file", str(file)]) == 1
+    assert detect.main(["--config-file", str(file)]) == 1
     assert "pip install --no-build-isolation" in capsys.readouterr().err
 
 
@@ -113,29 +99,30 @@ def test_a_configuration_without_detectron2_is_told_how_to_install_it(
 @pytest.mark.parametrize(
     ("opts", "told"),
     [
-        (["MODEL.LOWBITS.NORM", "BN"], "Did you mean 'MODEL.LOWBIT.NORM'? Keys are Detectron2's"),
+        (
+            ["MODEL.LOWBITS.NORM", "BN"],
+            "'MODEL.LOWBIT.NORM' or 'MODEL.LOWBIT.RANDOM'? Keys are Detectron2's",
+        ),
         (["SOLVER.MAX_ITERS", "3"], "Did you mean 'SOLVER.MAX_ITER'"),
         (["SOLVER.MAX_ITER"], "nothing was trained. Keys are Detectron2's"),
     ],
 )
-def test_a_key_that_does_not_fit_a_configuration_is_refused(
-    train_net, tmp_path, capsys, opts, told
-):
+def test_a_key_that_does_not_fit_a_configuration_is_refused(tmp_path, capsys, opts, told):
     file = ROOT / "configs/detection/detectron2/digit_scenes_retinanet_fp_instant_test.yaml"
     words = ["--config-file", str(file), "--output-dir", str(tmp_path), *opts]
-    assert train_net.main(words) == 1
+    assert detect.main(words) == 1
     assert told in capsys.readouterr().err
 
 
 @pytest.mark.detectron2
 @pytest.mark.filterwarnings("ignore:torch.meshgrid")  # in Detectron2's anchors
-def test_the_instant_test_trains_quantizes_and_evaluates(train_net, words, tmp_path, capsys):
+def test_the_instant_test_trains_quantizes_and_evaluates(words, tmp_path, capsys):
     file = ROOT / "configs/detection/detectron2/digit_scenes_retinanet_fp_instant_test.yaml"
     small = ["DATASETS.TEST", "('digit_scenes_tiny',)", "DATASETS.TRAIN", "('digit_scenes_tiny',)"]
     register_tiny_scenes()
     run = ["--config-file", str(file), "--output-dir", str(tmp_path / "fp")]
     start = ["MODEL.LOWBIT.CHECKPOINT", str(tmp_path / "backbone.pth")]
-    assert train_net.main([*run, *small, *start]) == 0
+    assert detect.main([*run, *small, *start]) == 0
     assert capsys.readouterr().out.splitlines()[-2].split()[:3] == ["AP", "AP50", "AP75"]
     lines = (tmp_path / "fp" / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["iteration"] for line in lines] == [10, 10]  # losses, scores
@@ -144,13 +131,13 @@ def test_the_instant_test_trains_quantizes_and_evaluates(train_net, words, tmp_p
     start = ["MODEL.LOWBIT.DETECTOR", str(tmp_path / "fp" / "detector.pth")]
     quant = ["MODEL.QUANT.ENABLED", "True", "MODEL.QUANT.POLICY", "tr", "SOLVER.OPTIMIZER", "SGDT"]
     quant += ["MODEL.QUANT.CALIBRATION_IMAGES", "4"]
-    assert train_net.main([*run, *small, *start, *quant]) == 0
+    assert detect.main([*run, *small, *start, *quant]) == 0
     trained = capsys.readouterr().out.splitlines()[-1]
 
     start[-1] = str(tmp_path / "sgdt" / "detector.pth")
-    assert train_net.main([*run, "--eval-only", *small, *start, *quant]) == 0
+    assert detect.main([*run, "--eval-only", *small, *start, *quant]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == trained
-    assert train_net.main([*run, "--eval-only", *small, *start]) == 1
+    assert detect.main([*run, "--eval-only", *small, *start]) == 1
     assert "holds a detector at 4w4a" in capsys.readouterr().err
 
 

@@ -1,6 +1,5 @@
 """The front door, as a user runs it: real stages, killed and started again, wrong on purpose."""
 
-import importlib.util
 import json
 import os
 import re
@@ -12,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from lowbit.benchmark.cli import run, status
 from lowbit.benchmark.results.frame import load_frame
 from lowbit.benchmark.results.result_file import RESULT, read_result
 from tests.benchmark.board_pages import Page
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 TOOL = ROOT / "tools" / "run_all.py"
 PRECISIONS = ("FP", "4w4a")
 PATIENCE = 240  # s a step may take on a busy machine
@@ -177,18 +177,10 @@ def stamps(runs):
     }
 
 
-@pytest.fixture(scope="module")
-def tool():
-    spec = importlib.util.spec_from_file_location("run_all", TOOL)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("", "SUITE.yaml"),
+        ("", "SUITE"),
         ("gone.yaml", "There is no file gone.yaml"),
         ("suite.yaml --only pretrian", "Did you mean 'pretrain'"),
         ("suite.yaml --shard 2/2", "write I/N with I in 0..N-1"),
@@ -205,13 +197,13 @@ def tool():
     ],
 )
 def test_a_wrong_command_exits_1_says_how_to_mend_it_and_runs_nothing(
-    tool, folder, tmp_path, monkeypatch, capsys, words, said
+    folder, tmp_path, monkeypatch, capsys, words, said
 ):
     for path in folder.glob("*.yaml"):
         (tmp_path / path.name).write_text(path.read_text())
     monkeypatch.chdir(tmp_path)
     try:
-        code = tool.main(words.split())
+        code = run.main(words.split())
     except SystemExit as stop:
         code = stop.code
     captured = capsys.readouterr()
@@ -222,10 +214,10 @@ def test_a_wrong_command_exits_1_says_how_to_mend_it_and_runs_nothing(
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_dry_run_lists_the_jobs_and_writes_nothing(tool, folder, tmp_path, monkeypatch, capsys):
+def test_a_dry_run_lists_the_jobs_and_writes_nothing(folder, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(folder)
     before = sorted(folder.iterdir())
-    assert tool.main(["suite.yaml", "--dry-run", "--runs-dir", str(tmp_path / "new")]) == 0
+    assert run.main(["suite.yaml", "--dry-run", "--runs-dir", str(tmp_path / "new")]) == 0
     output = capsys.readouterr().out
     assert re.search(r"^pretrain +- +3 ", output, re.M)
     assert re.search(r"^transfer +- +3 +1 ", output, re.M)
@@ -237,45 +229,45 @@ def test_a_dry_run_lists_the_jobs_and_writes_nothing(tool, folder, tmp_path, mon
 
 
 def test_a_dry_run_tells_what_is_finished_and_how_long_the_rest_takes(
-    tool, folder, uninterrupted, monkeypatch, capsys
+    folder, uninterrupted, monkeypatch, capsys
 ):
     monkeypatch.chdir(folder)
     words = ["suite.yaml", "--runs-dir", "whole", "--dry-run", "--workers", "2"]
     before = {path: path.stat().st_mtime_ns for path in (folder / "whole").rglob("*")}
-    assert tool.main([*words, "seeds", "[0, 1]"]) == 0
+    assert run.main([*words, "seeds", "[0, 1]"]) == 0
     output = capsys.readouterr().out
     assert re.search(r"^pretrain +2 +1 ", output, re.M)
     assert re.search(r"^transfer +2 +4 +2 ", output, re.M)
     assert "(failed before)" in output
     assert re.search(r"Time: about \S+ \w+ with 2 at once on cpu .*such jobs took here", output)
-    assert tool.main([*words, "--overwrite", "never"]) == 0
+    assert run.main([*words, "--overwrite", "never"]) == 0
     assert "7 jobs: 7 finished" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in (folder / "whole").rglob("*")} == before
 
 
-def test_a_budget_runs_the_cheapest_information_first(tool, folder, tmp_path, monkeypatch, capsys):
+def test_a_budget_runs_the_cheapest_information_first(folder, tmp_path, monkeypatch, capsys):
     """The untrained network costs nothing to make, so that its score comes first."""
     monkeypatch.chdir(folder)
     words = ["suite.yaml", "--dry-run", "--runs-dir", str(tmp_path / "new"), "--workers", "1"]
-    assert tool.main([*words, "--budget-hours", "0.0005"]) == 0  # 1.8 s
+    assert run.main([*words, "--budget-hours", "0.0005"]) == 0  # 1.8 s
     output = capsys.readouterr().out
     assert re.search(r"new .* transfer untrained digits linear", output)
     assert not re.search(r"new .* transfer SimSiam", output)
     assert re.search(r"Budget of 1.8 s with 1 at once.* are left out", output)
-    assert tool.main([*words, "--budget-hours", "1"]) == 0
+    assert run.main([*words, "--budget-hours", "1"]) == 0
     assert "0 jobs of 7 are left out." in capsys.readouterr().out
 
 
-def test_status_of_a_finished_sweep(tool, folder, uninterrupted, monkeypatch, capsys):
+def test_status_of_a_finished_sweep(folder, uninterrupted, monkeypatch, capsys):
     monkeypatch.chdir(folder)
-    assert tool.main(["status", "whole"]) == 0
+    assert status.main(["whole"]) == 0
     by_folder = capsys.readouterr().out
     assert "small: 7 jobs: 4 completed, 2 failed, 1 skipped" in by_folder
     assert re.search(r"Failed: FloatingPointError.*\n +\w{12} +pretrain diverges", by_folder)
     assert re.search(r"Last results:\n +\w{12} +transfer .*top1 FP \d", by_folder)
-    assert tool.main(["status", "suite.yaml", "--runs-dir", "whole"]) == 0
+    assert status.main(["suite.yaml", "--runs-dir", "whole"]) == 0
     assert capsys.readouterr().out == by_folder
-    assert tool.main(["status", "whole", "--json"]) == 0
+    assert status.main(["whole", "--json"]) == 0
     (suite,) = json.loads(capsys.readouterr().out)
     assert suite["counts"]["completed"] == 4 and len(suite["jobs"]) == 7
 
@@ -283,37 +275,39 @@ def test_status_of_a_finished_sweep(tool, folder, uninterrupted, monkeypatch, ca
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("status suite.yaml --runs-dir nowhere", "was not started in nowhere"),
-        ("status .", "No sweep was started in ."),
-        ("status gone.yaml", "There is no file gone.yaml"),
+        ("suite.yaml --runs-dir nowhere", "was not started in nowhere"),
+        (".", "No sweep was started in ."),
+        ("gone.yaml", "There is no file gone.yaml"),
     ],
 )
-def test_a_status_of_nothing_says_what_to_name(tool, folder, monkeypatch, capsys, words, said):
+def test_a_status_of_nothing_says_what_to_name(folder, monkeypatch, capsys, words, said):
     monkeypatch.chdir(folder)
-    assert tool.main(words.split()) == 1
+    assert status.main(words.split()) == 1
     assert said in capsys.readouterr().err
 
 
-def test_overrides_and_options_come_in_any_order(tool):
+def test_overrides_and_options_come_in_any_order():
     expected = ["seeds", "[0]", "checkpoint=a.pth", "name=b"]
     for words in (
         "suite.yaml seeds [0] checkpoint=a.pth name=b --workers 2 --only transfer",
         "--workers 2 suite.yaml seeds [0] --only transfer checkpoint=a.pth name=b",
         "suite.yaml --only transfer seeds [0] --workers 2 checkpoint=a.pth name=b",
     ):
-        args = tool.parse_arguments(words.split())
+        args = run.parse_arguments(words.split())
         assert (args.suite, args.overrides) == (Path("suite.yaml"), expected)
         assert (args.workers, args.only) == (2, ("transfer",))
 
 
-def test_every_example_of_the_help_is_a_command_that_is_understood(tool, capsys):
+def test_every_example_of_the_help_is_a_command_that_is_understood(capsys):
     with pytest.raises(SystemExit) as stop:
-        tool.parse_arguments(["--help"])
+        run.parse_arguments(["--help"])
     assert stop.value.code == 0
-    examples = re.findall(r"^  python tools/run_all\.py (.*)$", capsys.readouterr().out, re.M)
+    examples = re.findall(r"^  lowbit-bench (\w+ .*)$", capsys.readouterr().out, re.M)
     assert len(examples) == 9
     assert shlex.split(examples.pop(0)) == ["check", "backbone.pth"]
     examples.remove("status runs --watch")
     for example in examples:
-        args = tool.parse_arguments(shlex.split(example))
+        command, *words = shlex.split(example)
+        args = run.parse_arguments(words)
+        assert command == "run"
         assert (ROOT / args.suite).is_file()

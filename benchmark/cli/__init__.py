@@ -1,0 +1,109 @@
+"""The command `lowbit-bench`: a module a subcommand, imported when it is asked for; and what they share.
+
+Each has `main(arguments=None, *, prog=None)`, which returns the exit code. Nothing heavy is imported
+before the arguments are read, so that --help does not wait.
+"""
+
+import argparse
+import importlib
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from lowbit.common.suggest import did_you_mean
+
+USAGE_ERROR = 2
+COMMANDS = {
+    "run": "run a suite: pretrain, score, build the leaderboard",
+    "status": "show how far the suites of a runs folder are",
+    "check": "try a checkpoint on everything in small",
+    "pretrain": "pretrain a backbone by a recipe",
+    "transfer": "score a backbone on classification",
+    "detect": "train or evaluate a detector",
+    "leaderboard": "build, export or compare results; send and add those of others",
+    "checkpoint": "inspect or convert a checkpoint file",
+    "datasets": "list, get or verify image sets",
+    "analyze": "draw the papers' other figures",
+    "bench": "measure what the suite itself costs",
+}
+_HELP = """usage: lowbit-bench COMMAND ...
+
+Any backbone checkpoint, every bit-width, every task, one board.
+
+commands:
+{commands}
+
+`lowbit-bench COMMAND --help` has the arguments of a command, and examples that run."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a subcommand and return its exit code."""
+    name, *rest = (sys.argv[1:] if arguments is None else arguments) or [""]
+    if name in COMMANDS:
+        module = importlib.import_module(f"lowbit.benchmark.cli.{name}")
+        return module.main(rest, prog=f"lowbit-bench {name}")
+    if name in ("-h", "--help"):
+        print(_HELP.format(commands="\n".join(f"  {k:<13}{v}" for k, v in COMMANDS.items())))
+        return 0
+    said = f"there is no command {name!r}" if name else "no command was given"
+    print(
+        f"lowbit-bench: {said}; nothing was run.{did_you_mean(name, COMMANDS)} "
+        f"Commands: {', '.join(COMMANDS)}. See `lowbit-bench --help`.",
+        file=sys.stderr,
+    )
+    return USAGE_ERROR
+
+
+def make_parser(
+    description: str,
+    examples: str,
+    prog: str | None,
+    kind: type[argparse.ArgumentParser] = argparse.ArgumentParser,
+) -> argparse.ArgumentParser:
+    """Return a parser whose help ends in examples; without `prog` it is named by the script."""
+    return kind(
+        prog=prog,
+        description=description,
+        epilog=examples,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def job_parser(
+    description: str, examples: str, prog: str | None, *, what: str = "recipe"
+) -> argparse.ArgumentParser:
+    """Return a parser of what every job takes: a recipe, a folder, overrides."""
+    parser = make_parser(description, examples, prog)
+    add_recipe(parser, what)
+    parser.add_argument(
+        "--output-dir", type=Path, help="folder of the run; default output/<the recipe's name>"
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="go on with the run the folder holds, if any"
+    )
+    add_threads(parser)
+    return parser
+
+
+def add_recipe(parser: argparse.ArgumentParser, what: str = "recipe") -> None:
+    """Add --config-file, and the overrides of its keys, which end the command line."""
+    parser.add_argument(
+        "--config-file",
+        required=True,
+        metavar="FILE",
+        help=f"{what}: a YAML file, or the name of one that comes with lowbit-bench",
+    )
+    parser.add_argument(
+        "opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="override keys of the file"
+    )
+
+
+def add_threads(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads of torch; default 1")
+
+
+def log_to_stderr(
+    level: int = logging.INFO, form: str = "%(asctime)s %(name)s: %(message)s"
+) -> None:
+    logging.basicConfig(level=level, format=form, datefmt="%H:%M:%S")

@@ -1,0 +1,283 @@
+"""Draw what the papers show beside accuracy, and write the numbers behind each picture."""
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lowbit.benchmark.cli import add_recipe, add_threads, log_to_stderr, make_parser
+from lowbit.benchmark.recipes.job_command import read_recipe, set_up_torch
+
+EXAMPLES = """examples:
+  # are SSQL's quantization and contrastive errors correlated? a minute on one CPU core
+  lowbit-bench analyze correlation --config-file configs/pretrain/digits_ssql.yaml
+
+  # the same for fewer epochs and with another seed, in its own folder
+  lowbit-bench analyze correlation --config-file configs/pretrain/digits_ssql.yaml \\
+      --output-dir output/correlation_1 epochs 5 seed 1
+
+  # how are the weights of that backbone distributed, against an untrained one's?
+  lowbit-bench pretrain --config-file configs/pretrain/digits_untrained.yaml
+  lowbit-bench analyze weights output/digits_untrained/checkpoint.pth \\
+      output/correlation_digits_ssql/checkpoint.pth
+
+  # where does it put the test images of each class, in full precision and at two others?
+  lowbit-bench analyze tsne output/correlation_digits_ssql/checkpoint.pth \\
+      --dataset digits --precision 4w4a 2w2a
+
+  # how often did quantized weights change while two jobs trained, with and without a schedule for it?
+  lowbit-bench analyze transitions runs/1f0c2ab94d3e runs/83b7a6150c2d --output-dir output/sgdt
+
+  # AP, losses and transition rates of detection jobs over their iterations
+  lowbit-bench analyze detection output/lsq output/sgdt
+
+exit code: 0 drawn, 1 a recipe, a file or training is at fault, 2 the command is wrong."""
+
+
+def main(arguments: Sequence[str] | None = None, *, prog: str | None = None) -> int:
+    """Run one analysis; return 0 when it is done and 1 when a recipe, a file or training is at fault."""
+    args = _parser(prog).parse_args(arguments)
+    log_to_stderr()
+    logging.getLogger("matplotlib").setLevel(logging.WARNING)  # it tells about its fonts
+    set_up_torch(args.threads)
+    from lowbit.common.preemption import Preempted
+
+    try:
+        args.verb(args)
+    except (ValueError, FileNotFoundError, FloatingPointError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except Preempted:
+        print(
+            "error: training was stopped and the steps watched until then are lost; nothing was "
+            "drawn. Run the command again with another --output-dir.",
+            file=sys.stderr,
+        )
+        return 1
+    return 0
+
+
+def correlation(args: argparse.Namespace) -> None:
+    """Pretrain by an SSQL recipe and watch how its quantization and contrastive errors correlate."""
+    from lowbit.pretrain.analyses.correlation import correlate, draw, summary
+
+    recipe = read_recipe("pretrain", args.config_file, args.opts)
+    folder = args.output_dir or Path("output") / f"correlation_{recipe.name}"
+    frame = correlate(recipe, folder)
+    found = summary(frame)
+    title = f"{recipe.method}, {recipe.architecture} on {recipe.dataset}"
+    _save(folder, args.format, pictures={"correlation": draw(frame, title)})
+    _write(folder, tables={"correlation": frame}, summaries={"correlation": found})
+    print(
+        f"mean rho {found['mean_rho']:.4f}, mean |rho| {found['mean_abs_rho']:.4f}, largest |rho| "
+        f"{found['max_abs_rho']:.4f}; {100 * found['share_within_bound']:.1f} % of "
+        f"{found['steps']} steps within ±{found['bound']:g} (the paper: all)"
+    )
+
+
+def weights(args: argparse.Namespace) -> None:
+    """Draw how the weights of checkpoints of one network are distributed, layer by layer."""
+    from lowbit.pretrain.analyses.weights import (
+        draw_histograms,
+        draw_layers,
+        histograms,
+        measure,
+        weight_layers,
+    )
+
+    layers = weight_layers(_load(args))
+    frame, counts = measure(layers), histograms(layers)
+    folder = args.output_dir or Path("output") / "weights"
+    folder.mkdir(parents=True, exist_ok=True)
+    pictures = {"weights_histograms": draw_histograms(counts), "weights_layers": draw_layers(frame)}
+    _save(folder, args.format, pictures=pictures)
+    _write(folder, tables={"weights_histograms": counts, "weights_layers": frame}, summaries={})
+    columns = ["range", "sd", "kurtosis", "outside_3", "outside_6"]
+    columns += [name for name in frame if name.startswith("error_")]
+    means = frame.groupby("checkpoint", sort=False)[columns].mean()
+    print("mean over layers\n" + means.to_string(float_format="{:.4g}".format))
+
+
+def tsne(args: argparse.Namespace) -> None:
+    """Draw t-SNE of backbone features on test images, in full precision and at others, by class."""
+    import pandas as pd
+
+    from lowbit.data import load
+    from lowbit.pretrain.analyses.tsne import (
+        NEIGHBOURS,
+        draw,
+        embed,
+        features,
+        neighbour_accuracy,
+        pick,
+    )
+    from lowbit.quant import FP, Precision
+    from lowbit.training.seeding import resolve_device
+
+    device = resolve_device(args.device)
+    precisions = list(dict.fromkeys([FP, *map(Precision.parse, args.precision)]))
+    train, test = (load(args.dataset, split, root=args.data_root) for split in ("train", "test"))
+    images, labels = pick(test, images=args.images, seed=args.seed)
+    frames, accuracy = [], {}
+    for label, backbone in _load(args).items():
+        found = features(
+            backbone.to(device),
+            images,
+            train=train,
+            precisions=precisions,
+            policy=args.policy,
+            size=args.image_size or images.shape[-1],
+        )
+        for precision, z in found.items():
+            accuracy[label, str(precision)] = neighbour_accuracy(z, labels)
+            logging.info("%s at %s: t-SNE of %d images", label, precision, len(images))
+            x, y = embed(z, seed=args.seed).T
+            place = {"checkpoint": label, "precision": str(precision)}
+            frames.append(pd.DataFrame({**place, "label": labels, "x": x, "y": y}))
+    points = pd.concat(frames, ignore_index=True)
+    folder = args.output_dir or Path("output") / f"tsne_{args.dataset}"
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = [
+        {"checkpoint": c, "precision": p, f"knn{NEIGHBOURS}_percent": value, "n": len(images)}
+        for (c, p), value in accuracy.items()
+    ]
+    _save(folder, args.format, pictures={"tsne": draw(points, accuracy, test.classes)})
+    _write(folder, tables={"tsne": points}, summaries={"tsne": rows})
+    print(pd.DataFrame(rows).to_string(index=False, float_format="{:.2f}".format))
+
+
+def transitions(args: argparse.Namespace) -> None:
+    """Draw transition rates, learning rates, steps and latent weights of quantization-aware training."""
+    from lowbit.transfer.analyses.runs import pick_layer, read
+    from lowbit.transfer.analyses.transitions import draw_curves, draw_latent
+
+    frames = read(args.jobs)
+    shown = pick_layer(frames, args.layer)
+    pictures = {"transitions": draw_curves(shown)}
+    if args.epochs or len(frames["latent"]):
+        pictures["latent"] = draw_latent(shown["latent"], args.epochs)
+    folder = args.output_dir or Path("output") / "transitions"
+    folder.mkdir(parents=True, exist_ok=True)
+    _save(folder, args.format, pictures=pictures)
+    _write(folder, tables=frames, summaries={})
+    last = frames["curves"].groupby(["job", "precision"], sort=False).tail(1)
+    print("last epoch\n" + last.to_string(index=False, float_format="{:.4g}".format))
+
+
+def detection(args: argparse.Namespace) -> None:
+    """Draw losses, AP and transition rates of detection jobs over their iterations."""
+    from lowbit.detection.analyses.training_curves import draw, read
+
+    frames = read(args.jobs)
+    folder = args.output_dir or Path("output") / "detection_curves"
+    folder.mkdir(parents=True, exist_ok=True)
+    _save(folder, args.format, pictures={"detection": draw(frames)})
+    _write(folder, tables=frames, summaries={})
+    print(frames["scores"].to_string(index=False, float_format="{:.2f}".format))
+
+
+def _load(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the backbones of the checkpoints by method, and by file where that is no name for one."""
+    from lowbit.backbones import load_backbone
+
+    if len(set(args.checkpoints)) < len(args.checkpoints):
+        raise ValueError("a checkpoint is named twice; nothing was drawn. Name each once.")
+    loaded = []
+    for path in args.checkpoints:
+        backbone, report = load_backbone(path, args.architecture)
+        logging.info("%s", report)
+        loaded.append((report.meta.get("method"), path, backbone))
+    methods = [method for method, _, _ in loaded]
+    return {
+        method if method and methods.count(method) == 1 else path: backbone
+        for method, path, backbone in loaded
+    }
+
+
+def _save(folder: Path, suffix: str, *, pictures: dict[str, Any]) -> None:
+    for name, figure in pictures.items():
+        path = folder / f"{name}.{suffix}"
+        figure.savefig(path, dpi=150)
+        print(f"picture: {path}")
+
+
+def _write(folder: Path, *, tables: dict[str, Any], summaries: dict[str, Any]) -> None:
+    from lowbit.common.atomic_file import write_text
+
+    for name, frame in tables.items():
+        write_text(folder / f"{name}.csv", frame.to_csv(index=False, float_format="%.8g"))
+        print(f"numbers: {folder / name}.csv")
+    for name, found in summaries.items():
+        write_text(folder / f"{name}.json", json.dumps(found, indent=2) + "\n")
+
+
+def _parser(prog: str | None) -> argparse.ArgumentParser:
+    parser = make_parser(__doc__, EXAMPLES, prog)
+    names = "correlation|weights|tsne|transitions|detection"
+    verbs = parser.add_subparsers(required=True, metavar=names)
+    made = {}
+    for function in (correlation, weights, tsne, transitions, detection):
+        verb = verbs.add_parser(
+            function.__name__,
+            help=function.__doc__,
+            description=function.__doc__,
+            epilog=EXAMPLES,
+            formatter_class=parser.formatter_class,
+        )
+        verb.set_defaults(verb=function)
+        verb.add_argument("--output-dir", type=Path, help="folder of the pictures and numbers")
+        verb.add_argument(
+            "--format", choices=("png", "svg", "pdf"), default="png", help="of pictures"
+        )
+        add_threads(verb)
+        made[function.__name__] = verb
+    add_recipe(made["correlation"], "pretraining recipe, pairing ssql")
+    for name in ("weights", "tsne"):
+        made[name].add_argument(
+            "checkpoints", nargs="+", metavar="CHECKPOINT", help="files that load_backbone knows"
+        )
+        made[name].add_argument(
+            "--architecture", help="network's name; default: what the files themselves say"
+        )
+    _add_tsne(made["tsne"])
+    _add_transitions(made["transitions"])
+    made["detection"].add_argument(
+        "jobs",
+        nargs="+",
+        type=Path,
+        metavar="JOB_FOLDER",
+        help="of detection jobs, finished or not",
+    )
+    return parser
+
+
+def _add_tsne(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--dataset", required=True, help="image set")
+    verb.add_argument(
+        "--precision", nargs="+", default=[], help="beside full precision, such as 4w4a 2w2a"
+    )
+    verb.add_argument("--policy", default="ssql", help="quantization policy; default ssql")
+    verb.add_argument("--images", type=int, default=5000, help="test images; default up to 5000")
+    verb.add_argument(
+        "--image-size", type=int, help="side of a view, pixels; default the images' own"
+    )
+    verb.add_argument("--data-root", type=Path, help="folder of the sets; default $LOWBIT_DATA")
+    verb.add_argument("--device", default="auto", help="auto (cuda where there is one), cpu, cuda")
+    verb.add_argument("--seed", type=int, default=0, help="of the draw of images and of t-SNE")
+
+
+def _add_transitions(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "jobs", nargs="+", type=Path, metavar="JOB_FOLDER", help="of qat jobs, finished or not"
+    )
+    verb.add_argument("--layer", help="draw this quantized layer alone; default all and their mean")
+    verb.add_argument(
+        "--epochs",
+        nargs="+",
+        type=int,
+        default=[],
+        help="whose latent weights are drawn, from 0; default four from the first to the last",
+    )

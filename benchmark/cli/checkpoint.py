@@ -1,0 +1,113 @@
+"""Say what a checkpoint holds and whether it would be loaded, or write it for another library."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lowbit.benchmark.cli import make_parser
+
+EXAMPLES = """examples:
+  # what is in this file, which network is it, is anything missing?
+  lowbit-bench checkpoint inspect moco_v2_800ep_pretrain.pth.tar
+
+  # its backbone for Detectron2, next to it
+  lowbit-bench checkpoint convert moco_v2_800ep_pretrain.pth.tar --to detectron2
+
+exit code: 0 the file loads or was written, 1 it does not or was not, 2 the command is wrong."""
+
+
+def main(arguments: Sequence[str] | None = None, *, prog: str | None = None) -> int:
+    """Run one verb; return 0 when the file loads and 1 when it does not."""
+    args = _parser(prog).parse_args(arguments)
+    try:
+        return args.verb(args)
+    except (ValueError, OSError) as error:  # a file that is refused, missing or in the way
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def inspect(args: argparse.Namespace) -> int:
+    """Print layout, network, what matches and what is left over; load nothing for use."""
+    from lowbit.backbones.checkpoints.inspect import (
+        inspect_checkpoint,  # here, so that --help needs no torch
+    )
+
+    found = inspect_checkpoint(args.file, args.architecture)
+    if args.json:
+        print(json.dumps(found, indent=2))
+        return 0 if found["loads"] else 1
+    print(f"file          {found['path']} ({found['size'] / 2**20:.1f} MiB)")
+    print(f"sha256        {found['sha256']}")
+    print(f"layout        {found['layout']}")
+    if found["architecture"] is None:
+        print("architecture  unknown")
+    else:
+        _print_match(found)
+    print(f"unused        {_groups(found['unused'])}")
+    print(f"batch norm    {found['batch_norm']}")
+    for key, value in found["meta"].items():
+        print(f"meta          {key}: {value}")
+    for warning in found["warnings"]:
+        print(f"warning       {warning}")
+    print(f"loads         {'yes' if found['loads'] else 'no: ' + found['refusal']}")
+    return 0 if found["loads"] else 1
+
+
+def _print_match(found: dict[str, Any]) -> None:
+    whole = not (found["missing"] or found["mismatched"] or found["extra"])
+    how = (" (told by its shapes)" if whole else " (the nearest)") if found["guessed"] else ""
+    print(f"architecture  {found['architecture']}{how}")
+    share = f"{100 * found['share']:.1f} % of parameters"
+    print(f"matched       {found['matched']}/{found['total']} tensors, {share}")
+    for word in ("missing", "mismatched", "extra"):
+        if found[word]:
+            print(f"{word:<13} {', '.join(found[word][:5])}{' ...' if found[word][5:] else ''}")
+
+
+def convert(args: argparse.Namespace) -> int:
+    """Write the backbone for torchvision, timm or Detectron2, or as safetensors."""
+    from lowbit.backbones.checkpoints.export import convert as write_converted
+
+    done = write_converted(
+        args.file,
+        args.to,
+        output=args.output,
+        architecture=args.architecture,
+        overwrite=args.overwrite,
+    )
+    print(done.report)
+    print(f"wrote {done.path} (sha256 {done.sha256}); load it with\n\n{done.usage}")
+    return 0
+
+
+def _groups(unused: dict[str, int], limit: int = 8) -> str:
+    groups = [f"{prefix} ({count})" for prefix, count in unused.items()]
+    rest = [f"{len(groups) - limit} more"] if len(groups) > limit else []
+    return ", ".join(groups[:limit] + rest) or "none"
+
+
+def _parser(prog: str | None) -> argparse.ArgumentParser:
+    parser = make_parser(__doc__, EXAMPLES, prog)
+    verbs = parser.add_subparsers(required=True, metavar="inspect|convert")
+    for function in (inspect, convert):
+        word = function.__name__
+        verb = verbs.add_parser(word, help=function.__doc__, description=function.__doc__)
+        verb.add_argument("file", type=Path, metavar="FILE", help="checkpoint")
+        verb.add_argument(
+            "--architecture", help="network name; default what the file or its shapes say"
+        )
+        verb.set_defaults(verb=function)
+        if function is inspect:
+            verb.add_argument("--json", action="store_true", help="print JSON")
+            continue
+        verb.add_argument(
+            "--to", required=True, choices=("torchvision", "timm", "detectron2", "safetensors")
+        )
+        verb.add_argument(
+            "--output", type=Path, help="new file; default beside the old one, named by the target"
+        )
+        verb.add_argument("--overwrite", action="store_true", help="replace an existing file")
+    return parser

@@ -1,0 +1,250 @@
+"""Build the leaderboard of a runs folder, print or rescore it, compare two checkpoints, share results."""
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lowbit.benchmark.cli import log_to_stderr, make_parser
+
+if TYPE_CHECKING:
+    from lowbit.benchmark.results.rescore import Rescored
+
+EXAMPLES = """examples:
+  # results to look at: the demo suite (minutes), which also builds its board
+  lowbit-bench run configs/suites/demo.yaml --runs-dir runs/demo
+
+  # the page, results.csv, results.md and results.tex again, from the result files
+  lowbit-bench leaderboard build runs/demo
+
+  # with published numbers of your choice instead of those the suite names
+  lowbit-bench leaderboard build runs/demo --reported "paper=SSQL,table=Table 11,dataset=CIFAR-10"
+
+  # tables for a paper
+  lowbit-bench leaderboard export runs/demo --format tex > results.tex
+
+  # is one checkpoint better than another? a line a precision, every difference, and a picture
+  lowbit-bench leaderboard compare SSQL SimSiam --runs-dir runs/demo --plot compare.svg
+
+  # is one way to train a detector better than another?
+  lowbit-bench leaderboard compare sgdt lsq --by training --runs-dir runs/demo
+
+  # do the numbers follow from the predictions and detections? of every job, or of one by its folder
+  lowbit-bench leaderboard rescore runs/demo
+
+  # your results for somebody else's board; the entry says who you are (docs/submit.md)
+  lowbit-bench leaderboard bundle runs/demo mine.zip --entry entry.yaml
+
+  # another's results beside yours: checked alone, checked and kept, taken away
+  lowbit-bench leaderboard add theirs.zip --runs-dir runs/demo --dry-run
+  lowbit-bench leaderboard add theirs.zip --runs-dir runs/demo
+  lowbit-bench leaderboard remove their-name --runs-dir runs/demo
+
+exit code: 0 done, 1 a folder, a name, a selection or a number is at fault, 2 the command is wrong."""
+
+
+def main(arguments: Sequence[str] | None = None, *, prog: str | None = None) -> int:
+    """Do one verb; return 0, or 1 when a folder, a name, a selection or a number is at fault."""
+    args = _parser(prog).parse_args(arguments)
+    log_to_stderr(logging.WARNING, "%(name)s: %(message)s")
+    try:
+        return args.command(args) or 0
+    except (ValueError, FileNotFoundError, ImportError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def _build(args: argparse.Namespace) -> None:
+    from lowbit.benchmark.leaderboard.build import build
+
+    print(build(args.runs_dir, reported=_reported(args)))
+
+
+def _export(args: argparse.Namespace) -> None:
+    from lowbit.benchmark.leaderboard.build import export
+
+    sys.stdout.write(export(args.runs_dir, args.format, reported=_reported(args)))
+
+
+def _compare(args: argparse.Namespace) -> None:
+    from lowbit.benchmark.leaderboard.build import board_frame
+    from lowbit.benchmark.statistics.comparison import compare
+    from lowbit.benchmark.statistics.comparison_text import to_json, to_text
+
+    lines = compare(board_frame(args.runs_dir), args.a, args.b, by=args.by, runs_dir=args.runs_dir)
+    if args.plot is not None:
+        from lowbit.benchmark.statistics.comparison_plot import plot
+
+        plot(lines, args.a, args.b, args.plot)
+    if args.json:
+        print(json.dumps(to_json(lines, args.a, args.b, by=args.by), indent=2))
+    else:
+        print(to_text(lines, args.a, args.b))
+
+
+def _rescore(args: argparse.Namespace) -> int:
+    from lowbit.benchmark.results.rescore import PREDICTIONS, find_jobs, rescore
+
+    wrong = 0
+    for folder, result in find_jobs(args.run):
+        found = rescore(result, folder, data_root=args.data_root)
+        differing = [line for line in found if line.problem]
+        wrong += len(differing)
+        kept = "predictions" if PREDICTIONS in result.artifacts else "detections"
+        count = f"{len(found) - len(differing)} of {len(found)} numbers follow from the {kept}"
+        print(f"{result.job_id}  {result.checkpoint.name}: {count}")
+        for line in differing:
+            print(f"    {_measurement(line)}")
+    return 1 if wrong else 0
+
+
+def _bundle(args: argparse.Namespace) -> None:
+    from lowbit.benchmark.submissions import describe, read_entry, write_bundle
+
+    submission = write_bundle(
+        args.runs_dir,
+        args.out,
+        read_entry(args.entry),
+        checkpoints=args.checkpoint,
+        data_root=args.data_root,
+    )
+    print("As others will see it, with the image sets that are here:")
+    print(*describe(submission), sep="\n")
+    print(f"{args.out}: {args.out.stat().st_size / 2**20:.1f} MiB, ready to send")
+
+
+def _add(args: argparse.Namespace) -> None:
+    from lowbit.benchmark.submissions import add, compare, describe, examine, measured_here
+
+    if args.dry_run:
+        submission = examine(args.bundle, data_root=args.data_root)
+    else:
+        submission = add(args.bundle, args.runs_dir, data_root=args.data_root)
+    print(*describe(submission), sep="\n")
+    for theirs, own in measured_here(submission, args.runs_dir):
+        print(compare(theirs, own))
+    if args.dry_run:
+        print("Nothing was kept; without --dry-run it is.")
+    else:
+        print(f"Kept. Build the board: lowbit-bench leaderboard build {args.runs_dir}")
+
+
+def _remove(args: argparse.Namespace) -> None:
+    from lowbit.benchmark.submissions import remove
+
+    remove(args.name, args.runs_dir)
+    print(f"Removed. Build the board: lowbit-bench leaderboard build {args.runs_dir}")
+
+
+def _measurement(line: "Rescored") -> str:
+    said = line.measurement
+    again = "nothing" if line.value is None else f"{line.value:.4f}"
+    what = f"{said.metric} at {said.precision} on {said.split}"
+    return f"{what}: the result says {said.value:.4f}, scored again {again} ({line.problem})"
+
+
+def _reported(args: argparse.Namespace) -> list[dict[str, Any]] | None:
+    """Return the selections of the command line; None where there are none."""
+    chosen: list[dict[str, Any]] = []
+    for text in args.reported:
+        pairs = [part.partition("=") for part in text.split(",")]
+        if not all(column and separator for column, separator, _ in pairs):
+            raise ValueError(
+                f"--reported {text!r} is no selection; nothing was written. Write columns with values: "
+                '--reported "paper=SSQL,table=Table 11".'
+            )
+        chosen.append({column.strip(): value.strip() for column, _, value in pairs})
+    return chosen or None
+
+
+def _parser(prog: str | None) -> argparse.ArgumentParser:
+    parser = make_parser(__doc__, EXAMPLES, prog)
+    verbs = parser.add_subparsers(required=True, metavar="VERB")
+    build = verbs.add_parser("build", help="write RUNS_DIR/leaderboard/")
+    build.set_defaults(command=_build)
+    export = verbs.add_parser("export", help="print the board as CSV, Markdown or LaTeX")
+    export.set_defaults(command=_export)
+    export.add_argument("--format", choices=("csv", "md", "tex"), default="csv")
+    for verb in (build, export):
+        verb.add_argument(
+            "runs_dir", metavar="RUNS_DIR", type=Path, help="folder of a suite's runs"
+        )
+        verb.add_argument(
+            "--reported",
+            action="append",
+            default=[],
+            metavar="COLUMN=VALUE,...",
+            help="show these published numbers instead of the suites' own; may be given several times",
+        )
+    rescore = verbs.add_parser(
+        "rescore", help="compute the numbers again from saved predictions and detections"
+    )
+    rescore.set_defaults(command=_rescore)
+    rescore.add_argument(
+        "run", metavar="RUN", type=Path, help="a job's folder, or a folder of jobs"
+    )
+    rescore.add_argument(
+        "--data-root",
+        type=Path,
+        metavar="DIR",
+        help="image sets: to compare the labels with too, and for detections if no longer where they were",
+    )
+    compare = verbs.add_parser("compare", help="paired differences of two checkpoints")
+    compare.set_defaults(command=_compare)
+    compare.add_argument("a", metavar="A")
+    compare.add_argument("b", metavar="B")
+    compare.add_argument("--runs-dir", type=Path, required=True, metavar="DIR")
+    compare.add_argument(
+        "--by",
+        choices=("checkpoint", "training"),
+        default="checkpoint",
+        help="what A and B name (default: checkpoint)",
+    )
+    compare.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    compare.add_argument(
+        "--plot",
+        type=Path,
+        metavar="FILE",
+        help="draw the differences with their intervals: .svg, .png, .pdf or .html",
+    )
+    _add_bundle_verbs(verbs)
+    return parser
+
+
+def _add_bundle_verbs(verbs: argparse._SubParsersAction) -> None:
+    """Add bundle, add and remove to the command line."""
+    bundle = verbs.add_parser("bundle", help="write results into one file for others to check")
+    bundle.set_defaults(command=_bundle)
+    bundle.add_argument("runs_dir", metavar="RUNS_DIR", type=Path, help="folder of a suite's runs")
+    bundle.add_argument("out", metavar="OUT.zip", type=Path)
+    bundle.add_argument(
+        "--entry", type=Path, required=True, metavar="FILE", help="YAML that says who you are"
+    )
+    bundle.add_argument(
+        "--checkpoint",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="only this one's results; may be given several times",
+    )
+    add = verbs.add_parser("add", help="check another's bundle and show it on the board")
+    add.set_defaults(command=_add)
+    add.add_argument("bundle", metavar="BUNDLE", type=Path)
+    add.add_argument("--dry-run", action="store_true", help="check it and keep nothing")
+    for verb in (bundle, add):
+        verb.add_argument(
+            "--data-root",
+            type=Path,
+            metavar="DIR",
+            help="image sets, whose labels decide (default: $LOWBIT_DATA, else ./datasets)",
+        )
+    remove = verbs.add_parser("remove", help="take another's results away")
+    remove.set_defaults(command=_remove)
+    remove.add_argument("name", metavar="NAME", help="of the submission")
+    for verb in (add, remove):
+        verb.add_argument(
+            "--runs-dir", type=Path, required=True, metavar="DIR", help="folder of the board's runs"
+        )

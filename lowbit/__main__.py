@@ -1,0 +1,8 @@
+"""`python -m lowbit` is `lowbit-bench`."""
+
+import sys
+
+from lowbit.benchmark.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())
