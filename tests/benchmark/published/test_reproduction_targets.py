@@ -86,7 +86,11 @@ def test_networks_have_the_numbers_of_their_column(bench):
         ),
         (
             {"entry": {"published": {"dataset": "Pet"}}},
-            r"transfer.0 .*has dataset 'Pet'.*There are: .*Pets",
+            r"transfer.0 .*has dataset 'Pet'.*Did you mean 'Pets'",
+        ),
+        (
+            {"entry": {"published": {"dataset": "Moon"}}},
+            r"transfer.0 .*has dataset 'Moon'.*There are: .*Pets",
         ),
         (
             {"checkpoint": {"published": {**SSQL, "system": "SSQLL"}}},

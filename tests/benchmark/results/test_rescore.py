@@ -136,7 +136,7 @@ def test_every_number_follows_from_the_detections(detections):
         assert not any(line.problem for line in found)
 
 
-def test_detections_are_scored_in_earnest(detections, tmp_path, main, capsys):
+def test_detections_are_scored_in_earnest(detections, tmp_path, capsys):
     ((folder, result),) = [
         found for found in find_jobs(detections) if found[1].recipe["method"] == "fp"
     ]

@@ -17,6 +17,7 @@ from lowbit.benchmark.leaderboard.page.render import render
 from lowbit.benchmark.leaderboard.page.source import Source
 from lowbit.benchmark.leaderboard.tables import Tables
 from lowbit.benchmark.results.comparability import BOARD, SUBJECT, normalize
+from lowbit.benchmark.results.result_file import ADAPTIVE
 from tests.benchmark.board_frames import make_frame
 from tests.benchmark.board_pages import HOSTILE, TABLE_11, build_page, hostile_frame
 from tests.benchmark.browsing import console, emulate, open_page, requests, until
@@ -40,7 +41,8 @@ def _many_rows(path: Path) -> Path:
     tables.boards = [
         Board(
             group=f"G{n}",
-            facts=dict.fromkeys(BOARD, "-") | {"task": "classification", "dataset": f"set {n}"},
+            facts=dict.fromkeys((*BOARD, *ADAPTIVE), "-")
+            | {"task": "classification", "dataset": f"set {n}"},
             lines=[
                 Line(
                     dict.fromkeys(SUBJECT, "-") | {"checkpoint": f"net {500 * n + m:04}"},
