@@ -46,6 +46,7 @@ SMALL = {
     "transfer": "the face and the stage, over the folders of their parts",
     "transfer/analyses": "a file a figure",
     "detection/analyses": "a file a figure",
+    "tools/import_root/lowbit": "the root as scripts see it",
     "benchmark": "the face",
     "benchmark/checkpoint_check": "one question",
 }

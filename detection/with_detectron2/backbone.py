@@ -5,9 +5,12 @@ a Detectron2 `Backbone` under its own parameter names, wrapped in Detectron2's o
 of weights serves classification and detection.
 """
 
-from detectron2.layers import ShapeSpec
-from detectron2.modeling import BACKBONE_REGISTRY, Backbone
+from collections import OrderedDict
+
+from detectron2.layers import ShapeSpec, get_norm
+from detectron2.modeling import BACKBONE_REGISTRY, ROI_HEADS_REGISTRY, Backbone
 from detectron2.modeling.backbone.fpn import FPN, LastLevelMaxPool, LastLevelP6P7
+from detectron2.modeling.roi_heads import Res5ROIHeads
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -57,7 +60,7 @@ def network_from(cfg, *, last: str) -> nn.Module:
 def build_lowbit_backbone(cfg, input_shape: ShapeSpec | None = None) -> LowbitBackbone:
     """Build the network with random weights; the trainer loads them, all or none.
 
-    With OUT_FEATURES [res4] it is a C4 detector's, whose res5 is in `lowbit.detection.with_detectron2.roi_heads`.
+    With OUT_FEATURES [res4] it is a C4 detector's, whose res5 is in `LowbitRes5ROIHeads`.
     """
     features = tuple(cfg.MODEL.LOWBIT.OUT_FEATURES)
     return LowbitBackbone(network_from(cfg, last=features[-1]), features)
@@ -95,3 +98,55 @@ def _fpn(cfg, bottom_up: LowbitBackbone, top: nn.Module | None) -> FPN:
         top_block=top,
         fuse_type=cfg.MODEL.FPN.FUSE_TYPE,
     )
+
+
+# Detectron2's own C4 head takes its stage from its ResNet, which has bottleneck blocks and its own names;
+# this one is the stage of any ResNet of `lowbit.backbones`, and a backbone file fills it
+# (`lowbit.detection.detector.initial_weights.initialize`).
+@ROI_HEADS_REGISTRY.register()
+class LowbitRes5ROIHeads(Res5ROIHeads):
+    """Res5ROIHeads around stage res5 of `MODEL.LOWBIT.ARCHITECTURE`; boxes, and masks if asked."""
+
+    @classmethod
+    def _build_res5_block(cls, cfg) -> tuple[nn.Sequential, int]:
+        """Return the stage and its channels.
+
+        Raises:
+            ValueError: the backbone runs res5 too, or the network's last stage is not one module.
+        """
+        if list(cfg.MODEL.LOWBIT.OUT_FEATURES) != ["res4"]:
+            raise ValueError(
+                f"MODEL.LOWBIT.OUT_FEATURES is {list(cfg.MODEL.LOWBIT.OUT_FEATURES)}; no detector was "
+                f"built. {cls.__name__} runs res5 on regions of res4: set it to [res4]."
+            )
+        network = network_from(cfg, last="res5")
+        level = select_levels(network, ("res5",))[0]
+        stage = getattr(network, level.module, None)
+        if not isinstance(stage, nn.Sequential):
+            raise ValueError(
+                f"stage res5 of {cfg.MODEL.LOWBIT.ARCHITECTURE} ends at {level.module}, which is not a "
+                "sequence of blocks of its own; no detector was built. Use a ResNet, or the FPN "
+                "backbones, which take any network."
+            )
+        return stage, level.channels
+
+
+@ROI_HEADS_REGISTRY.register()
+class LowbitRes5ROIHeadsExtraNorm(LowbitRes5ROIHeads):
+    """The same with one more norm behind the stage, as MoCo transfers to C4 (He et al. 2020).
+
+    Where all norms are trained, a detector's head otherwise gets features whose scale nothing holds.
+    """
+
+    @classmethod
+    def _build_res5_block(cls, cfg) -> tuple[nn.Sequential, int]:
+        norm = cfg.MODEL.LOWBIT.NORM
+        if norm == "FrozenBN":
+            raise ValueError(
+                f"{cls.__name__} has a norm that no backbone file fills, so MODEL.LOWBIT.NORM FrozenBN "
+                "would leave it without effect; no detector was built. Use BN or SyncBN, or "
+                "MODEL.ROI_HEADS.NAME LowbitRes5ROIHeads."
+            )
+        stage, channels = super()._build_res5_block(cfg)
+        blocks = OrderedDict(stage.named_children())
+        return nn.Sequential(blocks | {"norm": get_norm(norm, channels)}), channels

@@ -11,7 +11,7 @@ from detectron2.data import get_detection_dataset_dicts
 from detectron2.modeling import build_model
 from torch import nn
 
-import lowbit.detection.with_detectron2.roi_heads  # noqa: F401  (registers the heads, and with them the backbones)
+import lowbit.detection.with_detectron2.backbone  # noqa: F401  (registers backbones and heads)
 from lowbit.detection.detector.detector_file import (
     check_relu,
     read_detector,

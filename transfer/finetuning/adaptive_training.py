@@ -13,7 +13,7 @@ from lowbit.quant.adaptive import JointStep
 from lowbit.training.seeding import stream
 from lowbit.transfer.features.views import center
 from lowbit.transfer.finetuning.objectives import Tally
-from lowbit.transfer.finetuning.optimizer import build_optimizer
+from lowbit.transfer.finetuning.recipe_optimizer import build_optimizer
 from lowbit.transfer.scoring.predict import predicted_classes
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from lowbit.training.stopping import stop_request
 from lowbit.transfer.features.views import crop
 from lowbit.transfer.finetuning.epoch_log import EpochLog
 from lowbit.transfer.finetuning.objectives import CrossEntropy
-from lowbit.transfer.finetuning.optimizer import build_optimizer
+from lowbit.transfer.finetuning.recipe_optimizer import build_optimizer
 
 if TYPE_CHECKING:
     from lowbit.transfer.recipe.recipe import Recipe

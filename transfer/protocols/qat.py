@@ -17,7 +17,7 @@ from lowbit.transfer.features.views import center
 from lowbit.transfer.finetuning.distillation import Distilled, load_teacher
 from lowbit.transfer.finetuning.epoch_log import Accuracies, Transitions
 from lowbit.transfer.finetuning.objectives import CrossEntropy
-from lowbit.transfer.finetuning.optimizer import build_optimizer
+from lowbit.transfer.finetuning.recipe_optimizer import build_optimizer
 from lowbit.transfer.finetuning.starting_network import starting_network
 from lowbit.transfer.finetuning.training import Network, Training, total_steps
 from lowbit.transfer.recipe.compute_cost import CostInputs, cost_of_start

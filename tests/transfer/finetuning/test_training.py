@@ -17,7 +17,7 @@ from lowbit.training.job_state import Workspace
 from lowbit.training.optimizers import OPTIMIZERS
 from lowbit.transfer import Recipe
 from lowbit.transfer.finetuning.objectives import CrossEntropy
-from lowbit.transfer.finetuning.optimizer import build_optimizer
+from lowbit.transfer.finetuning.recipe_optimizer import build_optimizer
 from lowbit.transfer.finetuning.training import Network, Training, total_steps
 from lowbit.transfer.recipe.sections import BASES
 

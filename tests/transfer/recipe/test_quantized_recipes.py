@@ -10,7 +10,7 @@ from lowbit.benchmark.recipes.yaml_files import load_yaml, validate
 from lowbit.data import image_set
 from lowbit.quant import get_policy, quantize, quantized_layers
 from lowbit.transfer import run
-from lowbit.transfer.finetuning.optimizer import build_optimizer
+from lowbit.transfer.finetuning.recipe_optimizer import build_optimizer
 
 FOLDER = Path(__file__).resolve().parents[3] / "configs" / "transfer"
 
