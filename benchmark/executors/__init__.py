@@ -9,7 +9,6 @@ that returns when every job it can run has ended, calls `report` for each as it 
 import importlib
 from types import ModuleType
 
-from lowbit.benchmark.recipes.errors import RecipeError
 from lowbit.common.suggest import did_you_mean
 
 EXECUTORS = ("local", "ray")
@@ -25,6 +24,8 @@ class StoppedError(Exception):
 
 def get_executor(name: str) -> ModuleType:
     """Import the executor `name`."""
+
+    from lowbit.benchmark.recipes.errors import RecipeError  # here: it imports pydantic
 
     if name not in EXECUTORS:
         raise RecipeError(

@@ -7,9 +7,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from lowbit.benchmark.recipes.yaml_files import load_yaml, validate
-from lowbit.common.atomic_file import write_text
-
 MEASUREMENTS = "measurements.json"
 
 Report = Callable[[dict[str, Any], Path], None]
@@ -53,6 +50,7 @@ def read_recipe(stage: str, config_file: str, overrides: Sequence[str]) -> Any:
         ValueError: it is wrong.
         FileNotFoundError: there is no such file.
     """
+    from lowbit.benchmark.recipes.yaml_files import load_yaml, validate
     from lowbit.common.shipped_configs import find_config
 
     path = find_config(config_file, stage)
@@ -89,7 +87,8 @@ def run_job(
     Raises:
         ValueError: as `read_job`, or what the stage raises.
     """
-    from lowbit.benchmark.recipes.yaml_files import get_stage
+    from lowbit.benchmark.recipes.stages import get_stage
+    from lowbit.common.atomic_file import write_text
 
     recipe, folder = read_job(stage, args, leaves=leaves)
     folder.mkdir(parents=True, exist_ok=True)

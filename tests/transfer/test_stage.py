@@ -171,7 +171,7 @@ def test_a_set_that_is_not_there_comes_with_the_command_that_gets_it(tmp_path):
     for dataset in ("cifar10", "flowers102", "folder:birds"):
         said = missing_data(_recipe("nowhere.pth", dataset=dataset, data_root=str(tmp_path)))
         assert dataset.removeprefix("folder:") in said.lower()
-        assert said.count(f"python tools/datasets.py prepare {dataset} ") == 1
+        assert said.count(f"lowbit-bench datasets prepare {dataset} ") == 1
 
 
 def test_a_folder_that_is_there_is_not_missing(tmp_path):

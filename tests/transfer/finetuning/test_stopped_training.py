@@ -113,7 +113,7 @@ def test_a_stopped_job_ends_in_the_same_bits(job, tiny_net, few_digits, tmp_path
     assert files[0].keys() == files[1].keys()
     assert [name for name in files[0] if files[0][name] != files[1][name]] == []
     one, other = (fitted.predict(few_digits) for fitted in (straight, resumed))
-    assert all(one[precision].equal(other[precision]) for precision in recipe.precisions)
+    assert all(one[name].equal(other[name]) for name in map(str, recipe.precisions))
 
 
 def test_a_stopped_process_has_the_exit_code_of_preemption(

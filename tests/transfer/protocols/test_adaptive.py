@@ -190,7 +190,7 @@ def test_clips_have_their_own_start_rate_and_decay(few_digits, tmp_path, monkeyp
     def run(self, workspace, state):
         seen["groups"] = self.optimizer.param_groups
         seen["network"] = self.network
-        workspace.save(1, network=self.network.state_dict(), loss=0.0)
+        workspace.save(epoch=1, network=self.network.state_dict(), loss=0.0)
         return 0.0
 
     monkeypatch.setattr("lowbit.transfer.protocols.adaptive.Training.run", run)

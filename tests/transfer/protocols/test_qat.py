@@ -135,16 +135,16 @@ def test_a_killed_job_resumes_to_the_same_bits(
     )  # fmt: skip
     val = open_images("digits", "val")
     straight = _fit(tiny_net(), few_digits, recipe, tmp_path / "straight", val)
-    original, epochs = Training._epoch, []
+    original, epochs = Training.train_epoch, []
 
-    def killing(self, epoch):
-        epochs.append(epoch)
+    def killing(self, stop):
+        epochs.append(self.epoch)
         if len(epochs) == 5:  # one of the start, two at 3w3a, the second at 2w2a
             raise KeyboardInterrupt
-        return original(self, epoch)
+        return original(self, stop)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Training, "_epoch", killing)
+        patch.setattr(Training, "train_epoch", killing)
         with pytest.raises(KeyboardInterrupt):
             _fit(tiny_net(), few_digits, recipe, tmp_path / "killed", val)
         epochs.clear()
@@ -252,16 +252,16 @@ def test_bf16_trains_in_another_format_and_scores_in_float32(tiny_net, few_digit
 def test_a_fp16_step_that_overflows_moves_nothing_and_is_survived(tiny_net, few_digits):
     network = Network(tiny_net(), torch.zeros(10, 16), torch.zeros(10))
     training = Training(network, few_digits, recipe=_recipe(amp="fp16"), device=CPU)
-    training.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40)
+    training.arithmetic.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40)
     before = {name: t.clone() for name, t in network.named_parameters()}
     x, y = torch.randn(8, 3, 32, 32), torch.arange(8)
     training._step(x, y, 0)
     assert all(t.equal(before[name]) for name, t in network.named_parameters())
-    assert training.scaler.get_scale() == 2.0**39
-    training.scaler.update(2.0**8)
+    assert training.arithmetic.scaler.get_scale() == 2.0**39
+    training.arithmetic.scaler.update(2.0**8)
     training._step(x, y, 1)
     assert not network.fc.bias.equal(before["fc.bias"])
-    assert training.state()["scaler"]["scale"] == 2.0**8
+    assert training.state()["arithmetic"]["scaler"]["scale"] == 2.0**8
 
 
 def test_a_whole_job_reads_test_once_and_its_network_starts_another(tmp_path):
