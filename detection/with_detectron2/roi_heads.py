@@ -1,8 +1,8 @@
-"""The head of a C4 detector: our network's last stage runs on every region. Needs Detectron2.
+"""The head of a C4 detector, which runs our network's last stage on every region. Needs Detectron2.
 
-Importing this module registers the heads. Detectron2's own takes its stage from its ResNet, which has
-bottleneck blocks and its own names; this one is the stage of any ResNet of `backbones`, and a backbone
-file fills it (`lowbit.detection.detector.initial_weights.initialize`).
+Importing this module registers the heads. Detectron2's own uses the stage of its ResNet, which has
+bottleneck blocks and its own names; this one uses the stage of any ResNet of `backbones`, and its
+weights come from a backbone file (`lowbit.detection.detector.initial_weights.initialize`).
 """
 
 from collections import OrderedDict
@@ -18,7 +18,7 @@ from lowbit.detection.with_detectron2.backbone import network_from
 
 @ROI_HEADS_REGISTRY.register()
 class LowbitRes5ROIHeads(Res5ROIHeads):
-    """Res5ROIHeads around stage res5 of `MODEL.LOWBIT.ARCHITECTURE`; boxes, and masks if asked."""
+    """Res5ROIHeads with stage res5 of `MODEL.LOWBIT.ARCHITECTURE`; boxes, and optionally masks."""
 
     @classmethod
     def _build_res5_block(cls, cfg) -> tuple[nn.Sequential, int]:
@@ -46,9 +46,9 @@ class LowbitRes5ROIHeads(Res5ROIHeads):
 
 @ROI_HEADS_REGISTRY.register()
 class LowbitRes5ROIHeadsExtraNorm(LowbitRes5ROIHeads):
-    """The same with one more norm behind the stage, as MoCo transfers to C4 (He et al. 2020).
+    """The same with a norm after the stage, as in MoCo's transfer to C4 (He et al. 2020).
 
-    Where all norms are trained, a detector's head otherwise gets features whose scale nothing holds.
+    If all norms are trained, the scale of the head's input features is otherwise unbounded.
     """
 
     @classmethod
@@ -56,7 +56,7 @@ class LowbitRes5ROIHeadsExtraNorm(LowbitRes5ROIHeads):
         norm = cfg.MODEL.LOWBIT.NORM
         if norm == "FrozenBN":
             raise ValueError(
-                f"{cls.__name__} has a norm that no backbone file fills, so MODEL.LOWBIT.NORM FrozenBN "
+                f"{cls.__name__} has a norm that is in no backbone file, so MODEL.LOWBIT.NORM FrozenBN "
                 "would leave it without effect; no detector was built. Use BN or SyncBN, or "
                 "MODEL.ROI_HEADS.NAME LowbitRes5ROIHeads."
             )

@@ -40,8 +40,11 @@ CONFIGS = Path(__file__).parents[2] / "configs" / "detection"
         ({"evaluate_at": (2000, 5)}, "iterations after the end"),
         ({"clip_gradients": {"type": "norms"}}, "'value', 'norm' or 'full_model'"),
         ({"opts": ("SEED", 1)}, "the recipe names none"),
-        ({"config": "x.yaml", "lr": 0.5, "dataset": "coco"}, "sets dataset, lr, which that"),
-        ({"config": "x.yaml", "opts": ("SEED",)}, "They are pairs"),
+        (
+            {"config": "x.yaml", "lr": 0.5, "dataset": "coco"},
+            "sets dataset, lr, which it would not read",
+        ),
+        ({"config": "x.yaml", "opts": ("SEED",)}, "Give pairs"),
     ],
 )
 def test_a_senseless_recipe_is_refused(fields, told):
