@@ -38,7 +38,7 @@ sections.checkpoints = (page) => {
     const loading = one.loading;
     if (loading?.sha256) facts.push(["File", el("code", {}, `SHA-256 ${loading.sha256}`)]);
     if (loading?.total) {
-      facts.push(["Loaded", `${loading.matched} of ${loading.total} tensors${loading.share === undefined ? "" : `, ${(100 * loading.share).toFixed(1)} % of the parameters`}; layout ${loading.format}${loading.guessed ? "; network told by its shapes" : ""}`]);
+      facts.push(["Loaded", `${loading.matched} of ${loading.total} tensors${loading.share === undefined ? "" : `, ${(100 * loading.share).toFixed(1)} % of the parameters`}; layout ${loading.format}${loading.guessed ? "; network inferred from its shapes" : ""}`]);
     } else if (loading?.format) facts.push(["Loaded", loading.format === "random" ? "nothing: random weights on purpose" : `layout ${loading.format}`]);
     for (const [key, label] of [["missing", "Not in the file"], ["mismatched", "Other shape"], ["unused", "Not used"]]) {
       const found = loading?.[key];
