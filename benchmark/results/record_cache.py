@@ -1,4 +1,4 @@
-"""The records of a runs folder as columns, so that a result file is parsed once and not every time.
+"""Cache the records of a runs folder in columns, so that each result file is parsed only once.
 
     runs/.records.parquet     a row for each trusted result file: which file it was, and its record
 

@@ -179,7 +179,7 @@ def _untrusted(path: Path, why: str) -> None:
     if (path, why) not in _reported:
         _reported.add((path, why))
         _logger.warning(
-            "%s is not a result that can be read (%s); it counts as absent, and the job runs "
+            "%s is not a valid result (%s); it is ignored, and the job runs "
             "again when its suite does.",
             path,
             why,
