@@ -44,7 +44,8 @@ def test_inspect_names_the_nearest_network_of_a_file_that_would_be_refused(tmp_p
     assert main(["inspect", str(tmp_path / "x.pth")]) == 1
     text = capsys.readouterr().out
     assert (
-        "architecture  resnet10_slim (closest match)" in text and "missing       conv1.weight" in text
+        "architecture  resnet10_slim (closest match)" in text
+        and "missing       conv1.weight" in text
     )
     assert "loads         no: " in text
 
