@@ -1,7 +1,7 @@
 """Score a backbone on object detection, in full precision and quantized, with either engine.
 
 A recipe names a backbone checkpoint (or a detector trained from one), a method and a precision;
-`run` gives AP, AP50 and AP75. Detectron2 is imported only when a recipe's engine is detectron2.
+`run` returns AP, AP50 and AP75. Detectron2 is imported only when a recipe's engine is detectron2.
 """
 
 from lowbit.detection.compute_cost import work

@@ -1,4 +1,4 @@
-"""What a detection recipe takes: passes of backbone, pyramid and heads over images."""
+"""Estimate the compute of a detection recipe: passes of backbone, pyramid and heads over images."""
 
 from dataclasses import dataclass
 from math import sqrt
@@ -7,29 +7,31 @@ from lowbit.backbones.counting import NetworkSize, network_size
 from lowbit.common.compute_cost import LEARNING, Work
 from lowbit.detection.recipe import Recipe
 
-_BYTES = 4  # of a number
-_STATE = 3  # detectors' worth in the states to resume from
-_RATIO = 4 / 3  # longer over shorter side of a photograph, about
-_UNKNOWN_TESTS = 5_000  # images of COCO's val; of other folders it is not worth reading annotations
-_PHOTOGRAPH = 600  # shorter side where a recipe leaves images as they are, pixels
+_BYTES = 4  # per number
+_STATE = 3  # size of a training state, in detectors
+_RATIO = 4 / 3  # typical longer over shorter side of a photograph
+_UNKNOWN_TESTS = (
+    5_000  # as COCO's val; reading the annotations of other folders to count them takes too long
+)
+_PHOTOGRAPH = 600  # shorter side if a recipe does not resize images, pixels
 
 
 @dataclass(frozen=True)
 class Shape:
-    """The numbers that decide a detector's work.
+    """The numbers that determine a detector's compute.
 
     Attributes:
         architecture: the backbone's name.
-        pixels: of a training image, and of a test image.
-        batch: images a step.
+        pixels: per training image, and per test image.
+        batch: images per step.
         steps: optimizer steps; 0: nothing is trained.
         tests: images scored.
-        scorings: how often they are.
-        stages: how many of the backbone's last stages the pyramid stands on; 0: it has none (C4).
-        extra: levels above those.
-        channels: of the pyramid.
-        towers: convolutions of a RetinaNet head's two towers together; 0: two stages.
-        regions: boxes an image that a second stage sees, and the width of its head.
+        scorings: how often they are scored.
+        stages: number of the backbone's last stages that feed the pyramid; 0: no pyramid (C4).
+        extra: additional pyramid levels above those.
+        channels: channels of the pyramid.
+        towers: convolutions in both towers of a RetinaNet head; 0: a two-stage detector.
+        regions: boxes per image in the second stage, and the width of its head.
     """
 
     architecture: str
@@ -46,7 +48,7 @@ class Shape:
 
 
 def work(recipe: Recipe) -> Work | None:
-    """Count the work of a recipe that names its architecture; None where it cannot be counted.
+    """Count the work of a recipe that names its architecture; None if it cannot be counted.
 
     Raises:
         ValueError: there is no network of that name.
@@ -132,7 +134,7 @@ def _forward(shape: Shape, pixels: float) -> float:
 
 
 def _parameters(shape: Shape) -> int:
-    """Return how many numbers a detector learns, but for norms and predictors."""
+    """Return the number of a detector's parameters, without norms and predictors."""
     size = network_size(shape.architecture, 224)
     lateral = sum(channels for channels, _ in size.levels[-shape.stages :]) if shape.stages else 0
     convolved = 9 * shape.channels * (shape.stages + (shape.towers or 1))
@@ -143,7 +145,7 @@ def _parameters(shape: Shape) -> int:
 
 def _res5_heads(size: NetworkSize, shape: Shape) -> float:
     """Return the operations of the last stage on each region, 7 x 7 of its cells."""
-    share = 0.2  # of a ResNet's operations, its last stage has about
+    share = 0.2  # approximate share of the last stage in a ResNet's operations
     cells = 49 * shape.regions[0] * size.levels[-1][1] ** 2
     per_pixel = network_size(shape.architecture, 224).operations / 224**2
     return share * per_pixel * cells

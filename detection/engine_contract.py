@@ -1,4 +1,4 @@
-"""What a detection engine does, and the calibration batches that any of them can make."""
+"""The interface of a detection engine, and calibration batches for any of them."""
 
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -12,12 +12,12 @@ from lowbit.detection.recipe import Recipe
 
 
 class Engine(Protocol):
-    """A detector framework. Rows of different engines never share a ranking."""
+    """A detector framework. Results of different engines are never ranked together."""
 
     name: str
 
     def build(self, recipe: Recipe, start: Start, *, classes: int) -> nn.Module:
-        """Build the recipe's detector around a fresh network of `start.architecture`."""
+        """Build the recipe's detector around a new network of `start.architecture`."""
 
     def train(
         self,
@@ -28,18 +28,18 @@ class Engine(Protocol):
         *,
         evaluate: Callable[[nn.Module], dict[str, float]],
     ) -> tuple[nn.Module, dict[str, Any]]:
-        """Train, going on from what a killed run left in `folder`; return detector and details.
+        """Train, resuming from the state in `folder`, if any; return detector and details.
 
-        After the iterations of `evaluate_at`, but the last, `evaluate` scores the detector.
+        After the iterations in `evaluate_at`, except the last, `evaluate` scores the detector.
         """
 
     def inputs(self, images: DetectionSet, places: Iterable[int], recipe: Recipe) -> list:
-        """Return the images at `places` as the engine's detectors take them in inference."""
+        """Return the images at `places` as inference inputs of the engine's detectors."""
 
     def predict(
         self, detector: nn.Module, images: DetectionSet, recipe: Recipe
     ) -> list[dict[str, Any]]:
-        """Detect in all images of a set; return COCO's result format, with the set's own ids."""
+        """Run the detector on all images of a set; return COCO's result format with the set's ids."""
 
 
 def calibration_batches(engine: Engine, images: DetectionSet, recipe: Recipe) -> Iterator[list]:

@@ -1,4 +1,4 @@
-"""The detection engines by name, and the choice among them."""
+"""Registry of detection engines, and the choice of one."""
 
 import importlib.util
 
@@ -10,15 +10,15 @@ from lowbit.detection.with_detectron2.install import import_detectron2, require_
 ENGINES = Registry("ENGINES")
 ENGINES.__doc__ = """
 Registry of detection engines. Register a function without arguments that imports the framework and
-returns an `Engine`; the function's name is what a recipe's `engine` says.
+returns an `Engine`; the function's name is the value of a recipe's `engine`.
 """
 
 
 def resolve_engine(name: str) -> str:
-    """Return the engine that `name` means on this machine, without importing it.
+    """Resolve `name` to an engine on this machine, without importing it.
 
     Raises:
-        ImportError: detectron2 is asked for and not installed; the message has the command.
+        ImportError: detectron2 is requested but not installed; the message has the command.
     """
     if name == "auto":
         installed = importlib.util.find_spec("detectron2") is not None
@@ -35,7 +35,7 @@ def get_engine(name: str) -> Engine:
 
 @ENGINES.register()
 def torchvision() -> Engine:
-    """torchvision.models.detection: runs wherever torch does."""
+    """torchvision.models.detection, which runs wherever torch does."""
     from lowbit.detection.with_torchvision.engine import TorchvisionEngine
 
     return TorchvisionEngine()
@@ -43,7 +43,7 @@ def torchvision() -> Engine:
 
 @ENGINES.register()
 def detectron2() -> Engine:
-    """Detectron2, in which published detection protocols are written."""
+    """Detectron2, which published detection protocols use."""
     import_detectron2()
     from lowbit.detection.with_detectron2.engine import Detectron2Engine
 

@@ -1,4 +1,4 @@
-"""Post-training quantization of a detector: calibrated on training images, scored at many bit-widths."""
+"""Post-training quantization of a detector: calibrated on training images, scored at several bit-widths."""
 
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,12 @@ def score_ptq(
     test: DetectionSet,
     folder: Path,
 ) -> dict[str, Any]:
-    """Score a trained detector at each of the recipe's precisions; no weight is trained.
+    """Score a trained detector at each of the recipe's precisions, without training.
 
-    One calibration in full precision serves every bit-width.
+    One calibration in full precision is used for every bit-width.
 
     Returns:
-        measurements, artifacts (detections and pictures of each precision) and details.
+        Measurements, artifacts (detections and pictures of each precision) and details.
     """
     detector = engine.build(recipe, start, classes=len(train.classes))
     initialize(detector, start)

@@ -1,4 +1,4 @@
-"""The recipe of a detection job: its fields, checked."""
+"""The recipe of a detection job, with its fields checked against each other."""
 
 from typing import Any
 
@@ -9,12 +9,12 @@ from lowbit.detection.recipe_checks import check_recipe
 from lowbit.detection.recipe_fields import RecipeFields
 from lowbit.quant import Precision
 
-VERSION = 1  # of the protocol; raised when the same recipe comes to mean other numbers
-SCENES = {"train_images": 2000, "test_images": 300}  # the demo's; of other sets, all there are
+VERSION = 1  # of the protocol; raised when the same recipe gives different numbers
+SCENES = {"train_images": 2000, "test_images": 300}  # of the demo; other sets are used whole
 
 
 class Recipe(RecipeFields):
-    """A detection recipe whose fields go together."""
+    """A detection recipe with consistent fields."""
 
     @field_validator("dataset")
     @classmethod

@@ -1,39 +1,39 @@
-"""What a recipe says that makes no sense is refused before anything is trained."""
+"""Refuse contradictory recipes before anything is trained."""
 
 from lowbit.detection.datasets.digit_scenes import Layout
 from lowbit.detection.recipe_fields import RecipeFields
 from lowbit.detection.solver import TRANSITION, check_milestones
 from lowbit.quant import FP
 
-# What a recipe of a Detectron2 configuration may set, beside its cosmetic fields.
+# Fields that a recipe with a Detectron2 configuration may set, besides its cosmetic ones.
 _WITH_CONFIG = {"config", "opts", "checkpoint", "detector", "architecture", "seed"}
 
 
 def check_recipe(recipe: RecipeFields) -> None:
-    """Refuse fields that contradict one another.
+    """Refuse fields that contradict each other.
 
     Raises:
-        ValueError: naming them, and what to do.
+        ValueError: two fields contradict; the message names them and says what to do.
     """
     if recipe.config is not None:
         check_config(recipe)
         return
     if recipe.opts:
         raise ValueError(
-            "opts override a Detectron2 configuration, and the recipe names none; nothing was "
+            "opts override a Detectron2 configuration, but the recipe names none; nothing was "
             "trained. Give it as config FILE, or change the recipe's own keys."
         )
     if recipe.num_gpus > 1:
         raise ValueError(
-            f"num_gpus is {recipe.num_gpus}, and a recipe trains in one process; nothing was trained. "
-            "Leave it out, or name a Detectron2 configuration, config FILE."
+            f"num_gpus is {recipe.num_gpus}, but a recipe trains in one process; nothing was trained. "
+            "Leave it out, or name a Detectron2 configuration: config FILE."
         )
     check_method(recipe)
     check_training(recipe)
     if recipe.train_images is not None and recipe.calibration_images > recipe.train_images:
         raise ValueError(
             f"calibration_images is {recipe.calibration_images}, but there are only "
-            f"{recipe.train_images} training images; nothing was trained. Ask for fewer."
+            f"{recipe.train_images} training images; nothing was trained. Use fewer."
         )
     if recipe.norm == "GN" and recipe.fpn_channels % 32:
         raise ValueError(
@@ -42,14 +42,14 @@ def check_recipe(recipe: RecipeFields) -> None:
         )
     if recipe.flip and recipe.dataset == "digit-scenes":
         raise ValueError(
-            "flip mirrors images, and a mirrored digit is none; nothing was trained. Leave flip "
-            "out for digit-scenes."
+            "flip mirrors images, and a mirrored digit is not a digit; nothing was trained. Leave "
+            "flip out for digit-scenes."
         )
-    Layout(recipe.image_size, recipe.digits_per_scene, recipe.digit_size)  # or it raises
+    Layout(recipe.image_size, recipe.digits_per_scene, recipe.digit_size)  # raises if impossible
 
 
 def check_config(recipe: RecipeFields) -> None:
-    filled = {"train_images", "test_images"}  # for scenes, by the recipe itself
+    filled = {"train_images", "test_images"}  # for scenes, filled in by the recipe
     others = sorted(
         name
         for name, field in type(recipe).model_fields.items()
@@ -58,13 +58,13 @@ def check_config(recipe: RecipeFields) -> None:
     )
     if others:
         raise ValueError(
-            f"the recipe names a Detectron2 configuration and sets {', '.join(others)}, which that "
+            f"the recipe names a Detectron2 configuration and sets {', '.join(others)}, which it "
             "would not read; nothing was trained. Change the configuration's own keys by opts: "
             "[KEY, VALUE, ...]."
         )
     if len(recipe.opts) % 2:
         raise ValueError(
-            f"opts has {len(recipe.opts)} entries; nothing was trained. They are pairs: KEY, VALUE."
+            f"opts has {len(recipe.opts)} entries; nothing was trained. Give pairs: KEY, VALUE."
         )
 
 
@@ -105,8 +105,8 @@ def check_training(recipe: RecipeFields) -> None:
     )
     if max(recipe.evaluate_at, default=0) > recipe.iterations:
         raise ValueError(
-            f"evaluate_at reaches {max(recipe.evaluate_at)}, but there are {recipe.iterations} "
-            "iterations; nothing was trained. Leave out what comes after the end."
+            f"evaluate_at contains {max(recipe.evaluate_at)}, but there are {recipe.iterations} "
+            "iterations; nothing was trained. Leave out iterations after the end."
         )
     scheduled = recipe.solver.optimizer in TRANSITION
     if recipe.method == "sgdt" and not scheduled:
@@ -124,11 +124,11 @@ def check_training(recipe: RecipeFields) -> None:
     policy = recipe.quant_policy
     if policy is None or recipe.method == "ptq":
         raise ValueError(
-            f"optimizer {recipe.optimizer!r} schedules the transitions of quantized weights, and "
+            f"optimizer {recipe.optimizer!r} schedules the transitions of quantized weights, but "
             f"method {recipe.method!r} trains none; nothing was trained. Use sgd or adamw."
         )
     if policy.weight.build("weight").moves_with_weights:
         raise ValueError(
-            f"policy {policy.name!r} takes each weight's scale from the weight itself, so its "
+            f"policy {policy.name!r} computes each weight's scale from the weight itself, so its "
             "transition points move; nothing was trained. Use policy 'tr' with method sgdt."
         )

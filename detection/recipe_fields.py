@@ -1,4 +1,4 @@
-"""The fields of a detection recipe: every number that decides a job's result."""
+"""The fields of a detection recipe: everything that determines a job's result."""
 
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -14,7 +14,7 @@ Count = Annotated[int, Field(ge=1)]
 
 DEFAULT_POLICIES: dict[str, str | dict[str, Any]] = {
     **{name: name for name in ("lsq", "pact", "dorefa", "ewgs", "tr")},
-    # stem and predictors as in the others, which the quantizer's own paper has at 8 bits
+    # stem and predictors as in the other policies; the quantizer's own paper has them at 8 bits
     "lsqplus": {"base": "lsqplus", "first": "fp", "last": "fp"},
     "sgdt": "tr",
     "ptq": "ssql",
@@ -23,24 +23,24 @@ _LEARNED = "interval"  # with a plain optimizer the scales of weights are learne
 
 
 class Clipping(BaseModel):
-    """How gradients are kept from becoming large."""
+    """How gradients are clipped."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     type: Literal["value", "norm", "full_model"] = Field(
-        "full_model", description="of each number, each parameter's gradient, or all together"
+        "full_model", description="clip each number, each parameter's gradient, or all together"
     )
     value: Positive = Field(1.0, description="the bound")
 
 
 class RecipeFields(BaseModel):
-    """Everything a detection job needs to know, and what follows from it; defaults are the demo's.
+    """The settings of a detection job, and what follows from them; defaults are the demo's.
 
     Methods:
         fp: train the detector in full precision from a backbone `checkpoint`.
         lsq, lsqplus, pact, dorefa, ewgs, tr: quantize a trained `detector`, calibrate, and train it;
-            the method names the quantizers, `optimizer` how they are trained.
-        sgdt: tr under SGDT.
+            the method names the quantizers, and `optimizer` sets how they are trained.
+        sgdt: tr with SGDT.
         ptq: calibrate a trained `detector` and score it at each of `precisions`, without training.
 
     A recipe that names a `config` is a Detectron2 configuration as a job; see `lowbit.detection.with_detectron2.config_job`.
@@ -58,43 +58,47 @@ class RecipeFields(BaseModel):
             "config",
             "opts",
         }
-    )  # what a `config` says is in the job's identity
+    )  # the content of `config` is in the job's identity
 
-    name: str = Field("detection", description="what a log calls the job")
+    name: str = Field("detection", description="the job's name in logs")
     engine: Literal["auto", "detectron2", "torchvision"] = Field(
-        "auto", description="auto: detectron2 where it is installed, else torchvision"
+        "auto", description="auto: detectron2 if it is installed, else torchvision"
     )
     meta_architecture: Literal["retinanet", "faster_rcnn"] = Field(
-        "retinanet", description="the detector, with a feature pyramid"
+        "retinanet", description="the detector; it has a feature pyramid"
     )
     method: Literal["fp", "lsq", "lsqplus", "pact", "dorefa", "ewgs", "tr", "sgdt", "ptq"] = Field(
         "fp", description="see above"
     )
     checkpoint: str | None = Field(None, description="backbone file; fp needs it")
     random_backbone: bool = Field(
-        False, description="fp: start from random weights on purpose, without a checkpoint"
+        False, description="fp: start from random weights, without a checkpoint"
     )
-    detector: str | None = Field(None, description="trained detector file; all but fp need it")
-    architecture: str | None = Field(None, description="backbone's name; null: as the file says")
+    detector: str | None = Field(
+        None, description="trained detector file; all methods except fp need it"
+    )
+    architecture: str | None = Field(
+        None, description="backbone's name; null: as given in the file"
+    )
 
     dataset: str = Field("digit-scenes", description="detection set")
     data_root: str | None = Field(None, description="folder of the image sets; null: $LOWBIT_DATA")
     image_size: Count = Field(96, description="side of a scene, pixels")
     train_images: Count | None = Field(
-        None, description="images; null: all, and 2000 of digit-scenes"
+        None, description="number of images; null: all, or 2000 of digit-scenes"
     )
-    test_images: Count | None = Field(None, description="images; null: all, 300 of digit-scenes")
-    test_split: Literal["val", "test"] = Field("test", description="val: to choose a recipe by")
-    scene_seed: int = Field(0, ge=0, description="names the stream of scenes")
+    test_images: Count | None = Field(None, description="number; null: all, or 300 of digit-scenes")
+    test_split: Literal["val", "test"] = Field("test", description="val: for choosing a recipe")
+    scene_seed: int = Field(0, ge=0, description="seed of the scenes")
     digits_per_scene: tuple[int, int] = Field((2, 4), description="fewest and most")
     digit_size: tuple[int, int] = Field((16, 40), description="height of a digit, pixels")
 
     train_sizes: tuple[Count, ...] = Field(
-        (), description="shorter sides of a training image, one drawn each time; none: as it is"
+        (), description="shorter sides of a training image, one drawn each time; empty: as it is"
     )
     test_size: Count | None = Field(None, description="shorter side in inference; null: as it is")
-    max_size: Count = Field(1333, description="longer side of a resized image, at most")
-    flip: bool = Field(False, description="mirror half of the training images; not digits")
+    max_size: Count = Field(1333, description="largest longer side of a resized image")
+    flip: bool = Field(False, description="mirror half of the training images; not for digits")
 
     features: tuple[str, ...] = Field(
         ("res4", "res5"), min_length=1, description="stages the pyramid is built on"
@@ -111,73 +115,81 @@ class RecipeFields(BaseModel):
     norm: Literal["none", "GN"] = Field(
         "GN", description="normalization in pyramid and head; GN: 32 groups"
     )
-    head_convs: int = Field(2, ge=1, description="RetinaNet: 3x3 convolutions before a predictor")
+    head_convs: int = Field(
+        2, ge=1, description="RetinaNet: 3x3 convolutions before each predictor"
+    )
     box_head_channels: Count = Field(1024, description="Faster R-CNN: width of the box head")
     regions_per_image: Count = Field(512, description="Faster R-CNN: proposals sampled in training")
     anchor_scales: tuple[Positive, ...] = Field(
-        (1.5, 2.2, 3.2), min_length=1, description="side of an anchor over its level's stride"
+        (1.5, 2.2, 3.2), min_length=1, description="anchor sides over the level's stride"
     )
     aspect_ratios: tuple[Positive, ...] = Field(
-        (1.0, 2.0), min_length=1, description="height of an anchor over its width"
+        (1.0, 2.0), min_length=1, description="anchor heights over widths"
     )
 
-    precision: PrecisionField = Field(FP, description="bits of what is quantized, as 4w4a")
+    precision: PrecisionField = Field(FP, description="bit-widths, such as 4w4a")
     precisions: tuple[PrecisionField, ...] = Field(
-        (), description="ptq: where it is scored, as [FP, 4w4a]"
+        (), description="ptq: precisions to score, such as [FP, 4w4a]"
     )
     policy: str | dict[str, Any] | None = Field(
-        None, description="which layers are quantized, and how; null: the method's"
+        None, description="which layers are quantized, and how; null: the method's policy"
     )
     scope: Literal["backbone", "backbone+neck", "full"] = Field(
-        "backbone", description="what is quantized; full: all but the heads' predictors"
+        "backbone", description="what is quantized; full: all except the heads' predictors"
     )
     calibration_images: Count = Field(64, description="training images that set the ranges")
 
     iterations: Count = Field(1000, description="optimizer steps")
     batch_size: Count = Field(8, description="images a step")
     optimizer: Literal["sgd", "adamw", "sgdt", "adamt", "adamwt"] | None = Field(
-        None, description="*t: under transition-rate scheduling; null: sgdt for sgdt, else sgd"
+        None, description="*t: with transition-rate scheduling; null: sgdt for sgdt, else sgd"
     )
     lr: Positive = Field(0.1, description="learning rate, and U_0 of transition-rate scheduling")
     momentum: float = Field(0.9, ge=0, lt=1, description="SGD's momentum")
-    weight_decay: float = Field(1e-4, ge=0, description="of weights and biases")
-    weight_decay_norm: float = Field(0.0, ge=0, description="of normalization parameters")
+    weight_decay: float = Field(1e-4, ge=0, description="weight decay of weights and biases")
+    weight_decay_norm: float = Field(
+        0.0, ge=0, description="weight decay of normalization parameters"
+    )
     scale_lr_factor: Positive = Field(0.1, description="learning rate of scales over lr")
     warmup_iterations: int = Field(50, ge=0, description="steps of linear warm-up")
     lr_schedule: Literal["cosine", "step"] = Field("cosine", description="of the learning rate")
-    lr_milestones: tuple[Count, ...] = Field((), description="step: iterations it falls at")
-    lr_factor: Positive = Field(0.1, description="step: what it is multiplied by there")
+    lr_milestones: tuple[Count, ...] = Field((), description="step: iterations of a drop")
+    lr_factor: Positive = Field(0.1, description="step: factor of each drop")
     lambda_: Positive = Field(1e-3, description="λ of the target rate λ sqrt(weight bits)")
     target_schedule: Literal["cosine", "linear", "step", "constant"] = Field(
-        "cosine", description="of the target transition rate"
+        "cosine", description="schedule of the target transition rate"
     )
-    target_milestones: tuple[Count, ...] = Field((), description="step: iterations it falls at")
-    target_factor: Positive = Field(0.2, description="step: what it is multiplied by there")
-    clip_gradients: Clipping | None = Field(None, description="null: gradients stay as they are")
+    target_milestones: tuple[Count, ...] = Field((), description="step: iterations of a drop")
+    target_factor: Positive = Field(0.2, description="step: factor of each drop")
+    clip_gradients: Clipping | None = Field(None, description="null: no clipping")
     amp: bool = Field(False, description="mixed precision: float16 on a GPU, bfloat16 on the CPU")
     evaluate_at: tuple[Count, ...] = Field(
-        (), description="iterations after which the test images are scored, besides the end"
+        (), description="iterations after which the test images are scored, in addition to the end"
     )
-    seed: int = Field(0, ge=0, description="of initialization and of the order of images")
+    seed: int = Field(0, ge=0, description="seed of initialization and of the order of images")
 
     config: str | None = Field(
-        None, description="Detectron2 configuration that says everything instead"
+        None, description="Detectron2 configuration that replaces the other fields"
     )
-    opts: tuple[Any, ...] = Field((), description="its overrides: KEY, VALUE, KEY, VALUE, ...")
+    opts: tuple[Any, ...] = Field(
+        (), description="overrides of `config`: KEY, VALUE, KEY, VALUE, ..."
+    )
 
     device: str = Field("auto", description="auto | cpu | cuda")
-    num_gpus: Count = Field(1, description="processes that share a batch, one a GPU; of a `config`")
-    log_every: Count = Field(50, description="steps between lines of metrics.jsonl")
-    checkpoint_every: Count = Field(200, description="steps between training states")
+    num_gpus: Count = Field(
+        1, description="processes that share a batch, one per GPU; for a `config`"
+    )
+    log_every: Count = Field(50, description="steps between lines in metrics.jsonl")
+    checkpoint_every: Count = Field(200, description="steps between saved training states")
 
     @property
     def layout(self) -> Layout:
-        """What a scene looks like."""
+        """The layout of the scenes."""
         return Layout(self.image_size, self.digits_per_scene, self.digit_size)
 
     @property
     def added_levels(self) -> int:
-        """Levels of the pyramid above those on the backbone's stages."""
+        """Pyramid levels above those of the backbone's stages."""
         return 1 if self.meta_architecture == "faster_rcnn" else 2 * self.extra_levels
 
     @property
@@ -192,7 +204,7 @@ class RecipeFields(BaseModel):
 
     @property
     def solver(self) -> Solver:
-        """The numbers of the training."""
+        """The training settings."""
         return Solver(
             optimizer=self.optimizer or ("sgdt" if self.method == "sgdt" else "sgd"),
             lr=self.lr,

@@ -1,4 +1,4 @@
-"""A job's kept detections, scored again on its test images or on other draws of them."""
+"""Score a job's saved detections again, on its test images or on bootstrap draws of them."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,22 +18,22 @@ from lowbit.detection.with_detectron2.install import import_detectron2
 def rescore(
     recipe: Recipe, files: Mapping[str, Path], *, identity: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
-    """Measure detections again, without the detector.
+    """Compute the measurements again from saved detections.
 
     Args:
-        recipe: the job's.
+        recipe: the job's recipe.
         files: its detections, by precision.
-        identity: its facts: the engine, and the hash of the annotations it was scored on.
+        identity: its identity: the engine, and the hash of the annotations it was scored on.
 
     Raises:
-        FileNotFoundError: the images' annotations are not there.
+        FileNotFoundError: the annotations are missing.
         ValueError: they are not those that the job was scored on.
-        ImportError: that takes Detectron2 (a configuration's set, or VOC's metrics), which is not
+        ImportError: Detectron2 is needed (for a configuration's set, or VOC's metrics), but not
             installed.
     """
     images, engine = _same_set(recipe, identity, undone="scored"), identity["engine"]
     if images.style == "voc" and engine == "detectron2":
-        import_detectron2()  # whose functions score VOC's sets
+        import_detectron2()  # its functions score VOC's sets
     return [
         measurement
         for precision, file in files.items()
@@ -49,13 +49,13 @@ def redraw_detections(
     """Return average precision by metric on every draw; jobs of one test set share their draws.
 
     Args:
-        recipe: the job's.
-        file: its detections at a precision.
-        identity: its facts, with the hash of the annotations it was scored on.
-        draws: how many.
+        recipe: the job's recipe.
+        file: its detections at one precision.
+        identity: its identity, with the hash of the annotations it was scored on.
+        draws: number of draws.
 
     Raises:
-        FileNotFoundError: the images' annotations, or the detections, are not there.
+        FileNotFoundError: the annotations or the detections are missing.
         ValueError: the annotations are not those that the job was scored on.
     """
     images = _same_set(recipe, identity, undone="drawn")
@@ -64,7 +64,7 @@ def redraw_detections(
 
 
 def _same_set(recipe: Recipe, identity: Mapping[str, Any], *, undone: str) -> DetectionSet:
-    """Return the test set, refused where its annotations changed since the job."""
+    """Return the test set; refuse it if its annotations changed since the job."""
     if split_sha256(recipe) != identity["split_sha256"]:
         raise ValueError(
             f"the annotations of {identity['dataset']} are not those that the job was trained and "

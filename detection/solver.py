@@ -1,4 +1,4 @@
-"""The numbers of a detector's training, the same for every engine, and what is made of them."""
+"""A detector's training settings for every engine, and its optimizer and schedule."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,32 +12,32 @@ from lowbit.quant import target_rate
 from lowbit.training import lr_schedules, optimizers
 
 OPTIMIZERS = ("sgd", "adamw", "sgdt", "adamt", "adamwt")
-"""Names of optimizers; those of `TRANSITION` schedule the transition rate of latent weights."""
+"""Optimizer names; those in `TRANSITION` schedule the transition rate of latent weights."""
 TRANSITION = ("sgdt", "adamt", "adamwt")
 TARGET_SCHEDULES = ("cosine", "linear", "step", "constant")
 
 
 @dataclass(frozen=True)
 class Solver:
-    """Hold the numbers of a training.
+    """Training settings.
 
     Attributes:
-        optimizer: "sgd", "adamw", or "sgdt", "adamt", "adamwt": under transition-rate scheduling.
+        optimizer: "sgd", "adamw", or with transition-rate scheduling "sgdt", "adamt", "adamwt".
         lr: learning rate, and U_0 = η of a schedule.
-        momentum: SGD's.
+        momentum: momentum of SGD.
         weight_decay: as torch's optimizers have it: in the gradient, or decoupled (AdamW).
         weight_decay_norm: decay of normalization parameters.
         scale_lr_factor: learning rate of quantizer scales over `lr`.
-        iterations: length of the training.
+        iterations: number of training iterations.
         warmup_iterations, warmup_factor: linear warm-up from `warmup_factor * lr`; see `lr_factor`.
-        schedule: "cosine" falls to 0; "step" multiplies by `lr_factor` at each of `milestones`.
+        schedule: "cosine" decays to 0; "step" multiplies by `lr_factor` at each of `milestones`.
         lambda_: λ of the initial target rate R_0 = λ sqrt(weight bits).
-        weight_bits: b_w of that formula.
-        target_schedule: "cosine" or "linear" to 0, "constant", or "step", times `target_factor` at each
+        weight_bits: b_w in this formula.
+        target_schedule: "cosine" or "linear" to 0, "constant", or "step": times `target_factor` at each
             of `target_milestones`.
         clip_type: None; "value" clips each number of a gradient, "norm" each parameter's gradient and
             "full_model" all of them together, by their norm of order `clip_norm`.
-        clip_value: the bound.
+        clip_value: the clipping bound.
     """
 
     optimizer: str
@@ -63,9 +63,9 @@ class Solver:
 
 
 def build_optimizer(model: nn.Module, solver: Solver) -> Optimizer:
-    """Return the optimizer, which clips gradients right before it steps if the solver says so.
+    """Return the optimizer; if the solver clips gradients, it does so right before each step.
 
-    Learned quantizer scales get a tenth of the learning rate and no decay (TR supplement). Under a
+    Learned quantizer scales get a tenth of the learning rate and no decay (TR supplement). With a
     transition-rate schedule U_0 = η = lr and R_0 = λ sqrt(b_w) (TR Eq. 11, supplement S3).
     """
     rates = {"lr": solver.lr, "weight_decay": solver.weight_decay}
@@ -119,23 +119,23 @@ def lr_factor(iteration: int, solver: Solver) -> float:
 
 
 def build_scheduler(optimizer: Optimizer, solver: Solver) -> LambdaLR:
-    """Return the scheduler to step once an iteration; groups keep their ratios."""
+    """Return the scheduler, stepped once per iteration; parameter groups keep their ratios."""
     return LambdaLR(optimizer, lambda iteration: lr_factor(iteration, solver))
 
 
 def check_milestones(key: str, schedule: str, milestones: Iterable[int], iterations: int) -> None:
-    """Refuse milestones that do nothing, or that do not rise within the training.
+    """Refuse milestones that have no effect, or are not increasing within the training.
 
     Args:
-        key: what the user calls them, for the message.
-        schedule: only "step" reads them.
+        key: the user's name for them, for the message.
+        schedule: only "step" uses them.
         milestones: iterations.
-        iterations: length of the training.
+        iterations: number of training iterations.
     """
     found = list(milestones)
     if (schedule == "step") != bool(found):
         raise ValueError(
             f"the schedule is {schedule!r} and {key} is {found}; nothing was trained. The schedule "
-            "'step' needs the iterations it falls at, the others read none."
+            "'step' needs the iterations of its drops; the others use none."
         )
     lr_schedules.check_milestones(found, iterations, name=key, unit="iterations")

@@ -1,4 +1,4 @@
-"""One detection job from its recipe to its measurements."""
+"""Run one detection job, from its recipe to its measurements."""
 
 import importlib.util
 import logging
@@ -41,11 +41,11 @@ _DETECTOR = "detector.pth"
 
 
 def identity(recipe: Recipe) -> dict[str, Any]:
-    """Return the facts that name a job and say which rows may be compared with it.
+    """Return the facts that identify a job and determine which results are comparable with it.
 
     Raises:
-        ImportError: the recipe insists on Detectron2, which is not installed.
-        FileNotFoundError: the images' annotations are not there.
+        ImportError: the recipe requires Detectron2, which is not installed.
+        FileNotFoundError: the annotations are missing.
     """
     if recipe.config is not None:
         return _config_job().identity(recipe)
@@ -62,15 +62,15 @@ def identity(recipe: Recipe) -> dict[str, Any]:
         "training": training if recipe.scope == "backbone" else f"{training}, {recipe.scope}",
         "policy": policy.name if policy else "-",
         "policy_fingerprint": policy.fingerprint if policy else "-",
-        "policy_on_board": False,  # a detector is trained with its policy
+        "policy_on_board": False,  # because a detector is trained with its policy
     }
 
 
 def split_sha256(recipe: Recipe) -> str:
-    """Hash the annotations that are trained and tested on.
+    """Hash the training and test annotations.
 
     Raises:
-        FileNotFoundError: they are not there.
+        FileNotFoundError: they are missing.
     """
     if recipe.config is not None:
         return _config_job().split_sha256(recipe)
@@ -86,13 +86,13 @@ def split_sha256(recipe: Recipe) -> str:
 
 
 def missing_data(recipe: Recipe) -> str | None:
-    """Return what is not there and how to get it, or None where the annotations are.
+    """Return what is missing and how to get it; None if the annotations exist.
 
-    A set that is there but damaged is not missing: the job that reads it fails and says so.
+    A damaged set is not missing: the job that reads it fails with an error.
     """
     if recipe.config is not None:
         if importlib.util.find_spec("detectron2") is None:
-            return None  # that is what the job's identity fails by
+            return None  # the job's identity raises this error
         return _config_job().missing_data(recipe)
     try:
         find_source(recipe.dataset, root=recipe.data_root)
@@ -104,25 +104,25 @@ def missing_data(recipe: Recipe) -> str | None:
 
 
 def tested_set(recipe: Recipe) -> DetectionSet:
-    """Return the set that a job is tested on."""
+    """Return a job's test set."""
     if recipe.config is not None:
         return _config_job().tested_set(recipe)
     return load_images(recipe, recipe.test_split)
 
 
 def run(recipe: Recipe, folder: Path) -> dict[str, Any]:
-    """Train and score a detector by its recipe; go on from what a killed run left in `folder`.
+    """Train and score a detector by its recipe, resuming from the state in `folder`, if any.
 
     Returns:
-        measurements, costs, artifacts, checkpoint and details, in plain JSON types.
+        Measurements, costs, artifacts, checkpoint and details, in plain JSON types.
 
     Raises:
-        FileNotFoundError: the backbone or detector file, or an image set, is not there.
-        ValueError: an input is missing or does not fit, the annotations have errors, or `folder` is
-            another job's.
-        ImportError: the recipe insists on Detectron2, which is not installed.
+        FileNotFoundError: the backbone or detector file, or an image set, is missing.
+        ValueError: an input is missing or does not fit, the annotations have errors, or `folder` belongs
+            to another job.
+        ImportError: the recipe requires Detectron2, which is not installed.
         FloatingPointError: the training diverged.
-        Preempted: SIGTERM, SIGINT or SIGUSR1 came while it trained; the state was saved.
+        Preempted: SIGTERM, SIGINT or SIGUSR1 arrived during training; the state was saved.
     """
     folder = Path(folder)
     if recipe.config is not None:
@@ -154,7 +154,7 @@ def run(recipe: Recipe, folder: Path) -> dict[str, Any]:
 
 @contextmanager
 def process_group() -> Iterator[None]:
-    """Join the processes that a launcher started to train one detector by a configuration."""
+    """Join the processes that train one detector by a configuration."""
     import_detectron2()
     from detectron2.utils import comm
 
@@ -164,7 +164,7 @@ def process_group() -> Iterator[None]:
 
 
 def _costs(recipe: Recipe, architecture: str) -> dict[str, dict[str, int]]:
-    """Count the backbone on a square of the test images' shorter side; nothing where that varies."""
+    """Count the backbone's cost on a square of the test images' shorter side; none if it varies."""
     side = _image_size(recipe)
     precisions = recipe.precisions if recipe.method == "ptq" else [recipe.precision]
     if side is None:
@@ -204,7 +204,7 @@ def _train_and_score(
 
 
 def _config_job():
-    """The jobs of Detectron2 configurations, which only they need Detectron2 for."""
+    """Import the module for jobs of Detectron2 configurations, which needs Detectron2."""
     import_detectron2()
     from lowbit.detection.with_detectron2 import config_job
 
@@ -212,10 +212,10 @@ def _config_job():
 
 
 def load_start(recipe: Recipe) -> Start:
-    """Load what the recipe's training starts from.
+    """Load the recipe's initial weights.
 
     Raises:
-        ValueError: the recipe does not name it.
+        ValueError: the recipe names none.
     """
     if recipe.random_backbone:
         return start_from_random(recipe.architecture)
@@ -223,12 +223,12 @@ def load_start(recipe: Recipe) -> Start:
         if recipe.checkpoint is None:
             raise ValueError(
                 "the recipe names no backbone; nothing was trained. Give its file: checkpoint PATH; or, "
-                "for random weights on purpose, random_backbone true and architecture NAME."
+                "for random weights, random_backbone true and architecture NAME."
             )
         return start_from_backbone(recipe.checkpoint, recipe.architecture)
     if recipe.detector is None:
         raise ValueError(
-            f"method {recipe.method} starts from a trained detector, and the recipe names none; "
+            f"method {recipe.method} starts from a trained detector, but the recipe names none; "
             "nothing was trained. Run the same recipe with method fp first, then give its "
             "detector.pth: detector PATH."
         )
@@ -262,7 +262,7 @@ def _job_key(recipe: Recipe, start: Start) -> dict[str, Any]:
 def _file_sha256(path: str | Path) -> str:
     if not Path(path).is_file():
         raise FileNotFoundError(
-            f"there is no backbone file {path}; nothing was trained. Check `checkpoint`, or leave "
-            "it out: the detector file names its backbone."
+            f"there is no backbone file {path}; nothing was trained. Check `checkpoint`, or "
+            "omit it: the detector file names its backbone."
         )
     return file_sha256(path)

@@ -1,4 +1,4 @@
-"""The detector that a recipe's job leaves: what its file says of it, and building it again."""
+"""The detector file of a recipe's job: its metadata, and rebuilding the detector."""
 
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,11 @@ from lowbit.detection.detector.quantize import quantize_layers
 from lowbit.detection.engine_contract import Engine
 from lowbit.detection.recipe import VERSION, Recipe
 
-INPUTS = frozenset(
-    {"checkpoint", "detector"}
-)  # files a recipe starts from: by their content, not their path
+INPUTS = frozenset({"checkpoint", "detector"})  # input files, identified by content and not by path
 
 
 def describe(recipe: Recipe, start: Start, classes: tuple[str, ...]) -> dict[str, Any]:
-    """Return the meta of a detector file: enough to build the detector again, and no path."""
+    """Return the metadata of a detector file: enough to rebuild the detector, without paths."""
     policy = recipe.quant_policy
     local = recipe.cosmetic | INPUTS
     return {
@@ -37,12 +35,12 @@ def describe(recipe: Recipe, start: Start, classes: tuple[str, ...]) -> dict[str
 
 
 def load_trained(path: str | Path, *, engine: Engine, device: str) -> tuple[nn.Module, Recipe]:
-    """Build the detector that a finished job wrote, quantized as it was; return its recipe too."""
+    """Rebuild the detector of a finished job, quantized as it was; also return its recipe."""
     state, meta = read_detector(path, engine=engine.name)
     if "recipe" not in meta:
         raise ValueError(
             f"{path} was trained by a Detectron2 configuration, not by a recipe; nothing was "
-            "evaluated. Evaluate it with that configuration: --eval-only MODEL.LOWBIT.DETECTOR FILE."
+            "evaluated. Use that configuration: --eval-only MODEL.LOWBIT.DETECTOR FILE."
         )
     recipe = Recipe(**meta["recipe"], device=device)
     start = Start(

@@ -1,1 +1,1 @@
-"""Whether a checkpoint is sound enough for a sweep: what `lowbit-bench check` runs."""
+"""Check that a checkpoint is sound enough for a sweep; run by `lowbit-bench check`."""

@@ -1,7 +1,7 @@
-"""Whether a checkpoint can go through the suite: everything once, in small, in under two minutes.
+"""Check that a checkpoint works in the suite: every step once, on few images, in under two minutes.
 
-Load it, quantize it, calibrate it, run it forward and back at every precision, read digits off its
-features, build a quantized detector on it. A step that fails stops only what stands on it.
+Load it, quantize it, calibrate it, run it forward and backward at every precision, classify digits by
+its features, build a quantized detector on it. A failed step skips only the steps that depend on it.
 """
 
 import logging
@@ -25,7 +25,7 @@ from lowbit.quant import Precision, calibrate, get_policy, quantize, quantized_l
 
 PRECISIONS = ("FP", "8w8a", "6w6a", "5w5a", "4w4a", "3w3a", "2w4a")
 _DETECTOR_PRECISION = Precision(4, 4)
-_FAITHFUL = 0.9  # cosine with full precision below which 8 bits have broken a network
+_FAITHFUL = 0.9  # cosine with full precision below which a network counts as broken at 8 bits
 
 Status = Literal["passed", "failed", "skipped"]
 
@@ -34,7 +34,7 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was tried: what came of it, what there is to say, and the numbers behind it."""
+    """The outcome of one step: its status, a detail and the numbers."""
 
     name: str
     status: Status
@@ -44,11 +44,11 @@ class Finding:
 
 
 class _UnsoundError(Exception):
-    """Something ran and gave what no sound network gives; args are the detail and the numbers."""
+    """A step ran but gave an unsound result; args are the detail and the numbers."""
 
 
 class _NotApplicableError(Exception):
-    """Something cannot be tried on this network."""
+    """A step that is not possible with this network."""
 
 
 _Found = tuple[str, dict[str, Any]]  # detail and numbers
@@ -61,11 +61,11 @@ def check(
     policy: str = "ssql",
     precisions: Sequence[str] = PRECISIONS,
 ) -> Iterator[Finding]:
-    """Try a checkpoint on everything and yield each finding when it is there.
+    """Run all steps on a checkpoint and yield each finding when it is ready.
 
     Args:
         path: the checkpoint.
-        architecture: its network; None: what the file or its shapes say.
+        architecture: its network; None: as given by the file or its shapes.
         policy: a quantization policy's name.
         precisions: bit-widths to try.
 
@@ -94,28 +94,28 @@ def _try(name: str, step: Callable[[], _Found], *, needs: Finding | None = None)
         status, detail, numbers = "skipped", str(error), {}
     except _UnsoundError as error:
         detail, numbers = error.args
-    except Exception as error:  # whatever a foreign network does is a finding
+    except Exception as error:  # any error of an unknown network is a finding
         _logger.debug("%s", name, exc_info=True)
         detail, numbers = f"{type(error).__name__}: {error}", {}
     return Finding(name, status, detail, round(time.monotonic() - started, 1), numbers)
 
 
 class _Trial:
-    """The steps, in order; the object owns the network that they share."""
+    """The steps, in order; holds the network that they share."""
 
     def __init__(self, path: str, architecture: str | None, policy: str, precisions: int) -> None:
         self.path, self.architecture, self.policy = path, architecture, policy
         self.precisions = precisions
 
     def load(self) -> _Found:
-        """Load the backbone, whole or not at all."""
+        """Load the backbone strictly."""
         backbone, report = load_backbone(self.path, self.architecture)
         self.network = backbone.eval()
         numbers = {"architecture": report.architecture, "sha256": report.sha256}
         return str(report).replace("\n", "; "), numbers
 
     def quantize(self) -> _Found:
-        """Quantize and calibrate it."""
+        """Quantize and calibrate the backbone."""
         quantize(self.network, self.policy)
         self.subject = subject = Subject(self.network, precisions=self.precisions)
         calibrate(self.network, [subject.images(CALIBRATION_IMAGES)])
@@ -123,11 +123,11 @@ class _Trial:
         images = f"{CALIBRATION_IMAGES} digits of {subject.size} pixels"
         detail = f"{layers} layers; calibrated on {images}"
         if not subject.can_probe:
-            detail += f"; no probe, {subject.flops / 1e9:.0f} GFLOP an image take too long"
+            detail += f"; no probe, {subject.flops / 1e9:.0f} GFLOP per image take too long"
         return detail, {"layers": layers, "image_size": subject.size, "flops": subject.flops}
 
     def run_at(self, precision: Precision) -> _Found:
-        """Run one precision forward and back, and read digits off its features."""
+        """Run one precision forward and backward, and classify digits by its features."""
         found = self.subject.respond(precision)
         numbers = vars(found) | {"digits": None}
         if not found.finite:
@@ -146,7 +146,7 @@ class _Trial:
         return detail, numbers
 
     def detect(self) -> _Found:
-        """Build a RetinaNet on the backbone, quantize it and let it look at two scenes."""
+        """Build a RetinaNet on the backbone, quantize it and run it on two scenes."""
         start = start_from_backbone(self.path, self.architecture)
         try:
             levels = pyramid_info(start.network)
@@ -181,13 +181,13 @@ class _Trial:
 
 
 def _problem(subject: Subject, precision: Precision, numbers: dict[str, Any]) -> str | None:
-    """Return what is unsound. Few bits may cost everything; 8 must cost nearly nothing."""
+    """Return what is unsound. Few bits may lose all accuracy; 8 bits must lose almost none."""
     if numbers["reached"] == 0:
         return "no weight can learn"
     if min(precision.weight_bits, precision.activation_bits) < 8:
         return None
     if numbers["cosine"] < _FAITHFUL:
-        return f"at so many bits it stays above {_FAITHFUL}: outliers, or a damaged file?"
+        return f"at this bit-width it should be above {_FAITHFUL}: outliers, or a damaged file?"
     if numbers["digits"] is not None and numbers["digits"] < subject.chance():
-        return "no better than guessing, which random weights are; is the file what it should be?"
+        return "no better than guessing, worse than random weights; is it the right file?"
     return None

@@ -1,6 +1,6 @@
-"""How a network behaves at a precision: what it computes, what it learns from, what it still tells.
+"""Check a network at a precision: its features, its gradients and a probe on its features.
 
-Small numbers of images on purpose: these are signs of health, not scores.
+Few images are used: these are sanity checks, not scores.
 """
 
 import math
@@ -17,22 +17,22 @@ from lowbit.data import Center, open_images
 from lowbit.quant import FP, Precision, quantized_layers, reuse_weights, set_precision
 
 CALIBRATION_IMAGES = 32
-_LEARNING_IMAGES = (2, 16)  # fewest and most in the pass with gradients
+_LEARNING_IMAGES = (2, 16)  # fewest and most images in the pass with gradients
 _LEARNING_BUDGET = 1e12  # operations over all precisions: half a minute of a slow core
-_PROBE_IMAGES = (100, 400)  # half of them to learn from
+_PROBE_IMAGES = (100, 400)  # half of them for training
 _PROBE_BUDGET = 2e12
 _BATCH = 50
 
 
 @dataclass(frozen=True)
 class Response:
-    """What one precision did to a batch of images.
+    """The effect of one precision on a batch of images.
 
     Attributes:
-        finite: whether features and gradients are.
-        cosine: of the features with those in full precision, the mean over images.
-        reached: weights whose gradient is not zero throughout.
-        weights: quantized weights there are.
+        finite: whether features and gradients are finite.
+        cosine: cosine of the features with those in full precision, mean over images.
+        reached: number of weights with a non-zero gradient.
+        weights: number of quantized weights.
     """
 
     finite: bool
@@ -42,11 +42,11 @@ class Response:
 
 
 class Subject:
-    """A quantized network with the digits it is tried on, as many as its cost allows.
+    """A quantized network with the digits it is tested on, as many as its cost allows.
 
     Args:
         network: quantized, in eval mode.
-        precisions: how many the budgets are shared by.
+        precisions: number of precisions that share the budgets.
     """
 
     def __init__(self, network: nn.Module, *, precisions: int) -> None:
@@ -62,7 +62,7 @@ class Subject:
         self._full: Tensor | None = None
 
     def images(self, count: int, *, split: str = "train") -> Tensor:
-        """Return the split's first digits, (count, 3, size, size), normalized; classes take turns."""
+        """Return the split's first digits, (count, 3, size, size), normalized, cycling through classes."""
         source = self._train if split == "train" else self._test
         return next(
             source.batches(
@@ -72,11 +72,11 @@ class Subject:
 
     @property
     def can_probe(self) -> bool:
-        """Whether enough digits fit in the budget for a probe to tell anything."""
+        """Whether enough digits fit in the budget for a meaningful probe."""
         return self.probe_images >= _PROBE_IMAGES[0]
 
     def respond(self, precision: Precision) -> Response:
-        """Run one pass forward and one back."""
+        """Run one forward and one backward pass."""
         images = self.images(self._learning)
         if self._full is None:
             set_precision(self.network, FP)
@@ -95,7 +95,7 @@ class Subject:
         )
 
     def probe(self, precision: Precision) -> float:
-        """Return the accuracy, in %, of a ridge classifier on features of digits it has not seen."""
+        """Return the accuracy, in %, of a ridge classifier on features of held-out digits."""
         from sklearn.linear_model import RidgeClassifier
         from sklearn.pipeline import make_pipeline
         from sklearn.preprocessing import StandardScaler
@@ -108,7 +108,7 @@ class Subject:
         return 100 * float(classifier.score(test, self._test.labels[:half].numpy()))
 
     def chance(self) -> float:
-        """Return what a probe that knows nothing stays under, in %: 4 deviations above 10 %."""
+        """Return the upper limit of a guessing probe, in %: 4 standard deviations above 10 %."""
         half = self.probe_images // 2
         return 10 + 400 * math.sqrt(0.1 * 0.9 / half)
 
@@ -120,13 +120,13 @@ class Subject:
 
 
 def input_size(network: nn.Module) -> int:
-    """Return the side a network is tried at: what it insists on, else twice its last stride."""
+    """Return the image side for the network: its required size, else twice its last stride."""
     config = getattr(network, "default_cfg", None) or {}
     if config.get("fixed_input_size"):
         return config["input_size"][-1]
     try:
         return max(32, 2 * pyramid_info(network)[-1].stride)
-    except ValueError:  # no pyramid to tell
+    except ValueError:  # no pyramid
         return 64
 
 

@@ -1,7 +1,7 @@
-"""The command `lowbit-bench`: a module a subcommand, imported when it is asked for; and what they share.
+"""The command `lowbit-bench`: one module per subcommand, imported on use, and shared helpers.
 
 Each has `main(arguments=None, *, prog=None)`, which returns the exit code. Nothing heavy is imported
-before the arguments are read, so that --help does not wait.
+before the arguments are parsed, so that --help is fast.
 """
 
 import argparse
@@ -16,16 +16,16 @@ from lowbit.common.suggest import did_you_mean
 USAGE_ERROR = 2
 COMMANDS = {
     "run": "run a suite: pretrain, score, build the leaderboard",
-    "status": "show how far the suites of a runs folder are",
-    "check": "try a checkpoint on everything in small",
+    "status": "show the progress of the suites in a runs folder",
+    "check": "run every step on a checkpoint with few images",
     "pretrain": "pretrain a backbone by a recipe",
     "transfer": "score a backbone on classification",
     "detect": "train or evaluate a detector",
-    "leaderboard": "build, export or compare results; send and add those of others",
+    "leaderboard": "build, export or compare results; bundle yours, add others'",
     "checkpoint": "inspect or convert a checkpoint file",
-    "datasets": "list, get or verify image sets",
+    "datasets": "list, prepare or verify image sets",
     "analyze": "draw the papers' other figures",
-    "bench": "measure what the suite itself costs",
+    "bench": "measure the overhead of the suite itself",
 }
 _HELP = """usage: lowbit-bench COMMAND ...
 
@@ -34,7 +34,7 @@ Any backbone checkpoint, every bit-width, every task, one board.
 commands:
 {commands}
 
-`lowbit-bench COMMAND --help` has the arguments of a command, and examples that run."""
+`lowbit-bench COMMAND --help` shows the arguments of a command, with examples."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -61,7 +61,7 @@ def make_parser(
     prog: str | None,
     kind: type[argparse.ArgumentParser] = argparse.ArgumentParser,
 ) -> argparse.ArgumentParser:
-    """Return a parser whose help ends in examples; without `prog` it is named by the script."""
+    """Return a parser whose help ends with examples; without `prog`, the script's name is used."""
     return kind(
         prog=prog,
         description=description,
@@ -73,21 +73,21 @@ def make_parser(
 def job_parser(
     description: str, examples: str, prog: str | None, *, what: str = "recipe"
 ) -> argparse.ArgumentParser:
-    """Return a parser of what every job takes: a recipe, a folder, overrides."""
+    """Return a parser for the arguments of every job: a recipe, a folder, overrides."""
     parser = make_parser(description, examples, prog)
     add_recipe(parser, what)
     parser.add_argument(
-        "--output-dir", type=Path, help="folder of the run; default output/<the recipe's name>"
+        "--output-dir", type=Path, help="folder of the run; default: output/<recipe name>"
     )
     parser.add_argument(
-        "--resume", action="store_true", help="go on with the run the folder holds, if any"
+        "--resume", action="store_true", help="resume the run in the folder, if any"
     )
     add_threads(parser)
     return parser
 
 
 def add_recipe(parser: argparse.ArgumentParser, what: str = "recipe") -> None:
-    """Add --config-file, and the overrides of its keys, which end the command line."""
+    """Add --config-file, and the overrides of its keys at the end of the command line."""
     parser.add_argument(
         "--config-file",
         required=True,
@@ -100,7 +100,7 @@ def add_recipe(parser: argparse.ArgumentParser, what: str = "recipe") -> None:
 
 
 def add_threads(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads of torch; default 1")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads of torch; default: 1")
 
 
 def log_to_stderr(

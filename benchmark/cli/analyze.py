@@ -1,4 +1,4 @@
-"""Draw what the papers show beside accuracy, and write the numbers behind each picture."""
+"""Draw the papers' figures other than accuracy, and write the numbers behind each."""
 
 import argparse
 import json
@@ -15,33 +15,33 @@ EXAMPLES = """examples:
   # are SSQL's quantization and contrastive errors correlated? a minute on one CPU core
   lowbit-bench analyze correlation --config-file configs/pretrain/digits_ssql.yaml
 
-  # the same for fewer epochs and with another seed, in its own folder
+  # the same for fewer epochs and with another seed, in a separate folder
   lowbit-bench analyze correlation --config-file configs/pretrain/digits_ssql.yaml \\
       --output-dir output/correlation_1 epochs 5 seed 1
 
-  # how are the weights of that backbone distributed, against an untrained one's?
+  # how are the weights of that backbone distributed, compared with an untrained one?
   lowbit-bench pretrain --config-file configs/pretrain/digits_untrained.yaml
   lowbit-bench analyze weights output/digits_untrained/checkpoint.pth \\
       output/correlation_digits_ssql/checkpoint.pth
 
-  # where does it put the test images of each class, in full precision and at two others?
+  # how does it separate the classes of the test images, in full precision and at two others?
   lowbit-bench analyze tsne output/correlation_digits_ssql/checkpoint.pth \\
       --dataset digits --precision 4w4a 2w2a
 
-  # how often did quantized weights change while two jobs trained, with and without a schedule for it?
+  # how often did quantized weights change while two jobs trained, with and without scheduling?
   lowbit-bench analyze transitions runs/1f0c2ab94d3e runs/83b7a6150c2d --output-dir output/sgdt
 
   # AP, losses and transition rates of detection jobs over their iterations
   lowbit-bench analyze detection output/lsq output/sgdt
 
-exit code: 0 drawn, 1 a recipe, a file or training is at fault, 2 the command is wrong."""
+exit code: 0 drawn, 1 a recipe, a file or the training failed, 2 invalid command line."""
 
 
 def main(arguments: Sequence[str] | None = None, *, prog: str | None = None) -> int:
-    """Run one analysis; return 0 when it is done and 1 when a recipe, a file or training is at fault."""
+    """Run one analysis; return 0 on success and 1 if a recipe, a file or the training failed."""
     args = _parser(prog).parse_args(arguments)
     log_to_stderr()
-    logging.getLogger("matplotlib").setLevel(logging.WARNING)  # it tells about its fonts
+    logging.getLogger("matplotlib").setLevel(logging.WARNING)  # it logs about fonts
     set_up_torch(args.threads)
     from lowbit.common.preemption import Preempted
 
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None, *, prog: str | None = None) -> 
         return 1
     except Preempted:
         print(
-            "error: training was stopped and the steps watched until then are lost; nothing was "
+            "error: training was stopped and the steps recorded so far are lost; nothing was "
             "drawn. Run the command again with another --output-dir.",
             file=sys.stderr,
         )
@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None, *, prog: str | None = None) -> 
 
 
 def correlation(args: argparse.Namespace) -> None:
-    """Pretrain by an SSQL recipe and watch how its quantization and contrastive errors correlate."""
+    """Pretrain by an SSQL recipe and record how its quantization and contrastive errors correlate."""
     from lowbit.pretrain.analyses.correlation import correlate, draw, summary
 
     recipe = read_recipe("pretrain", args.config_file, args.opts)
@@ -79,7 +79,7 @@ def correlation(args: argparse.Namespace) -> None:
 
 
 def weights(args: argparse.Namespace) -> None:
-    """Draw how the weights of checkpoints of one network are distributed, layer by layer."""
+    """Draw the weight distributions of checkpoints of one network, layer by layer."""
     from lowbit.pretrain.analyses.weights import (
         draw_histograms,
         draw_layers,
@@ -102,7 +102,7 @@ def weights(args: argparse.Namespace) -> None:
 
 
 def tsne(args: argparse.Namespace) -> None:
-    """Draw t-SNE of backbone features on test images, in full precision and at others, by class."""
+    """Draw t-SNE of backbone features on test images by class, in full precision and others."""
     import pandas as pd
 
     from lowbit.data import load
@@ -180,11 +180,11 @@ def detection(args: argparse.Namespace) -> None:
 
 
 def _load(args: argparse.Namespace) -> dict[str, Any]:
-    """Return the backbones of the checkpoints by method, and by file where that is no name for one."""
+    """Return the backbones of the checkpoints by method, or by file if that is ambiguous."""
     from lowbit.backbones import load_backbone
 
     if len(set(args.checkpoints)) < len(args.checkpoints):
-        raise ValueError("a checkpoint is named twice; nothing was drawn. Name each once.")
+        raise ValueError("a checkpoint is given twice; nothing was drawn. Give each once.")
     loaded = []
     for path in args.checkpoints:
         backbone, report = load_backbone(path, args.architecture)
@@ -228,7 +228,7 @@ def _parser(prog: str | None) -> argparse.ArgumentParser:
             formatter_class=parser.formatter_class,
         )
         verb.set_defaults(verb=function)
-        verb.add_argument("--output-dir", type=Path, help="folder of the pictures and numbers")
+        verb.add_argument("--output-dir", type=Path, help="folder for the plots and numbers")
         verb.add_argument(
             "--format", choices=("png", "svg", "pdf"), default="png", help="of pictures"
         )
@@ -237,10 +237,13 @@ def _parser(prog: str | None) -> argparse.ArgumentParser:
     add_recipe(made["correlation"], "pretraining recipe, pairing ssql")
     for name in ("weights", "tsne"):
         made[name].add_argument(
-            "checkpoints", nargs="+", metavar="CHECKPOINT", help="files that load_backbone knows"
+            "checkpoints",
+            nargs="+",
+            metavar="CHECKPOINT",
+            help="checkpoint files of any known layout",
         )
         made[name].add_argument(
-            "--architecture", help="network's name; default: what the files themselves say"
+            "--architecture", help="network's name; default: as given in the files"
         )
     _add_tsne(made["tsne"])
     _add_transitions(made["transitions"])
@@ -249,7 +252,7 @@ def _parser(prog: str | None) -> argparse.ArgumentParser:
         nargs="+",
         type=Path,
         metavar="JOB_FOLDER",
-        help="of detection jobs, finished or not",
+        help="detection jobs, finished or not",
     )
     return parser
 
@@ -257,27 +260,30 @@ def _parser(prog: str | None) -> argparse.ArgumentParser:
 def _add_tsne(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--dataset", required=True, help="image set")
     verb.add_argument(
-        "--precision", nargs="+", default=[], help="beside full precision, such as 4w4a 2w2a"
+        "--precision",
+        nargs="+",
+        default=[],
+        help="in addition to full precision, such as 4w4a 2w2a",
     )
-    verb.add_argument("--policy", default="ssql", help="quantization policy; default ssql")
-    verb.add_argument("--images", type=int, default=5000, help="test images; default up to 5000")
+    verb.add_argument("--policy", default="ssql", help="quantization policy; default: ssql")
     verb.add_argument(
-        "--image-size", type=int, help="side of a view, pixels; default the images' own"
+        "--images", type=int, default=5000, help="number of test images; default: up to 5000"
     )
-    verb.add_argument("--data-root", type=Path, help="folder of the sets; default $LOWBIT_DATA")
-    verb.add_argument("--device", default="auto", help="auto (cuda where there is one), cpu, cuda")
-    verb.add_argument("--seed", type=int, default=0, help="of the draw of images and of t-SNE")
+    verb.add_argument("--image-size", type=int, help="image side, pixels; default: the images' own")
+    verb.add_argument("--data-root", type=Path, help="folder of the sets; default: $LOWBIT_DATA")
+    verb.add_argument("--device", default="auto", help="auto (cuda if available), cpu, cuda")
+    verb.add_argument("--seed", type=int, default=0, help="seed for choosing images and for t-SNE")
 
 
 def _add_transitions(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
-        "jobs", nargs="+", type=Path, metavar="JOB_FOLDER", help="of qat jobs, finished or not"
+        "jobs", nargs="+", type=Path, metavar="JOB_FOLDER", help="qat jobs, finished or not"
     )
-    verb.add_argument("--layer", help="draw this quantized layer alone; default all and their mean")
+    verb.add_argument("--layer", help="draw only this quantized layer; default: all and their mean")
     verb.add_argument(
         "--epochs",
         nargs="+",
         type=int,
         default=[],
-        help="whose latent weights are drawn, from 0; default four from the first to the last",
+        help="epochs, from 0, whose latent weights are drawn; default: four from first to last",
     )

@@ -1,4 +1,4 @@
-"""Measure what this suite costs beside what it is compared with: ratios within one run."""
+"""Measure the cost of this suite against reference implementations, as ratios within one run."""
 
 import dataclasses
 import importlib
@@ -14,7 +14,7 @@ EXAMPLES = """examples:
   # operators, memory, transition steps and whole networks, about five minutes
   lowbit-bench bench quant
 
-  # pretraining steps over their ideal; augmented views a second; probes on features computed once
+  # pretraining steps over their ideal; augmented views per second; probes on cached features
   lowbit-bench bench pretrain
   lowbit-bench bench data
   lowbit-bench bench transfer
@@ -25,17 +25,17 @@ EXAMPLES = """examples:
   # iterations of detectors, over full precision and over Detectron2's own (which it needs)
   lowbit-bench bench detection
 
-  # what a sweep costs beside its jobs, 2,000 that do nothing; and the board of 100,000 results
+  # overhead of a sweep with 2,000 empty jobs; and the board of 100,000 results
   lowbit-bench bench sweep
 
-  # a rough look in one minute, and the rows for a script
+  # a rough measurement in one minute, with the rows as JSON
   lowbit-bench bench quant --quick --json quant.json
 
-exit code: 0 measured, whether targets were met or not, 2 the command is wrong."""
+exit code: 0 measured, whether targets were met or not, 2 invalid command line."""
 
 
 def main(arguments: Sequence[str] | None = None, *, prog: str | None = None) -> int:
-    """Run one benchmark, print its rows as they come, and write them if asked to."""
+    """Run one benchmark, print its rows as they are measured, and optionally write them."""
     parser = make_parser(__doc__, EXAMPLES, prog)
     parser.add_argument(
         "what",

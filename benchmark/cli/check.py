@@ -1,7 +1,7 @@
-"""Try a checkpoint on everything in small, in under two minutes: what works, what does not, and why.
+"""Run every step on a checkpoint with few images, in under two minutes, and report what fails and why.
 
-It is loaded, quantized, calibrated, run forward and back at every precision, probed on digits, and
-made the backbone of a quantized detector. Nothing is written but --json's file.
+It is loaded, quantized, calibrated, run forward and backward at every precision, probed on digits, and
+used as the backbone of a quantized detector. Nothing is written except the file of --json.
 """
 
 import argparse
@@ -16,24 +16,24 @@ from pathlib import Path
 from lowbit.benchmark.cli import log_to_stderr, make_parser
 
 EXAMPLES = """examples:
-  # will this file go through the suite?
+  # will this file work in the suite?
   lowbit-bench check my.pth
 
-  # a file that does not say which network it is; a record of what was found
+  # a file that does not name its network; write the findings as JSON
   lowbit-bench check my.pth --architecture resnet18_cifar --json check.json
 
-  # under another quantization policy
+  # with another quantization policy
   lowbit-bench check my.pth --policy lsq
 
-exit code: 0 nothing failed, 1 something did, 2 the command is wrong."""
+exit code: 0 nothing failed, 1 something failed, 2 invalid command line."""
 _MARKS = {"passed": "ok", "failed": "FAILED", "skipped": "skipped"}
 
 
 def main(arguments: Sequence[str] | None = None, *, prog: str | None = None) -> int:
-    """Check one file; return 0 when nothing failed and 1 when something did."""
+    """Check one file; return 0 if nothing failed and 1 otherwise."""
     args = _parser(prog).parse_args(arguments)
     log_to_stderr(logging.WARNING, "%(name)s: %(message)s")
-    import torch  # here, so that --help does not wait for it
+    import torch  # here, so that --help is fast
 
     from lowbit.benchmark.checkpoint_check.check import check
 
@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None, *, prog: str | None = None) -> 
 
 
 def line(name: str, mark: str, detail: str) -> str:
-    """Lay one finding out, its detail indented where it needs several lines."""
+    """Format one finding; a detail of several lines is indented."""
     head = f"{name:<16} {mark:<8} "
     return textwrap.fill(
         detail, 110, initial_indent=head, subsequent_indent=" " * len(head), break_long_words=False
@@ -73,7 +73,7 @@ def line(name: str, mark: str, detail: str) -> str:
 
 def _verdict(failed: Sequence[str]) -> str:
     if not failed:
-        return "Nothing failed: it is ready for lowbit-bench run."
+        return "Nothing failed: the checkpoint is ready for lowbit-bench run."
     return f"Failed: {', '.join(failed)}."
 
 
@@ -81,7 +81,9 @@ def _parser(prog: str | None) -> argparse.ArgumentParser:
     parser = make_parser(__doc__, EXAMPLES, prog)
     parser.add_argument("path", type=Path, metavar="PATH", help="checkpoint")
     parser.add_argument(
-        "--architecture", metavar="NAME", help="network; default what the file or its shapes say"
+        "--architecture",
+        metavar="NAME",
+        help="network; default: as given by the file or its shapes",
     )
     parser.add_argument("--policy", default="ssql", help="quantization policy (default: ssql)")
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: torch's)")

@@ -1,4 +1,4 @@
-"""Say what a checkpoint holds and whether it would be loaded, or write it for another library."""
+"""Inspect a checkpoint and whether it loads, or convert it for another library."""
 
 import argparse
 import json
@@ -13,24 +13,24 @@ EXAMPLES = """examples:
   # what is in this file, which network is it, is anything missing?
   lowbit-bench checkpoint inspect moco_v2_800ep_pretrain.pth.tar
 
-  # its backbone for Detectron2, next to it
+  # convert its backbone for Detectron2, in the same folder
   lowbit-bench checkpoint convert moco_v2_800ep_pretrain.pth.tar --to detectron2
 
-exit code: 0 the file loads or was written, 1 it does not or was not, 2 the command is wrong."""
+exit code: 0 the file loads or was written, 1 it does not or was not, 2 invalid command line."""
 
 
 def main(arguments: Sequence[str] | None = None, *, prog: str | None = None) -> int:
-    """Run one verb; return 0 when the file loads and 1 when it does not."""
+    """Run one subcommand; return 0 if the file loads or was written, else 1."""
     args = _parser(prog).parse_args(arguments)
     try:
         return args.verb(args)
-    except (ValueError, OSError) as error:  # a file that is refused, missing or in the way
+    except (ValueError, OSError) as error:  # a file is refused, missing or already exists
         print(f"error: {error}", file=sys.stderr)
         return 1
 
 
 def inspect(args: argparse.Namespace) -> int:
-    """Print layout, network, what matches and what is left over; load nothing for use."""
+    """Print layout, network, matched and unused tensors; builds no network for use."""
     from lowbit.backbones.checkpoints.inspect import (
         inspect_checkpoint,  # here, so that --help needs no torch
     )
@@ -58,7 +58,9 @@ def inspect(args: argparse.Namespace) -> int:
 
 def _print_match(found: dict[str, Any]) -> None:
     whole = not (found["missing"] or found["mismatched"] or found["extra"])
-    how = (" (told by its shapes)" if whole else " (the nearest)") if found["guessed"] else ""
+    how = (
+        (" (inferred from its shapes)" if whole else " (closest match)") if found["guessed"] else ""
+    )
     print(f"architecture  {found['architecture']}{how}")
     share = f"{100 * found['share']:.1f} % of parameters"
     print(f"matched       {found['matched']}/{found['total']} tensors, {share}")
@@ -97,7 +99,7 @@ def _parser(prog: str | None) -> argparse.ArgumentParser:
         verb = verbs.add_parser(word, help=function.__doc__, description=function.__doc__)
         verb.add_argument("file", type=Path, metavar="FILE", help="checkpoint")
         verb.add_argument(
-            "--architecture", help="network name; default what the file or its shapes say"
+            "--architecture", help="network name; default: as given by the file or its shapes"
         )
         verb.set_defaults(verb=function)
         if function is inspect:
@@ -107,7 +109,9 @@ def _parser(prog: str | None) -> argparse.ArgumentParser:
             "--to", required=True, choices=("torchvision", "timm", "detectron2", "safetensors")
         )
         verb.add_argument(
-            "--output", type=Path, help="new file; default beside the old one, named by the target"
+            "--output",
+            type=Path,
+            help="new file; default: beside the old one, named after the target",
         )
         verb.add_argument("--overwrite", action="store_true", help="replace an existing file")
     return parser

@@ -1,4 +1,4 @@
-"""List the image sets, get and unpack one, or verify that what is on disk is what it should be."""
+"""List image sets, download and unpack them, or verify the files on disk."""
 
 import argparse
 import sys
@@ -16,25 +16,25 @@ EXAMPLES = """examples:
   lowbit-bench datasets verify digits
   lowbit-bench datasets prepare flowers102 dtd --download --root ./datasets
 
-  # without a network: says which archive goes where, and unpacks it once it is there
+  # offline: shows which archive to put where, and unpacks it once it is there
   lowbit-bench datasets prepare pets --root ./datasets
 
   # a folder of your own, ./datasets/birds/{train,test}/CLASS/*.jpg: decode every file
   lowbit-bench datasets verify folder:birds --root ./datasets --full
 
-exit code: 0 all is well, 1 a set is missing or not as it should be, 2 the command is wrong."""
+exit code: 0 success, 1 a set is missing or damaged, 2 invalid command line."""
 SPLITS = ("train", "val", "test")
 
 
 def main(arguments: Sequence[str] | None = None, *, prog: str | None = None) -> int:
-    """Run one verb; return 0 when all is well and 1 when a set is missing or not as it should be."""
+    """Run one subcommand; return 0 on success and 1 if a set is missing or damaged."""
     args = _parser(prog).parse_args(arguments)
-    from lowbit.data import image_set, list_datasets  # here, so that --help does not wait for torch
+    from lowbit.data import image_set, list_datasets  # here, so that --help is fast
 
     names = args.names or [*list_datasets(), *_folders(args.root)]
     try:
         for name in names:
-            image_set(name)  # an unknown name is the caller's error, not a broken set
+            image_set(name)  # an unknown name is a usage error, not a damaged set
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None, *, prog: str | None = None) -> 
 
 
 def show(names: Sequence[str], args: argparse.Namespace) -> int:
-    """Print each set's size, the hash of its splits and what pins them; reads no image."""
+    """Print each set's size, the hash of its splits and what fixes them; reads no image."""
     from lowbit.data import image_set, locate
 
     wide = max(map(len, names))
@@ -70,7 +70,7 @@ def verify(names: Sequence[str], args: argparse.Namespace) -> int:
 
 
 def prepare(names: Sequence[str], args: argparse.Namespace) -> int:
-    """Unpack each set's archives where they are there, or --download them; else say what to get."""
+    """Unpack each set's archives if present, or --download them; else print what to get."""
     missing = 0
     for name in names:
         _unpack(name, args)
@@ -95,7 +95,7 @@ def _unpack(name: str, args: argparse.Namespace) -> None:
         return
     try:
         unpack(name, root)
-    except (RuntimeError, OSError) as error:  # no network, or not the publisher's archive
+    except (RuntimeError, OSError) as error:  # no network, or a wrong archive
         print(f"{name}: NOT UNPACKED: {error}")
 
 
@@ -129,7 +129,7 @@ def _verify_pinned(name: str, args: argparse.Namespace) -> tuple[dict, str, list
 
 
 def _verify_folder(name: str, args: argparse.Namespace) -> tuple[dict, str, list[str]]:
-    """Look at every file's size whatever was kept, and decode it where told to."""
+    """Check every file's size again and, with --full, decode it."""
     from lowbit.data import locate
     from lowbit.data.image_sets.folder_manifest import read_manifest
     from lowbit.data.image_sets.spec import resolve_root
@@ -141,7 +141,7 @@ def _verify_folder(name: str, args: argparse.Namespace) -> tuple[dict, str, list
 
 
 def _verify_published(name: str, args: argparse.Namespace) -> tuple[dict, str, list[str]]:
-    """Check lists and files, the archives that are still there, and what was recorded at first."""
+    """Check lists, files, remaining archives and the hashes recorded at first use."""
     from lowbit.data import locate
 
     spec = locate(name, root=args.root)
@@ -181,7 +181,7 @@ def _advice(name: str, args: argparse.Namespace) -> str:
     if name.startswith(FOLDER):
         return (
             "\nA class is a folder of images, named as the class, the same in train/ and test/ (or "
-            "val/). With all three folders, val/ is what choices are made on; else a tenth of each "
+            "val/). With all three folders, val/ is used for choices; else a tenth of each "
             "class of train/ is."
         )
     if name == "imagenet":
@@ -197,19 +197,19 @@ def _advice(name: str, args: argparse.Namespace) -> str:
         for archive in archives(name, resolve_root(args.root))
     )
     return (
-        "\nTo get it: the same command with --download. Without a network: put each archive where "
-        f"it belongs, then run the same command, which unpacks them.{files}"
+        "\nTo get it, run the same command with --download. Offline, put each archive in its "
+        f"place, then run the same command, which unpacks them.{files}"
     )
 
 
 def _folders(root: Path | None) -> list[str]:
-    """Name the folders of images, or of videos, under the root that no registered set is."""
+    """List the folders of images or videos under the root that are not registered sets."""
     from lowbit.data import list_datasets
     from lowbit.data.image_sets.spec import FOLDER, FRAMES, resolve_root
 
     names = []
     for train in sorted(resolve_root(root).glob("*/train")):
-        sample = next(train.glob("[!.]*/[!.]*"), train)  # of images it is a file
+        sample = next(train.glob("[!.]*/[!.]*"), train)  # a file in a folder of images
         kind = FRAMES if sample.is_dir() and sample != train else FOLDER
         if train.parent.name not in list_datasets():
             names.append(kind + train.parent.name)
@@ -225,15 +225,13 @@ def _parser(prog: str | None) -> argparse.ArgumentParser:
             "names",
             nargs="*",
             metavar="NAME",
-            help="image sets, folder:NAME for a folder; default all that are known or there",
+            help="image sets, folder:NAME for a folder; default: all that are registered or found",
         )
         verb.add_argument(
-            "--root", type=Path, help="folder of the sets; default $LOWBIT_DATA, else ./datasets"
+            "--root", type=Path, help="folder of the sets; default: $LOWBIT_DATA, else ./datasets"
         )
         verb.set_defaults(verb=function, full=False)
         if function is prepare:
-            verb.add_argument(
-                "--download", action="store_true", help="get archives that are absent"
-            )
+            verb.add_argument("--download", action="store_true", help="download missing archives")
     verb.add_argument("--full", action="store_true", help="decode every file of a set")
     return parser

@@ -1,8 +1,8 @@
-"""Train or evaluate a detector, from a recipe (either engine) or from a Detectron2 configuration.
+"""Train or evaluate a detector, by a recipe (either engine) or by a Detectron2 configuration.
 
-A file whose keys are lower-case is a recipe of this suite; one with Detectron2's upper-case keys goes
-through Detectron2's own configuration, with this suite's keys added (lowbit.detection.with_detectron2.config lists them).
-Use the latter for COCO or VOC, several GPUs, and everything else Detectron2 can be told.
+A file with lower-case keys is a recipe of this suite; one with Detectron2's upper-case keys is a
+Detectron2 configuration, with this suite's keys added (lowbit.detection.with_detectron2.config lists them).
+Use the latter for COCO or VOC, several GPUs, and all other settings of Detectron2.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from lowbit.benchmark.recipes.job_command import (
 )
 
 EXAMPLES = """examples:
-  # 1. a backbone to start from: an untrained one takes a second
+  # 1. a backbone to start from; an untrained one takes a second
   lowbit-bench pretrain --config-file configs/pretrain/digits_untrained.yaml \\
       --output-dir output/untrained
 
@@ -33,7 +33,7 @@ EXAMPLES = """examples:
   lowbit-bench detect --config-file configs/detection/digit_scenes_retinanet_sgdt_w4a4.yaml \\
       --output-dir output/sgdt detector output/fp/detector.pth
 
-  # what was trained, evaluated again
+  # evaluate the trained detector again
   lowbit-bench detect --config-file configs/detection/digit_scenes_retinanet_lsq_w4a4.yaml \\
       --output-dir output/lsq --eval-only
 
@@ -42,16 +42,16 @@ EXAMPLES = """examples:
       --config-file configs/detection/detectron2/digit_scenes_retinanet_fp_instant_test.yaml \\
       --output-dir output/instant MODEL.LOWBIT.CHECKPOINT output/untrained/checkpoint.pth
 
-exit code: 0 done, 1 the recipe, a file or training is at fault, 2 the command is wrong,
-75 stopped by a signal with its state saved: --resume goes on from it."""
+exit code: 0 success, 1 the recipe, a file or the training failed, 2 invalid command line,
+75 stopped by a signal after saving its state: continue with --resume."""
 
 
 def main(arguments: Sequence[str] | None = None, *, prog: str | None = None) -> int:
     """Run one job.
 
     Returns:
-        0 done; 1 when the recipe, a file or training is at fault; 75 when a signal stopped it, with
-        its state saved.
+        0 on success; 1 if the recipe, a file or the training failed; 75 if a signal stopped it after
+        saving its state.
     """
     args = _parser(prog).parse_args(arguments)
     log_to_stderr()
@@ -75,7 +75,7 @@ def _train(args: argparse.Namespace) -> None:
 
 
 def is_detectron2_config(path: Path) -> bool:
-    """Tell a Detectron2 configuration, whose keys are upper-case, from a recipe."""
+    """Whether a file is a Detectron2 configuration, with upper-case keys, and not a recipe."""
     from lowbit.benchmark.recipes.yaml_files import load_yaml
 
     keys = [key for key in load_yaml(path) if key != "VERSION"]
@@ -83,11 +83,11 @@ def is_detectron2_config(path: Path) -> bool:
 
 
 def _train_recipe(args: argparse.Namespace) -> None:
-    """Train and score by a recipe, or score what was trained."""
+    """Train and score by a recipe, or only score."""
     if args.num_gpus is not None:
         if args.num_gpus > 1:
             raise ValueError(
-                f"a recipe runs in one process, and --num-gpus is {args.num_gpus}; nothing was "
+                f"a recipe runs in one process, but --num-gpus is {args.num_gpus}; nothing was "
                 "trained. Leave it out, or train on several GPUs by a Detectron2 configuration."
             )
         args.opts = ["device", "cuda" if args.num_gpus else "cpu", *args.opts]
@@ -122,8 +122,8 @@ def _evaluate_recipe(recipe: Any, folder: Path) -> dict[str, float]:
     detector, made = load_trained(path, engine=engine, device=str(resolve_device(recipe.device)))
     if made.precision != recipe.precision:
         raise ValueError(
-            f"{path} holds a detector at {made.precision}, the recipe says {recipe.precision}; "
-            "nothing was evaluated. Give the recipe it was trained by."
+            f"{path} holds a detector at {made.precision}, but the recipe has {recipe.precision}; "
+            "nothing was evaluated. Give the recipe it was trained with."
         )
     images = load_images(recipe, recipe.test_split)
     detections = engine.predict(detector, images, made)
@@ -132,7 +132,7 @@ def _evaluate_recipe(recipe: Any, folder: Path) -> dict[str, float]:
 
 
 def table(scores: dict[str, float]) -> str:
-    """Lay the scores out: a line of names, a line of values in percent."""
+    """Format the scores: a line of names, a line of values in percent."""
     if not scores:
         return "no scores: the evaluation ran in other processes; see the log in OUTPUT_DIR"
     names = [name.rjust(7) for name in scores]
@@ -147,9 +147,7 @@ def _parser(prog: str | None) -> argparse.ArgumentParser:
     parser.add_argument(
         "--num-gpus",
         type=int,
-        help="GPUs, one process each; 0: the CPU; default 1, if there is one",
+        help="GPUs, one process each; 0: the CPU; default: 1 if available, else 0",
     )
-    parser.add_argument(
-        "--eval-only", action="store_true", help="score the detector the folder holds"
-    )
+    parser.add_argument("--eval-only", action="store_true", help="score the detector in the folder")
     return parser

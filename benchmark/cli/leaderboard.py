@@ -1,4 +1,4 @@
-"""Build the leaderboard of a runs folder, print or rescore it, compare two checkpoints, share results."""
+"""Build, print or rescore the leaderboard of a runs folder, compare checkpoints, share results."""
 
 import argparse
 import json
@@ -14,40 +14,40 @@ if TYPE_CHECKING:
     from lowbit.benchmark.results.rescore import Rescored
 
 EXAMPLES = """examples:
-  # results to look at: the demo suite (minutes), which also builds its board
+  # some results: the demo suite (minutes), which also builds its board
   lowbit-bench run configs/suites/demo.yaml --runs-dir runs/demo
 
-  # the page, results.csv, results.md and results.tex again, from the result files
+  # rebuild the page, results.csv, results.md and results.tex from the result files
   lowbit-bench leaderboard build runs/demo
 
-  # with published numbers of your choice instead of those the suite names
+  # with other published numbers than the suite's
   lowbit-bench leaderboard build runs/demo --reported "paper=SSQL,table=Table 11,dataset=CIFAR-10"
 
   # tables for a paper
   lowbit-bench leaderboard export runs/demo --format tex > results.tex
 
-  # is one checkpoint better than another? a line a precision, every difference, and a picture
+  # is one checkpoint better than another? one line per precision, every difference, and a plot
   lowbit-bench leaderboard compare SSQL SimSiam --runs-dir runs/demo --plot compare.svg
 
   # is one way to train a detector better than another?
   lowbit-bench leaderboard compare sgdt lsq --by training --runs-dir runs/demo
 
-  # do the numbers follow from the predictions and detections? of every job, or of one by its folder
+  # do the numbers follow from the saved predictions and detections? for all jobs, or one by its folder
   lowbit-bench leaderboard rescore runs/demo
 
-  # your results for somebody else's board; the entry says who you are (docs/submit.md)
+  # bundle your results for another board; the entry says who you are (docs/submit.md)
   lowbit-bench leaderboard bundle runs/demo mine.zip --entry entry.yaml
 
-  # another's results beside yours: checked alone, checked and kept, taken away
+  # others' results beside yours: only check, check and add, remove
   lowbit-bench leaderboard add theirs.zip --runs-dir runs/demo --dry-run
   lowbit-bench leaderboard add theirs.zip --runs-dir runs/demo
   lowbit-bench leaderboard remove their-name --runs-dir runs/demo
 
-exit code: 0 done, 1 a folder, a name, a selection or a number is at fault, 2 the command is wrong."""
+exit code: 0 success, 1 a wrong folder, name, selection or number, 2 invalid command line."""
 
 
 def main(arguments: Sequence[str] | None = None, *, prog: str | None = None) -> int:
-    """Do one verb; return 0, or 1 when a folder, a name, a selection or a number is at fault."""
+    """Run one subcommand; return 0, or 1 if a folder, name, selection or number is wrong."""
     args = _parser(prog).parse_args(arguments)
     log_to_stderr(logging.WARNING, "%(name)s: %(message)s")
     try:
@@ -111,7 +111,7 @@ def _bundle(args: argparse.Namespace) -> None:
         checkpoints=args.checkpoint,
         data_root=args.data_root,
     )
-    print("As others will see it, with the image sets that are here:")
+    print("As a receiver with the image sets of this machine will see it:")
     print(*describe(submission), sep="\n")
     print(f"{args.out}: {args.out.stat().st_size / 2**20:.1f} MiB, ready to send")
 
@@ -127,9 +127,9 @@ def _add(args: argparse.Namespace) -> None:
     for theirs, own in measured_here(submission, args.runs_dir):
         print(compare(theirs, own))
     if args.dry_run:
-        print("Nothing was kept; without --dry-run it is.")
+        print("Nothing was added. Run the command without --dry-run to add it.")
     else:
-        print(f"Kept. Build the board: lowbit-bench leaderboard build {args.runs_dir}")
+        print(f"Added. Build the board: lowbit-bench leaderboard build {args.runs_dir}")
 
 
 def _remove(args: argparse.Namespace) -> None:
@@ -147,13 +147,13 @@ def _measurement(line: "Rescored") -> str:
 
 
 def _reported(args: argparse.Namespace) -> list[dict[str, Any]] | None:
-    """Return the selections of the command line; None where there are none."""
+    """Return the selections of the command line; None if there are none."""
     chosen: list[dict[str, Any]] = []
     for text in args.reported:
         pairs = [part.partition("=") for part in text.split(",")]
         if not all(column and separator for column, separator, _ in pairs):
             raise ValueError(
-                f"--reported {text!r} is no selection; nothing was written. Write columns with values: "
+                f"--reported {text!r} is not a selection; nothing was written. Write columns with values: "
                 '--reported "paper=SSQL,table=Table 11".'
             )
         chosen.append({column.strip(): value.strip() for column, _, value in pairs})
@@ -177,10 +177,10 @@ def _parser(prog: str | None) -> argparse.ArgumentParser:
             action="append",
             default=[],
             metavar="COLUMN=VALUE,...",
-            help="show these published numbers instead of the suites' own; may be given several times",
+            help="show these published numbers instead of the suites' own; repeatable",
         )
     rescore = verbs.add_parser(
-        "rescore", help="compute the numbers again from saved predictions and detections"
+        "rescore", help="recompute the numbers from saved predictions and detections"
     )
     rescore.set_defaults(command=_rescore)
     rescore.add_argument(
@@ -190,7 +190,7 @@ def _parser(prog: str | None) -> argparse.ArgumentParser:
         "--data-root",
         type=Path,
         metavar="DIR",
-        help="image sets: to compare the labels with too, and for detections if no longer where they were",
+        help="folder of the image sets: also compare labels, or find annotations that were moved",
     )
     compare = verbs.add_parser("compare", help="paired differences of two checkpoints")
     compare.set_defaults(command=_compare)
@@ -201,7 +201,7 @@ def _parser(prog: str | None) -> argparse.ArgumentParser:
         "--by",
         choices=("checkpoint", "training"),
         default="checkpoint",
-        help="what A and B name (default: checkpoint)",
+        help="what A and B are (default: checkpoint)",
     )
     compare.add_argument("--json", action="store_true", help="print JSON instead of a table")
     compare.add_argument(
@@ -216,32 +216,32 @@ def _parser(prog: str | None) -> argparse.ArgumentParser:
 
 def _add_bundle_verbs(verbs: argparse._SubParsersAction) -> None:
     """Add bundle, add and remove to the command line."""
-    bundle = verbs.add_parser("bundle", help="write results into one file for others to check")
+    bundle = verbs.add_parser("bundle", help="write results to one file for others to check")
     bundle.set_defaults(command=_bundle)
     bundle.add_argument("runs_dir", metavar="RUNS_DIR", type=Path, help="folder of a suite's runs")
     bundle.add_argument("out", metavar="OUT.zip", type=Path)
     bundle.add_argument(
-        "--entry", type=Path, required=True, metavar="FILE", help="YAML that says who you are"
+        "--entry", type=Path, required=True, metavar="FILE", help="YAML file that says who you are"
     )
     bundle.add_argument(
         "--checkpoint",
         action="append",
         default=[],
         metavar="NAME",
-        help="only this one's results; may be given several times",
+        help="only the results of this checkpoint; repeatable",
     )
-    add = verbs.add_parser("add", help="check another's bundle and show it on the board")
+    add = verbs.add_parser("add", help="check a bundle and show its results on the board")
     add.set_defaults(command=_add)
     add.add_argument("bundle", metavar="BUNDLE", type=Path)
-    add.add_argument("--dry-run", action="store_true", help="check it and keep nothing")
+    add.add_argument("--dry-run", action="store_true", help="only check it")
     for verb in (bundle, add):
         verb.add_argument(
             "--data-root",
             type=Path,
             metavar="DIR",
-            help="image sets, whose labels decide (default: $LOWBIT_DATA, else ./datasets)",
+            help="folder of the image sets with the labels (default: $LOWBIT_DATA, else ./datasets)",
         )
-    remove = verbs.add_parser("remove", help="take another's results away")
+    remove = verbs.add_parser("remove", help="remove a submission")
     remove.set_defaults(command=_remove)
     remove.add_argument("name", metavar="NAME", help="of the submission")
     for verb in (add, remove):

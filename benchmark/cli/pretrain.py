@@ -1,4 +1,4 @@
-"""Pretrain a backbone by a recipe; what it leaves is a file any other tool here can score."""
+"""Pretrain a backbone by a recipe, and write a checkpoint that the other commands can score."""
 
 import argparse
 import sys
@@ -18,30 +18,30 @@ EXAMPLES = """examples:
   # SSQL on scikit-learn's digits: a minute on one CPU core, nothing downloaded
   lowbit-bench pretrain --config-file configs/pretrain/digits_ssql.yaml
 
-  # the same recipe with another pairing, in its own folder, and for less long
+  # the same recipe with another pairing and fewer epochs, in a separate folder
   lowbit-bench pretrain --config-file configs/pretrain/digits_ssql.yaml \\
       --output-dir output/cq_a pairing cq-a epochs 5
 
-  # a run that was stopped (exit code 75) or killed goes on where it was
+  # continue a run that was stopped (exit code 75) or killed
   lowbit-bench pretrain --config-file configs/pretrain/digits_ssql.yaml --resume
 
-  # the paper's recipe (CIFAR-10, ResNet-18; wants a GPU)
+  # the paper's recipe (CIFAR-10, ResNet-18; needs a GPU)
   lowbit-bench pretrain --config-file configs/pretrain/cifar10_ssql.yaml data_root datasets
 
-  # on four GPUs, with batch norms over all of them; batch_size stays the recipe's, shared by the four
+  # on four GPUs, with synchronized batch norms; the recipe's batch_size is split among the four
   lowbit-bench pretrain --config-file configs/pretrain/cifar10_ssql.yaml --num-gpus 4 \\
       data_root datasets sync_bn true
 
-  # the same by torchrun, which also joins several machines
+  # the same with torchrun, which also supports several machines
   torchrun --nproc-per-node 4 -m lowbit pretrain \\
       --config-file configs/pretrain/cifar10_ssql.yaml data_root datasets sync_bn true
 
-  # two processes on a CPU, to try that out
+  # two processes on the CPU, to try it out
   lowbit-bench pretrain --config-file configs/pretrain/digits_ssql.yaml --num-gpus 2 \\
       --output-dir output/two device cpu
 
-exit code: 0 done, 1 the recipe, a file or training is at fault, 2 the command is wrong,
-75 stopped by a signal with its state saved: --resume goes on from it."""
+exit code: 0 success, 1 the recipe, a file or the training failed, 2 invalid command line,
+75 stopped by a signal after saving its state: continue with --resume."""
 LEAVES = ("last.pth", "checkpoint.pth")
 
 
@@ -49,11 +49,11 @@ def main(arguments: Sequence[str] | None = None, *, prog: str | None = None) -> 
     """Run one job.
 
     Returns:
-        0 done; 1 when the recipe, a file or training is at fault; 75 when a signal stopped it, with
-        its state saved.
+        0 on success; 1 if the recipe, a file or the training failed; 75 if a signal stopped it after
+        saving its state.
     """
     args = _parser(prog).parse_args(arguments)
-    # Imported here so that --help does not wait for them.
+    # Imported here so that --help is fast.
     from lowbit.benchmark.executors.launch_processes import launch
     from lowbit.training import distributed
 
@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None, *, prog: str | None = None) -> 
 
 
 def train(args: argparse.Namespace) -> int:
-    """Train in this process, which may be one of several, and return its exit code."""
+    """Train in this process, possibly one of several, and return its exit code."""
     from lowbit.training import distributed
 
     log_to_stderr()
@@ -96,7 +96,7 @@ def _parser(prog: str | None) -> argparse.ArgumentParser:
         "--num-gpus",
         type=int,
         metavar="N",
-        help="processes that share each batch, one a GPU; with device cpu, on the CPU; default: the "
+        help="processes that share each batch, one per GPU; with device cpu, on the CPU; default: the "
         "recipe's num_gpus",
     )
     return parser

@@ -1,6 +1,6 @@
-"""Run a suite: pretrain, score on classification and detection at every bit-width, make the board.
+"""Run a suite: pretrain, score on classification and detection at every bit-width, build the board.
 
-Killed at any instant, the same command goes on where it stopped. Finished jobs are not run again.
+After a kill at any time, the same command continues. Finished jobs are not run again.
 """
 
 import argparse
@@ -18,35 +18,35 @@ from lowbit.common.suggest import did_you_mean
 USAGE, SOME_FAILED = 1, 2
 EXAMPLES = """\
 examples:
-  # will this checkpoint go through? everything once, in small, in under two minutes
+  # will this checkpoint work? runs every step on few images, in under two minutes
   lowbit-bench check backbone.pth
 
-  # what would run, without running it
+  # show what would run
   lowbit-bench run configs/suites/demo.yaml --dry-run
 
-  # the jobs that tell most for half an hour, and which are left out
+  # show the most informative jobs for half an hour, and those left out
   lowbit-bench run configs/suites/demo.yaml --budget-hours 0.5 --dry-run
 
-  # run it, two jobs at once
+  # run it, two jobs at a time
   lowbit-bench run configs/suites/demo.yaml --workers 2
 
-  # what is done, running, failed and waiting: from another terminal, while it runs
+  # show its progress from another terminal
   lowbit-bench status runs --watch
 
-  # put your own checkpoint on the board, beside the suite's
+  # add your own checkpoint to the board
   lowbit-bench run configs/suites/demo.yaml checkpoint=backbone.pth name=my-ssl
 
-  # seven data sets, linear and fine-tuned, five bit-widths, three seeds; those not there are skipped
+  # seven data sets, linear and fine-tuned, five bit-widths, three seeds; missing sets are skipped
   lowbit-bench run configs/suites/transfer.yaml checkpoint=backbone.pth name=my-ssl
 
-  # on a Ray cluster that this machine is part of
+  # on the Ray cluster of this machine
   lowbit-bench run configs/suites/demo.yaml --executor ray --address auto
 
-  # other seeds and bit-widths; keys of the suite are dotted
+  # override keys of the suite: other seeds and bit-widths
   lowbit-bench run configs/suites/demo.yaml seeds [0,1,2] precisions "[FP, 4w4a]"
 
-exit code: 0 all done, 1 the command or a file is wrong, 2 some jobs failed (listed),
-130 and 143 stopped by Ctrl-C and SIGTERM."""
+exit code: 0 all jobs done, 1 invalid command line or file, 2 some jobs failed (listed),
+130 stopped by Ctrl-C, 143 by SIGTERM."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -58,10 +58,10 @@ class _Parser(argparse.ArgumentParser):
 def parse_arguments(
     arguments: Sequence[str] | None = None, prog: str | None = None
 ) -> argparse.Namespace:
-    """Read the command line; overrides may stand before, between and after options."""
+    """Parse the command line; overrides may come before, between and after options."""
     parser = make_parser(__doc__, EXAMPLES, prog, _Parser)
     parser.add_argument(
-        "suite", metavar="SUITE", type=Path, help="YAML file, or a suite's name, as demo"
+        "suite", metavar="SUITE", type=Path, help="YAML file, or a suite's name such as demo"
     )
     parser.add_argument(
         "overrides",
@@ -88,18 +88,18 @@ def parse_arguments(
         "--overwrite",
         choices=("never", "failed", "always"),
         default="failed",
-        help="which jobs that have a result run again (default: failed, and those they stopped)",
+        help="which finished jobs to run again (default: failed ones, and jobs that need them)",
     )
     what.add_argument(
         "--budget-hours",
         type=_hours,
         metavar="H",
-        help="run what fits in H hours with --workers at once, the cheapest information first",
+        help="run what fits in H hours with --workers jobs at a time, the cheapest information first",
     )
     what.add_argument(
         "--dry-run",
         action="store_true",
-        help="say what would run, for how long and on how much disk, and write nothing",
+        help="show what would run, the time and the disk space; write nothing",
     )
     what.add_argument("--verbose", action="store_true", help="--dry-run: list every job")
     how = parser.add_argument_group("how to run it")
@@ -112,13 +112,13 @@ def parse_arguments(
     how.add_argument(
         "--address",
         metavar="HOST:PORT",
-        help="of the Ray cluster; auto: the one this machine is part of; default: a Ray of its own",
+        help="address of the Ray cluster; auto: this machine's cluster; default: start a local Ray",
     )
     how.add_argument(
         "--workers",
         type=_count,
         metavar="N",
-        help="jobs at once (default: one a GPU, or one a core without GPUs)",
+        help="jobs at a time (default: one per GPU, or one per core without GPUs)",
     )
     how.add_argument(
         "--runs-dir",
@@ -129,7 +129,7 @@ def parse_arguments(
     )
     args = parser.parse_intermixed_args(arguments)
     if args.address and args.executor != "ray":
-        parser.error("--address is of a Ray cluster: add --executor ray")
+        parser.error("--address needs a Ray cluster: add --executor ray")
     return args
 
 
@@ -137,19 +137,19 @@ def main(arguments: Sequence[str] | None = None, *, prog: str | None = None) -> 
     """Run the command line and return its exit code."""
     args = parse_arguments(arguments, prog)
     log_to_stderr(form="%(asctime)s %(message)s")
-    from lowbit.benchmark.cli.run_suite import run_suite  # here, so that --help does not wait
+    from lowbit.benchmark.cli.run_suite import run_suite  # here, so that --help is fast
 
     try:
         return run_suite(args)
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
-    except BrokenPipeError:  # as under `| head`: nobody reads on
+    except BrokenPipeError:  # for example `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     except OSError as error:
         print(
-            f"{error}; the run was stopped. Results that were written are kept: make room or give "
-            "access, and run the same command to go on.",
+            f"{error}; the run was stopped. Written results are kept: free disk space or grant "
+            "access, and run the same command to continue.",
             file=sys.stderr,
         )
         return SOME_FAILED
@@ -171,14 +171,16 @@ def _stages(text: str) -> tuple[str, ...]:
 def _shard(text: str) -> tuple[int, int]:
     index, slash, count = text.partition("/")
     if not (slash and index.isdecimal() and count.isdecimal() and int(index) < int(count)):
-        raise argparse.ArgumentTypeError(f"{text!r} is no shard; write I/N with I in 0..N-1: 0/4")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a shard; write I/N with I in 0..N-1: 0/4"
+        )
     return int(index), int(count)
 
 
 def _folder(text: str) -> Path:
     path = Path(text).expanduser()
     if path.exists() and not path.is_dir():
-        raise argparse.ArgumentTypeError(f"{text} is a file; name a folder, new or not")
+        raise argparse.ArgumentTypeError(f"{text} is a file; name a new or existing folder")
     return path
 
 
@@ -188,11 +190,11 @@ def _hours(text: str) -> float:
     except ValueError:
         hours = 0.0
     if not 0 < hours < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of hours; write 0.5 or 12")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of hours; write 0.5 or 12")
     return hours
 
 
 def _count(text: str) -> int:
     if not (text.isdecimal() and int(text) > 0):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of jobs; write 1 or more")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of jobs; write 1 or more")
     return int(text)

@@ -1,4 +1,4 @@
-"""A suite from its plan to its board, as the command line of `run` asks for it."""
+"""Run a suite from its plan to its board, as requested by the command line of `run`."""
 
 import argparse
 import contextlib
@@ -33,7 +33,7 @@ _logger = logging.getLogger(__name__)
 
 
 def run_suite(args: argparse.Namespace) -> int:
-    """Plan a suite, run its jobs and build the board, as `run.parse_arguments` was told.
+    """Plan a suite, run its jobs and build the board, for the arguments of `run.parse_arguments`.
 
     Returns:
         The exit code.
@@ -66,8 +66,8 @@ def run_suite(args: argparse.Namespace) -> int:
 
 @contextlib.contextmanager
 def _no_collection() -> Iterator[None]:
-    """Leave garbage alone while a plan is made: imports make a million objects that stay, and the
-    collector would look at them all again and again, for a second."""
+    """Disable garbage collection while planning: imports make a million permanent objects, and
+    scanning them repeatedly takes a second."""
     gc.disable()
     try:
         yield
@@ -87,12 +87,12 @@ def _run(schedule: Schedule, learned: Estimator, args: argparse.Namespace, worke
         _run_jobs(schedule, learned, args, workers)
     except StoppedError as stop:
         _logger.warning(
-            "Stopped by %s with %d of %d jobs finished. Run the same command to go on.",
+            "Stopped by %s with %d of %d jobs finished. Run the same command to continue.",
             *(signal.Signals(stop.signum).name, len(schedule.done), len(jobs)),
         )
         return 128 + stop.signum
     if schedule.kept:
-        _logger.info("%d jobs had their results already.", len(schedule.kept))
+        _logger.info("%d jobs already had results.", len(schedule.kept))
     if failures := job_messages.describe_failures(schedule):
         print(failures)
     print(f"Leaderboard: {_build_board(args.runs_dir)}")
@@ -102,7 +102,7 @@ def _run(schedule: Schedule, learned: Estimator, args: argparse.Namespace, worke
 def _run_jobs(
     schedule: Schedule, learned: Estimator, args: argparse.Namespace, workers: int
 ) -> None:
-    """Run the jobs where the arguments say, with a bar and a board that keep up."""
+    """Run the jobs with the requested executor, updating a progress bar and the board."""
 
     refresh = BoardRefresher(args.runs_dir)
     with progress(schedule, learned, workers=workers) as shown:
@@ -121,7 +121,7 @@ def _run_jobs(
 def _within_budget(
     part: Plan, learned: Estimator, args: argparse.Namespace, workers: int
 ) -> tuple[Plan, str]:
-    """Return the part of the plan that fits the budget, and what there is to say of the rest."""
+    """Return the part of the plan that fits the budget, and a report of the rest."""
 
     rows = preview(
         Schedule(part, args.runs_dir, overwrite=args.overwrite), learned, overwrite=args.overwrite
@@ -134,7 +134,7 @@ def _within_budget(
 
 
 def _build_board(runs_dir: Path) -> Path:
-    # here: only a run that ends needs pandas and jinja2
+    # here: pandas and jinja2 are only needed at the end of a run
     from lowbit.benchmark.leaderboard.build import build
 
     return build(runs_dir)

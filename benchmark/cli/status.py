@@ -1,4 +1,4 @@
-"""Show how far the sweeps of a runs folder are: done, running, failed, waiting, time left."""
+"""Show the progress of the sweeps in a runs folder: done, running, failed, waiting, time left."""
 
 import json
 import sys
@@ -13,19 +13,19 @@ if TYPE_CHECKING:
     from lowbit.benchmark.planning.plan_file import PlannedSuite
 
 DONE, USAGE = 0, 1
-_PAUSE = 5.0  # s between looks of --watch
+_PAUSE = 5.0  # s between updates of --watch
 EXAMPLES = """\
 examples:
   # the sweeps of a folder, from another terminal or another machine
   lowbit-bench status runs
 
-  # one suite among several in the folder, again and again
+  # one of several suites in the folder, updated continuously
   lowbit-bench status configs/suites/demo.yaml --runs-dir runs/demo --watch
 
   # for a script
   lowbit-bench status runs --json
 
-exit code: 0 shown, 1 no such sweep was started, 2 the command is wrong."""
+exit code: 0 success, 1 no such sweep was started, 2 invalid command line."""
 
 
 def main(arguments: Sequence[str] | None = None, *, prog: str | None = None) -> int:
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None, *, prog: str | None = None) -> 
     )
     parser.add_argument("--json", action="store_true", help="print every job as JSON")
     parser.add_argument(
-        "--watch", action="store_true", help=f"again every {_PAUSE:.0f} s, until Ctrl-C"
+        "--watch", action="store_true", help=f"update every {_PAUSE:.0f} s, until Ctrl-C"
     )
     args = parser.parse_args(arguments)
     from lowbit.benchmark.monitoring.status import Reader, as_json
@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None, *, prog: str | None = None) -> 
         while True:
             found = [reader.read(suite) for suite in suites]
             if args.watch and sys.stdout.isatty():
-                print("\x1b[H\x1b[2J", end="")  # the top of a screen wiped clean
+                print("\x1b[H\x1b[2J", end="")  # clear the screen
             if args.json:
                 print(json.dumps([as_json(status) for status in found], indent=1), flush=True)
             else:
@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None, *, prog: str | None = None) -> 
 
 
 def _suites(what: Path, runs_dir: Path | None) -> tuple[Path, list["PlannedSuite"]]:
-    """Return the folder, and the suites planned in it that are asked for."""
+    """Return the folder, and the requested suites planned in it."""
     from lowbit.benchmark.planning.plan_file import planned_suites
     from lowbit.benchmark.recipes.yaml_files import load_yaml
     from lowbit.common.shipped_configs import find_config

@@ -13,7 +13,7 @@ from lowbit.benchmark.recipes.job_command import (
 )
 
 EXAMPLES = """examples:
-  # 1. something to score: a backbone pretrained on digits, in a minute
+  # 1. pretrain a backbone on digits, in a minute
   lowbit-bench pretrain --config-file configs/pretrain/digits_ssql.yaml --output-dir output/ssql
 
   # 2. a linear classifier on its frozen, quantized features, at FP, 8w8a, 5w5a, 4w4a and 3w3a
@@ -25,25 +25,25 @@ EXAMPLES = """examples:
       --output-dir output/finetune checkpoint output/ssql/checkpoint.pth \\
       precisions "[FP, 4w4a]" seed 1
 
-  # the same, going on where it was interrupted
+  # the same, continuing an interrupted run
   lowbit-bench transfer --config-file configs/transfer/digits_finetune.yaml \\
       --output-dir output/finetune --resume checkpoint output/ssql/checkpoint.pth \\
       precisions "[FP, 4w4a]" seed 1
 
-  # quantization-aware training by SGD with transition-rate scheduling, from a full-precision start
+  # quantization-aware training by SGD with transition-rate scheduling, starting in full precision
   lowbit-bench transfer --config-file configs/transfer/digits_qat_sgdt.yaml \\
       --output-dir output/qat checkpoint output/ssql/checkpoint.pth
 
-exit code: 0 done, 1 the recipe, a file or training is at fault, 2 the command is wrong,
-75 stopped by a signal with its state saved: --resume goes on from it."""
+exit code: 0 success, 1 the recipe, a file or the training failed, 2 invalid command line,
+75 stopped by a signal after saving its state: continue with --resume."""
 
 
 def main(arguments: Sequence[str] | None = None, *, prog: str | None = None) -> int:
     """Run one job.
 
     Returns:
-        0 done; 1 when the recipe, a file or training is at fault; 75 when a signal stopped it, with
-        its state saved.
+        0 on success; 1 if the recipe, a file or the training failed; 75 if a signal stopped it after
+        saving its state.
     """
     args = job_parser(__doc__, EXAMPLES, prog).parse_args(arguments)
     log_to_stderr()
@@ -59,7 +59,7 @@ def _report(result: dict[str, Any], folder: Path) -> None:
 
 
 def table(measurements: Sequence[dict[str, Any]]) -> str:
-    """Lay measurements out: a line a precision, a column a split and metric."""
+    """Format measurements: one line per precision, one column per split and metric."""
     columns = list(
         dict.fromkeys((m["split"], m["metric"], m["unit"], m["n"]) for m in measurements)
     )

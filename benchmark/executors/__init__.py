@@ -1,9 +1,9 @@
-"""Ways to run a schedule's jobs. Each is a module with
+"""Executors, which run a schedule's jobs. Each is a module with
 
     run(schedule, *, workers: int | None, report: Callable[[Job, Result], None]) -> None
 
 that returns when every job it can run has ended, calls `report` for each as it ends, and raises
-`StoppedError` when a signal ends it early; whatever happens, the jobs that ended have their results.
+`StoppedError` if a signal ends it early; jobs that ended always have their results.
 """
 
 import importlib
@@ -15,7 +15,7 @@ EXECUTORS = ("local", "ray")
 
 
 class StoppedError(Exception):
-    """A signal has ended the run; `signum` says which."""
+    """A signal, `signum`, ended the run."""
 
     def __init__(self, signum: int):
         super().__init__(f"stopped by signal {signum}")

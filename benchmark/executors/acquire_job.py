@@ -1,4 +1,4 @@
-"""Acquire a job: lock it, look at its result once more, and settle it where it needs no process."""
+"""Acquire a job: lock it, check its result again, and settle it if it needs no process."""
 
 import logging
 
@@ -15,12 +15,12 @@ def claim_job(schedule: Schedule, job: Job, *, problem: str | None = None) -> Cl
     """Claim a job that is ready.
 
     Args:
-        schedule: whose job it is.
+        schedule: the job's schedule.
         job: the job.
-        problem: why this runner cannot run it; it fails, if it has no result yet.
+        problem: why this runner cannot run it; without a result, the job then fails.
 
     Returns:
-        The claim to run it under; or its result, if there is nothing to run; or None while another
+        The claim for running it; or its result, if there is nothing to run; or None while another
         runner has it.
     """
     claim = Claim.take(schedule.folder(job))

@@ -1,4 +1,4 @@
-"""The processes of jobs on a machine: the server they are forked from, and how they start and end."""
+"""Start and end job processes on a machine, forked from a server."""
 
 import contextlib
 import multiprocessing
@@ -15,8 +15,8 @@ from lowbit.benchmark.executors import worker
 from lowbit.benchmark.results.job_lock import Claim
 from lowbit.common.child_python import import_variables
 
-# Imported once, by the server. Importing them runs no operation, so that the server has no threads
-# of torch's, which a fork would lose.
+# Imported once, by the server. Importing them runs no operation, so the server has no torch threads,
+# which a fork would lose.
 _PRELOAD = [
     "lowbit.quant",
     "torch",
@@ -26,7 +26,7 @@ _PRELOAD = [
     "lowbit.benchmark.executors.worker",
 ]
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-# scikit-learn imports pandas, and that pyarrow, whose allocator would start a thread of its own.
+# scikit-learn imports pandas, which imports pyarrow, whose allocator would start a thread.
 _NO_THREAD = {"JE_ARROW_MALLOC_CONF": "background_thread:false"}
 SERVER_LOST = 255  # the exit code of a process whose fork server has died
 
@@ -35,8 +35,8 @@ def start_server(threads: int, stages: Iterable[str]) -> ForkServerContext:
     """Start the server that jobs are forked from, and return its context.
 
     Args:
-        threads: of a job.
-        stages: that the jobs belong to.
+        threads: threads per job.
+        stages: stages of the jobs.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([*_PRELOAD, *(f"lowbit.{stage}" for stage in stages)])
@@ -59,10 +59,10 @@ def start_server(threads: int, stages: Iterable[str]) -> ForkServerContext:
 def start_job(
     context: ForkServerContext, task: worker.Task, claim: Claim
 ) -> tuple[ForkServerProcess, Connection]:
-    """Start a job's process under its claim; return it and the pipe whose end ends it.
+    """Start a job's process under its claim; return it and the pipe that ends it when closed.
 
-    Hack: multiprocessing has every process import what was run as `__main__`; nothing that a job
-    needs is in there, and the imports cost more than many a job.
+    Hack: multiprocessing makes every process import `__main__`; jobs need nothing from it, and the
+    imports take longer than many jobs.
     """
     receiver, lifeline = context.Pipe(duplex=False)
     process = context.Process(target=worker.main, args=(task, receiver), name=task.job.id)
@@ -74,7 +74,7 @@ def start_job(
         sys.modules["__main__"] = main
     receiver.close()
     claim.name_worker(process.pid)
-    with contextlib.suppress(BrokenPipeError):  # it died already, as its runner will see
+    with contextlib.suppress(BrokenPipeError):  # it already died, which its runner will notice
         lifeline.send_bytes(b"go")
     return process, lifeline
 
@@ -84,12 +84,12 @@ def signal_group(process: ForkServerProcess, signum: int) -> None:
         with contextlib.suppress(ProcessLookupError):
             try:
                 os.killpg(process.pid, signum)
-            except ProcessLookupError:  # it has not made its group yet
+            except ProcessLookupError:  # it has not created its group yet
                 os.kill(process.pid, signum)
 
 
 def describe_death(code: int | None) -> str:
-    """Say how a process ended that left no result."""
+    """Describe the end of a process that left no result."""
     if code is None or code >= 0:
         return f"ProcessDied: the job's process ended with exit code {code} and left no result."
     name = signal.Signals(-code).name

@@ -1,4 +1,4 @@
-"""Several processes of one job on this machine, as torchrun would start them."""
+"""Start several processes of one job on this machine, as torchrun does."""
 
 import os
 import signal
@@ -9,17 +9,17 @@ from typing import Any
 
 
 def launch(function: Callable[..., int], *args: Any, processes: int) -> int:
-    """Call `function(*args)` in so many new processes and return its exit code.
+    """Call `function(*args)` in `processes` new processes and return its exit code.
 
-    Each finds its rank where torchrun puts it: RANK, LOCAL_RANK, WORLD_SIZE, LOCAL_WORLD_SIZE,
-    MASTER_ADDR and MASTER_PORT. When one fails the others are ended; a signal to stop is passed on to all.
+    Each gets torchrun's variables: RANK, LOCAL_RANK, WORLD_SIZE, LOCAL_WORLD_SIZE, MASTER_ADDR and
+    MASTER_PORT. If one fails, the others are ended; a stop signal is passed on to all.
     """
     import torch.distributed as dist
     import torch.multiprocessing as mp
 
     from lowbit.common.preemption import SIGNALS
 
-    # The parent keeps the store, on a port that is free for certain.
+    # The parent runs the store, so that its port is certainly free.
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     code = mp.get_context("spawn").Value("i", 0)
     running = mp.start_processes(
@@ -41,7 +41,7 @@ def launch(function: Callable[..., int], *args: Any, processes: int) -> int:
             pass
     except mp.ProcessExitedException as error:
         if error.exit_code < 0:
-            print(f"error: {error}; its last state goes on with --resume.", file=sys.stderr)
+            print(f"error: {error}; continue from its last state with --resume.", file=sys.stderr)
         return max(1, error.exit_code)
     finally:
         for number, handler in before.items():

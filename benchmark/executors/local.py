@@ -1,8 +1,8 @@
-"""Jobs on this machine: one process a job, several at once.
+"""Run jobs on this machine: one process per job, several at a time.
 
-Processes are forked from a server that has imported torch and run nothing, so that a job starts in
-milliseconds, and a job that runs out of memory or crashes costs only itself. Each has a pipe to
-its runner whose end tells it that the runner is gone.
+Processes are forked from a server that has only imported torch, so a job starts in milliseconds, and
+a job that crashes or runs out of memory affects no other. Each has a pipe to its runner; when it
+closes, the job knows that the runner is gone.
 """
 
 import logging
@@ -39,7 +39,7 @@ from lowbit.benchmark.results.job_lock import HEARTBEAT, Claim
 from lowbit.benchmark.results.result_file import Result, read_result, write_result
 from lowbit.benchmark.scheduling.schedule import Schedule
 
-_POLL = 0.5  # s that a signal to all processes may come later to this one
+_POLL = 0.5  # s by which a signal to all processes may reach this one later
 _PATIENCE = 3.0  # s a process has to end after SIGTERM
 
 _logger = logging.getLogger(__name__)
@@ -66,12 +66,12 @@ def run(
 
     Args:
         schedule: what to run.
-        workers: processes at once; None: one a GPU, or one a core where there is none.
+        workers: processes at a time; None: one per GPU, or one per core without GPUs.
         report: called with each job that ends here.
 
     Raises:
-        StoppedError: SIGINT or SIGTERM came. Processes are ended, claims given back; jobs that had not
-            ended have no result and go on from their last state next time.
+        StoppedError: SIGINT or SIGTERM arrived. Processes are ended and claims released; unfinished
+            jobs have no result and resume from their last state next time.
     """
     with stop_signals() as stop:
         runner = _Runner(schedule, workers, report)
@@ -89,7 +89,7 @@ def run(
 
 
 def usual_workers() -> int:
-    """Return how many jobs run at once unless told otherwise: one a GPU, else one a core."""
+    """Return the default number of jobs at a time: one per GPU, else one per core."""
     return len(visible_gpus()) or cores()
 
 
@@ -107,7 +107,7 @@ class _Runner:
         self._context: ForkServerContext | None = None
 
     def fill(self) -> None:
-        """Start what can start, settle what needs no process."""
+        """Start the jobs that can start, and settle those that need no process."""
         while free := self._workers - len(self._running):
             ready = self._schedule.ready(free)
             if not ready:
@@ -115,11 +115,11 @@ class _Runner:
             for job in ready:
                 gpus = self._gpus.take(processes(job))
                 if gpus is None and processes(job) <= len(self._gpus):
-                    return  # it is next: smaller jobs would keep it waiting for ever
+                    return  # it is next: smaller jobs could delay it forever
                 self._begin(job, gpus)
 
     def wait(self, stop: StopSignal) -> None:
-        """Sleep until a process ends, a signal comes or it is time to look around."""
+        """Sleep until a process ends, a signal arrives or the poll interval is over."""
         timeout = min(HEARTBEAT, self._schedule.pause)
         connection.wait([stop.pipe, *(r.process.sentinel for r in self._running.values())], timeout)
         for running in list(self._running.values()):
@@ -135,12 +135,14 @@ class _Runner:
             if result is None:
                 code = running.process.exitcode
                 if code in (-signal.SIGTERM, -signal.SIGINT, SERVER_LOST, os.EX_TEMPFAIL):
-                    # A batch system signals every process; ours may just come last.
+                    # A batch system signals every process; this one may receive it last.
                     connection.wait([stop.pipe], _POLL)
                     if stop.signum:
                         raise StoppedError(stop.signum)
                 if code == os.EX_TEMPFAIL:
-                    _logger.info("Job %s was stopped and goes on from its state.", running.job.id)
+                    _logger.info(
+                        "Job %s was stopped and will resume from its state.", running.job.id
+                    )
                     self._close(running)
                     self._schedule.leave(running.job)
                     continue
@@ -154,7 +156,7 @@ class _Runner:
             self._report(running.job, result)
 
     def end(self) -> None:
-        """End every process and give its claim back."""
+        """End every process and release its claim."""
         for running in self._running.values():
             signal_group(running.process, signal.SIGTERM)
         deadline = time.monotonic() + _PATIENCE

@@ -1,8 +1,8 @@
-"""Jobs on a Ray cluster: each where its GPUs, cores and memory are free, elsewhere if a machine dies.
+"""Run jobs on a Ray cluster, each where its GPUs, cores and memory are free.
 
-The runner claims a job and Ray finds it a machine, where `supervision` takes the claim over and runs
-the job in a process of its own, as the local executor would. What the cluster has to share is a file
-system with the runs folder, the data and this code under the same paths.
+The runner claims a job and Ray chooses a machine, where `remote_job` takes over the claim and runs the
+job in its own process, as the local executor does. If a machine dies, its jobs run elsewhere. The
+cluster must share a file system with the runs folder, the data and this code at the same paths.
 """
 
 import contextlib
@@ -30,9 +30,13 @@ from lowbit.benchmark.results.job_lock import HEARTBEAT, Claim, live_holder
 from lowbit.benchmark.results.result_file import Result
 from lowbit.benchmark.scheduling.schedule import Schedule
 
-_POLL = 0.5  # s between looks around
-_LOSSES = 3  # machines a job may lose before it is held to be the cause
-_SETTINGS = ("LOWBIT_", "DETECTRON2_DATASETS", "OMP_NUM_THREADS")  # what jobs read, by prefix
+_POLL = 0.5  # s between checks
+_LOSSES = 3  # machines a job may lose before it is assumed to be the cause
+_SETTINGS = (
+    "LOWBIT_",
+    "DETECTRON2_DATASETS",
+    "OMP_NUM_THREADS",
+)  # environment variables that jobs read, by prefix
 
 _logger = logging.getLogger(__name__)
 
@@ -48,17 +52,17 @@ def run(
 
     Args:
         schedule: what to run.
-        workers: jobs at once; None: one a GPU of the cluster, or one a core where there is none.
+        workers: jobs at a time; None: one per GPU of the cluster, or one per core without GPUs.
         report: called with each job that ends here.
-        address: of a cluster, HOST:PORT, or auto for the one this machine belongs to; None: what
-            RAY_ADDRESS says, or else a Ray of this machine's own, which ends with the run.
+        address: of a cluster, HOST:PORT, or auto for this machine's cluster; None: RAY_ADDRESS, or
+            else a local Ray, which ends with the run.
 
     Raises:
         RecipeError: Ray is not installed, or there is no such cluster.
-        StoppedError: SIGINT or SIGTERM came. Jobs were told to save their state, claims are given back.
+        StoppedError: SIGINT or SIGTERM arrived. Jobs were told to save their state; claims are released.
     """
     ray = _import_ray()
-    schedule.ready()  # settles what has its result
+    schedule.ready()  # settles jobs that have results
     if not schedule.open:
         return
     with _connected(ray, address), stop_signals() as stop:
@@ -82,7 +86,7 @@ class _Submitted:
 
 
 class _Runner:
-    """Owns what one `run` has submitted, and the claims nobody has taken over yet."""
+    """The submitted jobs of one `run`, and the claims that no machine has taken over yet."""
 
     def __init__(self, ray: ModuleType, schedule: Schedule, workers: int | None, report: Callable):
         self._ray = ray
@@ -94,7 +98,7 @@ class _Runner:
         self._lost: Counter[str] = Counter()  # machines, by job
         self._problems: dict[str, str] = {}  # why a job is not tried again
         self._next_beat = 0.0
-        # A GPU's task would by default end its Ray worker, and with it the server jobs are forked from.
+        # By default, a GPU task would end its Ray worker, and with it the server that jobs are forked from.
         self._supervise = ray.remote(max_retries=0, max_calls=0, scheduling_strategy="SPREAD")(
             _supervise
         )
@@ -105,7 +109,7 @@ class _Runner:
         _logger.info("Ray: %s; up to %d jobs at once.", demands, demands.workers)
 
     def fill(self) -> None:
-        """Submit what can run, settle what needs no process."""
+        """Submit the jobs that can run, and settle those that need no process."""
         demands = self._demands()
         while (free := demands.workers - len(self._submitted)) > 0:
             ready = self._schedule.ready(free)
@@ -115,7 +119,7 @@ class _Runner:
                 self._begin(job, demands)
 
     def wait(self) -> None:
-        """Sleep until a job ends or it is time to look around; take the results there are."""
+        """Sleep until a job ends or the poll interval is over; collect results."""
         references = list(self._submitted)
         if references:
             self._ray.wait(references, timeout=_POLL)
@@ -126,12 +130,12 @@ class _Runner:
             time.sleep(_POLL)
         if time.monotonic() >= self._next_beat:
             for submitted in self._submitted.values():
-                if submitted.claim.held:  # no machine has begun the job yet
+                if submitted.claim.held:  # no machine has started the job yet
                     submitted.claim.beat()
             self._next_beat = time.monotonic() + HEARTBEAT / 2
 
     def end(self) -> None:
-        """Have the jobs save their states and leave; give the claims back that are still here."""
+        """Make the jobs save their states and exit; release the claims still held here."""
         for reference in self._submitted:
             self._ray.cancel(reference)
         end = time.monotonic() + GRACE + 5
@@ -140,7 +144,7 @@ class _Runner:
             self._ray.wait(references, num_returns=len(references), timeout=GRACE + 5)
         for submitted in self._submitted.values():
             submitted.claim.release()
-            # Ray may call a task cancelled that is still leaving, and would now be killed.
+            # Ray may report a task as cancelled while it is still exiting; it would be killed now.
             folder, token = self._schedule.folder(submitted.job), submitted.claim.token
             while time.monotonic() < end and _is_held(folder, token):
                 time.sleep(0.1)
@@ -177,7 +181,7 @@ class _Runner:
         self._schedule.start(job)
 
     def _take(self, reference: object) -> None:
-        """Take what a task returned: a result, or a job that has to be looked at again."""
+        """Handle what a task returned: a result, or a job that must be checked again."""
         submitted = self._submitted.pop(reference)
         job, result = submitted.job, None
         try:
@@ -185,7 +189,7 @@ class _Runner:
         except self._ray.exceptions.RayTaskError as error:
             if isinstance(error.cause, LostError):
                 self._lose(job, error.cause)
-            else:  # of the machinery, not of the job
+            else:  # an error of Ray, not of the job
                 self._problems[job.id] = f"{type(error.cause).__name__}: {error.cause}"
         except self._ray.exceptions.RayError as error:
             self._lose(job, error)
@@ -198,7 +202,7 @@ class _Runner:
         self._report(job, result)
 
     def _lose(self, job: Job, error: Exception) -> None:
-        """Note that a job's machine, or what watched it there, died; it runs again, but not for ever."""
+        """Record that a job's machine or its supervisor died; the job runs again a limited number of times."""
         self._lost[job.id] += 1
         said = f"{type(error).__name__}: {' '.join(str(error).split())}"
         if self._lost[job.id] < _LOSSES:
@@ -219,7 +223,7 @@ def _supervise(task: Task, folder: str, paths: list[str]) -> Result | None:
     """Run a job on the machine that Ray chose, in the runner's working folder and with its modules."""
     import ray
 
-    # Ray puts the folder of the runner's script first, where tools/ would hide packages.
+    # Ray puts the folder of the runner's script first; there, tools/ would hide packages.
     sys.path[:] = [*paths, *(path for path in sys.path if path not in paths)]
     with contextlib.suppress(FileNotFoundError):  # then no recipe has a relative path
         os.chdir(folder)
@@ -228,7 +232,7 @@ def _supervise(task: Task, folder: str, paths: list[str]) -> Result | None:
 
 
 def _own_paths() -> list[str]:
-    """Return where modules are found, but for those that come with Python and its packages."""
+    """Return the import path without that of Python and its installed packages."""
     theirs = tuple(sysconfig.get_paths()[name] for name in ("stdlib", "purelib", "platlib"))
     return [path for path in sys.path if path and not path.startswith(theirs)]
 
@@ -248,10 +252,10 @@ def _import_ray() -> ModuleType:
 @contextlib.contextmanager
 def _connected(ray: ModuleType, address: str | None) -> Iterator[None]:
     address = address or os.environ.get("RAY_ADDRESS") or "local"
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would call home
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would send usage statistics
     settings = {k: v for k, v in os.environ.items() if k.startswith(_SETTINGS)}
     options = {"include_dashboard": False} if address == "local" else {}
-    before = signal.getsignal(signal.SIGTERM)  # Ray takes it
+    before = signal.getsignal(signal.SIGTERM)  # Ray replaces it
     try:
         ray.init(
             address=address,

@@ -1,7 +1,7 @@
-"""One job on a machine of a cluster: its claim handed over to here, its process watched from here.
+"""Run one job on a machine of a cluster: take over its claim and supervise its process.
 
-The lock then names processes of this machine, so that their death can be seen where they lived, and
-the heart that beats is this machine's: when it dies, its jobs are anyone's to take over.
+The lock then names processes of this machine, where it can be checked whether they are alive, and
+this machine sends the heartbeat: if it dies, any runner can take over its jobs.
 """
 
 import os
@@ -23,24 +23,24 @@ from lowbit.benchmark.results.job_lock import HEARTBEAT, Claim, host_name
 from lowbit.benchmark.results.result_file import Result, read_result, write_result
 
 GRACE = 30.0  # s a job has to save its state once it is told to stop
-_GLANCE = 0.2  # s between looks: a cancelled task is interrupted between two of them
-_VISIBLE = 30.0  # s until what one machine has written must be seen by another
+_GLANCE = 0.2  # s between checks: a cancelled task is interrupted between two of them
+_VISIBLE = 30.0  # s until files written by one machine must be visible to another
 
 
 class LostError(Exception):
-    """The machine ended a job that was not at fault; it may run again elsewhere."""
+    """The machine ended a job through no fault of the job; it may run again elsewhere."""
 
 
 def supervise(task: Task) -> Result | None:
-    """Run a job in a process of its own.
+    """Run a job in its own process.
 
     Returns:
-        Its result; None if it saved its state and goes on later, or if another has the claim by now.
+        Its result; None if it saved its state to resume later, or if another runner has the claim.
 
     Raises:
         FileNotFoundError: this machine does not see the runs folder.
         LostError: somebody on this machine ended the process.
-        KeyboardInterrupt: it was told to stop, and the job was, with time to save its state.
+        KeyboardInterrupt: it was told to stop; the job was stopped, with time to save its state.
     """
     claim = _inherit(task)
     if claim is None:
@@ -80,7 +80,7 @@ def _inherit(task: Task) -> Claim | None:
 
 
 def _watch(process: ForkServerProcess, claim: Claim) -> bool:
-    """Wait for the process' end, the heart beating; return whether the claim was lost before."""
+    """Wait for the process to end while sending heartbeats; return whether the claim was lost."""
     look = 0.0
     while not connection.wait([process.sentinel], _GLANCE):
         if time.monotonic() >= look:
@@ -92,7 +92,7 @@ def _watch(process: ForkServerProcess, claim: Claim) -> bool:
 
 
 def _stop(process: ForkServerProcess) -> None:
-    """Let the job save its state and leave; who cancels may do so again and again."""
+    """Let the job save its state and exit; may be cancelled repeatedly."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         signal_group(process, signal.SIGTERM)

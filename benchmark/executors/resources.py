@@ -1,4 +1,4 @@
-"""What jobs take of a machine or a cluster: processes, one a GPU, cores and memory."""
+"""Resources of jobs on a machine or cluster: processes (one per GPU), cores and memory."""
 
 import os
 from collections import Counter
@@ -8,12 +8,12 @@ from typing import Any
 from lowbit.benchmark.planning.job import Job
 from lowbit.benchmark.results.result_file import Result
 
-_ROOM = 1.2  # over the memory that such a job took before
+_ROOM = 1.2  # requested memory over what such a job used before
 _MB = 2**20
 
 
 def processes(job: Job) -> int:
-    """Return in how many processes, one a GPU, the job trains."""
+    """Return the number of processes, one per GPU, of a job."""
     return job.recipe.get("num_gpus") or 1
 
 
@@ -49,11 +49,11 @@ def too_few_gpus(wanted: int, found: str, most: int) -> str:
 
 
 class Gpus:
-    """The GPUs of a machine, dealt out to jobs: the least used first.
+    """Assign the GPUs of a machine to jobs, the least used first.
 
     Args:
         names: as CUDA_VISIBLE_DEVICES names them; none: jobs run on the CPU.
-        workers: jobs at once; each GPU takes its share of them.
+        workers: jobs at a time; each GPU takes its share of them.
     """
 
     def __init__(self, names: Iterable[str], workers: int):
@@ -80,14 +80,14 @@ class Gpus:
 
 
 class Demands:
-    """The shares of a cluster's machines that its jobs take.
+    """The resources that each job requests on a cluster.
 
-    A job gets a GPU for each of its processes, and with it the cores there are for one; without
-    GPUs, a core, or more where fewer `workers` are asked for.
+    A job gets one GPU per process, and the cores available per GPU; without GPUs it gets one core, or
+    more if fewer `workers` are requested.
 
     Args:
-        machines: of each, its resources as Ray names them: CPU, GPU, memory (bytes).
-        workers: jobs at once; None: as many as there are GPUs, or cores without GPUs.
+        machines: each machine's resources in Ray's terms: CPU, GPU, memory (bytes).
+        workers: jobs at a time; None: as many as there are GPUs, or cores without GPUs.
     """
 
     def __init__(self, machines: Sequence[Mapping[str, float]], workers: int | None = None):
@@ -115,11 +115,11 @@ class Demands:
         return too_few_gpus(wanted, f"no machine of the cluster has more than {most}", most)
 
     def of(self, job: Job, peak_mb: float | None = None) -> dict[str, Any]:
-        """Return what the job asks for, as options of a Ray task.
+        """Return the job's request as options of a Ray task.
 
         Args:
             job: the job.
-            peak_mb: the most memory that such a job took before; None: not known, nothing is asked.
+            peak_mb: largest memory that such a job used before; None: not known, none is requested.
         """
         asked = {
             "num_cpus": min(processes(job) * self._cores, self._most("CPU")),
@@ -144,19 +144,19 @@ class Demands:
 
 
 class Peaks:
-    """The most memory that completed jobs took, by stage, recipe and architecture."""
+    """Peak memory of completed jobs, by stage, recipe and architecture."""
 
     def __init__(self):
         self._peaks: dict[tuple, float] = {}
 
     def note(self, job: Job, result: Result) -> None:
-        """Remember what a job took."""
+        """Record a job's peak memory."""
         if result.peak_memory_mb is not None:
             kind = _kind(job)
             self._peaks[kind] = max(result.peak_memory_mb, self._peaks.get(kind, 0.0))
 
     def of(self, job: Job) -> float | None:
-        """Return the most that such a job took, in MiB; None if none has run."""
+        """Return the largest peak memory of such a job, in MiB; None if none has run."""
         return self._peaks.get(_kind(job))
 
 

@@ -1,4 +1,4 @@
-"""Being told to stop, for a runner: noted at once, acted upon where nothing is torn apart."""
+"""Record stop signals, so that a runner can stop at a safe point."""
 
 import contextlib
 import os
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 
 class StopSignal:
-    """Whether SIGINT or SIGTERM came; `pipe` becomes readable then."""
+    """Whether SIGINT or SIGTERM arrived; `pipe` then becomes readable."""
 
     def __init__(self):
         self.signum = 0
@@ -24,7 +24,7 @@ class StopSignal:
 
 @contextlib.contextmanager
 def stop_signals() -> Iterator[StopSignal]:
-    """Note SIGINT and SIGTERM within the block, where no code can be torn apart by them."""
+    """Record SIGINT and SIGTERM within the block instead of interrupting its code."""
     stop = StopSignal()
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

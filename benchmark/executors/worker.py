@@ -1,4 +1,4 @@
-"""The process of one job: it runs the stage, writes the result, and dies with its runner.
+"""The process of one job: runs the stage, writes the result, and ends if its runner ends.
 
 A job that trains in several processes, one a GPU, is this process and its children.
 """
@@ -27,22 +27,22 @@ from lowbit.benchmark.results.job_lock import holds
 from lowbit.benchmark.results.result_file import read_result, write_result
 
 SHARED = "features"  # beside the jobs' folders; may be deleted while nothing runs
-_CHECK = 5.0  # s between looks at whether the claim is still the runner's
+_CHECK = 5.0  # s between checks whether the runner still holds the claim
 
 _logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Task:
-    """What a worker is told.
+    """The task of a worker.
 
     Attributes:
-        job: what to do.
+        job: the job to run.
         inputs: the files to read, by recipe field.
-        folder: where to do it.
-        token: of the claim it works under.
-        threads: how many torch may use, in each process that has a GPU, or in all on the CPU.
-        gpus: all it may see, as CUDA_VISIBLE_DEVICES names them; none: those the runner sees.
+        folder: the job's folder.
+        token: token of the claim.
+        threads: torch threads per process with a GPU, or in total on the CPU.
+        gpus: visible GPUs, as in CUDA_VISIBLE_DEVICES; empty: those the runner sees.
     """
 
     job: Job
@@ -54,11 +54,11 @@ class Task:
 
 
 def main(task: Task, lifeline: Connection) -> None:
-    """Run one job. Begins only when told to through `lifeline`, and ends when that closes.
+    """Run one job. Starts on a message through `lifeline`, and ends when it closes.
 
-    The runner holds the other end and nobody else does, so its death, however sudden, closes it.
+    Only the runner holds the other end, so it closes whenever the runner ends.
     """
-    os.setsid()  # a group of its own, which ends as one; Ctrl-C reaches the runner alone
+    os.setsid()  # its own process group, ended as a whole; Ctrl-C reaches only the runner
     try:
         lifeline.recv_bytes()
     except EOFError:  # the runner died before the claim could name this process
@@ -72,20 +72,20 @@ def main(task: Task, lifeline: Connection) -> None:
     _logger.info("%s (job %s, process %d)", task.job.title, task.job.id, os.getpid())
     try:
         code = launch(_share, task, processes=count) if count > 1 else _run(task)
-    except Exception as error:  # the processes did not come together
+    except Exception as error:  # the processes could not connect
         code = _fail(task, error, started)
     sys.exit(code)
 
 
 def _share(task: Task) -> int:
-    """Do the part of one of several processes, which finds its rank where torchrun puts it."""
+    """Run one of several processes, with its rank in torchrun's variables."""
     _log_to_stderr()
     with get_stage(task.job.stage).process_group():
         return _run(task)
 
 
 def _run(task: Task) -> int:
-    """Run the stage; write the result, if this is the process to do so; return the exit code."""
+    """Run the stage; the first process writes the result; return the exit code."""
     started, job = time.monotonic(), task.job
     _set_up_torch(task.threads if task.gpus else max(1, task.threads // processes(job)))
     try:
@@ -100,15 +100,15 @@ def _run(task: Task) -> int:
     except BaseException as error:
         if isinstance(error, SystemExit) and error.code == os.EX_TEMPFAIL:
             _logger.info("%s", error)
-            return os.EX_TEMPFAIL  # it saved its state and goes on later; there is no result yet
+            return os.EX_TEMPFAIL  # it saved its state to resume later; there is no result yet
         return _fail(task, error, started)
     return 0
 
 
 def _fail(task: Task, error: BaseException, started: float) -> int:
-    """Write the result of a job that raised, unless another of its processes did; return 1."""
+    """Write the result of a job that raised, unless another process already did; return 1."""
     _logger.error("The job failed.", exc_info=error)
-    if read_result(task.folder) is None:  # else this error may be of the other's making
+    if read_result(task.folder) is None:  # else this error may be a consequence of the other
         reason, usage = f"{type(error).__name__}: {error}", _usage(task.job, started)
         result = build_result.failed(
             task.job, reason, inputs=task.inputs, folder=task.folder, usage=usage
@@ -122,27 +122,29 @@ def _rank(job: Job) -> int:
 
 
 def _shared(task: Task) -> dict[str, str]:
-    """Return where the jobs of a run folder keep what they share, for a recipe that asks for it."""
+    """Return the folder that jobs of a runs folder share, if the recipe uses one."""
     if task.job.recipe.get("cache_dir", "") is None:
         return {"cache_dir": str(task.folder.parent / SHARED)}
     return {}
 
 
 def _watch(task: Task, lifeline: Connection) -> None:
-    """End this process and its children once the runner is gone or has lost the claim."""
+    """End this process and its children when the runner is gone or has lost the claim."""
     while True:
         if lifeline.poll(_CHECK):  # nothing is sent any more: it has closed
             break
         try:
             if not holds(task.folder, task.token):
                 break
-        except OSError as error:  # a file system that is away for a moment says nothing of claims
+        except (
+            OSError
+        ) as error:  # a temporary failure of the file system does not mean that the claim is lost
             _logger.warning("The claim could not be read: %s", error)
     os.killpg(0, signal.SIGKILL)
 
 
 def _redirect(log: Path) -> None:
-    """Send everything this process prints, also from C, to the log."""
+    """Send all output of this process, also from C, to the log."""
     descriptor = os.open(log, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o644)
     for standard in (1, 2):
         os.dup2(descriptor, standard)
@@ -153,7 +155,7 @@ def _redirect(log: Path) -> None:
 def _log_to_stderr() -> None:
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True)
-    faulthandler.enable(all_threads=False)  # a crash leaves the stack of the thread it was in
+    faulthandler.enable(all_threads=False)  # a crash logs the stack of its thread
     logging.basicConfig(
         level=logging.INFO,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
@@ -164,7 +166,7 @@ def _log_to_stderr() -> None:
 
 
 def _prefer_as_victim() -> None:
-    """Let the kernel, when memory runs out, end the job and not its runner."""
+    """Make the kernel end the job and not its runner when memory runs out."""
     try:
         Path("/proc/self/oom_score_adj").write_text("500")
     except OSError:

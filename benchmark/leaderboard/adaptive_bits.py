@@ -212,7 +212,7 @@ def _counts(precision: str, cell: Cell) -> bool:
 
 
 def _no_reference(board: Board, line: Line, lost: pd.DataFrame) -> str:
-    """Say why no individual networks stand beside a row: what became of their job, or that none ran."""
+    """Say why a row has no individual networks: the state of their job, or that none ran."""
     protocol = board.facts["adaptive_reference"]
     same = (lost["protocol"] == protocol) & (lost["dataset"] == board.facts["dataset"])
     same &= lost["checkpoint"] == line.subject["checkpoint"]

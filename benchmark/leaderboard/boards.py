@@ -1,4 +1,4 @@
-"""The folded results as boards: lines of cells, ready to be written as HTML, Markdown or LaTeX."""
+"""Arrange the folded results as boards: lines of cells, for every output format."""
 
 import math
 from collections import defaultdict
@@ -27,7 +27,7 @@ _FOLDED = (  # what a cell takes from the folded row as it is
 
 @dataclass
 class Cell:
-    """One number of a board with all that is known about it, or why there is none.
+    """One number of a board with its details, or why there is none.
 
     Attributes:
         value, sd, low, high: in the metric's unit; NaN where unknown.
@@ -36,7 +36,7 @@ class Cell:
         n_seeds: seeds averaged; 0 when there is no number.
         n_jobs: jobs averaged; more than `n_seeds` when two recipes share a label and a seed.
         rank: see `lowbit.benchmark.statistics.ranking.rank_groups`.
-        best: rank 1 where the tests told at least one row of the column to be worse.
+        best: rank 1, if the tests found at least one row of the column worse.
         drop: value minus the same line's value in full precision; NaN where there is none.
         status, reason: completed, failed or skipped; why, or how a number that was sent was checked.
         printed: a published number as its paper prints it.
@@ -64,7 +64,7 @@ class Cell:
 
 @dataclass
 class Line:
-    """What was measured (the columns of SUBJECT) and its cells by (precision, metric)."""
+    """A subject (the columns of SUBJECT) and its cells by (precision, metric)."""
 
     subject: dict[str, str]
     cells: dict[tuple[str, str], Cell] = field(default_factory=dict)
@@ -152,7 +152,7 @@ def _mark_best(lines: list[Line]) -> None:
 
 
 def _place_missing(board: Board, lost: list[dict]) -> None:
-    """Put jobs without a number on the lines that they would have stood on, or on their own."""
+    """Put jobs without a number on the lines where they belong, or on separate lines."""
     lines = defaultdict(list)
     for line in board.lines:
         if line.subject["source"] == MEASURED:
@@ -171,7 +171,7 @@ def _place_missing(board: Board, lost: list[dict]) -> None:
 
 
 def _note(cells: dict[tuple[str, str], Cell], column: tuple[str, str], row: dict) -> None:
-    """Note a job without a number in the cell that would show it."""
+    """Record a job without a number in its cell."""
     cell = cells.get(column)
     if cell is None:
         cells[column] = Cell(status=row["status"], reason=row["reason"])
@@ -201,7 +201,7 @@ def _fill_drops(line: Line, reference: Line) -> None:
 def _best_first(lines: list[Line], metric: str) -> list[Line]:
     """Order by the mean over the precisions that every ranked line has, then by name.
 
-    What is only said comes last, and what it leaves out changes nothing.
+    Self-reported lines come last, and their missing numbers do not affect the order.
     """
 
     def numbers(line: Line) -> set[str]:

@@ -3,7 +3,7 @@
 A *family* of boards differs in the data set alone (its split and image size with it): same task,
 protocol, engine and policy. Two means are comparable if they are over the same sets, and a checkpoint
 that skips a hard set must not gain by it. So at each precision the largest set of data sets is averaged
-that at least two checkpoints have in common, and whoever lacks one of them is left out by name.
+that at least two checkpoints have in common; checkpoints that lack one are listed as left out.
 """
 
 import math
@@ -63,7 +63,7 @@ class Average:
 
     @property
     def notes(self) -> list[str]:
-        """Say what was left out, and why."""
+        """List what was left out, and why."""
         found = [
             f"{precision}: not averaged over {', '.join(names)}, which no two checkpoints here share "
             "with the rest."

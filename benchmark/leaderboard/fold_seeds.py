@@ -1,4 +1,4 @@
-"""The results frame folded over seeds: one row a number of the board, with its spread and rank."""
+"""Fold the results frame over seeds: one row per number of the board, with its spread and rank."""
 
 import math
 import string

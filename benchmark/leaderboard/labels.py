@@ -1,4 +1,4 @@
-"""How boards are titled and explained, the same in every format."""
+"""Notes and labels shared by every output format."""
 
 NOTE = (
     "Mean over seeds ± standard deviation; a dagger marks a single seed. The small number is the rank: "

@@ -1,4 +1,4 @@
-"""Published numbers beside ours: which are reproduced, which differ, and which are still to be run.
+"""Compare published numbers with ours: reproduced, different, or not run yet.
 
 A job is set against a published number only where its suite says so (`published`, see
 `lowbit.benchmark.published.reproduction_targets`), never by likeness of labels; tolerances are stated in `benchmark/published/tables.yaml`.
@@ -40,7 +40,7 @@ _INDIVIDUAL = "individual"  # the adaptive method whose networks Delta_B is rela
 
 @dataclass(frozen=True)
 class Reproduced:
-    """A published number and what came of it here.
+    """A published number and the outcome of its reproduction.
 
     Attributes:
         paper, table, system, dataset, architecture, protocol, precision, metric: which number it is.
@@ -93,7 +93,7 @@ class _Claim:
 
 @dataclass(frozen=True)
 class _Ours:
-    """What the jobs of a published number gave: a value a seed, or why there is none."""
+    """Our values of a published number, one per seed, or why there are none."""
 
     values: tuple[float, ...] = ()
     status: Status = "not run"

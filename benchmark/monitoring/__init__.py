@@ -1,1 +1,1 @@
-"""What a running sweep tells: status, progress bar, messages, a fresh board."""
+"""Monitor a running sweep: status, progress bar, messages, board updates."""

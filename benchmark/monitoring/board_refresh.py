@@ -1,4 +1,4 @@
-"""The board, built again while a sweep runs, by a process that gives way to the jobs."""
+"""Rebuild the board while a sweep runs, in a low-priority process."""
 
 import contextlib
 import logging
@@ -11,7 +11,7 @@ from pathlib import Path
 from lowbit.common.child_python import import_variables
 
 _PAUSE = 180.0  # s between boards, at least
-_SHARE = 0.02  # of the time, at most, that goes into them
+_SHARE = 0.02  # largest share of the time spent on them
 _COMMAND = ("-m", "lowbit", "leaderboard")
 _PATIENCE = 5.0  # s it has to end
 _SMALL = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
@@ -20,9 +20,9 @@ _logger = logging.getLogger(__name__)
 
 
 class BoardRefresher:
-    """Builds the board of a folder now and then; call it whenever something happened.
+    """Rebuilds the board of a folder from time to time; call it after each event.
 
-    Runners that share a folder share the pause: what counts is the age of the page.
+    Runners that share a folder share the pause, which is measured from the age of the page.
     """
 
     def __init__(self, runs_dir: Path) -> None:
@@ -32,13 +32,15 @@ class BoardRefresher:
         self._due = self._started + _PAUSE  # a sweep of minutes has its board in the end
 
     def __call__(self) -> None:
-        """Start a build if the last is long ago."""
+        """Start a build if the last one is old enough."""
         now = time.monotonic()
         if self._building is not None:
             if (code := self._building.poll()) is None:
                 return
             if code:
-                _logger.warning("The board could not be built while jobs run; it is in the end.")
+                _logger.warning(
+                    "The board could not be built while jobs run; it will be built at the end."
+                )
             self._building = None
             self._due = now + max(_PAUSE, (now - self._started) / _SHARE)
         if now < self._due:
@@ -58,7 +60,7 @@ class BoardRefresher:
         )
 
     def end(self) -> None:
-        """End a build under way; its files are whole, old or new."""
+        """End a running build; each of its files stays complete, old or new."""
         if self._building is None:
             return
         self._building.terminate()

@@ -1,4 +1,4 @@
-"""What a run says of its jobs: before it starts, as each ends, and of those that did not complete."""
+"""Messages of a run about its jobs: when each ends, and about those that did not complete."""
 
 import textwrap
 from collections import Counter, defaultdict
@@ -12,7 +12,7 @@ _INDENT = " " * 16
 
 
 def describe_ending(job: Job, result: Result) -> str:
-    """Say in one line which job ended and how: its main numbers, or why there are none."""
+    """Describe in one line how a job ended: its main numbers, or why there are none."""
     if result.status != "completed":
         reason = (result.reason or "").partition("\n")[0]
         return f"{result.status.upper()}: {job.title}: {reason}"
@@ -20,7 +20,7 @@ def describe_ending(job: Job, result: Result) -> str:
 
 
 def describe_result(title: str, result: Result) -> str:
-    """Give a completed job its main numbers, by precision."""
+    """Describe a completed job by its main numbers, by precision."""
     main = [m for m in result.measurements if m.split != "val"]
     main = [m for m in main if m.metric == main[0].metric]
     if not main:

@@ -1,4 +1,4 @@
-"""What a running sweep shows: a bar on a terminal, lines in a log, and the time left in both."""
+"""Progress of a running sweep: a bar on a terminal or lines in a log, with the time left."""
 
 import contextlib
 import logging
@@ -17,7 +17,7 @@ from lowbit.benchmark.scheduling.schedule import Schedule
 from lowbit.common.text import duration
 
 _PAUSE = 5.0  # s between estimates of the time left
-_LINE = 60.0  # s between lines of a log that tell it
+_LINE = 60.0  # s between progress lines in a log
 
 _logger = logging.getLogger(__name__)
 
@@ -27,9 +27,9 @@ class Progress:
 
     Args:
         schedule: what is run.
-        estimator: learns from each job that ends.
-        workers: jobs at once.
-        bar: on a terminal.
+        estimator: updated with each job that ends.
+        workers: jobs at a time.
+        bar: the bar on a terminal.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Progress:
         self._estimated, self._told = -_PAUSE, time.monotonic()
 
     def report(self, job: Job, result: Result) -> None:
-        """Show how a job ended, and how far the sweep is."""
+        """Show how a job ended, and the progress of the sweep."""
         self._estimator.learn(result)
         self._failed += result.status == "failed"
         done, total = len(self._schedule.done), len(self._schedule.plan.jobs)
@@ -57,12 +57,12 @@ class Progress:
         self.show()
 
     def show(self) -> None:
-        """Bring the bar up to date."""
+        """Update the bar."""
         self._bar.set_postfix_str(self._facts(), refresh=False)
         self._bar.update(len(self._schedule.done) - self._bar.n)
 
     def seconds_left(self) -> float | None:
-        """Return about how long the jobs that have not ended take; None: that is not known of any."""
+        """Return the estimated time of the unfinished jobs; None if none can be estimated."""
         open_jobs = self._schedule.unfinished
         known = [
             estimate.seconds

@@ -1,7 +1,7 @@
-"""How far a sweep is, as its files say: for another terminal, another machine, or a script.
+"""The progress of a sweep from its files, for another terminal, another machine, or a script.
 
-Read are what was planned (`suite-*.json`), the result files and the locks; nothing is written, and
-the runners are not asked, so that it works for sweeps that run elsewhere on a shared file system.
+It reads the plans (`suite-*.json`), the result files and the locks. It writes nothing and does not
+contact the runners, so it also works for sweeps on other machines with a shared file system.
 """
 
 import time
@@ -24,9 +24,9 @@ class JobStatus:
 
     Attributes:
         job: what was planned.
-        state: as its files say.
-        result: of a job that ended.
-        host, minutes: of a job that runs: where, and since when.
+        state: state according to its files.
+        result: result of a job that ended.
+        host, minutes: where a running job runs, and for how long.
         ended: when its result was written, s since the epoch.
     """
 
@@ -57,10 +57,10 @@ class SuiteStatus:
 
     @property
     def seconds_left(self) -> float | None:
-        """About how long the rest takes at the pace so far; None: nothing runs or none has completed.
+        """Estimated time left at the pace so far; None: nothing runs or none has completed.
 
-        A job that has yet to run is taken to last as long as the completed ones of its stage, or else
-        of all stages; as many run at once as do now.
+        A waiting job is assumed to take as long as the completed ones of its stage, or else of all
+        stages, with as many jobs at a time as now.
         """
         running, waiting = self.of("running"), self.of("waiting")
         by_stage: dict[str, list[float]] = {}
@@ -78,14 +78,14 @@ class SuiteStatus:
 
 
 class Reader:
-    """Reads statuses again and again; a result file that has not changed is parsed once."""
+    """Reads statuses repeatedly; an unchanged result file is parsed only once."""
 
     def __init__(self, runs_dir: Path) -> None:
         self._runs_dir = runs_dir
         self._parsed: dict[str, tuple[tuple[int, int], Result | None]] = {}
 
     def read(self, suite: PlannedSuite) -> SuiteStatus:
-        """Return where the jobs of a suite stand now."""
+        """Return the current state of a suite's jobs."""
         now = time.time()
         return SuiteStatus(suite.name, tuple(self._job(job, now) for job in suite.jobs))
 
@@ -133,7 +133,7 @@ def _plain(job: JobStatus) -> Mapping[str, Any]:
 
 
 def _minutes(folder: Path, now: float) -> float | None:
-    """Return since when a job runs: its recipe is written just before it starts."""
+    """Return when a job started: its recipe is written just before."""
     try:
         return max(0.0, now - (folder / "recipe.yaml").stat().st_mtime) / 60
     except OSError:  # claimed, not started

@@ -1,4 +1,4 @@
-"""What a suite leaves out of the product of its lists.
+"""Jobs that a suite leaves out of the product of its lists.
 
 exclude:
   - {checkpoint: ViT, protocol: finetune}              # a job all of whose facts match
@@ -15,7 +15,7 @@ from lowbit.benchmark.recipes.errors import RecipeError
 from lowbit.common.suggest import did_you_mean
 
 Facts = Mapping[str, frozenset[str]]
-"""What is known of a job: for each fact the values it answers to."""
+"""The facts of a job: for each, the values that match it."""
 
 
 def _several(value: object) -> object:
@@ -34,7 +34,7 @@ Wanted = Annotated[
 
 
 class Exclusion(BaseModel):
-    """Facts of what is left out; each a value or several, of which one has to match."""
+    """Facts of the jobs to leave out; each has one or several values, of which one must match."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -54,7 +54,7 @@ class Exclusion(BaseModel):
     @field_validator("precision")
     @classmethod
     def _canonical(cls, value: Wanted | None) -> Wanted | None:
-        from lowbit.quant import Precision  # here: `--help` waits for no torch
+        from lowbit.quant import Precision  # here, so that --help does not import torch
 
         return None if value is None else tuple(str(Precision.parse(text)) for text in value)
 
@@ -62,19 +62,19 @@ class Exclusion(BaseModel):
     def _says_something(self) -> "Exclusion":
         if not self.wanted:
             raise ValueError(
-                "it names nothing, and would leave out everything; name at least one fact of what is "
-                f"to be left out: {', '.join(type(self).model_fields)}"
+                "it names nothing, and would leave out everything; name at least one fact of the jobs "
+                f"to leave out: {', '.join(type(self).model_fields)}"
             )
         return self
 
     @property
     def wanted(self) -> dict[str, Wanted]:
-        """The facts that are named."""
+        """The given facts."""
         return {name: value for name, value in self if value is not None}
 
 
 class Exclusions:
-    """The exclusions of one suite file; they remember what they met, to tell which never matched."""
+    """The exclusions of one suite file; they record matches, to find those that never matched."""
 
     def __init__(self, listed: Sequence[Exclusion], source: str):
         self._listed = listed
@@ -83,7 +83,7 @@ class Exclusions:
         self._met: dict[str, set[str]] = defaultdict(set)
 
     def remaining(self, facts: Facts, precisions: Iterable[str]) -> tuple[str, ...]:
-        """Return the precisions that are left of a job; none: it is left out."""
+        """Return the remaining precisions of a job; empty: it is left out."""
         left = tuple(precisions)
         for name, known in {**facts, "precision": frozenset(left)}.items():
             self._met[name] |= known
@@ -99,7 +99,7 @@ class Exclusions:
         return left
 
     def check_all_matched(self) -> None:
-        """Refuse an exclusion that left nothing out: it says something else than was meant."""
+        """Refuse an exclusion that left nothing out: it is probably a mistake."""
         for index in self._idle:
             wanted = self._listed[index].wanted
             shown = {name: v[0] if len(v) == 1 else list(v) for name, v in wanted.items()}

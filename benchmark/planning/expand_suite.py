@@ -1,4 +1,4 @@
-"""From the entries of one suite file to jobs."""
+"""Turn the entries of one suite file into jobs."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -16,7 +16,7 @@ from lowbit.benchmark.recipes.errors import RecipeError
 from lowbit.benchmark.recipes.yaml_files import load_yaml, set_key, validate
 from lowbit.common.shipped_configs import is_shipped
 
-_DETECTRON2 = "MODEL"  # a key of its configurations, which no recipe has
+_DETECTRON2 = "MODEL"  # a key of its configurations that no recipe has
 _PENDING = "(made by the sweep)"  # stands for a path while a recipe is checked
 
 
@@ -24,11 +24,11 @@ class Planner:
     """Adds the jobs of one suite to a graph.
 
     Args:
-        suite: what to plan, with what including suites hand down.
-        folder: where its paths start.
-        graph: where the jobs go.
-        exclusions: of the suite, and of those that include it.
-        targets: of the plan.
+        suite: the suite to plan, with settings from including suites.
+        folder: folder that its paths are relative to.
+        graph: receives the jobs.
+        exclusions: exclusions of the suite and of those that include it.
+        targets: reproduction targets of the plan.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Planner:
         self._sources: dict[str, File | Output] = {}
         self._labels: dict[str, Label] = {}
         self._published: dict[str, Selection | None] = {}
-        # What an entry trained, by (entry, checkpoint) and seed; None: that job is left out.
+        # Job that an entry trains, by (entry, checkpoint) and seed; None: that job is left out.
         self._made: dict[tuple[str | None, str], dict[int, str | None]] = defaultdict(dict)
         self._random: dict[str, str] = {}  # entry id -> name of its random weights
 
@@ -181,7 +181,7 @@ class Planner:
     def _recipe(self, name: str, overrides: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
         file = self._resolve(name)
         if file.is_relative_to(Path.cwd()):
-            file = file.relative_to(Path.cwd())  # as the user would write it
+            file = file.relative_to(Path.cwd())  # as a user would write it
         mapping = load_yaml(file)
         if _DETECTRON2 in mapping:
             mapping = {"config": str(file)}
@@ -190,7 +190,7 @@ class Planner:
         return file, mapping
 
     def _weights(self, name: str) -> Path:
-        """Return a checkpoint file; weights are no part of the package, so its suites name yours."""
+        """Return a checkpoint file; the package has no weights, so its suites name the user's files."""
         path = Path(name).expanduser()
         return path.resolve() if is_shipped(self._folder) else self._resolve(name)
 
@@ -212,7 +212,7 @@ class Planner:
                 yield name, seed
 
     def _made_by(self, entry_id: str, name: str, seed: int) -> str | None:
-        """Return the job of an entry that another starts from: of the same seed, or the only one."""
+        """Return the job that another entry starts from: with the same seed, or the only one."""
         by_seed = self._made[entry_id, name]
         if seed not in by_seed and len(by_seed) != 1:
             found = f"seeds {', '.join(map(str, by_seed))}" if by_seed else "none"
@@ -227,14 +227,14 @@ class Planner:
         precisions = self._graph.jobs[job_id].precisions
         if len(precisions) != 1:
             raise RecipeError(
-                f"{entry.recipe} starts from what {entry.start!r} trains, and that is a network at each "
+                f"{entry.recipe} starts from what {entry.start!r} trains, but that is one network for each "
                 f"of {', '.join(precisions)}; nothing was run. Give that entry one precision."
             )
         return f"network {precisions[0]}"
 
 
 def _facts(job: Job, file: Path, mapping: dict[str, Any]) -> Facts:
-    """Return what exclusions may name of a job."""
+    """Return the facts of a job that exclusions may name."""
     known = job.facts
     found = {
         "checkpoint": {job.label.checkpoint},

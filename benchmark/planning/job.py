@@ -1,9 +1,9 @@
-"""One job, and the hash that is its name: equal work has equal ids, wherever and whenever it runs.
+"""A job and its id, a content hash: equal work has equal ids, wherever and whenever it runs.
 
-Into the id go what decides the numbers: stage, protocol version, the recipe without its cosmetic
+The id covers everything that determines the numbers: stage, protocol version, the recipe without its cosmetic
 fields, the facts of `identity` (split hash, policy fingerprint, engine, ...) and each input's
 content: a file by its SHA-256, another job's output by that job's id. Names, paths, devices and
-folders stay out.
+folders are excluded.
 """
 
 import hashlib
@@ -26,9 +26,9 @@ ID_LENGTH = 12  # hex characters of SHA-256: 48 bits, one clash expected in 10^7
 
 @dataclass(frozen=True)
 class File:
-    """An input that is a file of the user's; `sha256` is None when there is no such file.
+    """An input that is a user's file; `sha256` is None if it does not exist.
 
-    `url` says where to get one that is not there.
+    `url` is where to get a missing one.
     """
 
     path: Path
@@ -43,27 +43,27 @@ class File:
 
     @property
     def content(self) -> str:
-        """What enters a job id. A missing file has no content, so its path stands in."""
+        """The part of the job id. A missing file has no content, so its path is used."""
         return self.sha256 or f"missing:{self.path}"
 
 
 @dataclass(frozen=True)
 class Output:
-    """An input that another job makes: one of its artifacts."""
+    """An input that is an artifact of another job."""
 
     job_id: str
     artifact: str = CHECKPOINT
 
     @property
     def content(self) -> str:
-        """What enters a job id."""
+        """The part of the job id."""
         made = f"job:{self.job_id}"
         return made if self.artifact == CHECKPOINT else f"{made}/{self.artifact}"
 
 
 @dataclass(frozen=True)
 class Label:
-    """What the board calls the checkpoint a job makes or scores; nothing here enters the id."""
+    """The board's labels of the checkpoint a job makes or scores; not part of the id."""
 
     checkpoint: str
     method: str = "-"
@@ -79,11 +79,11 @@ class Job:
         version: the stage's protocol version.
         recipe: the validated recipe as plain JSON, without the fields in `inputs`.
         cosmetic: the recipe's fields that do not change results.
-        inputs: for each recipe field that names a file, where it comes from.
-        identity: the facts that make its rows comparable with others.
-        label: what the board calls its checkpoint.
-        problem: why it cannot run, when that is known before it starts.
-        missing: the data that is not there and how to get it; the job is skipped, not failed.
+        inputs: the source of each recipe field that names a file.
+        identity: the facts that determine which results are comparable.
+        label: the board's labels of its checkpoint.
+        problem: why it cannot run, if known before it starts.
+        missing: the missing data and how to get it; the job is skipped, not failed.
         published: the published numbers it is to reproduce, see `lowbit.benchmark.published.reproduction_targets`; None: none is known.
     """
 
@@ -149,20 +149,20 @@ class Job:
 
     @cached_property
     def question(self) -> str:
-        """What was asked of which checkpoint name, whatever file that name meant at the time."""
+        """Hash of the recipe and the checkpoint name, independent of the file behind that name."""
         asked = {
             "stage": self.stage,
             "version": self.version,
             "recipe": self._decisive(),
             "checkpoint": self.label.checkpoint,
         }
-        if "config_sha256" in self.identity:  # of a recipe that is another framework's file
+        if "config_sha256" in self.identity:  # a recipe with a Detectron2 configuration
             asked["config"] = self.identity["config_sha256"]
         return _short_hash(asked)
 
     @property
     def facts(self) -> dict[str, Any]:
-        """The recipe and the identity together; where both name a fact, the identity's counts."""
+        """The recipe and the identity together; the identity takes precedence."""
         return {**self.recipe, **self.identity}
 
     @property
@@ -172,13 +172,13 @@ class Job:
 
     @property
     def precisions(self) -> tuple[str, ...]:
-        """The bit-widths its measurements will be of."""
+        """The precisions of its measurements."""
         facts = self.facts
         return tuple(facts.get("precisions") or [facts.get("precision") or "FP"])
 
     @property
     def title(self) -> str:
-        """One line that tells a reader which job this is."""
+        """A one-line description of the job."""
         facts = self.facts
         words = [self.label.checkpoint, facts.get("dataset"), facts.get("protocol")]
         if facts.get("method") not in (None, "-", self.label.checkpoint, *words):

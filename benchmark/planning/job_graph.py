@@ -1,4 +1,4 @@
-"""The jobs that a plan gathers from suites, each once."""
+"""Collect the jobs of a plan from its suites, each once."""
 
 import logging
 from dataclasses import dataclass, field, replace
@@ -11,12 +11,12 @@ _logger = logging.getLogger(__name__)
 
 @dataclass
 class Graph:
-    """What suites add to while a plan is made.
+    """The jobs and checkpoints that suites add while a plan is made.
 
     Attributes:
         jobs: by id.
-        contents: which weights each checkpoint's name means.
-        spared: jobs that an excluded one would have needed.
+        contents: the weights behind each checkpoint name.
+        spared: jobs that an excluded job would have needed.
     """
 
     jobs: dict[str, Job] = field(default_factory=dict)
@@ -24,7 +24,7 @@ class Graph:
     spared: set[str] = field(default_factory=set)
 
     def add(self, job: Job) -> str:
-        """Add a job, or what it reproduces to the same job, and return its id."""
+        """Add a job, or its published numbers to the same job, and return its id."""
         known = self.jobs.setdefault(job.id, job)
         if known.published is None and job.published is not None:
             self.jobs[job.id] = replace(known, published=job.published)
@@ -36,11 +36,11 @@ class Graph:
         return job.id
 
     def name(self, checkpoint: str, content: str) -> None:
-        """Note what a checkpoint's name means; on a board it can mean only one thing."""
+        """Record the weights behind a checkpoint name, which must be unique on a board."""
         known = self.contents.get(checkpoint)
         if known not in (None, content):
             raise RecipeError(
-                f"Two suites call different weights {checkpoint!r}, and a board could not tell them "
+                f"Two suites use the name {checkpoint!r} for different weights, and a board could not tell them "
                 "apart; nothing was run. Give one of them another name."
             )
         if known is None:
@@ -54,7 +54,7 @@ class Graph:
         self.contents[checkpoint] = content
 
     def useful(self) -> list[Job]:
-        """Return the jobs, without the pretraining of a checkpoint all of whose uses are excluded."""
+        """Return the jobs, without pretraining for checkpoints whose uses are all excluded."""
         needed = {need for job in self.jobs.values() for need in job.needs}
         idle = self.spared - needed
         return [j for j in self.jobs.values() if j.stage != "pretrain" or j.id not in idle]

@@ -1,4 +1,4 @@
-"""From a suite file to a graph of jobs: pretraining, and what scores each backbone."""
+"""Plan a suite file as a graph of jobs: pretraining, and scoring of each backbone."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,11 +25,11 @@ class Plan:
     reported: tuple[dict[str, Any], ...] = ()
 
     def select(self, *, only: Collection[str] = STAGES, shard: tuple[int, int] = (0, 1)) -> "Plan":
-        """Return the part of the plan one runner has to do.
+        """Return the part of the plan for one runner.
 
         Args:
             only: stages to keep.
-            shard: (i, n): every n-th job from the i-th on, and what these need. Each job belongs
+            shard: (i, n): every n-th job from the i-th on, and the jobs they need. Each job belongs
                 to one shard; a job that several shards need is run by the first to claim it.
         """
         index, count = shard
@@ -50,8 +50,7 @@ class Plan:
 def plan(path: Path | str, overrides: Sequence[str] = ()) -> Plan:
     """Read a suite file, and those it includes, and return their jobs.
 
-    A checkpoint file that does not exist stops nothing: its jobs are planned, and fail with that
-    reason.
+    A missing checkpoint file is no error here: its jobs are planned, and fail with that reason.
 
     Raises:
         RecipeError: a suite or one of its recipes is wrong.
@@ -75,10 +74,10 @@ def _add(
     reported: list[Mapping[str, Any]],
     chain: tuple[Path, ...],
 ) -> None:
-    """Add the jobs of a suite, those it includes first, and what they report.
+    """Add the jobs of a suite and its published numbers, included suites first.
 
     Args:
-        suite: the suite of `path`, with what including suites hand down.
+        suite: the suite of `path`, with settings from including suites.
         handed_down: their exclusions.
         chain: the files that include it.
     """
@@ -136,7 +135,7 @@ def _absolute(checkpoint: Checkpoint, folder: Path) -> Checkpoint:
 
 
 def _check_reported(suite: Suite, path: Path) -> None:
-    """Refuse now, not after the sweep, what was never published."""
+    """Refuse selections without published numbers before the sweep starts."""
     try:
         for selection in suite.reported:
             select(selection)

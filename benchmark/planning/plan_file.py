@@ -1,9 +1,9 @@
-"""What was planned: one file a suite beside the jobs' folders.
+"""Plan files: one per suite, beside the jobs' folders.
 
     runs/suite-<name>.json     the jobs of a suite, which numbers each is to reproduce, and which
                                published numbers the board shows beside
 
-With it the board can show a cell that no job has filled yet, and say which suite would.
+With it, the board can show cells without a job so far, and name the suite that fills them.
 """
 
 import json
@@ -24,11 +24,11 @@ _SUITE = "suite-"
 
 @dataclass(frozen=True)
 class PlannedJob:
-    """One job as the board and `status` need to know it.
+    """A planned job, with the facts that the board and `status` need.
 
     Attributes:
         id: the name of its folder.
-        stage, title, needs, precisions: as the job's.
+        stage, title, needs, precisions: as in the job.
         checkpoint, method, architecture: its label.
         facts: task, dataset, protocol, adaptive_method, engine, training, seed: those of them that it has.
         published: the published numbers it is to reproduce; None: none is known.
@@ -74,7 +74,7 @@ class PlannedSuite:
 
 
 def remember(runs_dir: Path, plan: Plan) -> None:
-    """Write down what a suite plans to run in this folder."""
+    """Write the plan of a suite to a runs folder."""
     name = re.sub(r"[^A-Za-z0-9_.-]", "_", plan.name)
     suite = {
         "schema_version": SCHEMA_VERSION,
@@ -88,7 +88,7 @@ def remember(runs_dir: Path, plan: Plan) -> None:
 
 
 def planned_suites(runs_dir: Path) -> Iterator[PlannedSuite]:
-    """Yield what was planned in a folder, suite by suite in the order of their files."""
+    """Yield the plans in a folder, one per suite, in the order of their files."""
     for path in sorted(Path(runs_dir).glob(f"{_SUITE}*.json")):
         suite = json.loads(path.read_text(encoding="utf-8"))
         jobs = [
@@ -99,7 +99,7 @@ def planned_suites(runs_dir: Path) -> Iterator[PlannedSuite]:
 
 
 def remembered(runs_dir: Path) -> list[Selection]:
-    """Return which published numbers the suites that ran in this folder show, each once."""
+    """Return the published numbers that the suites of this folder show, each once."""
     found: list[Selection] = []
     for suite in planned_suites(runs_dir):
         found += [selection for selection in suite.reported if selection not in found]

@@ -3,7 +3,7 @@
     name: demo
     seeds: [0, 1]
     precisions: [FP, 4w4a]
-    include: [quick.yaml]               # the jobs of other suites; what is said here holds there too
+    include: [quick.yaml]               # the jobs of other suites, with this suite's settings
     checkpoints:                        # each is made by a pretraining recipe, or is a file
       - {name: SimSiam, pretrain: ../pretrain/digits_simsiam.yaml}
       - {name: mine, path: backbone.pth}
@@ -14,7 +14,7 @@
       - {id: lsq, recipe: ../detection/digit_scenes_retinanet_lsq_4w4a.yaml, detector: fp}
       - recipe: ../detection/digit_scenes_retinanet_fp.yaml       # meets no checkpoint
         overrides: {random_backbone: true, architecture: resnet18}
-    exclude:                            # but not these
+    exclude:                            # jobs to leave out
       - {checkpoint: mine, precision: 3w3a}
     reported:                           # published numbers to show beside ours
       - {paper: SSQL, table: Table 11}
@@ -50,19 +50,21 @@ class _Entry(BaseModel):
 
 
 class Checkpoint(_Entry):
-    """A backbone under the name the board will show."""
+    """A backbone and its name on the board."""
 
-    name: str = Field(min_length=1, description="what the board calls it")
+    name: str = Field(min_length=1, description="its name on the board")
     pretrain: str | None = Field(None, description="recipe that makes it")
     architectures: dict[str, str] | None = Field(
         None,
         min_length=1,
-        description="one checkpoint for each: what a paper calls the network, which is added to the "
+        description="one checkpoint for each: the network's name in a paper, which is added to the "
         "name, and its name here",
     )
-    path: str | None = Field(None, description="file that holds it, from the suite's folder")
+    path: str | None = Field(None, description="its file, relative to the suite's folder")
     url: str | None = Field(None, description="where to get that file")
-    architecture: str | None = Field(None, description="of a file that does not say; else null")
+    architecture: str | None = Field(
+        None, description="network of a file that does not name it; else null"
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> "Checkpoint":
@@ -89,7 +91,7 @@ class Checkpoint(_Entry):
         return self
 
     def each(self) -> "tuple[Checkpoint, ...]":
-        """Return the checkpoints it stands for: itself, or one an architecture."""
+        """Return its checkpoints: itself, or one per architecture."""
         if self.architectures is None:
             return (self,)
         return tuple(
@@ -105,13 +107,13 @@ class Checkpoint(_Entry):
 
 
 class _Scored(_Entry):
-    recipe: str = Field(description="recipe file; of detection also a Detectron2 configuration")
-    checkpoints: Names | None = Field(None, description="names it is limited to; null: all")
+    recipe: str = Field(description="recipe file; for detection also a Detectron2 configuration")
+    checkpoints: Names | None = Field(None, description="names of its checkpoints; null: all")
     seeds: Seeds | None = Field(None, description="null: the suite's")
 
 
 class Transfer(_Scored):
-    """A classification recipe that meets the checkpoints."""
+    """A classification recipe to run on the checkpoints."""
 
     id: str | None = Field(None, description="a name other entries' `start` may use")
     start: str | None = Field(
@@ -121,27 +123,31 @@ class Transfer(_Scored):
 
 
 class Detection(_Scored):
-    """A detection recipe that meets the checkpoints."""
+    """A detection recipe to run on the checkpoints."""
 
     id: str | None = Field(None, description="a name other entries' `detector` may use")
     detector: str | None = Field(None, description="id of the entry whose detector it starts from")
 
 
 class Suite(BaseModel):
-    """Everything `lowbit-bench run` runs."""
+    """A suite, as run by `lowbit-bench run`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: str = Field(min_length=1, description="what a log calls the suite")
-    include: tuple[str, ...] = Field((), description="suites whose jobs are this one's too")
+    name: str = Field(min_length=1, description="the suite's name in logs")
+    include: tuple[str, ...] = Field((), description="suites whose jobs are included")
     seeds: Seeds = Field((0,), description="one job a seed")
-    precisions: Names | None = Field(None, description="of transfer; null: each recipe's")
+    precisions: Names | None = Field(
+        None, description="precisions of transfer jobs; null: each recipe's"
+    )
     checkpoints: tuple[Checkpoint, ...] = Field(
-        (), min_length=1, description="what is scored; checkpoint=FILE on the command line adds one"
+        (),
+        min_length=1,
+        description="backbones to score; checkpoint=FILE on the command line adds one",
     )
     transfer: tuple[Transfer, ...] = Field((), description="classification recipes")
     detection: tuple[Detection, ...] = Field((), description="detection recipes")
-    exclude: tuple[Exclusion, ...] = Field((), description="what of the product is left out")
+    exclude: tuple[Exclusion, ...] = Field((), description="jobs to leave out of the product")
     reported: tuple[dict[str, Any], ...] = Field((), description="published numbers to show")
 
     @model_validator(mode="after")
@@ -156,7 +162,7 @@ class Suite(BaseModel):
         return self
 
     def named(self, names: Sequence[str]) -> tuple[str, ...]:
-        """Return the checkpoints that an entry's `checkpoints` name, one an architecture."""
+        """Return the checkpoints named by an entry's `checkpoints`, one per architecture."""
         found = (c.name for g in self.checkpoints for c in g.each() if {g.name, c.name} & {*names})
         return tuple(found)
 
@@ -204,7 +210,7 @@ def _added_checkpoints(pairs: list[tuple[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _disown(mapping: dict[str, Any], key: str) -> None:
-    """Forget what an entry is to reproduce where the command line makes another experiment of it."""
+    """Drop an entry's published numbers if the command line changes its experiment."""
     section, *rest = key.split(".")
     entries = mapping.get(section)
     if section not in _STAGE_OF or len(rest) < 2 or not isinstance(entries, list):
@@ -220,7 +226,7 @@ def _names(checkpoint: Checkpoint) -> list[str]:
 
 
 def _check_chain(what: str, entries: Sequence[tuple[str | None, str | None]]) -> None:
-    """Refuse ids given twice, and of (id, source) a source that is not there or comes back to itself."""
+    """Refuse duplicate ids, and in (id, source) pairs unknown or circular sources."""
     ids = [entry for entry, _ in entries if entry is not None]
     _refuse_repeats(what, ids)
     sources = dict(entries)

@@ -1,4 +1,4 @@
-"""Which published numbers a job is to reproduce.
+"""The published numbers that a job should reproduce.
 
 A checkpoint and an entry of a suite may both say `published: {COLUMN: VALUE or VALUES}`, columns of
 `benchmark/published/published.csv`. Where they meet, the job reproduces the numbers that match both, at
@@ -19,11 +19,11 @@ from lowbit.benchmark.published.selection import (
 )
 from lowbit.benchmark.recipes.errors import RecipeError
 
-DELTA_B = "Delta_B_percent"  # of a network at several precisions together
+DELTA_B = "Delta_B_percent"  # of one network over several precisions
 
 
 def claimed_rows(selection: Selection, precisions: Collection[str]) -> list[Row]:
-    """Return the published numbers that a job of these precisions answers to."""
+    """Return the published numbers that a job with these precisions reproduces."""
     known = _by_precision()
     answered = (row for precision in (*precisions, None) for row in known.get(precision, ()))
     return matching(answered, selection)
@@ -39,7 +39,7 @@ def _by_precision() -> dict[str | None, list[Row]]:
 
 
 class ReproductionTargets:
-    """What one plan is to reproduce; remembers which selections were of use, to tell which name nothing."""
+    """The reproduction targets of one plan; records used selections, to find those that match nothing."""
 
     def __init__(self, source: str):
         self._source = source
@@ -49,10 +49,10 @@ class ReproductionTargets:
     def of_job(
         self, owners: Mapping[str, Selection | None], precisions: Sequence[str]
     ) -> Selection | None:
-        """Return the selection that a job is to reproduce; None: there is no published number.
+        """Return the selection that a job should reproduce; None: there is no published number.
 
         Args:
-            owners: what says `published`, by the words a message names it with.
+            owners: the owners of `published` selections, by their name in messages.
             precisions: the job's.
 
         Raises:
@@ -71,7 +71,7 @@ class ReproductionTargets:
         return both
 
     def check_all_useful(self) -> None:
-        """Refuse what is published of nothing that is planned."""
+        """Refuse selections that match no planned job."""
         for owner, selection in self._met.items():
             if owner not in self._useful:
                 raise RecipeError(

@@ -1,4 +1,4 @@
-"""The published numbers as pandas frames: all of them, and chosen ones as rows of the results frame."""
+"""The published numbers as pandas frames: all, or a selection as rows of the results frame."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
@@ -8,7 +8,7 @@ from lowbit.benchmark.published.selection import KEY, Selection, published_rows,
 if TYPE_CHECKING:
     import pandas as pd
 
-# What `paper` abbreviates, as the board cites it.
+# Citations of the abbreviations in `paper`.
 PAPERS = {
     "SSQL": "Synergistic Self-supervised and Quantization Learning, ECCV 2022",
     "CQ": "Contrastive Quant: Quantization Makes Stronger Contrastive Learning",
@@ -27,7 +27,7 @@ def load_published() -> "pd.DataFrame":
         >>> len(load_published())
         1024
     """
-    import pandas as pd  # here: planning a suite reads the numbers, and needs no frame
+    import pandas as pd  # here: planning a suite reads the numbers without pandas
 
     return pd.DataFrame(published_rows(), dtype=str)
 

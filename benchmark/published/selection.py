@@ -1,4 +1,4 @@
-"""The published numbers as they stand in the file, and how a few of them are named.
+"""Read the published numbers, and select some of them.
 
 A *selection* names columns of the file and the value, or the values, wanted there:
 `{paper: SSQL, table: Table 11, precision: [FP, 4w4a]}`.
@@ -29,7 +29,7 @@ def published_rows() -> tuple[Row, ...]:
 
 @cache
 def published_scores() -> tuple[Row, ...]:
-    """Return those that are results: no hyper-parameters, no data set statistics."""
+    """Return the results among them, without hyper-parameters and data set statistics."""
     return tuple(row for row in published_rows() if not row["metric"].startswith(_NOT_SCORES))
 
 
@@ -91,7 +91,7 @@ def values(wanted: str | Sequence[str]) -> tuple[str, ...]:
 
 
 def published_as(architecture: str) -> list[str]:
-    """Return what papers call a network, whatever they add.
+    """Return the papers' names of a network, with any suffix.
 
     Example:
         >>> published_as("ResNet-34")

@@ -1,4 +1,4 @@
-"""Which published tables the shipped suites reproduce, and how near is near enough: `tables.yaml`."""
+"""The published tables that the shipped suites reproduce, with tolerances, from `tables.yaml`."""
 
 from functools import cache
 from pathlib import Path
@@ -36,11 +36,11 @@ class Table(_Model):
     without: tuple[Without, ...] = Field((), description="numbers that no job measures")
 
     def tolerance_of(self, row: Row) -> float | None:
-        """Return how far from a published number still counts as reproduced."""
+        """Return the largest difference that counts as reproduced."""
         return self.at.get(row["metric"], self.at.get(row["precision"], self.tolerance))
 
     def why_without(self, row: Row) -> str | None:
-        """Return why no job measures a number; None: one does."""
+        """Return why no job measures a number; None if one does."""
         return next((w.why for w in self.without if matching([row], w.where)), None)
 
 

@@ -1,4 +1,4 @@
-"""Messages about a YAML file that does not fit its model: what is wrong, and how to mend it."""
+"""Error messages for YAML files that do not fit their model."""
 
 from typing import Any, get_args
 
@@ -6,20 +6,20 @@ from pydantic import BaseModel, ValidationError
 
 from lowbit.common.suggest import did_you_mean
 
-_SHOWN = 120  # characters of a wrong value that are repeated to the user
+_SHOWN = 120  # characters of a wrong value shown in a message
 
 
 class RecipeError(ValueError):
-    """A recipe, a suite or an override that cannot be used; nothing was run because of it."""
+    """A recipe, suite or override cannot be used; nothing was run."""
 
 
 def explain(error: ValidationError, model: type[BaseModel], what: str) -> str:
-    """Turn a pydantic error into a message that names each key, what it allows and the nearest.
+    """Turn a pydantic error into a message with each key, its allowed values and close matches.
 
     Args:
         error: what `model` raised.
-        model: the model that refused.
-        what: what was being read, e.g. ``digits.yaml (transfer recipe)``.
+        model: the model that raised it.
+        what: the file being read, e.g. ``digits.yaml (transfer recipe)``.
     """
     lines = list(dict.fromkeys(_line(item, model) for item in error.errors(include_url=False)))
     count = "1 key is" if len(lines) == 1 else f"{len(lines)} keys are"

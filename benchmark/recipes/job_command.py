@@ -1,4 +1,4 @@
-"""One job of a command line: from its recipe to its table, errors without a traceback."""
+"""Run one job from the command line, reporting errors without a traceback."""
 
 import argparse
 import json
@@ -13,7 +13,7 @@ Report = Callable[[dict[str, Any], Path], None]
 
 
 def set_up_torch(threads: int) -> None:
-    """Import torch, which takes a second, and let it use so many CPU threads."""
+    """Import torch, which takes a second, and set its number of CPU threads."""
     import torch
 
     from lowbit.quant import keep_freed_memory
@@ -23,11 +23,11 @@ def set_up_torch(threads: int) -> None:
 
 
 def exit_code(work: Callable[[], object], *, process: int = 0) -> int:
-    """Call `work` and turn an error that the user can mend into a line and an exit code.
+    """Call `work` and turn a user error into a message and an exit code.
 
     Returns:
-        0 done; 1 when a recipe, a file or training is at fault; 75 when a signal stopped it, with
-        its state saved.
+        0 on success; 1 if a recipe, a file or the training failed; 75 if a signal stopped it after
+        saving its state.
     """
     from lowbit.common.preemption import Preempted
 
@@ -44,10 +44,10 @@ def exit_code(work: Callable[[], object], *, process: int = 0) -> int:
 
 
 def read_recipe(stage: str, config_file: str, overrides: Sequence[str]) -> Any:
-    """Return the recipe of a file, or of one that comes with the package.
+    """Return the recipe of a file, or of one shipped with the package.
 
     Raises:
-        ValueError: it is wrong.
+        ValueError: it is invalid.
         FileNotFoundError: there is no such file.
     """
     from lowbit.benchmark.recipes.yaml_files import load_yaml, validate
@@ -63,17 +63,17 @@ def read_job(stage: str, args: argparse.Namespace, *, leaves: Sequence[str]) -> 
     Args:
         stage: one of `stages.STAGES`.
         args: as `job_parser` reads them.
-        leaves: files by which an earlier run is known.
+        leaves: files that indicate an earlier run.
 
     Raises:
-        ValueError: the recipe is wrong, or the folder holds a run that was not asked for.
+        ValueError: the recipe is invalid, or the folder holds an earlier run without --resume.
         FileNotFoundError: there is no such recipe.
     """
     recipe = read_recipe(stage, args.config_file, args.opts)
     folder = args.output_dir or Path("output") / recipe.name
     if not args.resume and any((folder / name).exists() for name in leaves):
         raise ValueError(
-            f"{folder} holds an earlier run; nothing was trained. Add --resume to go on with it, or "
+            f"{folder} holds an earlier run; nothing was trained. Add --resume to continue it, or "
             "name another --output-dir."
         )
     return recipe, folder
@@ -82,7 +82,7 @@ def read_job(stage: str, args: argparse.Namespace, *, leaves: Sequence[str]) -> 
 def run_job(
     stage: str, args: argparse.Namespace, *, leaves: Sequence[str], report: Report, process: int = 0
 ) -> None:
-    """Run one job, write its measurements beside what it leaves, and report it.
+    """Run one job, write its measurements to its folder, and report it.
 
     Raises:
         ValueError: as `read_job`, or what the stage raises.

@@ -1,4 +1,4 @@
-"""The stages of a job, in the order data flows, and what the package of each offers."""
+"""The stages in the order of data flow, and the interface of their packages."""
 
 import importlib
 from collections.abc import Mapping
@@ -16,15 +16,15 @@ STAGES = ("pretrain", "transfer", "detection")
 DERIVED_FACTS = frozenset(
     {"policy_on_board", "adaptive_method", "adaptive_variant", "adaptive_reference"}
 )
-"""Facts of an identity that follow from the recipe and say how the board shows it; no job id has them."""
+"""Identity facts that only determine how the board shows a job; not part of its id."""
 
 
 @runtime_checkable
 class Stage(Protocol):
-    """What the package `lowbit.<stage>` offers.
+    """The interface of the package `lowbit.<stage>`.
 
     Attributes:
-        VERSION: of the protocol; raised when the same recipe comes to mean other numbers.
+        VERSION: of the protocol; raised when the same recipe gives different numbers.
         Recipe: the model of its recipes, frozen. `Recipe.cosmetic` names the fields that do not change
             results; a field `num_gpus`, where there is one, is the number of processes of a job.
     """
@@ -33,39 +33,39 @@ class Stage(Protocol):
     Recipe: type[BaseModel]
 
     def identity(self, recipe: BaseModel) -> dict[str, Any]:
-        """Return the facts that name a job and say which rows may be compared with it.
+        """Return the facts that identify a job and determine which results are comparable with it.
 
-        All but `DERIVED_FACTS` enter the job's id.
+        All except `DERIVED_FACTS` are part of the job's id.
 
         Raises:
             ValueError, FileNotFoundError, ImportError: the job cannot run, and why.
         """
 
     def missing_data(self, recipe: BaseModel) -> str | None:
-        """Return how to get a data set whose files are not there, or None.
+        """Return how to get a missing data set, or None.
 
-        A job without its data is skipped, for nothing is wrong with it.
+        A job without its data is skipped, not failed.
         """
 
     def work(self, recipe: BaseModel) -> Work | None:
-        """Count operations and bytes, for the estimates of a plan; None where they are not known."""
+        """Count operations and bytes, for the estimates of a plan; None if unknown."""
 
     def run(self, recipe: BaseModel, folder: Path) -> Mapping[str, Any]:
-        """Do the job in `folder`, going on from what a killed run left there.
+        """Run the job in `folder`, resuming from the state there, if any.
 
         Returns:
             measurements and, where there are any, costs, artifacts, checkpoint and details.
         """
 
     def process_group(self) -> AbstractContextManager[None]:
-        """Join the processes of one job, each with its rank where torchrun puts it.
+        """Join the processes of one job, each with its rank in torchrun's variables.
 
-        All of them call `run`, and what the first returns counts.
+        All of them call `run`; the result of the first is used.
         """
 
 
 def get_stage(name: str) -> Stage:
-    """Import the package of stage `name`; an unknown name is answered with close matches."""
+    """Import the package of stage `name`; the error for an unknown name suggests close matches."""
     if name not in STAGES:
         raise RecipeError(
             f"There is no stage {name!r}; nothing was run."

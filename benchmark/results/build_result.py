@@ -1,4 +1,4 @@
-"""From how a job ended to its result file's content."""
+"""Build the result of a job that ended."""
 
 import importlib.metadata
 import math
@@ -19,8 +19,8 @@ from lowbit.benchmark.results.result_file import (
 from lowbit.common.file_hash import file_sha256
 
 LOG = "log.txt"
-_TAIL = 20  # lines of a failed job's log that its result repeats
-_TAIL_BYTES = 64 * 1024  # in which these lines are looked for
+_TAIL = 20  # lines of a failed job's log that its result includes
+_TAIL_BYTES = 64 * 1024  # searched for these lines
 _PACKAGES = ("torch", "torchvision", "timm", "detectron2", "lowbit-bench")
 
 
@@ -49,7 +49,7 @@ def completed(
         if not math.isfinite(found["value"]):
             raise FloatingPointError(
                 f"{found['metric']} at {found['precision']} is {found['value']}; nothing was "
-                "recorded. The network has diverged: look into the log, and lower the learning rate."
+                "recorded. The network has diverged: check the log, and lower the learning rate."
             )
     artifacts = dict(returned.get("artifacts") or {})
     facts = {k: v for k, v in (returned.get("checkpoint") or {}).items() if v is not None}
@@ -88,7 +88,7 @@ def skipped(job: Job, reason: str) -> Result:
 
 
 def log_tail(folder: Path) -> tuple[str, ...]:
-    """Return the last lines of a job's log, however long it and they are."""
+    """Return the last lines of a job's log, within a size limit."""
     try:
         with (folder / LOG).open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
@@ -99,7 +99,7 @@ def log_tail(folder: Path) -> tuple[str, ...]:
 
 
 def versions() -> dict[str, str | None]:
-    """Return the versions of what runs; None for a package that is not installed."""
+    """Return the versions of the relevant packages; None if not installed."""
     found: dict[str, str | None] = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:

@@ -1,12 +1,12 @@
-"""What may be ranked with what.
+"""Which results may be ranked together.
 
 A *board* is a set of rows that answer one question: same task, same pinned split (by hash), same
 protocol at the same version, same image size, same engine, same quantization policy (by fingerprint).
 Within a board, rows of one precision and one metric are ranked; nothing is ever ranked across boards.
 
 Boards of detection and of quantization-aware training leave the policy out, as a job's identity says
-(`policy_on_board`). Elsewhere a policy belongs to the examination: every checkpoint is scored under the
-same one, and another policy is another examination. A detector, or a network under `qat`, is trained
+(`policy_on_board`). Elsewhere a policy belongs to the protocol: every checkpoint is scored under the same
+policy, and another policy is another board. A detector, or a network under `qat`, is trained
 *with* its policy, and how to train (LSQ against SGDT, each with the quantizer its paper uses) is itself
 what is compared. The policy is still part of a row's own name, so two are never averaged.
 
@@ -23,7 +23,7 @@ import pandas as pd
 from lowbit.benchmark.results.result_file import ADAPTIVE, POLICY_ON_BOARD, ZERO_SHOT
 from lowbit.quant import Precision
 
-# Who or what was measured. `method` made the backbone (SSQL); `training` made a detector, or a low-bit
+# The subject of a measurement. `method` made the backbone (SSQL); `training` made a detector, or a low-bit
 # network, of it (lsq, sgdt). With the source, so that what was measured here is never averaged with what
 # was sent.
 SUBJECT = (
@@ -40,10 +40,10 @@ BOARD = (
     "engine",
     "board_policy",
 )
-# Where a number comes from: a job that ran here; another's, scored again from its predictions; another's
-# word for it. Published numbers are `reported`.
+# The source of a number: a job that ran here; a submission, scored again from its predictions; or a
+# submission's own claim. Published numbers are `reported`.
 MEASURED, VERIFIED, SELF_REPORTED = "measured", "verified", "self-reported"
-OWN = (MEASURED, VERIFIED, SELF_REPORTED)  # of result files, not of papers
+OWN = (MEASURED, VERIFIED, SELF_REPORTED)  # from result files, not papers
 RANKED = (MEASURED, VERIFIED)
 RANKED_TASKS = ("classification", "detection")
 UNRANKED_SPLITS = ("train", "val")
@@ -68,7 +68,7 @@ def protocol_rank(protocol: str) -> tuple[bool, str]:
 
 
 def precision_rank(precision: str) -> tuple[int, int, str]:
-    """Order precisions from full down to the fewest bits; what is none comes last, by name.
+    """Order precisions from full down to the fewest bits; other words come last, by name.
 
     Example:
         >>> sorted(["4w4a", "-", "FP", "8w8a"], key=precision_rank)
@@ -115,19 +115,19 @@ def normalize(frame: pd.DataFrame) -> pd.DataFrame:
 def each(
     values: pd.Series, function: Callable[[Any], str], *, absent: str | None = None
 ) -> pd.Series:
-    """Apply a function to a column, once to each different value; what is missing becomes `absent`."""
+    """Apply a function to a column, once per different value; missing values become `absent`."""
     codes, found = pd.factorize(values)
     results = np.array([*map(function, found), absent], dtype=object)
     return pd.Series(results[codes], index=values.index, dtype=object)  # -1, missing, is the last
 
 
 def rankable(folded: pd.DataFrame) -> pd.Series:
-    """Which rows are measured or verified, on a split that may be ranked, in a task that is."""
+    """Mask of rows that are measured or verified, on a ranked split, in a ranked task."""
     return shown(folded) & folded["source"].isin(RANKED)
 
 
 def shown(folded: pd.DataFrame) -> pd.Series:
-    """Which rows stand on a board: those that may be ranked, and with them the self-reported."""
+    """Mask of rows on a board: those that may be ranked, and the self-reported ones."""
     return (
         folded["source"].isin(OWN)
         & (folded["status"] == "completed")

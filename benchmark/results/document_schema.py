@@ -1,4 +1,4 @@
-"""The layout of the files that results stand in, as docs/results.md.
+"""Generate docs/results.md, the layout of result files.
 
 python -m lowbit.benchmark.results.document_schema > docs/results.md
 """
@@ -46,14 +46,13 @@ def _listed(names: Iterable[str]) -> str:
 _INTRODUCTION = f"""\
 # Result files
 
-Every job that ends leaves one file, `runs/<job id>/result.json`: what was asked, with every default
-written out; what it was asked of, by content hash; and the numbers, or why there are none. These files
-are the truth. The board, its CSV and the frame below are computed from them, and computed again byte
-for byte when they are deleted.
+Every job that ends leaves one file, `runs/<job id>/result.json`: the recipe, with every default written
+out; its inputs, by content hash; and the numbers, or why there are none. The board, its CSV and the
+frame below are computed from these files alone; if deleted, they can be rebuilt byte for byte.
 
-- A file is written whole: under a temporary name, synced, renamed. A reader never sees half of one.
-- A file that does not parse, is named for another job, or has a field unknown here is reported and
-  counts as absent; the job runs again when its suite does.
+- A file is written atomically: under a temporary name, synced, renamed. A reader never sees a partial file.
+- A file that does not parse, belongs to another job, or has an unknown field is reported and ignored;
+  the job runs again with its suite.
 - The layout is version {SCHEMA_VERSION}. A file of another version is not read.
 
 ```python
@@ -65,19 +64,19 @@ result = read_result(Path("runs/demo/0a1b2c3d4e5f"))  # one job, or None
 frame = load_frame(Path("runs/demo"))  # every measurement of every job, a row each
 ```
 
-`load_frame` keeps what it read in `runs/.records.parquet` and reads a result file again only when its
-name, size, time or inode changed: 100,000 files load in about two seconds. Deleting that file costs the
-time to read them all once more, and nothing else.
+`load_frame` caches what it read in `runs/.records.parquet` and reads a result file again only if its
+name, size, time or inode changed: 100,000 files load in about two seconds. The cache can be deleted; all
+files are then read again.
 
 {_columns()}
 """
 _VERDICT = """\
 ## Results of others
 
-`lowbit-bench leaderboard add` keeps what others sent in `runs/submissions/<name>/`, laid out like a runs
-folder, and beside it `verdict.json`. A job that it does not name is not read; of a job that ran here too,
-the numbers measured here are shown. Verified and self-reported numbers are rows of their own, never
-averaged with others, and self-reported ones have no rank.
+`lowbit-bench leaderboard add` stores a submission in `runs/submissions/<name>/`, laid out like a runs
+folder, with a `verdict.json`. Jobs without a verdict are not read; if a job also ran here, the numbers
+measured here are shown. Verified and self-reported numbers are separate rows, never averaged with
+others, and self-reported ones have no rank.
 """
 _NAMES = {"string": "text", "boolean": "true or false", "null": "null"}
 
@@ -95,7 +94,7 @@ def page() -> str:
 
 
 def _models(model: type[BaseModel]) -> Iterator[str]:
-    """Yield a section for a model and each that it is made of."""
+    """Yield a section for a model and each nested model."""
     schema = model.model_json_schema()
     for name, found in {model.__name__: schema, **schema.get("$defs", {})}.items():
         rows = [_row(*field, found["required"]) for field in found["properties"].items()]
@@ -109,7 +108,7 @@ def _row(name: str, field: Mapping[str, Any], required: list[str]) -> str:
 
 
 def _holds(field: Mapping[str, Any]) -> str:
-    """Say in words what a field of a JSON schema may hold."""
+    """Describe the type of a field of a JSON schema."""
     if "anyOf" in field:
         return " or ".join(_holds(choice) for choice in field["anyOf"])
     if "$ref" in field:

@@ -1,4 +1,4 @@
-"""The results frame: one row a measurement of every result in a runs folder."""
+"""The results frame: one row per measurement of every result in a runs folder."""
 
 from collections.abc import Container, Mapping
 from pathlib import Path
@@ -32,16 +32,16 @@ MEASURED_COLUMNS = (
 
 
 def load_frame(runs_dir: Path) -> pd.DataFrame:
-    """Return one row a measurement of every result under `runs_dir`.
+    """Return one row per measurement of every result under `runs_dir`.
 
     A failed or skipped job gives a row without a value for each precision it was planned at, so
     that its reason can be shown in its place; once a completed job answers the same question (the
     path was corrected, say) the failure is left out. Where one checkpoint name has meant several
     files or pretraining runs over time, each is shown under a name of its own, ``name@hash``.
 
-    Results of others come after the own, verified ones first, with what became of checking them as
-    their reason. A job that was measured here is not read from them, nor one without numbers; and a
-    name that is taken here, for another checkpoint, is ``name@hash`` there.
+    Submitted results come after those measured here, verified ones first, with the outcome of the check
+    as their reason. Jobs that were measured here, or have no numbers, are not read from submissions;
+    a checkpoint name that is already used here for another checkpoint becomes ``name@hash``.
     """
     table = load_records(runs_dir)
     jobs = _shown(table.drop_columns([ROWS]).to_pandas(), read_verdicts(runs_dir))
@@ -82,7 +82,7 @@ def _among(values: pd.Series, known: Container[str]) -> pd.Series:
 
 
 def _names(jobs: pd.DataFrame) -> pd.Series:
-    """Return what to call each job's checkpoint: its name, told apart by origin if need be."""
+    """Return the display name of each job's checkpoint, with its origin if ambiguous."""
     completed = jobs["status"] == "completed"
     sent = jobs["source"] != MEASURED
     apart = jobs["checkpoint"].isin(_ambiguous(jobs[completed & ~sent]))
@@ -91,6 +91,6 @@ def _names(jobs: pd.DataFrame) -> pd.Series:
 
 
 def _ambiguous(jobs: pd.DataFrame) -> pd.Index:
-    """Return the names that checkpoints of several origins have."""
+    """Return the names shared by checkpoints of several origins."""
     origins = jobs.groupby("checkpoint")[ORIGIN].nunique()
     return origins.index[origins > 1]

@@ -1,11 +1,11 @@
-"""The right to run a job: at most one runner at a time holds a job's folder.
+"""Job locks: at most one runner at a time holds the claim on a job's folder.
 
-`lock` in the folder is created exclusively (O_CREAT | O_EXCL) and says who holds it: host, the
-runner's process and the worker's, and a token of its own. While the runner lives it touches the
-file (heartbeat). A claim is dead, and anyone's to take over, when its processes are gone from this
-host, or when its heart has not beaten for `STALE` seconds (another host, whose processes cannot
-be seen; clocks may differ by less than that). Takeovers are serialized by flock, so that two
-runners that see the same dead claim cannot both bury it and one of them a living one.
+`lock` in the folder is created exclusively (O_CREAT | O_EXCL) and names its holder: host, the
+processes of runner and worker, and a unique token. While the runner lives it touches the file
+(heartbeat). A claim is dead, and can be taken over, if its processes on this host are gone, or, for
+another host, whose processes cannot be seen, if there was no heartbeat for `STALE` seconds (clocks
+must differ by less than that). Takeovers are serialized by flock, so that of two runners that see
+the same dead claim, the second cannot remove the first one's new claim.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Holder:
-    """Who holds a claim. `worker` is 0 until the job's process exists."""
+    """The holder of a claim. `worker` is 0 until the job's process exists."""
 
     host: str
     runner: int
@@ -45,7 +45,7 @@ class Holder:
 
 
 class Claim:
-    """A claim this process holds; `Claim.take` makes them."""
+    """A claim held by this process; created by `Claim.take`."""
 
     def __init__(self, path: Path, holder: Holder):
         self._path = path
@@ -54,7 +54,7 @@ class Claim:
 
     @classmethod
     def take(cls, folder: Path) -> "Claim | None":
-        """Claim the job of `folder`, made if need be; None while another runner holds it."""
+        """Claim the job of `folder`, created if missing; None while another runner holds it."""
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / LOCK
         holder = Holder(host_name(), os.getpid(), 0, secrets.token_hex(8))
@@ -63,7 +63,7 @@ class Claim:
         if not _is_dead(path):
             return None
         with _takeover(folder):
-            if _is_dead(path):  # still: another runner may have taken it over since
+            if _is_dead(path):  # check again: another runner may have taken it over since
                 _logger.info("Taking over %s from a runner that is gone.", folder.name)
                 path.unlink(missing_ok=True)
                 if _create(path, holder):
@@ -72,9 +72,9 @@ class Claim:
 
     @classmethod
     def inherit(cls, folder: Path, token: str) -> "Claim | None":
-        """Go on with a claim that a runner elsewhere took for this process, and now lets go of.
+        """Take over a claim that a runner elsewhere made for this process.
 
-        None if it was lost meanwhile: the lock is gone or another's.
+        None if it was lost meanwhile: the lock is gone or held by another.
         """
         claim = cls(folder / LOCK, Holder(host_name(), os.getpid(), 0, token))
         with _takeover(folder):
@@ -85,18 +85,18 @@ class Claim:
 
     @property
     def token(self) -> str:
-        """What tells this claim from any other on the same job."""
+        """The unique token of this claim."""
         return self._holder.token
 
     @property
     def held(self) -> bool:
-        """Whether the claim is still ours: a runner that slept too long loses it, one may hand it on."""
+        """Whether the claim is still ours: it is lost after a long suspension, or handed over."""
         return read_holder(self._path) == self._holder
 
     def name_worker(self, pid: int) -> None:
-        """Record the job's process: the claim outlives a killed runner as long as it lives."""
+        """Record the job's process: the claim survives a killed runner while that process lives."""
         self._holder = replace(self._holder, worker=pid)
-        # Renamed, so that nobody reads half of it; not synced: a machine that dies has no processes.
+        # Renamed, so that no reader sees a partial file; not synced: a dead machine has no processes.
         new = self._path.with_name(f".{LOCK}.{self.token}")
         new.write_text(json.dumps(asdict(self._holder)))
         new.replace(self._path)
@@ -111,7 +111,7 @@ class Claim:
         return True
 
     def release(self) -> None:
-        """Give the job back, unless another has the claim by now."""
+        """Release the job, unless another runner has the claim by now."""
         if self.held:
             self._path.unlink(missing_ok=True)
 
@@ -123,7 +123,7 @@ def holds(folder: Path, token: str) -> bool:
 
 
 def read_holder(path: Path) -> Holder | None:
-    """Return who holds a lock file; None if there is none, or it is just being written."""
+    """Return the holder of a lock file; None if there is none, or it is just being written."""
     try:
         return Holder(**json.loads(path.read_text()))
     except (FileNotFoundError, ValueError, TypeError):
@@ -131,7 +131,7 @@ def read_holder(path: Path) -> Holder | None:
 
 
 def live_holder(folder: Path) -> Holder | None:
-    """Return who runs the job of `folder` now; None: nobody, or one who is gone."""
+    """Return the runner of the job of `folder`; None if there is none, or it is dead."""
     path = folder / LOCK
     holder = read_holder(path)
     return None if holder is None or _is_dead(path) else holder
@@ -171,8 +171,8 @@ def _is_alive(pid: int) -> bool:
     except ProcessLookupError:
         return False
     except PermissionError:
-        return True  # someone else's process: it exists
-    try:  # a killed process that nobody has waited for still has a pid
+        return True  # another user's process: it exists
+    try:  # a killed process keeps its pid until it is waited for
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:
         return True

@@ -1,4 +1,4 @@
-"""The records of a runs folder as columns, so that a result file is parsed once and not every time.
+"""Cache the records of a runs folder in columns, so that each result file is parsed only once.
 
     runs/.records.parquet     a row for each trusted result file: which file it was, and its record
 
@@ -66,7 +66,7 @@ def load_records(runs_dir: Path) -> pa.Table:
 
 
 def _files(runs_dir: Path) -> Iterator[_File]:
-    """Yield every result file with what tells it from its successors."""
+    """Yield every result file with its key."""
     yield from _jobs(runs_dir, "")
     for name in _names(runs_dir / SUBMISSIONS):
         yield from _jobs(runs_dir, f"{SUBMISSIONS}/{name}/")
@@ -100,7 +100,7 @@ def _parse(runs_dir: Path, files: Iterable[_File]) -> Iterator[dict]:
 
 
 def _read(path: Path) -> pa.Table:
-    """Return what is kept; nothing where it is absent, damaged, or of other code."""
+    """Return the cache; empty if it is missing, damaged, or made by other code."""
     try:
         table = pq.read_table(path)
     except (OSError, pa.ArrowException):

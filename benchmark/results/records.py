@@ -1,4 +1,4 @@
-"""What the results frame keeps of a result: facts of the job, and a row for each of its numbers."""
+"""Turn a result into rows of the results frame: facts of the job, and one row per number."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -105,7 +105,7 @@ def _blanks(result: Result, task: str) -> Iterator[dict[str, Any]]:
 
 
 def _origin(result: Result) -> str:
-    """Return what the checkpoint came from: the job that made it, the content of its file, or chance."""
+    """Return the checkpoint's origin: the job that made it, its file's hash, or random weights."""
     source = result.inputs.get("checkpoint")
     if source is None and result.stage == "pretrain":
         return result.job_id

@@ -1,4 +1,4 @@
-"""Score a finished job's predictions or detections again, and compare with what its result says."""
+"""Score a finished job's predictions or detections again, and compare with its result."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ _METRICS = ("top1", "mean_per_class")
 
 @dataclass(frozen=True)
 class Rescored:
-    """One measurement and what its files give; `problem` is empty where the two agree."""
+    """One measurement and its recomputed value; `problem` is empty if the two agree."""
 
     job_id: str
     checkpoint: str
@@ -74,7 +74,7 @@ def rescore(
             result's own.
 
     Raises:
-        FileNotFoundError: the files, or the image set, are not there.
+        FileNotFoundError: the files or the image set are missing.
         ValueError: a file is not the one the job wrote, or not of the split it was scored on.
         ImportError: the detections are Detectron2's, which is not installed.
     """

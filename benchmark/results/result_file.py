@@ -1,12 +1,12 @@
-"""Result files: the truth about a job, written whole or not at all.
+"""Result files: the authoritative record of a job, written atomically.
 
     runs/<job id>/result.json     one finished job: completed, failed or skipped
-    runs/<job id>/...             what the job left: recipe.yaml, log.txt, metrics.jsonl, checkpoints
+    runs/<job id>/...             the job's other files: recipe.yaml, log.txt, metrics.jsonl, checkpoints
 
 A result is written to a temporary name, synced, renamed, and its folder synced, so that no reader
-sees half of one. A file that does not parse, or of another layout, is reported and counts as absent:
-the job runs again.
-Everything shown anywhere is computed from these files (`benchmark/results/frame.py`).
+sees a partial file. A file that does not parse, or has another layout, is reported and ignored: the
+job runs again.
+All reports are computed from these files (`benchmark/results/frame.py`).
 """
 
 import logging
@@ -48,12 +48,12 @@ class _Schema(BaseModel):
 
 
 class Measurement(_Schema):
-    """One number, and what it is of."""
+    """One measured number."""
 
     metric: str = Field(description="Name of the metric, such as top1 or AP.")
     value: FiniteFloat = Field(description="The measured number, in `unit`.")
     unit: str = Field(description="Unit of the value, % for accuracies and average precision.")
-    n: int = Field(ge=1, le=_WHOLE, description="How many images it was measured on.")
+    n: int = Field(ge=1, le=_WHOLE, description="Number of images it was measured on.")
     stderr: FiniteFloat | None = Field(
         None, ge=0, description="Standard error over these images, in `unit`; null: not known."
     )
@@ -67,7 +67,7 @@ class Measurement(_Schema):
 
 
 class Cost(_Schema):
-    """What a network would take at one precision on integer hardware; here it is only simulated."""
+    """Cost of a network at one precision on integer hardware, which is only simulated here."""
 
     weight_bytes: int = Field(
         ge=0, le=_WHOLE, description="Bytes of the backbone's parameters, codes packed."
@@ -80,31 +80,33 @@ class Cost(_Schema):
 
 
 class InputRecord(_Schema):
-    """One file a job read."""
+    """A file that a job read."""
 
     path: str = Field(description="Where the file was.")
-    sha256: str | None = Field(description="Its content; null when it was not there.")
-    job_id: str | None = Field(description="The job that made it; null for a file of the user's.")
+    sha256: str | None = Field(description="SHA-256 of its content; null if it was missing.")
+    job_id: str | None = Field(description="The job that made it; null for a user's file.")
 
 
 class CheckpointFacts(_Schema):
-    """The backbone a job made or scored."""
+    """The backbone that a job made or scored."""
 
-    name: str = Field(description="What the suite calls it.")
-    method: str = Field("-", description="How it was pretrained, as its file says.")
+    name: str = Field(description="Its name in the suite.")
+    method: str = Field("-", description="How it was pretrained, as given in its file.")
     architecture: str = Field("-", description="Its network.")
-    sha256: str | None = Field(None, description="Content of its file; null if it was not read.")
+    sha256: str | None = Field(None, description="SHA-256 of its file; null if it was not read.")
 
 
 class Result(_Schema):
-    """What became of one job."""
+    """The outcome of one job."""
 
     schema_version: Literal[2] = Field(description="Version of this layout.")
     job_id: str = Field(description="Content hash that names the job and its folder.")
     question: str = Field(description="Hash of recipe and checkpoint name, without file contents.")
     stage: str = Field(description="The package that did the work.")
     protocol_version: int = Field(
-        ge=0, le=_WHOLE, description="The stage's version; numbers of two do not compare."
+        ge=0,
+        le=_WHOLE,
+        description="The stage's version; numbers of different versions are not comparable.",
     )
     status: Literal["completed", "failed", "skipped"] = Field(description="How the job ended.")
     reason: str | None = Field(None, description="Why it failed or was skipped; null if completed.")
@@ -113,15 +115,19 @@ class Result(_Schema):
     costs: dict[str, Cost] = Field(
         {}, description="Cost of the backbone by precision, where counted."
     )
-    recipe: dict[str, Any] = Field(description="The whole recipe, every default written out.")
+    recipe: dict[str, Any] = Field(description="The whole recipe, including defaults.")
     inputs: dict[str, InputRecord] = Field(description="The files it read, by recipe field.")
-    identity: dict[str, Any] = Field(description="The stage's facts that say what it compares to.")
+    identity: dict[str, Any] = Field(
+        description="The stage's facts that determine which results are comparable."
+    )
     checkpoint: CheckpointFacts = Field(description="The backbone made or scored.")
     artifacts: dict[str, str] = Field({}, description="Files it made, relative to its folder.")
-    artifact_sha256: dict[str, str] = Field({}, description="Content of each of these files.")
-    details: dict[str, Any] = Field({}, description="What else the stage had to say.")
+    artifact_sha256: dict[str, str] = Field({}, description="SHA-256 of each of these files.")
+    details: dict[str, Any] = Field({}, description="Further details from the stage.")
     log_tail: tuple[str, ...] = Field((), description="Last lines of the log of a failed job.")
-    versions: dict[str, str | None] = Field({}, description="Versions of what ran; null: absent.")
+    versions: dict[str, str | None] = Field(
+        {}, description="Versions of the software; null: not installed."
+    )
     device: str | None = Field(None, description="What it ran on; null if it did not start.")
     seconds: float | None = Field(None, description="Time from start to end, in s.")
     peak_memory_mb: float | None = Field(None, description="Largest resident memory, in MiB.")
@@ -142,7 +148,7 @@ def write_result(folder: Path, result: Result) -> None:
 
 
 def read_result(folder: Path) -> Result | None:
-    """Return the result in a job's folder, or None where there is none that can be trusted."""
+    """Return the result in a job's folder, or None if there is no valid one."""
     path = folder / RESULT
     try:
         text = path.read_bytes()
@@ -163,7 +169,7 @@ def read_result(folder: Path) -> Result | None:
 
 
 def find_results(runs_dir: Path) -> Iterator[Result]:
-    """Yield every trusted result under `runs_dir`, in the order of job ids."""
+    """Yield every valid result under `runs_dir`, in the order of job ids."""
     for path in sorted(Path(runs_dir).glob(f"*/{RESULT}")):
         if (result := read_result(path.parent)) is not None:
             yield result
@@ -173,7 +179,7 @@ def _untrusted(path: Path, why: str) -> None:
     if (path, why) not in _reported:
         _reported.add((path, why))
         _logger.warning(
-            "%s is not a result that can be read (%s); it counts as absent, and the job runs "
+            "%s is not a valid result (%s); it is ignored, and the job runs "
             "again when its suite does.",
             path,
             why,

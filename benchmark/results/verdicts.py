@@ -1,4 +1,4 @@
-"""Results of others, and what each counts as: verified from its predictions, or only said.
+"""Verdicts on submitted results: verified from predictions, or self-reported.
 
     runs/submissions/<name>/verdict.json             written when a bundle was added
     runs/submissions/<name>/<job id>/result.json     as it came, beside the files it is scored from
@@ -21,32 +21,32 @@ _Schema = ConfigDict(extra="forbid", frozen=True)
 
 
 class JobVerdict(BaseModel):
-    """What one job counts as."""
+    """The verdict on one job."""
 
     model_config = _Schema
 
     source: Literal["verified", "self-reported"] = Field(
-        description="Whether its numbers follow from its predictions, or are the sender's word."
+        description="Whether its numbers follow from its predictions, or are only reported by the sender."
     )
     reason: str = Field(description="Why.")
 
 
 class Verdict(BaseModel):
-    """What came of checking a bundle."""
+    """The outcome of checking a bundle."""
 
     model_config = _Schema
 
     schema_version: Literal[1] = Field(description="Version of this layout.")
     bundle_sha256: Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")] = Field(
-        description="Content of the bundle that was checked."
+        description="SHA-256 of the checked bundle."
     )
-    jobs: dict[str, JobVerdict] = Field(description="What each of its jobs counts as, by id.")
+    jobs: dict[str, JobVerdict] = Field(description="The verdict on each job, by id.")
 
 
 def read_verdicts(runs_dir: Path) -> dict[str, JobVerdict]:
     """Return the verdicts of a runs folder by the job's folder, relative to it.
 
-    A verdict that cannot be read is reported, and its submission is left out.
+    An invalid verdict is reported, and its submission is left out.
     """
     verdicts = {}
     for path in sorted(Path(runs_dir).glob(f"{SUBMISSIONS}/*/{VERDICT}")):

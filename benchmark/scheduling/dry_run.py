@@ -1,4 +1,4 @@
-"""What a run would do, without doing it."""
+"""Determine what a run would do, without running anything."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -13,7 +13,7 @@ State = Literal["finished", "new", "blocked", "skipped"]
 
 @dataclass(frozen=True)
 class Preview:
-    """One job of a plan, and what would become of it.
+    """One job of a plan, and what a run would do with it.
 
     Attributes:
         job: the job.

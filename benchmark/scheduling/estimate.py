@@ -1,4 +1,4 @@
-"""How long jobs will take and how much disk, before they run.
+"""Estimate the time and disk space of jobs before they run.
 
 Seconds come from the first of these that is known in the runs folder, on a device like the one here:
 
@@ -38,7 +38,7 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a job is expected to take.
+    """The expected time and disk space of a job.
 
     Attributes:
         seconds: with its share of the machine; None: nothing is known about jobs of its kind.

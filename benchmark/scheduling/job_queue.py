@@ -1,7 +1,7 @@
-"""Order of jobs that are ready to run: those others need first, then the cheap stages.
+"""Order the jobs that are ready to run: those that others need first, then the cheap stages.
 
-Jobs that share what none of them has computed yet do not start together while there are others. A job
-that another runner holds comes up again after a pause, which grows.
+Jobs that would compute the same shared part do not start together while there are others. A job held
+by another runner is tried again after a growing pause.
 """
 
 import bisect

@@ -1,4 +1,4 @@
-"""Which job is next, and what becomes of it without running: kept, refused or skipped.
+"""Choose the next job, and settle jobs that need not run: kept, refused or skipped.
 
 A schedule is one runner's view of a plan. The truth is in the result files, which other runners
 write too; the schedule reads them when a job's turn comes, and again once the job is claimed.
@@ -172,7 +172,7 @@ class Schedule:
         self._end(job)
 
     def _end(self, job: Job) -> None:
-        """Strike a job off; those that waited for it alone are examined next."""
+        """Remove a job; jobs that waited only for it are checked next."""
         if self._waiting.pop(job.id, None) is None:
             return
         for user in self._users[job.id]:

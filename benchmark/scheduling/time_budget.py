@@ -1,4 +1,4 @@
-"""Which jobs to run when there is not time for all: the cheapest information first.
+"""Choose the jobs for a time budget: the cheapest information first.
 
 A scored job gives information on as many cells of the board as it has precisions. Of one checkpoint
 under one recipe the first seed gives a whole unit for each, since there was nothing; the k-th takes the
@@ -6,7 +6,7 @@ variance of the mean over seeds from 1/(k-1) to 1/k, and gives 1/(k(k-1)): 1/2, 
 checkpoint or a detector gives nothing by itself: what is needed and not there is paid for together
 with the jobs that need it, as many of them as make an hour of the whole worth most.
 
-Chosen is, again and again, what gives most information an hour among what still fits.
+The choice is greedy: always the jobs with the most information per hour among those that fit.
 """
 
 from collections import Counter, defaultdict
@@ -23,7 +23,7 @@ _INSTANT = 1e-3  # s; no job is taken to be quicker
 
 @dataclass(frozen=True)
 class Choice:
-    """What fits a budget.
+    """The jobs that fit a budget.
 
     Attributes:
         plan: the chosen jobs, and those that are finished.

@@ -1,4 +1,4 @@
-"""Two checkpoints, or two ways to train a detector, side by side: paired differences with intervals.
+"""Compare two checkpoints, or two ways to train a detector: paired differences with intervals.
 
 A *setting* is all that a number depends on but what is compared, its seed and its precision: a data set
 under a protocol, and what else both sides share. In each setting A and B are paired
@@ -77,7 +77,7 @@ class Difference:
 
     @property
     def outcome(self) -> Outcome:
-        """Which side is told to be better."""
+        """The side found better."""
         if np.isnan(self.adjusted):
             return "untested"
         return "tie" if self.adjusted > ALPHA else "a" if self.mean > 0 else "b"
@@ -85,7 +85,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Line:
-    """What the settings that differ in the data set alone say together at one precision.
+    """The comparison at one precision over settings that differ only in the data set.
 
     Attributes:
         settings: one difference each, corrected over them.

@@ -1,4 +1,4 @@
-"""A comparison as a picture: the paired difference of every data set and precision, with its interval."""
+"""Plot a comparison: the paired difference of every data set and precision, with its interval."""
 
 import html
 import math
@@ -43,8 +43,7 @@ def plot(lines: Sequence[Line], a: str, b: str, path: Path) -> None:
     """
     if path.suffix not in FORMATS:
         raise ValueError(
-            f"{path} has no suffix of a picture that can be drawn; nothing was. Use one of "
-            f"{', '.join(FORMATS)}."
+            f"{path} has no supported suffix; nothing was drawn. Use one of {', '.join(FORMATS)}."
         )
     points = _points(lines)
     rows = list(dict.fromkeys(point.row for point in points))

@@ -1,4 +1,4 @@
-"""What a comparison says, in sentences, as a table and as JSON."""
+"""Write a comparison as sentences, a table and JSON."""
 
 import dataclasses
 import math
@@ -51,7 +51,7 @@ def to_json(lines: Sequence[Line], a: str, b: str, *, by: str) -> dict[str, Any]
 
 
 def sentence(line: Line, a: str, b: str) -> str:
-    """Say what a line found, from the side of the one that is better; ties are ties.
+    """Describe the result of a line, with the better side first.
 
     Returns:
         As "ssql beats simsiam at 4w4a on 6 of 7 data sets (1 tie), mean +3.1 [+1.9, +4.2]".

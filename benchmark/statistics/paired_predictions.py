@@ -1,4 +1,4 @@
-"""Two results of one seed, told apart by the test images both answered: what their jobs kept of them."""
+"""Compare two results of one seed by their saved predictions or detections of the same images."""
 
 import logging
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""What several seeds say: means with intervals, paired differences, and ranks in which ties are ties.
+"""Statistics over seeds: means with intervals, paired differences, and ranks with ties.
 
 Everything here is a pure function of numbers; what may be compared with what is decided in
 `benchmark/results/comparability.py`.
@@ -123,7 +123,7 @@ class Sample:
 
 
 def rank_groups(samples: Sequence[Sample], *, alpha: float = ALPHA) -> list[int]:
-    """Rank rows, larger being better: 1 + the number of rows told to be better.
+    """Rank rows, larger being better: 1 + the number of rows found better.
 
     Rows that cannot be told apart from the best all have rank 1, so the first group is the answer to
     "which of these may be the best?". Being told apart is not transitive (a may tie with b and b with

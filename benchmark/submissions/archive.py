@@ -1,4 +1,4 @@
-"""The ZIP file of a bundle: written the same from the same files, read without trust in a byte of it."""
+"""The ZIP file of a bundle: written reproducibly, and read without trusting its content."""
 
 import errno
 import hashlib
@@ -81,7 +81,7 @@ def unpack(path: Path, folder: Path) -> tuple[Manifest, list[str]]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        BundleError: it is no bundle, or not one that anybody should open.
+        BundleError: it is not a bundle, or not a safe one.
     """
     if not path.is_file():
         raise FileNotFoundError(f"there is no bundle {path}; nothing was added. Check the path.")

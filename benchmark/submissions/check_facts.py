@@ -1,6 +1,6 @@
-"""What a foreign result says about itself, worked out again: its id, its recipe, its identity.
+"""Recompute the id, recipe and identity of a submitted result.
 
-Nothing that a foreign recipe names is opened: the places it names are exchanged for one's own.
+No file that a submitted recipe names is opened: its paths are replaced by local ones.
 """
 
 from pathlib import Path

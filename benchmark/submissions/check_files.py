@@ -1,4 +1,4 @@
-"""Foreign predictions and detections: whether a file is what a job writes, before anything reads it.
+"""Check that submitted predictions and detections are files that a job writes, before reading them.
 
 Parquet is checked by its metadata, so that a small file that would become a large table is not
 decompressed; columns have exactly the types of `lowbit.transfer.scoring.predictions_file`.

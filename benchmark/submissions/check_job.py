@@ -1,4 +1,4 @@
-"""One job of a foreign bundle: refused, believed because it was scored again, or only reported.
+"""Check one job of a submitted bundle: refused, verified by scoring it again, or self-reported.
 
 `verified` means: the id is the hash of the recipe and of the files read, as this version computes it;
 everything a ranking compares by follows from the recipe; every number follows from the predictions or
@@ -104,7 +104,7 @@ def _check_recipe_file(result: Result, folder: Path) -> None:
 
 
 def _check_numbers(result: Result, recipe: BaseModel) -> None:
-    """Refuse numbers twice, numbers that nobody asked for, and asked-for ones that were left out."""
+    """Refuse duplicate, unrequested and missing numbers."""
     said = [(m.split, m.precision, m.metric) for m in result.measurements]
     if len(set(said)) < len(said):
         raise BundleError("it has a number twice")

@@ -1,4 +1,4 @@
-"""Who sends a bundle and what is in it: two small models, and how they are read."""
+"""Read a bundle's manifest and entry: its sender and its contents."""
 
 from collections.abc import Sequence
 from pathlib import Path

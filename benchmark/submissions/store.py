@@ -1,4 +1,4 @@
-"""What a board has of others: adding a bundle, taking it away, and whose job is whose."""
+"""Add submissions to a runs folder, remove them, and report on their jobs."""
 
 import fcntl
 import shutil
@@ -122,7 +122,7 @@ def measured_here(submission: Submission, runs_dir: Path) -> Iterator[tuple[Resu
 
 
 def describe(submission: Submission) -> Iterator[str]:
-    """Say who sent what, and what became of each job, alike ones together."""
+    """Report the sender and the verdict on each job, grouped by reason."""
     count = len(submission.results)
     entry = submission.entry
     yield f"{entry.name}, by {entry.submitter}: {count} job{'s' if count > 1 else ''}"
@@ -196,7 +196,7 @@ def _check_conflicts(submission: Submission, runs_dir: Path) -> None:
 
 
 def _write(submission: Submission, folder: Path) -> None:
-    """Write what was read, not what came: nobody reads the foreign JSON and YAML again."""
+    """Write the validated content, so that the submitted JSON and YAML are not read again."""
     for job_id, result in submission.results.items():
         write_result(folder / job_id, result)
         write_text(folder / job_id / RECIPE, recipe_text(result))

@@ -1,4 +1,4 @@
-"""Foreign text: JSON that means one thing, and words that can be shown to people."""
+"""Untrusted text: unambiguous JSON, and text that is safe to display."""
 
 import json
 import math
@@ -14,7 +14,7 @@ LONGEST_NAME = 120
 
 
 def parse_json(data: bytes, what: str) -> Any:
-    """Return what a JSON file holds, where everybody would read the same out of it.
+    """Return the content of a JSON file that every parser reads alike.
 
     Args:
         data: its bytes.

@@ -1,1 +1,1 @@
-"""Pictures of detection jobs."""
+"""Plots of detection jobs."""

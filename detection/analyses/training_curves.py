@@ -1,6 +1,6 @@
-"""Detection jobs over their iterations: losses, AP, and how a schedule moves quantized weights.
+"""Plot losses, AP and transition rates of detection jobs over their iterations.
 
-Read from the metrics.jsonl that jobs write (`lowbit.training.metrics_log`), of finished jobs as of running ones.
+They are read from the metrics.jsonl of finished or running jobs (`lowbit.training.metrics_log`).
 """
 
 from collections.abc import Sequence
@@ -19,9 +19,9 @@ def read(jobs: Sequence[Path]) -> dict[str, pd.DataFrame]:
 
     Returns:
         Three frames, with columns job and iteration first:
-        `curves`, a row a recorded iteration: lr and the losses;
-        `scores`, a row an evaluation: AP, AP50, ...;
-        `transitions`, a row an iteration and layer: target R, running K and lr U.
+        `curves`, one row per recorded iteration: lr and the losses;
+        `scores`, one row per evaluation: AP, AP50, ...;
+        `transitions`, one row per iteration and layer: target R, running K and lr U.
 
     Raises:
         FileNotFoundError: a folder has no metrics.jsonl.
@@ -31,16 +31,16 @@ def read(jobs: Sequence[Path]) -> dict[str, pd.DataFrame]:
     names = [folder.resolve().name for folder in folders]
     if len(set(names)) < len(names):
         raise ValueError(
-            f"two jobs have one name ({', '.join(names)}); nothing was drawn. Name each once, and "
-            "rename folders that are called the same."
+            f"two jobs have the same name ({', '.join(names)}); nothing was drawn. Name each once, and "
+            "rename folders that have the same name."
         )
     curves, scores, transitions = [], [], []
     for name, folder in zip(names, folders, strict=True):
         lines = read_lines(folder / METRICS)
         if not lines:
             raise FileNotFoundError(
-                f"there is no {folder / METRICS}, or nothing in it; nothing was drawn. Name the folder "
-                "of a detection job that has begun."
+                f"{folder / METRICS} is missing or empty; nothing was drawn. Name the folder "
+                "of a detection job that has started."
             )
         for line in lines:
             place = {"job": name, "iteration": line.get("iteration")}
@@ -70,7 +70,7 @@ def _layers(rates: dict[str, Any] | None) -> list[dict[str, Any]]:
 def draw(frames: dict[str, pd.DataFrame]) -> Figure:
     """Draw loss, AP, transition rate and learning rate of latent weights over the iterations.
 
-    Of values that layers have, thin lines are layers and the thick one is their mean; the target is
+    For per-layer values, thin lines are layers and the thick line is their mean; the target is
     dotted.
     """
     figure = Figure(figsize=(10, 7), layout="constrained")

@@ -1,1 +1,1 @@
-"""Detection data sets: COCO and VOC files, folders of your own, scenes of digits."""
+"""Detection data sets: COCO, VOC, your own folders, and generated digit scenes."""

@@ -1,4 +1,4 @@
-"""Detection sets by name: digit scenes, which need no download, and COCO's and VOC's folders."""
+"""Registry of detection sets: digit scenes, which need no download, and COCO and VOC folders."""
 
 import json
 import os
@@ -22,8 +22,8 @@ DETECTRON2_ROOT = "DETECTRON2_DATASETS"
 DETECTION_SETS = Registry("DETECTION_SETS")
 DETECTION_SETS.__doc__ = """
 Registry of detection sets. Register a function (root, *, layout, seed) that returns a `Source`;
-its name with `-` for `_` is the data set's name in recipes. `root` is the folder of the sets, and
-`layout` and `seed` are for scenes.
+its name with `-` for `_` is the data set's name in recipes. `root` is the folder of the sets;
+`layout` and `seed` apply to scenes only.
 """
 
 
@@ -31,17 +31,17 @@ class Source(Protocol):
     """Where the splits of a detection set come from."""
 
     def load(self, split: str, count: int | None = None) -> DetectionSet:
-        """Load `count` images of a split ("train", "val" or "test"); None: all there are."""
+        """Load `count` images of a split ("train", "val" or "test"); None: all of them."""
 
     def sha256(self, *, train: int | None, test: int | None, test_split: str) -> str:
-        """Hash what decides a training on `train` images and a test on `test`, drawing nothing."""
+        """Hash what determines `train` training and `test` test images, without drawing any."""
 
 
 _FOLDERS: dict[str, Callable[[str, Path], Source]] = {"coco:": CocoFolder, "voc:": voc_folder}
 
 
 def list_detection_sets() -> list[str]:
-    """Name every registered detection set, sorted; `coco:NAME` and `voc:NAME` name any folder."""
+    """List the registered detection sets, sorted; `coco:NAME` and `voc:NAME` name any folder."""
     return sorted(name.replace("_", "-") for name, _ in DETECTION_SETS)
 
 
@@ -74,14 +74,14 @@ def find_source(
 
     Args:
         name: a registered set, `coco:NAME` or `voc:NAME`.
-        layout: what a scene looks like.
-        seed: names the stream of scenes.
+        layout: layout of the scenes.
+        seed: seed of the stream of scenes.
         root: folder of the sets; default: the first of `$LOWBIT_DATA`, `$DETECTRON2_DATASETS` and
-            `./datasets` that has it.
+            `./datasets` that contains it.
 
     Raises:
         ValueError: there is no such set.
-        FileNotFoundError: it is not where it should be.
+        FileNotFoundError: its files are missing.
     """
     prefix, colon, folder = check_name(name).partition(":")
     if not colon:
@@ -91,13 +91,13 @@ def find_source(
 
 
 def load_detection(name: str, split: str, count: int | None = None, **options) -> DetectionSet:
-    """Load a split of a detection set: its annotations, and images when they are asked for.
+    """Load a split of a detection set: its annotations now, its images on access.
 
     Args:
         name: a registered set, `coco:NAME` or `voc:NAME`.
         split: "train", "val" or "test".
-        count: number of images; None: all there are.
-        options: layout, seed and root, as `find_source` takes them.
+        count: number of images; None: all of them.
+        options: layout, seed and root, see `find_source`.
     """
     return find_source(name, **options).load(split, count)
 
@@ -105,7 +105,7 @@ def load_detection(name: str, split: str, count: int | None = None, **options) -
 def detection_sha256(
     name: str, *, train: int | None, test: int | None, test_split: str = "test", **options
 ) -> str:
-    """Hash which images a detector is trained and tested on; annotations are read, images are not."""
+    """Hash the choice of training and test images; reads annotations, but no images."""
     return find_source(name, **options).sha256(train=train, test=test, test_split=test_split)
 
 
@@ -124,12 +124,12 @@ def voc0712(root, *, layout: Layout | None = None, seed: int = 0) -> VocFolder:
 
 @DETECTION_SETS.register()
 def digit_scenes(root, *, layout: Layout | None = None, seed: int = 0) -> DigitScenes:
-    """Set up digit scenes of a layout, in the stream that the seed names."""
+    """Set up digit scenes of a layout, in the stream of the seed."""
     return DigitScenes(layout or Layout(), seed=seed, root=root)
 
 
 def export_coco(images: DetectionSet, folder: str | Path) -> Path:
-    """Write a set as COCO lays it out: `<split>/` and `annotations/instances_<split>.json`.
+    """Write a set in COCO's layout: `<split>/` and `annotations/instances_<split>.json`.
 
     Returns the annotation file.
     """
@@ -148,7 +148,7 @@ def export_coco(images: DetectionSet, folder: str | Path) -> Path:
 
 
 def _locate(folder: str, root: str | os.PathLike | None) -> Path:
-    """Return the root given, or the first usual one that has the folder, or the most usual."""
+    """Return the given root, else the first default root with the folder, else the first default."""
     if root:
         return Path(root)
     usual = (os.environ.get(ROOT_VARIABLE), os.environ.get(DETECTRON2_ROOT), "datasets")

@@ -1,4 +1,4 @@
-"""What is wrong with a set's annotations, found before a training rather than in its middle."""
+"""Check a set's annotations before training starts."""
 
 import logging
 import math
@@ -13,19 +13,19 @@ from lowbit.detection.datasets.images_on_disk import ImageFiles, read_size
 
 _logger = logging.getLogger(__name__)
 
-_SHOWN = 5  # findings of a kind that a message tells one by one
-_ROUNDING = 0.01  # pixels by which a coordinate of two decimals may pass the image's border
+_SHOWN = 5  # findings of one kind that a message lists
+_ROUNDING = 0.01  # pixels by which rounding to two decimals may move a coordinate past the border
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong.
+    """One problem in the annotations.
 
     Attributes:
-        kind: what; findings of a kind are told together.
-        section, entry_id: the entry in the truth that is at fault.
-        what: the particulars.
-        fatal: whether no training may start; else what is done about it stands in `kind`.
+        kind: the kind of problem; findings of one kind are reported together.
+        section, entry_id: the entry at fault in the ground truth.
+        what: the details.
+        fatal: whether it prevents training; if not, `kind` says how it is handled.
     """
 
     kind: str
@@ -36,7 +36,7 @@ class Finding:
 
 
 def check(images: DetectionSet) -> list[Finding]:
-    """Look for what would stop or spoil a training; list in the log what is harmless.
+    """Refuse annotations that would break training; log harmless problems.
 
     Returns:
         the harmless findings.
@@ -50,7 +50,8 @@ def check(images: DetectionSet) -> list[Finding]:
     if fatal:
         raise ValueError(
             f"the annotations of {images.split} of {images.name} have {len(fatal)} errors; nothing "
-            "was trained. Mend them, or take the images out:\n" + "\n".join(describe(images, fatal))
+            "was trained. Correct them, or remove the images:\n"
+            + "\n".join(describe(images, fatal))
         )
     if findings:
         lines = "\n".join(describe(images, findings))
@@ -59,7 +60,7 @@ def check(images: DetectionSet) -> list[Finding]:
 
 
 def check_pair(train: DetectionSet, test: DetectionSet) -> None:
-    """Check what is trained on, what is tested on, and that the two go together.
+    """Check the training set, the test set, and that the two match.
 
     Raises:
         ValueError: either has fatal findings, they differ in their classes, or they share images.
@@ -76,13 +77,13 @@ def check_pair(train: DetectionSet, test: DetectionSet) -> None:
         shared = sorted(set(train.images.paths) & set(test.images.paths))
         if shared:
             raise ValueError(
-                f"{len(shared)} images of {test.split} of {test.name} are trained on too (as "
-                f"{shared[0]}); nothing was trained. Strike them from one of the lists."
+                f"{len(shared)} images of {test.split} of {test.name} are also training images (such as "
+                f"{shared[0]}); nothing was trained. Remove them from one of the lists."
             )
 
 
 def find_problems(images: DetectionSet) -> Iterator[Finding]:
-    """Yield everything that is wrong with a set: with its lists, its image files, its objects."""
+    """Yield every problem of a set: in its lists, its image files and its objects."""
     truth = images.truth
     for section in ("images", "annotations", "categories"):
         yield from _duplicates(section, [entry["id"] for entry in truth[section]])
@@ -100,7 +101,7 @@ def find_problems(images: DetectionSet) -> Iterator[Finding]:
 
 
 def describe(images: DetectionSet, findings: list[Finding]) -> list[str]:
-    """Return a line a finding, with its file and line; of many of a kind, the first ones."""
+    """Return one line per finding, with its file and line; only the first few of each kind."""
     by_kind = defaultdict(list)
     for finding in findings:
         by_kind[finding.kind].append(finding)

@@ -1,8 +1,8 @@
-"""Folders in COCO's format: annotations in one JSON file a part, images beside it.
+"""Folders in COCO's format: one JSON annotation file per part, with the images beside it.
 
 A part is found as `annotations/instances_<part>.json` (COCO's own), `annotations/<part>.json`, or
-`<part>/_annotations.coco.json`; its images are in `<part>/`, `images/<part>/` or `images/`. What a
-part is called decides the split: train*, val*, test*. Without a test part, val is tested on.
+`<part>/_annotations.coco.json`; its images are in `<part>/`, `images/<part>/` or `images/`. The
+part's name determines the split: train*, val*, test*. Without a test part, val is the test split.
 """
 
 import hashlib
@@ -25,20 +25,20 @@ _SECTIONS = {
     "annotations": ("id", "image_id", "category_id", "bbox"),
     "categories": ("id", "name"),
 }
-_FIELDS = ("id", "image_id", "category_id", "bbox", "area", "iscrowd")  # of an annotation, kept
+_FIELDS = ("id", "image_id", "category_id", "bbox", "area", "iscrowd")  # kept of an annotation
 
 
 class CocoFolder:
     """A folder in COCO's format; the contract is `lowbit.detection.datasets.catalog.Source`.
 
     Args:
-        name: what messages call it.
+        name: name used in messages.
         path: the folder.
-        parts: the parts of train and test, where more than one would do; None: as they are found.
+        parts: the parts for train and test, if there are several candidates; None: as found.
 
     Raises:
-        FileNotFoundError: a part is not there.
-        ValueError: two files could be the same part.
+        FileNotFoundError: a part is missing.
+        ValueError: two files match the same part.
     """
 
     def __init__(self, name: str, path: Path, *, parts: tuple[str, str] | None = None) -> None:
@@ -60,7 +60,7 @@ class CocoFolder:
             )
 
     def load(self, split: str, count: int | None = None) -> DetectionSet:
-        """Read a split's annotations; its images are read when they are asked for."""
+        """Read a split's annotations; its images are read on access."""
         return read_part(self._file(split), name=self.name, split=split, count=count)
 
     def sha256(self, *, train: int | None, test: int | None, test_split: str) -> str:
@@ -72,8 +72,8 @@ class CocoFolder:
         if split not in self.files:
             raise ValueError(
                 f"{self.name} has no split {split!r}, only {', '.join(sorted(self.files))}; nothing "
-                "was loaded. Where val is tested on, there is no other val: give the folder a third "
-                "part, or test on test."
+                "was loaded. If val is used as the test split, there is no separate val: add a third "
+                "part to the folder, or test on test."
             )
         return self.files[split]
 
@@ -81,13 +81,13 @@ class CocoFolder:
 def read_part(
     file: Path, *, name: str, split: str, count: int | None = None, folder: Path | None = None
 ) -> DetectionSet:
-    """Read the annotations of one part; its images are read when they are asked for.
+    """Read the annotations of one part; its images are read on access.
 
     Args:
         file: the annotations, in COCO's format.
-        name, split: what messages and results call it.
-        count: number of images; None: all there are.
-        folder: of the images; None: the usual one beside the file.
+        name, split: names used in messages and results.
+        count: number of images; None: all of them.
+        folder: folder of the images; None: the usual one beside the file.
     """
     content = read_json(file)
     images = sorted(content["images"], key=lambda image: image["id"])
@@ -96,7 +96,7 @@ def read_part(
     known = {image["id"] for image in content["images"]}
     truth = {
         "images": images,
-        # An annotation of an image that there is not stays, for the check to find.
+        # An annotation of an unknown image is kept, so that the check finds it.
         "annotations": [
             {field: a[field] for field in _FIELDS if field in a}
             for a in content["annotations"]
@@ -116,7 +116,7 @@ def read_part(
 
 
 class Places:
-    """Say where in a JSON file an entry stands; the file is looked into when first asked.
+    """Find the line of an entry in a JSON file; the file is read on the first call.
 
     Args:
         file: annotations in COCO's format.
@@ -126,7 +126,7 @@ class Places:
         self.file = file
 
     def __call__(self, section: str, entry_id: Any) -> str:
-        """Return file and line of the entry with an id, all lines where it stands twice."""
+        """Return file and line of the entry with an id; all lines if the id is used twice."""
         text, starts = _sections(self.file, self.file.stat().st_mtime_ns)
         positions = [position for position, _ in starts]
         lines = []
@@ -143,7 +143,7 @@ def read_json(file: Path) -> dict[str, Any]:
     """Read annotations in COCO's format.
 
     Raises:
-        ValueError: it is no JSON, or lacks what every entry needs.
+        ValueError: it is not JSON, or an entry lacks a required field.
     """
     try:
         content = json.loads(file.read_bytes())
@@ -162,7 +162,7 @@ def read_json(file: Path) -> dict[str, Any]:
             if lacking:
                 at = Places(file)(section, entry["id"]) if "id" in entry else str(file)
                 raise ValueError(
-                    f"{at}: number {place + 1} of {section} has no {' and no '.join(lacking)}; "
+                    f"{at}: entry {place + 1} of {section} has no {' and no '.join(lacking)}; "
                     "nothing was loaded. Export the annotations again."
                 )
     return content
@@ -173,7 +173,7 @@ def _sha256(file: Path, count: int | None) -> str:
 
 
 def _annotation_files(path: Path) -> list[Path]:
-    """Return the annotation files of the first layout that the folder has any of."""
+    """Return the annotation files of the first layout found in the folder."""
     for layout in _LAYOUTS:
         found = sorted(path.glob(layout))
         if found:
@@ -196,7 +196,7 @@ def _by_split(name: str, files: Iterable[Path]) -> dict[str, Path]:
         if split in found:
             raise ValueError(
                 f"{name} has two files for {split}, {found[split].name} and {file.name}; nothing "
-                "was loaded. Leave one of them in the folder."
+                "was loaded. Keep only one of them in the folder."
             )
         if split is not None:
             found[split] = file
@@ -206,7 +206,7 @@ def _by_split(name: str, files: Iterable[Path]) -> dict[str, Path]:
 
 
 def _image_folder(file: Path, root: Path, images: list[dict[str, Any]]) -> Path:
-    """Return the first usual folder that has the first image; the most usual, if none has."""
+    """Return the first usual folder that has the first image; if none has, the first one."""
     part = _part(file)
     folders = [root / part, root / "images" / part, root / "images", root]
     name = images[0]["file_name"] if images else ""
@@ -215,7 +215,7 @@ def _image_folder(file: Path, root: Path, images: list[dict[str, Any]]) -> Path:
 
 @lru_cache(maxsize=1)
 def _sections(file: Path, mtime_ns: int) -> tuple[str, list[tuple[int, str]]]:
-    """Return a file's text and where in it each section begins; a changed file has another `mtime_ns`."""
+    """Return a file's text and where each section begins; `mtime_ns` changes with the file."""
     text = file.read_text()
     found = re.finditer(r'"(images|annotations|categories)"\s*:\s*\[', text)
     return text, [(match.start(), match.group(1)) for match in found]

@@ -1,4 +1,4 @@
-"""A detection set as every engine sees it: images, and the truth about them in COCO's format."""
+"""A detection set for every engine: images, and their ground truth in COCO's format."""
 
 from collections import defaultdict
 from collections.abc import Callable
@@ -11,21 +11,21 @@ from torch import Tensor
 
 from lowbit.detection.datasets.images_on_disk import ImageFiles
 
-XYWH_ABS = 1  # detectron2.structures.BoxMode.XYWH_ABS, known here without importing it
+XYWH_ABS = 1  # detectron2.structures.BoxMode.XYWH_ABS, without importing Detectron2
 
 
 @dataclass(frozen=True, eq=False)
 class DetectionSet:
-    """Hold the images of a split, in memory or in files, and their objects.
+    """The images of a split, in memory or in files, and their objects.
 
     Attributes:
-        name, split: where the images come from.
-        truth: `images`, `annotations` and `categories` in COCO's format, as the source has them;
-            the place of an image is its place in `images`.
-        images: uint8 (3, H, W) by place, RGB: one tensor (N, 3, H, W), or files.
-        split_sha256: hash of the annotations, and of which images were chosen.
-        where: from ("images" | "annotations" | "categories", id) to the file and line that say so.
-        style: whose evaluation is the custom for it; "voc" marks difficult objects.
+        name, split: the source of the images.
+        truth: `images`, `annotations` and `categories` in COCO's format, as given by the source;
+            an image's position is its index in `images`.
+        images: uint8 (3, H, W) by position, RGB: one tensor (N, 3, H, W), or files.
+        split_sha256: hash of the annotations and of the choice of images.
+        where: maps ("images" | "annotations" | "categories", id) to file and line.
+        style: whose evaluation is customary for it; "voc" marks difficult objects.
     """
 
     name: str
@@ -45,22 +45,22 @@ class DetectionSet:
 
     @cached_property
     def classes(self) -> tuple[str, ...]:
-        """The classes' names; a label is a place in them."""
+        """The class names; a label is an index into them."""
         return tuple(category["name"] for category in self._categories)
 
     @cached_property
     def category_ids(self) -> tuple[int, ...]:
-        """The categories' ids, by label: COCO's have gaps."""
+        """The category ids, by label; COCO's have gaps."""
         return tuple(category["id"] for category in self._categories)
 
     @cached_property
     def ids(self) -> tuple[int | str, ...]:
-        """The images' ids, by place."""
+        """The image ids, by position."""
         return tuple(image["id"] for image in self.truth["images"])
 
     @cached_property
     def objects(self) -> list[list[dict[str, Any]]]:
-        """The annotations of each image, crowds among them."""
+        """The annotations of each image, including crowds."""
         found = defaultdict(list)
         for annotation in self.truth["annotations"]:
             found[annotation["image_id"]].append(annotation)
@@ -83,7 +83,7 @@ class DetectionSet:
 
     @cached_property
     def boxes(self) -> tuple[Tensor, ...]:
-        """What is trained on: float32 (n, 4) by place, x1 y1 x2 y2 in pixels; the last lie outside.
+        """Training boxes: float32 (n, 4) by position, x1 y1 x2 y2 in pixels; x2 and y2 are exclusive.
 
         Crowds and boxes without area are left out, and boxes are clipped to their image.
         """
@@ -91,22 +91,22 @@ class DetectionSet:
 
     @cached_property
     def labels(self) -> tuple[Tensor, ...]:
-        """The classes of `boxes`: int64 (n,) by place, from 0."""
+        """The classes of `boxes`: int64 (n,) by position, from 0."""
         return tuple(labels for _, labels in self._targets)
 
     @cached_property
     def annotated(self) -> tuple[int, ...]:
-        """The places of images with at least one box to train on."""
+        """The positions of images with at least one training box."""
         return tuple(place for place, boxes in enumerate(self.boxes) if len(boxes))
 
     def image(self, index: int) -> Tensor:
-        """Return the image at a place: uint8 (3, H, W), RGB."""
+        """Return the image at a position: uint8 (3, H, W), RGB."""
         return self.images[index]
 
     def to_coco(self) -> dict[str, Any]:
-        """Return the truth in COCO's format, complete: what pycocotools needs is filled in.
+        """Return the ground truth in COCO's format with everything that pycocotools needs.
 
-        An area that is missing is the box's, a missing iscrowd is 0, and ids count from 1, since
+        A missing area is the box's, a missing iscrowd is 0, and ids count from 1, since
         pycocotools takes 0 for "unmatched".
         """
         first = min((a["id"] for a in self.truth["annotations"]), default=1)
@@ -128,7 +128,7 @@ class DetectionSet:
         }
 
     def records(self) -> list[dict[str, Any]]:
-        """Return Detectron2's dataset dicts, with the pixels in lieu of a file for images in memory."""
+        """Return Detectron2's dataset dicts; images in memory are given as pixels instead of a file."""
         labels = {category_id: label for label, category_id in enumerate(self.category_ids)}
         return [
             {

@@ -1,4 +1,4 @@
-"""Digit scenes as a detection set: a split's scenes hold only digits of that split of `digits`."""
+"""Digit scenes as a detection set; each split uses only the digits of that split of `digits`."""
 
 import hashlib
 import json
@@ -12,7 +12,7 @@ from lowbit import data
 from lowbit.detection.datasets.detection_set import DetectionSet
 from lowbit.detection.datasets.digit_scenes import Layout, Scene, draw_scene
 
-SCENES_VERSION = 1  # bumped when the same seed draws other scenes
+SCENES_VERSION = 1  # raised when the same seed gives different scenes
 
 _STREAMS = {"train": 0, "val": 1, "test": 2}
 _DEFAULT_COUNTS = {"train": 1200, "val": 300, "test": 300}
@@ -22,9 +22,9 @@ class DigitScenes:
     """The digit scenes of a layout and a seed; the contract is `lowbit.detection.datasets.catalog.Source`.
 
     Args:
-        layout: what a scene looks like.
-        seed: names the stream of scenes; splits have streams of their own.
-        root: where downloaded image sets are; the digits need none.
+        layout: layout of the scenes.
+        seed: seed of the scenes; each split has its own stream.
+        root: folder of downloaded image sets; the digits need none.
 
     Example:
         >>> scenes = DigitScenes(Layout()).load("train", 3)
@@ -36,7 +36,7 @@ class DigitScenes:
         self.layout, self.seed, self.root = layout, seed, root
 
     def load(self, split: str, count: int | None = None) -> DetectionSet:
-        """Draw the first `count` scenes of a split: of the scenes, and of the digits in them."""
+        """Draw the first `count` scenes of a split, with digits of the same split."""
         if split not in _STREAMS:
             raise ValueError(
                 f"digit-scenes has no split {split!r}; nothing was drawn. Use train, val or test."
@@ -60,7 +60,7 @@ class DigitScenes:
         )
 
     def sha256(self, *, train: int | None, test: int | None, test_split: str) -> str:
-        """Hash what defines the scenes trained and tested on, without drawing one."""
+        """Hash the definition of the training and test scenes, without drawing any."""
         return self._sha256(
             train=train or _DEFAULT_COUNTS["train"], test=test or _DEFAULT_COUNTS[test_split]
         )

@@ -1,8 +1,8 @@
-"""Digit scenes: real handwritten digits on textured canvases, drawn from a seed.
+"""Digit scenes: handwritten digits on textured backgrounds, generated from a seed.
 
-A scene is a pure function of (digits, layout, seed, index): one numpy `Generator` a scene, no state
-shared between scenes, so any scene can be drawn again alone and sets of different lengths agree on
-their common part. A box encloses exactly the pixels that its digit painted.
+A scene is a pure function of (digits, layout, seed, index): one numpy `Generator` per scene and no
+shared state, so any scene can be drawn on its own, and sets of different lengths agree on their
+common part. A box encloses exactly the pixels that its digit painted.
 """
 
 from dataclasses import dataclass
@@ -11,17 +11,17 @@ from functools import lru_cache
 import numpy as np
 
 NOISE = 0.02  # standard deviation of the sensor's noise, units of 0..1
-INK = 0.15  # a resized digit paints where its coverage reaches this; below it leaves the background
-_PLACEMENTS = 40  # draws of a position before a digit is left out
+INK = 0.15  # lowest coverage at which a resized digit paints a pixel
+_PLACEMENTS = 40  # positions tried before a digit is left out
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Say what a scene looks like.
+    """The layout of a scene.
 
     Attributes:
         size: side of the square canvas, pixels.
-        digits: fewest and most digits a scene, inclusive.
+        digits: fewest and most digits per scene, inclusive.
         digit_size: smallest and largest height of a digit, pixels, inclusive.
         overlap: largest share of a digit's box that another box may cover.
     """
@@ -36,14 +36,14 @@ class Layout:
         small, large = self.digit_size
         if not (1 <= few <= many and 4 <= small <= large <= self.size and 0 <= self.overlap < 1):
             raise ValueError(
-                f"no scene can be drawn with {self}; nothing was drawn. Ask for at least one digit, "
+                f"no scene can be drawn with {self}; nothing was drawn. Use at least one digit, "
                 "heights from 4 pixels to the canvas's side, and an overlap in [0, 1)."
             )
 
 
 @dataclass(frozen=True)
 class Scene:
-    """Hold one scene: image uint8 (3, size, size), boxes float32 (n, 4) x1 y1 x2 y2, labels (n,)."""
+    """One scene: image uint8 (3, size, size), boxes float32 (n, 4) x1 y1 x2 y2, labels (n,)."""
 
     image: np.ndarray
     boxes: np.ndarray
@@ -51,14 +51,14 @@ class Scene:
 
 
 def draw_scene(digits: np.ndarray, labels: np.ndarray, *, layout: Layout, seed, index) -> Scene:
-    """Draw scene number `index` of the stream that `seed` names.
+    """Draw scene number `index` of the stream of `seed`.
 
     Args:
         digits: coverage of the digits to choose from, float32 (N, h, w) in 0..1.
         labels: their classes, int64 (N,).
-        layout: what a scene looks like.
-        seed: an integer, or a sequence of them, that names the stream.
-        index: the scene's place in the stream.
+        layout: layout of the scene.
+        seed: an integer, or a sequence of them.
+        index: the scene's position in the stream.
     """
     rng = np.random.default_rng([*np.atleast_1d(seed).tolist(), index])
     canvas, light = draw_background(rng, layout.size)
@@ -77,7 +77,7 @@ def draw_scene(digits: np.ndarray, labels: np.ndarray, *, layout: Layout, seed, 
         canvas[:, y1:y2, x1:x2] += stamp * (colour - canvas[:, y1:y2, x1:x2])
         boxes.append(box)
         chosen.append(pick)
-    canvas += rng.normal(0, NOISE, canvas.shape)  # over digits and background alike
+    canvas += rng.normal(0, NOISE, canvas.shape)  # over both digits and background
     return Scene(
         image=(canvas.clip(0, 1) * 255).round().astype(np.uint8),
         boxes=np.array(boxes, dtype=np.float32).reshape(-1, 4),
@@ -134,7 +134,7 @@ def _ink_colour(rng: np.random.Generator, light: float) -> np.ndarray:
 
 
 def _place(rng, shape: tuple[int, int], boxes: list, layout: Layout) -> tuple | None:
-    """Find a place (x1, y1, x2, y2) for a stamp of `shape`; None where none was found."""
+    """Find a position (x1, y1, x2, y2) for a stamp of `shape`; None if none was found."""
     height, width = shape
     if max(shape) > layout.size:
         return None

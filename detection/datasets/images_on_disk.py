@@ -1,7 +1,6 @@
-"""Images that stay in their files until they are asked for.
+"""Images that are decoded on access.
 
-A photograph that its camera marked as turned (EXIF) is turned upright, as Detectron2 does and as
-annotation programs show it.
+A photograph with an EXIF orientation is turned upright, as Detectron2 and annotation programs do.
 """
 
 import os
@@ -12,12 +11,12 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-_ORIENTATION = 0x0112  # EXIF's tag; 5 to 8 stand for a quarter turn
+_ORIENTATION = 0x0112  # EXIF tag; 5 to 8 mean a quarter turn
 _QUARTER_TURNS = frozenset({5, 6, 7, 8})
 
 
 class ImageFiles(Sequence[Tensor]):
-    """The images at `paths`, each decoded anew whenever it is asked for."""
+    """The images at `paths`, each decoded on every access."""
 
     def __init__(self, paths: Sequence[str | os.PathLike]) -> None:
         self.paths = tuple(os.fspath(path) for path in paths)
@@ -33,12 +32,12 @@ def read_image(path: str | os.PathLike) -> Tensor:
     """Decode an image file to RGB bytes (3, H, W), upright.
 
     Raises:
-        ValueError: the file is damaged, or no image.
+        ValueError: the file is damaged or not an image.
     """
     try:
         with Image.open(path) as image:
             pixels = np.array(ImageOps.exif_transpose(image).convert("RGB"))
-    except (OSError, SyntaxError, ValueError) as error:  # Pillow raises each of them
+    except (OSError, SyntaxError, ValueError) as error:  # Pillow raises all of these
         raise unreadable(path, error) from error
     return torch.from_numpy(pixels).permute(2, 0, 1)
 
@@ -47,7 +46,7 @@ def read_size(path: str | os.PathLike) -> tuple[int, int]:
     """Return (height, width) of the upright image, from the file's header.
 
     Raises:
-        ValueError: the file is no image.
+        ValueError: the file is not an image.
     """
     try:
         with Image.open(path) as image:
@@ -59,7 +58,7 @@ def read_size(path: str | os.PathLike) -> tuple[int, int]:
 
 
 def unreadable(path: str | os.PathLike, error: Exception) -> ValueError:
-    """Return the error that a damaged image file is answered with."""
+    """Return the error for a damaged image file."""
     return ValueError(
         f"{path} cannot be decoded ({error}); nothing was loaded. Restore the file from its source, "
         "or remove it and its annotations."

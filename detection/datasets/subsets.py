@@ -1,4 +1,4 @@
-"""Choosing some of many images: a draw that no library's random numbers can change."""
+"""Choose a subset of images by hash, independent of any library's random numbers."""
 
 import hashlib
 from collections.abc import Hashable, Iterable, Sequence
@@ -6,11 +6,11 @@ from typing import TypeVar
 
 Name = TypeVar("Name", bound=Hashable)
 
-_SEED = "lowbit-bench detection 1"  # pinned: another text would draw other images
+_SEED = "lowbit-bench detection 1"  # fixed: another text would draw other images
 
 
 def draw(names: Iterable[Name], count: int) -> set[Name]:
-    """Return the `count` names whose SHA-256 is the smallest; a larger draw holds a smaller one.
+    """Return the `count` names with the smallest SHA-256; a larger draw contains a smaller one.
 
     Example:
         >>> draw(range(5), 2) <= draw(range(5), 3)
@@ -20,7 +20,7 @@ def draw(names: Iterable[Name], count: int) -> set[Name]:
 
 
 def first(names: Sequence[Name], count: int | None, *, source: str) -> list[Name]:
-    """Return `count` drawn names in their order; all of them for None.
+    """Return `count` drawn names in their original order; all of them for None.
 
     Raises:
         ValueError: there are fewer.
@@ -29,8 +29,8 @@ def first(names: Sequence[Name], count: int | None, *, source: str) -> list[Name
         return list(names)
     if count > len(names):
         raise ValueError(
-            f"{source} has {len(names)} images, and {count} are asked for; nothing was loaded. Ask "
-            "for fewer, or for all by leaving the number out (null)."
+            f"{source} has {len(names)} images, but {count} were requested; nothing was loaded. Use "
+            "fewer, or omit the number (null) for all."
         )
     chosen = draw(names, count)
     return [name for name in names if name in chosen]

@@ -1,8 +1,8 @@
-"""Folders in Pascal VOC's format: an XML file an image.
+"""Folders in Pascal VOC's format: one XML file per image.
 
 Two layouts are read. VOC's own: `JPEGImages/`, `Annotations/` and the lists of image names in
 `ImageSets/Main/`, where train is trainval.txt, or else train.txt, and test is test.txt, or else
-val.txt. And a bare one, `images/` and `annotations/`, of which a fifth is drawn for testing.
+val.txt. And a bare one, `images/` and `annotations/`, where a fifth is drawn for testing.
 """
 
 import hashlib
@@ -32,16 +32,16 @@ CLASSES_2007 = (
 # fmt: on
 _CLASS_FILES = ("classes.txt", "labels.txt")
 _EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
-_TEST_SHARE = 0.2  # of a bare folder
+_TEST_SHARE = 0.2  # in a bare folder
 
 
 class VocFolder:
-    """One folder in VOC's format, or several as one; the contract is `lowbit.detection.datasets.catalog.Source`.
+    """One folder in VOC's format, or several combined; the contract is `lowbit.detection.datasets.catalog.Source`.
 
     Args:
-        name: what messages call it.
-        parts: for train and test (and val, if there is one), (folder, list of image names) pairs.
-        classes: the classes' names; None: those of the training annotations, sorted.
+        name: name used in messages.
+        parts: (folder, list of image names) pairs of train, test and, if there is one, val.
+        classes: the class names; None: those of the training annotations, sorted.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class VocFolder:
 
     @cached_property
     def classes(self) -> tuple[str, ...]:
-        """The classes' names; a label is a place in them."""
+        """The class names; a label is an index into them."""
         if self._classes is not None:
             return tuple(self._classes)
         trees = (parse(file) for file, _ in self._files("train"))
@@ -65,7 +65,7 @@ class VocFolder:
         )
 
     def load(self, split: str, count: int | None = None) -> DetectionSet:
-        """Read a split's annotations; its images are read when they are asked for."""
+        """Read a split's annotations; its images are read on access."""
         files = self._chosen(split, count)
         ids = {name: number for number, name in enumerate(self.classes, 1)}
         images, annotations, places = [], [], {}
@@ -92,7 +92,7 @@ class VocFolder:
         )
 
     def sha256(self, *, train: int | None, test: int | None, test_split: str) -> str:
-        """Hash the annotations of the images trained and tested on."""
+        """Hash the annotations of the training and test images."""
         chosen = (self._chosen("train", train), self._chosen(test_split, test))
         return hashlib.sha256("".join(map(self._sha256, chosen)).encode()).hexdigest()
 
@@ -111,7 +111,7 @@ class VocFolder:
         if split not in self.parts:
             raise ValueError(
                 f"{self.name} has no split {split!r}, only {', '.join(sorted(self.parts))}; nothing "
-                "was loaded. A val of its own needs ImageSets/Main/train.txt, val.txt and test.txt, "
+                "was loaded. A separate val needs ImageSets/Main/train.txt, val.txt and test.txt, "
                 "and no trainval.txt."
             )
         found = []
@@ -127,10 +127,10 @@ class VocFolder:
 
 
 def voc_folder(name: str, path: Path) -> VocFolder:
-    """Find what a folder in either layout has to train and to test on.
+    """Find the training and test images of a folder in either layout.
 
     Raises:
-        FileNotFoundError: it lacks a part.
+        FileNotFoundError: a part is missing.
     """
     lists = path / "ImageSets" / "Main"
     if lists.is_dir():
@@ -138,16 +138,16 @@ def voc_folder(name: str, path: Path) -> VocFolder:
         files = _choose_lists(stems)
         if files is None:
             raise FileNotFoundError(
-                f"{name} is not complete: {lists.resolve()} has no lists to train and to test with; "
+                f"{name} is not complete: {lists.resolve()} has no lists of training and test images; "
                 "nothing was loaded. Put trainval.txt and test.txt there, or train.txt and val.txt, "
-                "one image name a line."
+                "one image name per line."
             )
         parts = {split: [(path, read_list(lists / f"{f}.txt"))] for split, f in files.items()}
     else:
         annotations = _folder(path, "Annotations", "annotations")
         if not annotations.is_dir():
             raise FileNotFoundError(
-                f"{name} is not there: {path.resolve()} has no folder of annotations; nothing was "
+                f"{name} is missing: {path.resolve()} has no folder of annotations; nothing was "
                 "loaded. Put images/ and annotations/ (or VOC's JPEGImages/, Annotations/ and "
                 "ImageSets/) there, or point $LOWBIT_DATA (or data_root) at the folder above."
             )
@@ -161,7 +161,7 @@ def voc_folder(name: str, path: Path) -> VocFolder:
 
 
 def custom_voc(root: Path) -> VocFolder:
-    """Return VOC's custom: trained on trainval of 2007 and 2012, tested on test of 2007."""
+    """Return VOC's usual split: trainval of 2007 and 2012 for training, test of 2007 for testing."""
     parts = {
         "train": [(root / "VOC2007", "trainval"), (root / "VOC2012", "trainval")],
         "test": [(root / "VOC2007", "test")],
@@ -181,7 +181,7 @@ def custom_voc(root: Path) -> VocFolder:
 
 
 def read_list(file: Path) -> list[str]:
-    """Read the image names of an ImageSets list, one a line; a flag behind a name is passed over."""
+    """Read the image names of an ImageSets list, one per line; a flag after a name is ignored."""
     return [line.split()[0] for line in file.read_text().splitlines() if line.strip()]
 
 
@@ -205,5 +205,5 @@ def _class_list(path: Path) -> list[str] | None:
 
 
 def _folder(path: Path, *names: str) -> Path:
-    """Return the first folder that is there, or else the last."""
+    """Return the first folder that exists, or else the last."""
     return next((path / name for name in names if (path / name).is_dir()), path / names[-1])

@@ -1,4 +1,4 @@
-"""Pascal VOC's XML: one file an image, an `object` element an object."""
+"""Pascal VOC's XML: one file per image, one `object` element per object."""
 
 import re
 import xml.etree.ElementTree as ET
@@ -28,7 +28,7 @@ def parse(file: Path) -> ET.Element:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no XML.
+        ValueError: it is not XML.
     """
     try:
         return ET.fromstring(file.read_bytes())
@@ -36,13 +36,13 @@ def parse(file: Path) -> ET.Element:
         raise _missing(file) from error
     except ET.ParseError as error:
         raise ValueError(
-            f"{file}:{error.position[0]}: this is no XML ({error}); nothing was loaded. Save the "
+            f"{file}:{error.position[0]}: this is not XML ({error}); nothing was loaded. Save the "
             "annotation again."
         ) from error
 
 
 def read_dimensions(tree: ET.Element, image: Path) -> tuple[int, int]:
-    """Return (height, width) as the annotation has them; as the image has them, if it does not."""
+    """Return (height, width) from the annotation or, if it has none, from the image."""
     found = [tree.findtext(f"size/{side}") for side in ("height", "width")]
     if all(found) and all(float(value) > 0 for value in found):
         return round(float(found[0])), round(float(found[1]))
@@ -50,9 +50,9 @@ def read_dimensions(tree: ET.Element, image: Path) -> tuple[int, int]:
 
 
 def to_annotation(obj: ET.Element, ids: dict[str, int], *, at: tuple) -> dict[str, Any]:
-    """Return an object in COCO's format; VOC's corners count from 1 and belong to the box.
+    """Return an object in COCO's format; VOC's corners count from 1 and are inclusive.
 
-    A class that is not known stays as its name, for the check to find.
+    An unknown class is kept as its name, so that the check finds it.
     """
     name = text_of(obj, "name")
     try:
@@ -73,12 +73,12 @@ def to_annotation(obj: ET.Element, ids: dict[str, int], *, at: tuple) -> dict[st
 
 
 def text_of(element: ET.Element, path: str) -> str:
-    """Return the text at a path under an element; empty, if there is none."""
+    """Return the text at a path under an element; empty if there is none."""
     return (element.findtext(path) or "").strip()
 
 
 def line_of(file: Path, order: int | None) -> str:
-    """Return file and line of the object that is `order`-th in it, or of the file's beginning."""
+    """Return file and line of the `order`-th object, or of the start of the file."""
     if order is None:
         return f"{file}:1"
     text = file.read_text(errors="replace")
@@ -88,6 +88,6 @@ def line_of(file: Path, order: int | None) -> str:
 
 def _missing(file: Path) -> FileNotFoundError:
     return FileNotFoundError(
-        f"there is no {file}, which the list of images asks for; nothing was loaded. Restore it, or "
-        "strike the name from the list."
+        f"there is no {file}, which the list of images names; nothing was loaded. Restore it, or "
+        "remove the name from the list."
     )

@@ -1,7 +1,7 @@
-"""Detector files: weights with what is needed to rebuild the detector, and strict loading.
+"""Detector files: weights and the metadata to rebuild the detector, with strict loading.
 
 A file is `{"format", "model": state dict, "meta": plain data}`, loadable with `weights_only=True` and
-written to a temporary name, synced and renamed, so that a reader never sees half of it.
+written to a temporary name, synced and renamed, so that a reader never sees a partial file.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ FORMAT = "lowbit-detector-1"
 
 
 def write_atomically(path: str | Path, payload: Any) -> str:
-    """Save `payload` with torch under `path` in one step; return the file's SHA-256."""
+    """Save `payload` with torch atomically to `path`; return the file's SHA-256."""
     path = Path(path)
     buffer = io.BytesIO()
     torch.save(payload, buffer)
@@ -34,11 +34,11 @@ def save_detector(path: str | Path, detector: nn.Module, meta: dict[str, Any]) -
     """Write a detector file; return its SHA-256.
 
     Args:
-        path: where.
+        path: the file to write.
         detector: whose state dict is written.
         meta: plain data: engine, architecture, method, precision, policy, classes, recipe, ...
     """
-    state = detector.state_dict()  # not a plain dictionary: it carries its modules' versions
+    state = detector.state_dict()  # not a plain dictionary: it carries module versions
     for name, tensor in state.items():
         state[name] = tensor.cpu()
     return write_atomically(path, {"format": FORMAT, "model": state, "meta": meta})
@@ -49,7 +49,7 @@ def read_detector(path: str | Path, *, engine: str) -> tuple[dict[str, torch.Ten
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no detector file, or another engine's.
+        ValueError: it is not a detector file, or was written by another engine.
     """
     path = Path(path)
     if not path.is_file():
@@ -60,7 +60,7 @@ def read_detector(path: str | Path, *, engine: str) -> tuple[dict[str, torch.Ten
     data = path.read_bytes()
     try:
         content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises half a dozen types for a file that is not its own
+    except Exception as error:  # torch raises many types for a file that is not its own
         raise ValueError(
             f"{path.name} cannot be read as a detector ({error}); nothing was loaded. Give the "
             "detector.pth of a finished detection job."
@@ -81,12 +81,12 @@ def read_detector(path: str | Path, *, engine: str) -> tuple[dict[str, torch.Ten
 
 
 def check_relu(path: str | Path, meta: dict[str, Any], fpn_relu: bool) -> None:
-    """Refuse a detector whose heads learned on other features: it has no weight that would tell.
+    """Refuse a detector whose heads were trained on other features, which no weight shows.
 
     Args:
-        path: of the detector file.
-        meta: the file's.
-        fpn_relu: whether there is to be a ReLU between pyramid and heads.
+        path: the detector file.
+        meta: its metadata.
+        fpn_relu: whether a ReLU between pyramid and heads is wanted.
 
     Raises:
         ValueError: the file's detector differs.
@@ -98,22 +98,24 @@ def check_relu(path: str | Path, meta: dict[str, Any], fpn_relu: bool) -> None:
     if trained != fpn_relu:
         raise ValueError(
             f"{path} holds a detector trained with fpn_relu {str(trained).lower()}, but "
-            f"{str(fpn_relu).lower()} is asked for; nothing was loaded. Its heads know no other "
-            "features: give both the same fpn_relu (in a configuration MODEL.LOWBIT.FPN_RELU)."
+            f"{str(fpn_relu).lower()} was requested; nothing was loaded. Its heads only work on the features they were "
+            "trained on: give both the same fpn_relu (in a configuration MODEL.LOWBIT.FPN_RELU)."
         )
 
 
 def restore_detector(detector: nn.Module, state: dict[str, torch.Tensor], *, source: str) -> None:
-    """Load `state` into `detector`, every tensor of it and of the file, or nothing.
+    """Load `state` into `detector`; every tensor must match, or nothing is loaded.
 
-    Only the norms' counters of batches may be in one and not in the other: frozen norms have none.
+    Only the norms' batch counters may be in one and not the other: frozen norms have none.
 
     Raises:
         ValueError: names or shapes differ.
     """
     own = detector.state_dict()
     counters = {name for name in own.keys() ^ state.keys() if name.endswith("num_batches_tracked")}
-    versions = getattr(state, "_metadata", None)  # of modules, by which torch reads old files
+    versions = getattr(
+        state, "_metadata", None
+    )  # module versions, which torch needs to read old files
     kept = ((name, tensor) for name, tensor in state.items() if name not in counters)
     state = OrderedDict(kept) | {name: own[name] for name in counters & own.keys()}
     missing = sorted(own.keys() - state.keys())

@@ -1,7 +1,7 @@
-"""Build a network for a detector: its norm, its frozen stages, its last stage.
+"""Build a network for a detector: its norm, its frozen stages, its last stage; for every engine.
 
-A module belongs to a stage by where it stands: what is registered after one stage's last module and
-not after its own. The same for every engine.
+A module belongs to a stage by its position: after the previous stage's last module and up to the
+stage's own last module.
 """
 
 from collections.abc import Iterator
@@ -16,15 +16,15 @@ NORMS = ("BN", "SyncBN", "FrozenBN")
 
 
 def build_network(architecture: str, *, norm: str, freeze_at: int, last: str) -> nn.Module:
-    """Build a network with random weights, without what no detector would run.
+    """Build a network with random weights, without the layers that no detector runs.
 
     Args:
         architecture: its name in `backbones`.
-        norm: BN, SyncBN, or FrozenBN, whose statistics and affine stay as loaded.
+        norm: BN, SyncBN, or FrozenBN, whose statistics and affine parameters stay as loaded.
         freeze_at: 0: nothing; 1: the stem's weights and norms are frozen; 2: res2's as well, and so on
             to 5, as Detectron2's MODEL.BACKBONE.FREEZE_AT.
-        last: the last stage that is used. Later layers go: under DistributedDataParallel a parameter
-            without a gradient is an error, and a quantizer without an input has no scale.
+        last: the last stage that is used. Later layers are removed: in DistributedDataParallel a
+            parameter without a gradient is an error, and a quantizer without input has no scale.
 
     Raises:
         ValueError: an unknown norm or stage, or more frozen stages than there are.
@@ -41,7 +41,7 @@ def build_network(architecture: str, *, norm: str, freeze_at: int, last: str) ->
         )
     network = create_backbone(architecture)
     if norm == "SyncBN":
-        network = convert_sync_batchnorm(network)  # torch's own forgets timm's activations
+        network = convert_sync_batchnorm(network)  # torch's own version drops timm's activations
     elif norm == "FrozenBN":
         network = freeze_batch_norm_2d(network)
     freeze(network, freeze_at)
@@ -50,7 +50,7 @@ def build_network(architecture: str, *, norm: str, freeze_at: int, last: str) ->
 
 
 def freeze(network: nn.Module, freeze_at: int) -> None:
-    """Freeze stem and stages in place: weights get no gradient, norms become frozen ones."""
+    """Freeze stem and stages in place: weights get no gradient, norms become frozen norms."""
     if not freeze_at:
         return
     stage = select_levels(network, (f"res{max(freeze_at, 2)}",))[0].module
@@ -64,15 +64,15 @@ def freeze(network: nn.Module, freeze_at: int) -> None:
 
 
 def cut_off(network: nn.Module, last: str) -> None:
-    """Replace every layer after the stage called `last` by the identity, in place."""
+    """Replace every layer after the stage `last` by the identity, in place."""
     stage = select_levels(network, (last,))[0].module
     for name in [name for name, place in _places(network, stage) if place > 0]:
         network.set_submodule(name, nn.Identity())
 
 
 def _places(network: nn.Module, stage: str) -> Iterator[tuple[str, int]]:
-    """Name of each layer with parameters of its own, and whether it is before (-1), in (0) or after
-    (1) the module called `stage`."""
+    """Yield the name of each layer with parameters, and whether it is before (-1), in (0) or after
+    (1) the module `stage`."""
     seen = False
     for name, module in network.named_modules():
         inside = f"{name}.".startswith(f"{stage}.")

@@ -1,7 +1,7 @@
-"""Initial weights of a detector, from a backbone or a detector file; the same for every engine.
+"""Initial weights of a detector, from a backbone or detector file; for every engine.
 
-Every engine's detector keeps the network under `detector.backbone` with the names it has everywhere
-else (a C4 detector has its last stage in the head). That is what a backbone file fills.
+Every engine's detector keeps the network under `detector.backbone` with its usual names (a C4
+detector has the last stage in its head). A backbone file fills these.
 """
 
 from collections.abc import Iterator
@@ -26,14 +26,14 @@ CALIBRATION_BATCH = 16  # images in one forward pass
 
 @dataclass(frozen=True)
 class Start:
-    """What a training starts from.
+    """The weights a training starts from.
 
     Attributes:
         network: the backbone, with its weights.
-        state: the detector to go on from; None: a fresh pyramid and head.
+        state: state dict of the detector to start from; None: a new pyramid and head.
         normalization: (mean, std) of the images the backbone was trained on, RGB, units of 0..1.
         backbone: method, architecture and SHA-256 of the backbone file.
-        report: which file was loaded, its SHA-256, tensors matched and in all.
+        report: the file loaded, its SHA-256, and the numbers of matched and of all tensors.
     """
 
     network: nn.Module
@@ -44,7 +44,7 @@ class Start:
 
     @property
     def architecture(self) -> str:
-        """The backbone's name."""
+        """The name of the network."""
         return self.backbone["architecture"]
 
 
@@ -72,8 +72,8 @@ def start_from_backbone(checkpoint: str, architecture: str | None = None) -> Sta
 
 
 def _constants(network: nn.Module, pretraining: str | None) -> tuple[tuple[float, ...], ...]:
-    """Return mean and std of the images a network was trained on: of the set its file names, if it is
-    one of ours, else those timm publishes with the network."""
+    """Return mean and std of the images a network was trained on: those of the set its file names if
+    it is registered, else those that timm publishes with the network."""
     if pretraining in list_datasets():
         return normalization(pretraining)
     config = getattr(network, "default_cfg", None) or {}
@@ -81,14 +81,14 @@ def _constants(network: nn.Module, pretraining: str | None) -> tuple[tuple[float
 
 
 def start_from_random(architecture: str | None) -> Start:
-    """Start from random weights on purpose; the detector's own seed draws them.
+    """Start from random weights, as requested; they are drawn from the detector's seed.
 
     Raises:
-        ValueError: no network is named.
+        ValueError: no architecture is given.
     """
     if architecture is None:
         raise ValueError(
-            "a backbone of random weights needs the name of its network; nothing was trained. Give "
+            "a backbone with random weights needs an architecture; nothing was trained. Give "
             "architecture, for example resnet18."
         )
     return Start(
@@ -107,12 +107,12 @@ def start_from_detector(
 
     Args:
         detector: the file.
-        engine: the engine that is to go on.
-        fpn_relu: whether there is to be a ReLU between pyramid and heads.
-        backbone_sha256: the backbone file the detector must have been trained from; None: any.
+        engine: the engine that will use it.
+        fpn_relu: whether a ReLU between pyramid and heads is wanted.
+        backbone_sha256: the backbone file it must have been trained from; None: any.
 
     Raises:
-        ValueError: the file is another engine's, already quantized, or of another backbone or
+        ValueError: the file is from another engine, already quantized, or has another backbone or
             fpn_relu.
     """
     state, meta = read_detector(detector, engine=engine)
@@ -145,12 +145,12 @@ def start_from_detector(
 
 
 def initialize(detector: nn.Module, start: Start) -> None:
-    """Give a freshly built detector the weights it starts from, all of them.
+    """Load all initial weights into a newly built detector.
 
-    A start from random weights leaves those the detector was built with.
+    With random weights, the detector keeps those it was built with.
 
     Raises:
-        ValueError: a tensor of the detector's network is not among them.
+        ValueError: a tensor of the detector's network is missing from them.
     """
     if start.state is not None:
         restore_detector(detector, start.state, source="the detector file")
@@ -159,20 +159,20 @@ def initialize(detector: nn.Module, start: Start) -> None:
         return
     _fill(bottom_up(detector), start.network)
     res5 = getattr(getattr(detector, "roi_heads", None), "res5", None)
-    if res5 is not None:  # a C4 detector's; a norm behind its blocks is no backbone's
+    if res5 is not None:  # of a C4 detector; a norm after its blocks is not in the backbone
         stage = start.network.get_submodule(pyramid_info(start.network)[-1].module)
         for name, block in stage.named_children():
             _fill(res5.get_submodule(name), block)
 
 
 def _fill(part: nn.Module, network: nn.Module) -> None:
-    """Load into `part` its tensors from `network`, which may have stages that no detector runs."""
+    """Load the tensors of `part` from `network`, which may have stages that no detector runs."""
     own = part.state_dict()
     state = {name: tensor for name, tensor in network.state_dict().items() if name in own}
     restore_detector(part, state, source="the backbone file")
 
 
 def chunks(count: int, size: int) -> Iterator[range]:
-    """Yield the places 0..count in runs of `size`, the last as long as it comes."""
+    """Yield the indices 0..count in batches of `size`; the last may be shorter."""
     for first in range(0, count, size):
         yield range(first, min(first + size, count))

@@ -1,4 +1,4 @@
-"""The parts of a detector, with the same names for every engine: network, neck, head."""
+"""Access the parts of a detector of any engine: network, neck, head."""
 
 from torch import nn
 
@@ -14,18 +14,18 @@ def body(detector: nn.Module) -> nn.Module:
 
 
 def head(detector: nn.Module) -> nn.ModuleDict:
-    """Return what follows the pyramid, by its names in the detector."""
+    """Return the modules after the pyramid, by their names in the detector."""
     rest = {n: m for n, m in detector.named_children() if n not in ("backbone", "transform")}
     return nn.ModuleDict(rest)
 
 
 def neck(detector: nn.Module) -> nn.ModuleDict:
-    """Return the pyramid's convolutions by role, from fine to coarse; nothing without a pyramid."""
+    """Return the pyramid's convolutions by role, from fine to coarse; empty without a pyramid."""
     backbone = detector.backbone
-    if hasattr(backbone, "lateral_convs"):  # Detectron2's FPN, which lists them from the coarsest
+    if hasattr(backbone, "lateral_convs"):  # Detectron2's FPN, which starts with the coarsest
         lateral, output = backbone.lateral_convs[::-1], backbone.output_convs[::-1]
         added = backbone.top_block
-    elif hasattr(backbone, "fpn"):  # torchvision's, each with its norm in a sequence
+    elif hasattr(backbone, "fpn"):  # torchvision's: each in a sequence with its norm
         lateral = [block[0] for block in backbone.fpn.inner_blocks]
         output = [block[0] for block in backbone.fpn.layer_blocks]
         added = backbone.fpn.extra_blocks

@@ -32,13 +32,13 @@ def select_levels(network: nn.Module, features: Sequence[str]) -> list[Level]:
 
 
 def level_strides(network: nn.Module, features: Sequence[str], *, added: int) -> list[int]:
-    """Return the stride of every level of the pyramid, in pixels; `added` ones above the stages'."""
+    """Return the stride of every pyramid level in pixels, including `added` levels above the stages."""
     strides = [level.stride for level in select_levels(network, features)]
     return strides + [2**n * strides[-1] for n in range(1, added + 1)]
 
 
 def anchor_sizes(strides: Sequence[int], scales: Sequence[float]) -> list[list[float]]:
-    """Return the anchors' sides at every level, in pixels: `scales` times the level's stride.
+    """Return the anchor sides at every level in pixels: `scales` times the level's stride.
 
     Example:
         >>> anchor_sizes([8, 16], [2.0, 3.0])

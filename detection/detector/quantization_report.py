@@ -1,4 +1,4 @@
-"""What is quantized in a detector, for its job's record: counts, layers, signs of inputs."""
+"""Report what is quantized in a detector: counts, layers, signs of inputs."""
 
 from dataclasses import asdict
 from typing import Any
@@ -17,7 +17,7 @@ def count_quantized(detector: nn.Module) -> dict[str, int]:
 
 
 def describe_quantization(detector: nn.Module) -> dict[str, Any]:
-    """Return the counts, the layers whose input has a sign, and every layer with bits and reason."""
+    """Return the counts, the layers with negative inputs, and every layer with bits and reason."""
     return {
         **count_quantized(detector),
         "signed_inputs": signed_inputs(detector),
@@ -26,7 +26,7 @@ def describe_quantization(detector: nn.Module) -> dict[str, Any]:
 
 
 def signed_inputs(detector: nn.Module) -> list[str]:
-    """Name the quantized layers whose input was found to have values below zero."""
+    """Return the names of quantized layers whose input was found to have negative values."""
     return [
         name
         for name, layer in quantized_layers(detector).items()

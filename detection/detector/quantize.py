@@ -1,15 +1,15 @@
-"""Quantize a detector's layers by scope, and set their ranges from training images; any engine.
+"""Quantize a detector's layers by scope and calibrate them on training images; for any engine.
 
-Three scopes, each within the next:
+Three scopes, each containing the previous one:
 
-    backbone       the network, by the policy's rules and names as everywhere (the stem is `first`)
-    backbone+neck  and the pyramid: `neck.lateral.0`, `neck.output.0`, ..., from fine to coarse, and the
+    backbone       the network, by the policy's usual rules and names (the stem is `first`)
+    backbone+neck  also the pyramid: `neck.lateral.0`, `neck.output.0`, ..., from fine to coarse, and the
                    convolutions of added levels, `neck.added.*`
-    full           and the heads: `head.` and the name within the detector; predictors are `last`
+    full           also the heads: `head.` and the name within the detector; predictors are `last`
 
-A rule such as {"neck.output.*": "fp"} of a policy therefore means the same to every engine. Whether a
-layer's input has a sign is found while calibrating: without a ReLU on the pyramid, outputs of the
-pyramid and whatever reads them do.
+A rule such as {"neck.output.*": "fp"} of a policy therefore means the same for every engine. Whether a
+layer's input has negative values is found during calibration: without a ReLU on the pyramid, its
+outputs and the layers that read them do.
 """
 
 import logging
@@ -40,7 +40,7 @@ _logger = logging.getLogger(__name__)
 
 SCOPES = ("backbone", "backbone+neck", "full")
 
-# Predictors by the last component of their names, beside those that `quant` knows.
+# Predictors by the last component of their names, in addition to those in `quant`.
 _PREDICTORS = ("objectness_logits", "anchor_deltas", "predictor")
 
 _NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
@@ -55,19 +55,19 @@ def quantize_detector(
     scope: str = "backbone",
     trained: bool = True,
 ) -> None:
-    """Quantize a detector and set its ranges from training images, in place.
+    """Quantize a detector and calibrate its ranges on training images, in place.
 
     Args:
-        detector: with the weights it is to start from.
+        detector: the detector with its initial weights.
         policy: which layers, and how.
-        precision: bits from now on.
-        batches: training images, as lists of what the detector takes in inference.
+        precision: bits of weights and activations.
+        batches: training images, as lists of the detector's inference inputs.
         scope: one of SCOPES.
-        trained: whether the weights are to be trained at this precision, or are only calibrated.
+        trained: whether the weights will be trained at this precision, or are only calibrated.
 
     Raises:
-        ValueError: the detector cannot be quantized so, or a layer's input never came; it is as before.
-        FloatingPointError: a layer's input is not finite; it is as before.
+        ValueError: the detector cannot be quantized this way, or a layer got no input; it is unchanged.
+        FloatingPointError: a layer's input is not finite; the detector is unchanged.
     """
     quantize_layers(detector, policy, scope=scope)
     try:
@@ -84,12 +84,12 @@ def quantize_detector(
     layers = quantized_layers(detector)
     with torch.no_grad():
         for layer in layers.values():
-            layer.quantized_weight()  # so that an output scale starts now, on every rank alike
+            layer.quantized_weight()  # initializes an output scale now, equally on every rank
     cut = [name for name in sorted(signed) if layers[name].a_quant.positive_only]
     if cut:
         _logger.warning(
-            "%d layers (as %s) get values below zero, which their quantizer takes for zero: put a "
-            "ReLU on the pyramid (fpn_relu), leave them in full precision by a rule, or use lsq",
+            "%d layers (such as %s) get negative values, which their quantizer clips to zero: put a "
+            "ReLU on the pyramid (fpn_relu), keep them in full precision by a rule, or use lsq",
             len(cut),
             cut[0],
         )
@@ -102,10 +102,10 @@ def quantize_detector(
 def quantize_layers(
     detector: nn.Module, policy: QuantPolicy, precision: Precision | str = "FP", *, scope: str
 ) -> None:
-    """Give a detector the quantizers of a scope, in place, without ranges: a file is to fill them.
+    """Add the quantizers of a scope to a detector, in place; their ranges are loaded from a file.
 
     Raises:
-        ValueError: an unknown scope, or one that the policy or the detector cannot have.
+        ValueError: the scope is unknown, or not possible with this policy or detector.
     """
     if scope not in SCOPES:
         raise ValueError(
@@ -117,8 +117,8 @@ def quantize_layers(
     parts = {name: part for name, part in parts.items() if len(part)}
     if scope != "backbone" and policy.activation_side == "output":
         raise ValueError(
-            f"policy {policy.name!r} quantizes what leaves an activation module, which a pyramid has "
-            f"none of; nothing was quantized at scope {scope}. Use scope backbone, or a policy that "
+            f"policy {policy.name!r} quantizes the outputs of activation modules, and a pyramid has "
+            f"none; nothing was quantized at scope {scope}. Use scope backbone, or a policy that "
             "quantizes inputs, such as lsq."
         )
     if scope == "backbone+neck" and not parts:
@@ -137,7 +137,7 @@ def quantize_layers(
 
 
 class _Calibration(nn.Module):
-    """As much of a detector as a scope needs to see its inputs, called with a list of images."""
+    """The part of a detector that a scope needs for its inputs; called with a list of images."""
 
     def __init__(self, detector: nn.Module, scope: str) -> None:
         super().__init__()
@@ -152,7 +152,7 @@ class _Calibration(nn.Module):
 
 @contextmanager
 def _watch_signs(detector: nn.Module) -> Iterator[set[str]]:
-    """Collect the names of the quantized layers that values below zero enter."""
+    """Collect the names of the quantized layers with negative input values."""
     found: set[str] = set()
 
     def watch(name: str):
@@ -172,14 +172,14 @@ def _watch_signs(detector: nn.Module) -> Iterator[set[str]]:
 
 
 def normalized(detector: nn.Module, batch: list) -> Tensor:
-    """Return images as the detector's backbone gets them, (N, 3, H, W)."""
+    """Return images as the backbone receives them, (N, 3, H, W)."""
     if hasattr(detector, "preprocess_image"):
         return detector.preprocess_image(batch).tensor
     return detector.transform(batch)[0].tensors
 
 
 def _require_norms(detector: nn.Module) -> None:
-    """Refuse a quantizer that loses its layer's scale where neither a norm nor a scale restores it."""
+    """Refuse a quantizer that loses its layer's scale if neither a norm nor a scale restores it."""
     modules = dict(detector.named_modules())
     names = list(modules)
     held = []
@@ -194,7 +194,7 @@ def _require_norms(detector: nn.Module) -> None:
         name, kind = held[0]
         raise ValueError(
             f"the {kind} quantizer fixes a layer's output range, which only a trainable batch norm "
-            f"behind it can undo, but those of {len(held)} layers (as {name}) are frozen; nothing "
+            f"after it can undo, but those of {len(held)} layers (such as {name}) are frozen; nothing "
             "was quantized. Use NORM BN or SyncBN and freeze no quantized stage, or policy lsq."
         )
 
@@ -208,23 +208,23 @@ def _require_trainable(detector: nn.Module) -> None:
     frozen = [name for name, layer in layers.items() if not layer.weight.requires_grad]
     if frozen:
         raise ValueError(
-            f"{len(frozen)} of {len(layers)} layers to be quantized (as {frozen[0]}) have frozen "
+            f"{len(frozen)} of {len(layers)} layers to be quantized (such as {frozen[0]}) have frozen "
             "weights, which cannot adapt to their own quantization; nothing was quantized. Set "
-            "FREEZE_AT to 0, or to 1 where the stem is in full precision."
+            "FREEZE_AT to 0, or to 1 if the stem is in full precision."
         )
 
 
 def _require_ranges(detector: nn.Module) -> None:
-    """Refuse a quantizer that no image reached.
+    """Refuse a quantizer that got no input during calibration.
 
-    It would set its range in the middle of the training, from whatever comes, on each rank by itself.
+    It would set its range during training, separately on each rank.
     """
     idle = [name for name, q in _activation_quantizers(detector) if not (q.initialized or q.ready)]
     if idle:
         raise ValueError(
-            f"{len(idle)} activation quantizers (as {idle[0]}) got no input from the calibration "
-            "images, as a head without a single region does; nothing was quantized. Calibrate with "
-            "more images, start from a detector that finds something, or leave the layer in full "
+            f"{len(idle)} activation quantizers (such as {idle[0]}) got no input from the calibration "
+            "images, for example in a head without any region; nothing was quantized. Calibrate with "
+            "more images, start from a detector that finds something, or keep the layer in full "
             "precision by a rule of the policy."
         )
 

@@ -1,4 +1,4 @@
-"""COCO's average precision, from detections in COCO's format, the same for every engine."""
+"""COCO's average precision of detections in COCO's format, for every engine."""
 
 import contextlib
 import copy
@@ -21,9 +21,9 @@ DETECTIONS = "detections.json"
 class Scores(NamedTuple):
     """Average precision in percent: over all classes by metric, and AP by class.
 
-    A metric that no annotated object bears on (APl without a large object) is left out, and so is a
-    class without objects. `spreads` say how far other draws of the images would move the overall
-    numbers; none where that was not asked for, or is not known.
+    A metric without annotated objects (APl without a large object) is left out, and so is a class
+    without objects. `spreads` are bootstrap errors of the overall numbers over the images; empty if
+    not requested or not known.
     """
 
     overall: dict[str, float]
@@ -39,13 +39,13 @@ def evaluate(truth: dict[str, Any], detections: Sequence[dict[str, Any]]) -> dic
 def score(truth: dict[str, Any], detections: Sequence[dict[str, Any]], *, draws: int = 0) -> Scores:
     """Score detections: AP (mean over IoU .50:.05:.95), AP50, AP75, and AP by area and class.
 
-    APs, APm and APl are of objects under 32², up to 96² and over 96² pixels. No detection at all
-    gives 0, where pycocotools fails and Detectron2 says nan.
+    APs, APm and APl are for objects under 32², up to 96² and over 96² pixels. Without any detection
+    the result is 0, where pycocotools fails and Detectron2 returns nan.
 
     Args:
         truth: annotations in COCO's format.
         detections: dictionaries with image_id, category_id, bbox (x, y, width, height) and score.
-        draws: of the images, for the spreads.
+        draws: bootstrap draws of the images, for the spreads.
 
     Raises:
         ValueError: there is no annotated object, so precision is not defined.
@@ -61,13 +61,13 @@ def score(truth: dict[str, Any], detections: Sequence[dict[str, Any]], *, draws:
         names[category_id]: float(np.mean(precision[:, :, place]))
         for place, category_id in enumerate(run.params.catIds)
     }
-    # pycocotools says -1 where no object bears on a number.
+    # pycocotools returns -1 for a metric without objects.
     scores = ({n: 100 * v for n, v in part.items() if v >= 0} for part in (overall, classes))
     return Scores(*scores, _spreads(run, draws) if draws else {})
 
 
 def match(truth: dict[str, Any], detections: Sequence[dict[str, Any]]) -> COCOeval:
-    """Match detections with objects, image by image, at every IoU; arguments are those of `score`."""
+    """Match detections with objects, image by image, at every IoU; arguments as in `score`."""
     if not truth["annotations"]:
         raise ValueError(
             f"none of the {len(truth['images'])} images has an annotated object; average precision "
@@ -89,7 +89,7 @@ def to_detections(
         boxes: (n, 4) tensor, x1 y1 x2 y2 in pixels.
         scores: (n,) tensor.
         labels: (n,) tensor, from 0.
-        category_ids: the categories' ids by label; None: they count from 1.
+        category_ids: category ids by label; None: they count from 1.
     """
     corners = boxes.detach().cpu().tolist()
     return [
@@ -108,7 +108,7 @@ def to_detections(
 def write_detections(
     folder: str | Path, detections: Sequence[dict[str, Any]], *, name: str = DETECTIONS
 ) -> str:
-    """Write COCO's result file, in full precision, whole or not at all; return its name."""
+    """Write COCO's result file atomically, with all digits; return its name."""
     with atomic(Path(folder) / name) as file:
         file.write(json.dumps(list(detections)).encode())
     return name
@@ -126,7 +126,7 @@ def _spreads(run: COCOeval, draws: int) -> dict[str, Spread]:
 
 
 def _indices(truth: dict[str, Any], detections: Sequence[dict[str, Any]]) -> tuple[COCO, COCO]:
-    """Index truth and detections for COCOeval, in copies: it writes into what it gets."""
+    """Index copies of truth and detections for COCOeval, which modifies its input."""
     index = COCO()
     index.dataset = copy.deepcopy(truth)
     index.createIndex()

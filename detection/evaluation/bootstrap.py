@@ -1,9 +1,9 @@
-"""What average precision would be on other draws of the test images: the bootstrap, by weights.
+"""Bootstrap average precision over the test images, by image weights.
 
-To draw n of n images anew is to give every image a weight, how often it was drawn. Which detection
-matches which object does not change, so pycocotools matches once, and every draw only sums weights
-along the detections in the order of their scores. Between two matches only the number of detections
-counts, so that sum is a product of a sparse matrix with the weights.
+Drawing n of n images with replacement gives every image a weight: how often it was drawn. The matching
+of detections with objects does not change, so pycocotools matches once, and each draw only sums weights
+along the detections sorted by score. Between two matches only the number of detections matters, so
+the sum is a product of a sparse matrix with the weights.
 """
 
 from collections.abc import Iterator
@@ -17,9 +17,9 @@ from scipy import sparse
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")  # the first entries of COCOeval.stats
 DRAWS = 1000
 LEVEL = 0.95  # of the intervals
-_AT_ONCE = 500  # draws; a class of 10,000 objects then takes 20 MB an array
+_AT_ONCE = 500  # draws; a class of 10,000 objects then takes 20 MB per array
 _UNDEFINED = (
-    0.05  # share of draws without an object that bears on a metric that still gives an interval
+    0.05  # largest share of draws without an object for a metric that still gives an interval
 )
 
 
@@ -32,13 +32,13 @@ class Spread(NamedTuple):
 
 
 class _Ranking(NamedTuple):
-    """A class's detections in an area range, from the surest down; T thresholds of IoU, D detections.
+    """A class's detections in an area range by falling score; T thresholds of IoU, D detections.
 
     Attributes:
-        images: (D,) places of the images they are in.
+        images: (D,) positions of their images.
         hits: (T, D) whether they match an object that counts.
         scored: (T, D) whether they count, as hits or as misses.
-        objects: (I,) objects of each image that count.
+        objects: (I,) number of counted objects in each image.
     """
 
     images: np.ndarray
@@ -48,16 +48,16 @@ class _Ranking(NamedTuple):
 
 
 def draw_images(n: int, draws: int = DRAWS, *, seed: int = 0) -> np.ndarray:
-    """Return how often each of n images is drawn in each draw of n: (n, draws), always the same."""
+    """Return how often each of n images is drawn in each draw of n: (n, draws), deterministic."""
     shares = np.full(n, 1 / n)
     return np.random.default_rng(seed).multinomial(n, shares, size=draws).T
 
 
 def redraw(run: COCOeval, weights: np.ndarray) -> dict[str, np.ndarray]:
-    """Return average precision by metric on every draw, (draws,) in %; NaN where it is not defined.
+    """Return average precision by metric on every draw, (draws,) in %; NaN where undefined.
 
-    Where no two detections of a class in one image have equal scores, the numbers are pycocotools'
-    on a set in which each image occurs as often as it was drawn.
+    If no two detections of a class in one image have equal scores, these are pycocotools' numbers
+    for a set in which each image occurs as often as it was drawn.
 
     Args:
         run: after `evaluate`.
@@ -72,10 +72,10 @@ def redraw(run: COCOeval, weights: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def spread(values: np.ndarray) -> Spread | None:
-    """Summarize a metric's draws; None where they say nothing.
+    """Summarize a metric's draws; None where they are not informative.
 
-    That is where they all agree (every object was found, or none), or where more than 1 in 20 has no
-    object that bears on the metric.
+    That is if they are all equal (every object was found, or none), or if more than 1 in 20 has no
+    object for the metric.
     """
     defined = values[~np.isnan(values)]
     if len(defined) < (1 - _UNDEFINED) * len(values) or np.ptp(defined) < 1e-4:
@@ -85,7 +85,7 @@ def spread(values: np.ndarray) -> Spread | None:
 
 
 def _precisions(run: COCOeval, weights: np.ndarray) -> np.ndarray:
-    """Return AP by area range, threshold and draw: the mean over the classes a draw has objects of."""
+    """Return AP by area range, threshold and draw: the mean over the classes with objects in the draw."""
     shape = (len(run.params.areaRng), len(run.params.iouThrs), weights.shape[1])
     total, classes = np.zeros(shape), np.zeros((shape[0], 1, shape[2]))
     edges = _edges(run.params.recThrs)
@@ -100,7 +100,7 @@ def _precisions(run: COCOeval, weights: np.ndarray) -> np.ndarray:
 
 
 def _rankings(run: COCOeval) -> Iterator[tuple[int, _Ranking]]:
-    """Yield the rankings of every class that has objects, with the place of their area range."""
+    """Yield the rankings of every class with objects, with the index of their area range."""
     images, areas = len(run.params.imgIds), len(run.params.areaRng)
     for at in range(0, len(run.evalImgs), images):
         kept = [(i, e) for i, e in enumerate(run.evalImgs[at : at + images]) if e is not None]
@@ -119,9 +119,9 @@ def _rankings(run: COCOeval) -> Iterator[tuple[int, _Ranking]]:
 def _class_precisions(
     ranking: _Ranking, weights: np.ndarray, objects: np.ndarray, edges: np.ndarray
 ) -> np.ndarray:
-    """Return one class's AP (T, draws): the mean, over 101 recalls, of the best precision from there on."""
+    """Return one class's AP (T, draws): the mean over 101 recalls of the best precision at or above each."""
     found = np.zeros((len(ranking.hits), weights.shape[1]))
-    stops = np.flatnonzero(ranking.hits.any(axis=0))  # recall rises nowhere else
+    stops = np.flatnonzero(ranking.hits.any(axis=0))  # recall rises only here
     ever = ranking.scored.any(axis=0)
     scored = _summed(ranking.images, ever, stops, weights)
     for threshold, hits in enumerate(ranking.hits[:, stops]):
@@ -145,10 +145,10 @@ def _class_precisions(
 def _summed(
     images: np.ndarray, chosen: np.ndarray, stops: np.ndarray, weights: np.ndarray
 ) -> np.ndarray:
-    """Return the summed weights of the chosen detections up to and with each stop: (stops, draws)."""
+    """Return the summed weights of the chosen detections up to and including each stop: (stops, draws)."""
     places = np.flatnonzero(chosen)
     rows = np.searchsorted(stops, places)
-    before = rows < len(stops)  # what comes after the last stop changes nothing
+    before = rows < len(stops)  # later detections change nothing
     entries = (rows[before], images[places[before]])
     ones = np.ones(len(entries[0]), dtype=np.float32)
     counts = sparse.csr_array((ones, entries), shape=(len(stops), len(weights)))
@@ -163,7 +163,7 @@ def _running(ufunc: np.ufunc, rows: np.ndarray) -> np.ndarray:
 
 
 def _edges(recalls: np.ndarray) -> np.ndarray:
-    """Return the recalls in % with a margin for the rounding of ours, in pycocotools' favour.
+    """Return the recalls in %, with a margin so that rounding agrees with pycocotools.
 
     0.29 is reached by 29 of 100 objects unless pycocotools' 0.29 is the next number above.
     """

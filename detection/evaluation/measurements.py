@@ -1,4 +1,4 @@
-"""From a detector's detections to what its job hands over: measurements, and files to look at."""
+"""Turn detections into a job's measurements and artifacts."""
 
 import logging
 from collections.abc import Sequence
@@ -25,17 +25,17 @@ def measure(
 ) -> Measured:
     """Score detections by COCO's metrics and, on VOC's sets by Detectron2, by VOC's.
 
-    COCO's have standard errors and intervals over the images; VOC's are scored by Detectron2's code,
-    which does not say which image a hit is in, and have none.
+    COCO's have standard errors and intervals over the images; VOC's have none, because Detectron2's
+    code, which computes them, does not give the image of a hit.
 
     Args:
-        images: what was tested on.
+        images: the test set.
         detections: in COCO's format, with the set's ids.
-        precision: bits of the detector, as "4w4a" or "FP".
-        engine: whose detector it is; VOC's numbers are Detectron2's.
+        precision: bits of the detector, such as "4w4a" or "FP".
+        engine: the detector's engine; only Detectron2 gives VOC's numbers.
 
     Raises:
-        ValueError: the images have no object to find.
+        ValueError: the images have no annotated object.
     """
     scores = score(images.to_coco(), detections, draws=DRAWS)
     overall, classes = dict(scores.overall), {"AP": scores.classes}
@@ -64,7 +64,7 @@ def measure(
 
 
 def spread_facts(known: Spread | None) -> dict[str, float]:
-    """Return what a measurement says of its spread over the images; nothing where it is unknown."""
+    """Return a measurement's spread over the images; empty if unknown."""
     return known._asdict() if known else {}
 
 
@@ -75,13 +75,13 @@ def keep(
     *,
     suffix: str = "",
 ) -> dict[str, str]:
-    """Keep detections and pictures of them in a job's folder; return the artifacts' paths in it.
+    """Write detections and pictures of them to a job's folder; return the artifacts' paths in it.
 
     Args:
-        folder: the job's.
-        images: what was tested on.
+        folder: the job's folder.
+        images: the test set.
         detections: in COCO's format, with the set's ids.
-        suffix: behind the names, as "_4w4a", where a job keeps those of several precisions.
+        suffix: appended to the names, such as "_4w4a", if a job keeps several precisions.
     """
     name = write_detections(folder, detections, name=f"detections{suffix}.json")
     pictures = draw_pictures(folder, images, detections, suffix=suffix)

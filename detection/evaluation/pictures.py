@@ -1,4 +1,4 @@
-"""Pictures of what was found: a test image with its objects, beside it the same with detections."""
+"""Pictures of detections: a test image with its objects, beside the same with detections."""
 
 import io
 from collections import defaultdict
@@ -20,7 +20,7 @@ from lowbit.detection.datasets.subsets import draw
 FOLDER = "pictures"
 
 _COLOURS = ("#d62728", "#2ca02c", "#1f77b4", "#9467bd", "#c45a00", "#8c564b", "#c2339a", "#007f8c")
-_SIDE = (384, 800)  # shortest and longest side of an image in a picture, pixels
+_SIDE = (384, 800)  # smallest and largest side of an image in a picture, pixels
 _GAP = 8  # between the two, pixels
 _MOST = 30  # detections drawn in an image
 
@@ -36,18 +36,18 @@ def draw_pictures(
 ) -> dict[str, str]:
     """Draw a few images, truth on the left and detections on the right, as JPEG files.
 
-    Which images is a function of their ids alone: the pictures of two detectors can be compared.
+    The choice depends only on the image ids, so the pictures of two detectors can be compared.
 
     Args:
-        folder: the job's; the pictures go into its `pictures/`.
-        images: the set that was tested on.
+        folder: the job's folder; the pictures go into its `pictures/`.
+        images: the test set.
         detections: in COCO's format, with the set's ids.
         count: number of pictures, of images with objects.
-        threshold: lowest score of a detection that is drawn.
-        suffix: behind a picture's name, as "_4w4a".
+        threshold: lowest score of a drawn detection.
+        suffix: appended to a picture's name, such as "_4w4a".
 
     Returns:
-        path in `folder` of each picture, by artifact name.
+        Path in `folder` of each picture, by artifact name.
     """
     target = Path(folder) / FOLDER
     target.mkdir(exist_ok=True)
@@ -74,7 +74,7 @@ def draw_pictures(
 def draw_beside(
     image: Tensor, objects: list[dict], detections: list[dict], images: DetectionSet
 ) -> Tensor:
-    """Return an image (3, H, W) twice in one: with its objects, and with what was detected."""
+    """Return an image (3, H, W) twice side by side: with its objects, and with the detections."""
     large, factor = _resize(image)
     left = _draw(large, objects, factor, images)
     right = _draw(large, detections, factor, images)
@@ -83,7 +83,7 @@ def draw_beside(
 
 
 def _resize(image: Tensor) -> tuple[Tensor, float]:
-    """Enlarge a small image, so that its labels can be read, and shrink a large one."""
+    """Enlarge a small image so that its labels are legible; shrink a large one."""
     short, long = sorted(image.shape[1:])
     factor = min(max(1, _SIDE[0] / short), _SIDE[1] / long)
     size = [max(1, round(side * factor)) for side in image.shape[1:]]
@@ -94,7 +94,7 @@ def _resize(image: Tensor) -> tuple[Tensor, float]:
 
 
 def _draw(image: Tensor, entries: list[dict], factor: float, images: DetectionSet) -> Tensor:
-    """Draw boxes with their classes and, of detections, scores."""
+    """Draw boxes with their classes and, for detections, scores."""
     if not entries:
         return image
     labels = {category_id: label for label, category_id in enumerate(images.category_ids)}

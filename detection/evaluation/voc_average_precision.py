@@ -1,7 +1,7 @@
 """VOC's average precision, by the functions of Detectron2's evaluator. Needs Detectron2.
 
-They take truth and detections from files in VOC's format. The truth is written anew from the set:
-folders of the wild lack tags that are asked for, and have no lists of images.
+They read truth and detections from files in VOC's format. The truth is rewritten from the set,
+because many folders lack required tags or lists of images.
 """
 
 import tempfile
@@ -25,9 +25,9 @@ _METRICS = {"voc07": True, "voc12": False}  # 11 points of recall, or the area u
 def score_voc(images: DetectionSet, detections: Sequence[dict[str, Any]]) -> Scores:
     """Score detections by VOC's metrics: AP_voc07, AP50_voc07, AP75_voc07, and _voc12 likewise.
 
-    AP is the mean over IoU .50:.05:.95 of VOC's AP, which is not COCO's AP. Difficult objects are
-    neither asked for nor punished, and the mean is over the classes with another object. By class is
-    AP50 of 2007's metric, VOC's own number.
+    AP is the mean over IoU .50:.05:.95 of VOC's AP, which is not COCO's AP. Difficult objects count
+    neither as hits nor as misses, and the mean is over the classes with other objects. The number by
+    class is AP50 of the 2007 metric, VOC's own.
 
     Raises:
         ValueError: every object is difficult, so precision is not defined.
@@ -35,13 +35,15 @@ def score_voc(images: DetectionSet, detections: Sequence[dict[str, Any]]) -> Sco
     wanted = {a["category_id"] for a in images.truth["annotations"] if not a.get("difficult", 0)}
     if not wanted:
         raise ValueError(
-            f"{images.split} of {images.name} has no object that is not difficult; VOC's average "
+            f"{images.split} of {images.name} has only difficult objects or none; VOC's average "
             "precision was not computed. Evaluate on images with objects."
         )
     by_category = defaultdict(list)
     for detection in detections:
         by_category[detection["category_id"]].append(detection)
-    found: dict[tuple[str, int], list[float]] = defaultdict(list)  # by metric and IoU: a class each
+    found: dict[tuple[str, int], list[float]] = defaultdict(
+        list
+    )  # by metric and IoU: one per class
     classes = {}
     with tempfile.TemporaryDirectory(prefix="voc_evaluation_") as folder:
         _write_truth(images, Path(folder))
@@ -61,7 +63,7 @@ def score_voc(images: DetectionSet, detections: Sequence[dict[str, Any]]) -> Sco
                     ap = 100 * float(voc_ap(recall, precision, eleven_points))
                     found[metric, threshold].append(ap)
             classes[name] = found["voc07", 50][-1]
-    parse_rec.cache_clear()  # of files that are gone
+    parse_rec.cache_clear()  # entries of deleted files
     overall = {}
     for metric in _METRICS:
         means = {threshold: fmean(found[metric, threshold]) for threshold in _THRESHOLDS}
@@ -71,7 +73,7 @@ def score_voc(images: DetectionSet, detections: Sequence[dict[str, Any]]) -> Sco
 
 
 def _write_detections(images: DetectionSet, detections: list[dict[str, Any]], folder: Path) -> None:
-    """Write a class's detections with the digits that Detectron2's evaluator keeps."""
+    """Write a class's detections with as many digits as Detectron2's evaluator."""
     places = {image_id: place for place, image_id in enumerate(images.ids)}
     with open(folder / "detections.txt", "w") as file:
         for detection in detections:
@@ -82,9 +84,9 @@ def _write_detections(images: DetectionSet, detections: list[dict[str, Any]], fo
 
 
 def _write_truth(images: DetectionSet, folder: Path) -> None:
-    """Write the objects as VOC does: corners count from 1 and belong to the box.
+    """Write the objects as VOC does: corners count from 1 and are inclusive.
 
-    Images are named by their places: the evaluation splits its lines at spaces.
+    Images are named by position, because the evaluation splits its lines at spaces.
     """
     (folder / "Annotations").mkdir()
     (folder / "images.txt").write_text("".join(f"{place}\n" for place in range(len(images))))

@@ -1,1 +1,1 @@
-"""Everything that imports Detectron2."""
+"""The Detectron2 engine: every module that imports Detectron2."""

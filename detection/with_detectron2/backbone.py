@@ -1,8 +1,8 @@
-"""Our networks in Detectron2's BACKBONE_REGISTRY: plain, with FPN, and with RetinaNet's FPN.
+"""Register our networks in Detectron2's BACKBONE_REGISTRY: plain, with FPN, with RetinaNet's FPN.
 
 Importing this module registers them; it needs Detectron2. Any network with a feature pyramid becomes
-a Detectron2 `Backbone` under its own parameter names, wrapped in Detectron2's own FPN, so one file
-of weights serves classification and detection.
+a Detectron2 `Backbone` that keeps its parameter names, wrapped in Detectron2's FPN, so one weight
+file can be used for classification and detection.
 """
 
 from collections import OrderedDict
@@ -20,11 +20,11 @@ from lowbit.detection.detector.pyramid_levels import select_levels
 
 
 class LowbitBackbone(Backbone):
-    """A network of `backbones` as Detectron2 wants it; quantized or not, before or after wrapping.
+    """A network of `backbones` as a Detectron2 `Backbone`; it may be quantized before or after wrapping.
 
     Args:
-        network: from `create_backbone`, kept under the name `network`.
-        out_features: stages to return, from fine to coarse; nothing after the last is computed.
+        network: from `create_backbone`, stored as `network`.
+        out_features: stages to return, from fine to coarse; later stages are not computed.
     """
 
     def __init__(self, network: nn.Module, out_features: tuple[str, ...]) -> None:
@@ -40,14 +40,14 @@ class LowbitBackbone(Backbone):
 
 
 class LowbitFPN(FPN):
-    """Detectron2's pyramid with a ReLU on every level, so that the heads' inputs have no sign (TR)."""
+    """Detectron2's pyramid with a ReLU on every level, so that the heads' inputs are non-negative (TR)."""
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         return {name: F.relu(output) for name, output in super().forward(x).items()}
 
 
 def network_from(cfg, *, last: str) -> nn.Module:
-    """Build `MODEL.LOWBIT.ARCHITECTURE` up to the stage `last`, its norms and frozen stages as asked."""
+    """Build `MODEL.LOWBIT.ARCHITECTURE` up to stage `last`, with the configured norms and frozen stages."""
     return build_network(
         cfg.MODEL.LOWBIT.ARCHITECTURE,
         norm=cfg.MODEL.LOWBIT.NORM,
@@ -58,9 +58,9 @@ def network_from(cfg, *, last: str) -> nn.Module:
 
 @BACKBONE_REGISTRY.register()
 def build_lowbit_backbone(cfg, input_shape: ShapeSpec | None = None) -> LowbitBackbone:
-    """Build the network with random weights; the trainer loads them, all or none.
+    """Build the network with random weights; the trainer loads the weights strictly.
 
-    With OUT_FEATURES [res4] it is a C4 detector's, whose res5 is in `LowbitRes5ROIHeads`.
+    With OUT_FEATURES [res4] it is for a C4 detector, whose res5 is in `LowbitRes5ROIHeads`.
     """
     features = tuple(cfg.MODEL.LOWBIT.OUT_FEATURES)
     return LowbitBackbone(network_from(cfg, last=features[-1]), features)
@@ -68,17 +68,17 @@ def build_lowbit_backbone(cfg, input_shape: ShapeSpec | None = None) -> LowbitBa
 
 @BACKBONE_REGISTRY.register()
 def build_lowbit_fpn_backbone(cfg, input_shape: ShapeSpec | None = None) -> FPN:
-    """Build the network under Detectron2's FPN, with one more level pooled from the last."""
+    """Build the network with Detectron2's FPN and one more level, pooled from the last."""
     bottom_up = build_lowbit_backbone(cfg, input_shape)
     top = LastLevelMaxPool()
     coarsest = bottom_up.output_shape()[cfg.MODEL.FPN.IN_FEATURES[-1]].stride
-    top.in_feature = f"p{coarsest.bit_length() - 1}"  # Detectron2 says p5, the level of stride 32
+    top.in_feature = f"p{coarsest.bit_length() - 1}"  # Detectron2 uses p5, the level of stride 32
     return _fpn(cfg, bottom_up, top)
 
 
 @BACKBONE_REGISTRY.register()
 def build_retinanet_lowbit_fpn_backbone(cfg, input_shape: ShapeSpec | None = None) -> FPN:
-    """Build the network under Detectron2's FPN; `MODEL.LOWBIT.EXTRA_LEVELS` adds RetinaNet's two."""
+    """Build the network with Detectron2's FPN; `MODEL.LOWBIT.EXTRA_LEVELS` adds RetinaNet's two."""
     bottom_up = build_lowbit_backbone(cfg, input_shape)
     top = None
     if cfg.MODEL.LOWBIT.EXTRA_LEVELS:

@@ -1,6 +1,6 @@
-"""Detectors from a Detectron2 configuration: what they start from, and what they leave.
+"""Build detectors from a Detectron2 configuration: load initial weights, save trained ones.
 
-Needs Detectron2. Its configuration is `lowbit.detection.with_detectron2.config`'s.
+Needs Detectron2. The configuration is that of `lowbit.detection.with_detectron2.config`.
 """
 
 from collections.abc import Iterator
@@ -32,10 +32,10 @@ from lowbit.training.seeding import seed_of
 
 
 def start_from(cfg) -> Start:
-    """Load the file a configuration starts from.
+    """Load the initial weights of a configuration.
 
     Raises:
-        ValueError: none is named, or the images would not be normalized as it wants them.
+        ValueError: none are named, or the images would not be normalized as in their training.
     """
     checkpoint, detector = cfg.MODEL.LOWBIT.CHECKPOINT, cfg.MODEL.LOWBIT.DETECTOR
     if detector:
@@ -56,25 +56,24 @@ def start_from(cfg) -> Start:
 
 
 def check_input(cfg, start: Start) -> None:
-    """Refuse images in another order of channels, or on another scale, than the weights know."""
+    """Refuse a channel order or normalization that the weights were not trained with."""
     mean, std = ([255 * value for value in values] for values in start.normalization)
     found = torch.tensor([*cfg.MODEL.PIXEL_MEAN, *cfg.MODEL.PIXEL_STD])
     same = torch.allclose(found, torch.tensor([*mean, *std]), atol=1e-2)
     if cfg.INPUT.FORMAT != "RGB" or not same:
         raise ValueError(
             "the weights were trained on RGB images with another normalization; nothing was "
-            "trained, since Detectron2 would go on with features that are far off. Set INPUT.FORMAT "
+            "trained, since the features would be wrong. Set INPUT.FORMAT "
             f"RGB, MODEL.PIXEL_MEAN {[round(v, 3) for v in mean]} and MODEL.PIXEL_STD "
             f"{[round(v, 3) for v in std]}."
         )
 
 
 def load_trained(cfg) -> nn.Module:
-    """Build the detector that MODEL.LOWBIT.DETECTOR holds, quantized or not, to be evaluated.
+    """Build the detector of MODEL.LOWBIT.DETECTOR, quantized or not, for evaluation.
 
     Raises:
-        ValueError: the file's precision or policy is not what MODEL.QUANT says, or its FPN_RELU
-            another.
+        ValueError: the file's precision, policy or FPN_RELU differs from the configuration.
     """
     path = cfg.MODEL.LOWBIT.DETECTOR
     state, meta = read_detector(path, engine="detectron2")
@@ -115,7 +114,7 @@ def save_trained(cfg, model: nn.Module) -> Path:
 
 
 def build_detector(cfg) -> nn.Module:
-    """Build a detector with random weights that depend on SEED alone."""
+    """Build a detector with random weights that depend only on SEED."""
     with torch.random.fork_rng(devices=[]):  # built on the CPU, then moved
         if cfg.SEED >= 0:
             torch.manual_seed(seed_of(cfg.SEED, 0))

@@ -1,7 +1,7 @@
-"""Detection sets in Detectron2's catalogs, and their evaluation. Needs Detectron2.
+"""Register detection sets in Detectron2's catalogs, and evaluate them. Needs Detectron2.
 
-COCO and VOC under Detectron2's own names (coco_2017_train, voc_2007_test, ...) are registered by
-Detectron2 itself, with its evaluators. What is registered here are this suite's sets: a recipe's, and
+COCO and VOC under Detectron2's names (coco_2017_train, voc_2007_test, ...) are registered by
+Detectron2, with its evaluators. This module registers this suite's sets: those of recipes, and
 those that a configuration names as SET/SPLIT.
 """
 
@@ -26,13 +26,13 @@ from lowbit.detection.datasets.voc_folder import VocFolder, read_list
 from lowbit.detection.evaluation.average_precision import score, to_detections, write_detections
 from lowbit.detection.evaluation.voc_average_precision import score_voc
 
-EVALUATOR = "lowbit"  # the `evaluator_type` of what is registered here
-INFERENCE = Path("inference", "coco_instances_results.json")  # as COCOEvaluator has it
-_SCENES = "digit_scenes_"  # a scene set's name in a configuration, but for its split
+EVALUATOR = "lowbit"  # the `evaluator_type` of sets registered here
+INFERENCE = Path("inference", "coco_instances_results.json")  # as in COCOEvaluator
+_SCENES = "digit_scenes_"  # prefix of a scene set's name in a configuration; the split follows
 
 
 def register(name: str, load: Callable[[], DetectionSet]) -> None:
-    """Register a set under `name`, in place of what had the name; it is loaded when first asked for."""
+    """Register a set as `name`, replacing any other; it is loaded on first use."""
     load = cache(load)
 
     def records() -> list[dict[str, Any]]:
@@ -46,17 +46,17 @@ def register(name: str, load: Callable[[], DetectionSet]) -> None:
 
 
 def register_named(names: Iterable[str], *, root: str | None = None) -> None:
-    """Register the sets among `names` that are this suite's, for configurations to name.
+    """Register those of `names` that are this suite's sets, for use in configurations.
 
     They are `SET/SPLIT`, where SET is a data set's name in recipes, as in coco:birds/train,
     voc:raccoon/test or digit-scenes/val; and digit_scenes_train, _val and _test. The annotations are
     checked when they are loaded. `coco:` sets go through Detectron2's own reader, with their masks.
 
     Args:
-        names: of the configuration's DATASETS.
+        names: names in the configuration's DATASETS.
         root: folder of the sets; default as in recipes.
 
-    What is not of this form is left to Detectron2.
+    Other names are left to Detectron2.
 
     Raises:
         ValueError: there is no such set, or a `coco:` set has errors.
@@ -88,7 +88,7 @@ def _register_coco(name: str, load: Callable[[], DetectionSet]) -> None:
     """Register a folder in COCO's format for Detectron2's reader and its COCO evaluator.
 
     Raises:
-        ValueError: the annotations have errors, or that evaluator would fail on one.
+        ValueError: the annotations have errors, or that evaluator would fail on them.
     """
     images = load()
     file = images.where.file
@@ -97,9 +97,9 @@ def _register_coco(name: str, load: Callable[[], DetectionSet]) -> None:
     lacking = sum(1 for a in entries if not {"area", "iscrowd"} <= a.keys() or a["id"] == 0)
     if lacking:
         raise ValueError(
-            f"{file}: {lacking} annotations lack area or iscrowd, or have id 0, with which "
+            f"{file}: {lacking} annotations lack area or iscrowd, or have id 0, on which "
             "Detectron2's COCO evaluation fails; nothing was registered. Export them again, or train "
-            "by a recipe, which mends them."
+            "by a recipe, which corrects them."
         )
     check(images)
     DatasetCatalog.register(name, lambda: load_coco_json(str(file), folder, name))
@@ -107,7 +107,7 @@ def _register_coco(name: str, load: Callable[[], DetectionSet]) -> None:
 
 
 def registered_set(name: str) -> DetectionSet:
-    """Return a registered set as recipes see it: ours, or Detectron2's in COCO's or VOC's format."""
+    """Return a registered set as a `DetectionSet`: ours, or Detectron2's in COCO's or VOC's format."""
     metadata = MetadataCatalog.get(name)
     if load := metadata.get("detection_set"):
         return load()
@@ -131,14 +131,16 @@ def _forget(name: str) -> None:
 
 
 class Mapper:
-    """Map dataset dicts to a detector's input: scenes as they are, files by Detectron2's mapper.
+    """Map dataset dicts to a detector's input: scenes unchanged, files by Detectron2's mapper.
 
-    Scenes have no masks: for Mask R-CNN each digit's is its whole box.
+    Scenes have no masks: for Mask R-CNN each digit's mask is its whole box.
     """
 
     def __init__(self, cfg, *, is_train: bool) -> None:
         self.is_train, self.masks = is_train, cfg.MODEL.MASK_ON
-        self.files = cache(lambda: DatasetMapper(cfg, is_train))  # it announces itself in the log
+        self.files = cache(
+            lambda: DatasetMapper(cfg, is_train)
+        )  # its constructor writes to the log
 
     def __call__(self, record: dict[str, Any]) -> dict[str, Any]:
         if "pixels" not in record:
@@ -165,11 +167,11 @@ class Mapper:
 
 
 class KeepDetections(DatasetEvaluator):
-    """Write detections where COCOEvaluator does, for sets that it does not evaluate.
+    """Write detections to COCOEvaluator's path, for sets that it does not evaluate.
 
     Args:
-        images: what is tested on.
-        folder: the run's.
+        images: the test set.
+        folder: the run's folder.
     """
 
     def __init__(self, images: DetectionSet, folder: str | Path) -> None:
@@ -186,7 +188,7 @@ class KeepDetections(DatasetEvaluator):
             )
 
     def evaluate(self) -> dict[str, dict[str, float]] | None:
-        """Gather and write the detections of all ranks; there is nothing to score."""
+        """Gather and write the detections of all ranks; scores nothing."""
         gathered = comm.gather(self.detections)
         self.detections = [detection for part in gathered for detection in part]
         if comm.is_main_process():
@@ -196,7 +198,7 @@ class KeepDetections(DatasetEvaluator):
 
 
 class SetEvaluator(KeepDetections):
-    """Score detections by `lowbit.detection.evaluation.average_precision`, as the recipes do; of VOC's sets by VOC's too."""
+    """Score detections by `lowbit.detection.evaluation.average_precision`, as recipes do; VOC's sets also by VOC's metrics."""
 
     def evaluate(self) -> dict[str, dict[str, float]] | None:
         """Return the scores, on the main process."""

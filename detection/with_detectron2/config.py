@@ -1,4 +1,4 @@
-"""Our keys in Detectron2's configuration, and what a configuration says. Needs Detectron2."""
+"""Add our keys to Detectron2's configuration, and read configurations. Needs Detectron2."""
 
 import json
 import logging
@@ -18,29 +18,29 @@ from lowbit.quant import Precision, QuantPolicy, Rule, get_policy
 
 
 def add_lowbit_config(cfg: CfgNode) -> None:
-    """Add our keys to Detectron2's defaults, in place; this function is their manual."""
+    """Add our keys to Detectron2's defaults, in place; the comments here document them."""
     # ---------------------------------------------------------------------------- #
-    # The backbone: any network of `backbones` by its name
+    # Backbone: the name of any network of `backbones`
     # ---------------------------------------------------------------------------- #
     cfg.MODEL.LOWBIT = CfgNode()
     cfg.MODEL.LOWBIT.ARCHITECTURE = "resnet18"
     # Backbone file to start from; every tensor of the network must be in it. MODEL.WEIGHTS stays
-    # empty: Detectron2 loads what matches there and goes on with the rest random.
+    # empty: Detectron2 would load what matches and leave the rest random.
     cfg.MODEL.LOWBIT.CHECKPOINT = ""
-    # Start from random weights on purpose, without a CHECKPOINT.
+    # Start from random weights, without a CHECKPOINT.
     cfg.MODEL.LOWBIT.RANDOM = False
-    # detector.pth to start from instead: a full-precision one to be quantized, or (with
+    # detector.pth to start from instead: full-precision to be quantized, or (with
     # --eval-only) any.
     cfg.MODEL.LOWBIT.DETECTOR = ""
-    # Stages handed to the pyramid; MODEL.FPN.IN_FEATURES must be among them.
+    # Stages passed to the pyramid; MODEL.FPN.IN_FEATURES must be among them.
     cfg.MODEL.LOWBIT.OUT_FEATURES = ["res3", "res4", "res5"]
     # Two more levels convolved from the last stage (build_retinanet_lowbit_fpn_backbone).
     cfg.MODEL.LOWBIT.EXTRA_LEVELS = True
     # "BN", "SyncBN" on several GPUs, or "FrozenBN" (statistics and affine of the file; not with the
-    # Interval quantizer). MODEL.BACKBONE.FREEZE_AT counts as ever: 1 the stem, 2 res2 as well, ...;
+    # Interval quantizer). MODEL.BACKBONE.FREEZE_AT counts as usual: 1 the stem, 2 also res2, ...;
     # the weights of a quantized layer must not be frozen.
     cfg.MODEL.LOWBIT.NORM = "BN"
-    # A ReLU on what the pyramid hands to the heads, so that their activations have no sign.
+    # A ReLU on the pyramid's outputs, so that the heads' inputs are non-negative.
     cfg.MODEL.LOWBIT.FPN_RELU = False
 
     # ---------------------------------------------------------------------------- #
@@ -48,17 +48,17 @@ def add_lowbit_config(cfg: CfgNode) -> None:
     # ---------------------------------------------------------------------------- #
     cfg.MODEL.QUANT = CfgNode()
     cfg.MODEL.QUANT.ENABLED = False
-    # A policy's name ("lsq", "tr", ...), or a JSON object as `lowbit.quant.get_policy` takes.
+    # A policy's name ("lsq", "tr", ...), or a JSON object, see `lowbit.quant.get_policy`.
     cfg.MODEL.QUANT.POLICY = "lsq"
-    # Names of layers, with wildcards, that stay in full precision whatever the policy says; those of
+    # Names of layers, with wildcards, that stay in full precision whatever the policy; those of
     # the pyramid begin with "neck.", those of the heads with "head.".
     cfg.MODEL.QUANT.FP_LAYERS = []
-    # Weight and activation bits, as "4w4a".
+    # Weight and activation bits, such as "4w4a".
     cfg.MODEL.QUANT.PRECISION = "4w4a"
-    # "backbone" (a C4 detector's res5 belongs to its head), "backbone+neck" or "full" (the heads as
-    # well, but for their predictors). `lowbit.detection.detector.quantize` has the names that rules match.
+    # "backbone" (a C4 detector's res5 belongs to its head), "backbone+neck" or "full" (also the heads,
+    # except their predictors). `lowbit.detection.detector.quantize` has the names that rules match.
     cfg.MODEL.QUANT.SCOPE = "backbone"
-    # Training images that set the ranges, through the training pipeline, before the first step.
+    # Number of training images that set the ranges, before the first step.
     cfg.MODEL.QUANT.CALIBRATION_IMAGES = 64
 
     # ---------------------------------------------------------------------------- #
@@ -71,17 +71,17 @@ def add_lowbit_config(cfg: CfgNode) -> None:
     cfg.SOLVER.SCALE_LR_FACTOR = 0.1
     # SGDT, ADAMT, ADAMWT: λ of the initial target rate λ sqrt(weight bits).
     cfg.SOLVER.LAMBDA = 1e-3
-    # How the target falls: "cosine" or "linear" to 0 over MAX_ITER, "step", or "constant".
+    # How the target decays: "cosine" or "linear" to 0 over MAX_ITER, "step", or "constant".
     cfg.SOLVER.TARGET_SCHEDULE = "cosine"
-    # "step": the iterations it falls at, and what it is multiplied by there.
+    # "step": the iterations of its drops, and the factor of each drop.
     cfg.SOLVER.TARGET_STEPS = ()
     cfg.SOLVER.TARGET_GAMMA = 0.2
-    # SOLVER.CLIP_GRADIENTS.CLIP_TYPE may also be "full_model": all gradients by their common norm.
+    # SOLVER.CLIP_GRADIENTS.CLIP_TYPE may also be "full_model": clip all gradients by their joint norm.
 
-    # Iterations after which DATASETS.TEST is evaluated, besides TEST.EVAL_PERIOD and the end.
+    # Iterations after which DATASETS.TEST is evaluated, in addition to TEST.EVAL_PERIOD and the end.
     cfg.TEST.EVAL_AT = ()
 
-    # Iterations between lines of OUTPUT_DIR/metrics.jsonl (losses, learning and transition rates).
+    # Iterations between lines in OUTPUT_DIR/metrics.jsonl (losses, learning and transition rates).
     cfg.LOWBIT_LOG_PERIOD = 20
 
 
@@ -93,21 +93,21 @@ def default_config() -> CfgNode:
 
 
 def read_config(path: Path | str, opts: Sequence[Any] = (), *, processes: int = 1) -> CfgNode:
-    """Read a configuration file with its bases, apply overrides, and refuse what makes no sense.
+    """Read a configuration file with its bases, apply overrides, and validate it.
 
     Args:
         path: the YAML file.
         opts: KEY, VALUE, KEY, VALUE, ...
-        processes: that will train; a single one has nothing to synchronize, so SyncBN becomes BN.
+        processes: number of training processes; with one, SyncBN becomes BN.
 
     Raises:
-        ValueError: a key is unknown, would not be read, or contradicts another.
+        ValueError: a key is unknown, has no effect, or contradicts another.
     """
     cfg = default_config()
     try:
         cfg.merge_from_file(str(path))
         cfg.merge_from_list(list(opts))
-    except (AssertionError, KeyError) as error:  # how yacs says what is wrong with a key
+    except (AssertionError, KeyError) as error:  # what yacs raises for a wrong key
         raise ValueError(
             f"{path} or an override does not fit Detectron2's configuration ({error}); nothing was "
             f"trained.{_nearest(str(error))} Keys are Detectron2's and those of detection/with_detectron2/config.py, "
@@ -120,14 +120,14 @@ def read_config(path: Path | str, opts: Sequence[Any] = (), *, processes: int = 
 
 
 def check(cfg: CfgNode) -> None:
-    """Refuse keys that would not be read, or that contradict one another."""
+    """Refuse keys that have no effect or contradict each other."""
     defaults = default_config()
     check_keys(cfg, defaults)
     check_solver(cfg, defaults)
 
 
 def _nearest(message: str) -> str:
-    """Suggest the key that a message about an unknown one may mean."""
+    """Suggest a known key for the unknown one in a message."""
     found = re.search(r"[Nn]on-existent (?:config )?key: ([\w.]+)", message)
     if found is None:
         return ""
@@ -141,7 +141,7 @@ def _without_sync(cfg: CfgNode) -> None:
     for node in changed:
         node.NORM = "BN"
     if changed:
-        message = "one process: SyncBN is BN, which computes the same and runs anywhere"
+        message = "one process: SyncBN is replaced by BN, which computes the same and runs anywhere"
         log_first_n(logging.INFO, message, name=__name__)
 
 
@@ -154,7 +154,7 @@ def _sync_norms(node: CfgNode) -> Iterator[CfgNode]:
 
 
 def quantization(cfg: CfgNode) -> tuple[QuantPolicy, Precision] | None:
-    """Return what a configuration asks for, or None in full precision."""
+    """Return a configuration's quantization, or None in full precision."""
     if not cfg.MODEL.QUANT.ENABLED:
         return None
     policy = cfg.MODEL.QUANT.POLICY
@@ -166,10 +166,10 @@ def quantization(cfg: CfgNode) -> tuple[QuantPolicy, Precision] | None:
 
 
 def solver(cfg: CfgNode) -> Solver:
-    """Return the numbers of a configuration's training.
+    """Return a configuration's training settings.
 
     Raises:
-        ValueError: what `lowbit.detection.with_detectron2.config_checks` refuses.
+        ValueError: refused by `lowbit.detection.with_detectron2.config_checks`.
     """
     check_solver(cfg, default_config())
     asked = quantization(cfg)

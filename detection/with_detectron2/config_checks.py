@@ -1,4 +1,4 @@
-"""What a Detectron2 configuration says that would do nothing, or contradicts itself, is refused."""
+"""Refuse Detectron2 configurations with keys that have no effect or contradict each other."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -20,14 +20,14 @@ _TARGET_KEYS = ("LAMBDA", "TARGET_SCHEDULE", "TARGET_STEPS", "TARGET_GAMMA")
 
 
 def check_keys(cfg, defaults) -> None:
-    """Refuse keys that were changed and would not be read.
+    """Refuse changed keys that have no effect.
 
     Args:
         cfg: the configuration.
         defaults: Detectron2's and ours.
 
     Raises:
-        ValueError: naming the key, and the one to use instead.
+        ValueError: a key has no effect; the message names it and the one to use instead.
     """
     if cfg.MODEL.BACKBONE.NAME not in BACKBONES:
         raise ValueError(
@@ -38,7 +38,7 @@ def check_keys(cfg, defaults) -> None:
         cfg.MODEL.RESNETS,
         defaults.MODEL.RESNETS,
         "MODEL.RESNETS",
-        "describes Detectron2's own ResNet, which is not built; name the network under "
+        "describes Detectron2's own ResNet, which is not used; name the network under "
         "MODEL.LOWBIT.ARCHITECTURE",
     )
     if not cfg.MODEL.QUANT.ENABLED:
@@ -51,7 +51,7 @@ def check_keys(cfg, defaults) -> None:
     lowbit = cfg.MODEL.LOWBIT
     if lowbit.RANDOM and (lowbit.CHECKPOINT or lowbit.DETECTOR):
         raise ValueError(
-            "MODEL.LOWBIT.RANDOM asks for random weights, and CHECKPOINT or DETECTOR for a file's; "
+            "MODEL.LOWBIT.RANDOM requests random weights, but CHECKPOINT or DETECTOR names a file; "
             "nothing was loaded. Leave one of them out."
         )
 
@@ -72,14 +72,14 @@ def flat(node, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def check_solver(cfg, defaults) -> None:
-    """Refuse an optimizer or schedule that is unknown, or keys that it does not read.
+    """Refuse an unknown optimizer or schedule, or keys that it does not use.
 
     Args:
         cfg: the configuration.
         defaults: Detectron2's and ours.
 
     Raises:
-        ValueError: naming the key, and what to do.
+        ValueError: a key is wrong; the message names it and says what to do.
     """
     kind = cfg.SOLVER.OPTIMIZER.lower()
     _one_of("SOLVER.OPTIMIZER", cfg.SOLVER.OPTIMIZER, [name.upper() for name in OPTIMIZERS])
@@ -100,7 +100,7 @@ def check_solver(cfg, defaults) -> None:
     for key, is_set in ignored.items():
         if is_set:
             raise ValueError(
-                f"{key} is set, which the optimizers here do not read; nothing was trained. "
+                f"{key} is set, which the optimizers here do not use; nothing was trained. "
                 "Leave it at Detectron2's default."
             )
     check_milestones(

@@ -1,10 +1,10 @@
-"""A Detectron2 configuration as a job of a suite: `num_gpus` processes, a result like a recipe's.
+"""Run a Detectron2 configuration as a job of a suite, in `num_gpus` processes.
 
     config: configs/detection/detectron2/retinanet_R_18_FPN_90k_lsq_w4a4.yaml
     opts: [SOLVER.MAX_ITER, 1000]
     detector: detector.pth
 
-Its identity is the merged configuration but for paths, device and periods. Needs Detectron2.
+The job's identity is the merged configuration without paths, device and periods. Needs Detectron2.
 """
 
 import hashlib
@@ -58,10 +58,10 @@ _COSMETIC = (
 
 
 def identity(recipe: Recipe) -> dict[str, Any]:
-    """Return the facts that name the job and say which rows may be compared with it.
+    """Return the facts that identify the job and determine which results are comparable with it.
 
     Raises:
-        ValueError: the configuration does not make sense.
+        ValueError: the configuration is invalid.
         FileNotFoundError: there is no such file.
     """
     cfg = job_config(recipe)
@@ -84,47 +84,47 @@ def identity(recipe: Recipe) -> dict[str, Any]:
         "policy_on_board": False,
         "precision": _precision(cfg),
         "config_sha256": _digest(_decisive(cfg)),
-        # Some losses are divided by what a process sees of a batch, and so are norms that are not synced.
+        # Some losses, and norms that are not synced, depend on the part of a batch that a process sees.
         **({"processes": recipe.num_gpus} if recipe.num_gpus > 1 else {}),
     }
 
 
 def split_sha256(recipe: Recipe) -> str:
-    """Hash the annotations that are trained and tested on.
+    """Hash the training and test annotations.
 
     Raises:
-        FileNotFoundError: they are not there.
+        FileNotFoundError: they are missing.
     """
     names = _register(job_config(recipe), recipe)
     return _digest([_annotations_sha256(name) for name in names])
 
 
 def tested_set(recipe: Recipe) -> DetectionSet:
-    """Return the set that the job is tested on."""
+    """Return the job's test set."""
     cfg = job_config(recipe)
     _register(cfg, recipe)
     return registered_set(cfg.DATASETS.TEST[0])
 
 
 def missing_data(recipe: Recipe) -> str | None:
-    """Return what is not there and how to get it, or None."""
+    """Return what is missing and how to get it, or None."""
     try:
         split_sha256(recipe)
     except FileNotFoundError as error:
         return None if recipe.config in str(error) else str(error)
-    except ValueError:  # a damaged set, or a senseless configuration: the job says so
+    except ValueError:  # a damaged set or an invalid configuration: the job reports it
         pass
     return None
 
 
 def run(recipe: Recipe, folder: Path) -> dict[str, Any]:
-    """Train by the configuration, going on from what a killed run left in `folder`, and score.
+    """Train by the configuration, resuming from the state in `folder`, if any, and score.
 
     In a process group every process calls this.
 
     Returns:
-        measurements, costs, artifacts, checkpoint and details, in plain JSON types; of the first
-        process.
+        Measurements, costs, artifacts, checkpoint and details, in plain JSON types; in the first
+        process only.
     """
     key = _decisive(job_config(recipe))
     cfg = job_config(recipe, processes=comm.get_world_size())
@@ -163,11 +163,11 @@ def run(recipe: Recipe, folder: Path) -> dict[str, Any]:
 
 
 def job_config(recipe: Recipe, *, processes: int = 1) -> CfgNode:
-    """Return the configuration of a job, with the recipe's files and seed, as so many train by it.
+    """Return the configuration of a job, with the recipe's files and seed, for that many processes.
 
     Raises:
         FileNotFoundError: there is no such configuration.
-        ValueError: it does not make sense, or is not evaluated on exactly one set.
+        ValueError: it is invalid, or is not evaluated on exactly one set.
     """
     path = find_config(recipe.config, "detection/detectron2")
     opts = json.dumps(recipe.opts)
@@ -182,7 +182,7 @@ def job_config(recipe: Recipe, *, processes: int = 1) -> CfgNode:
     if len(cfg.DATASETS.TEST) != 1:
         raise ValueError(
             f"{recipe.config} is evaluated on {len(cfg.DATASETS.TEST)} sets; nothing was trained. A "
-            "job's numbers are of one: set DATASETS.TEST to it."
+            "job is evaluated on one set: set DATASETS.TEST to it."
         )
     return cfg
 
@@ -200,7 +200,7 @@ def _register(cfg: CfgNode, recipe: Recipe) -> tuple[str, ...]:
 
 
 def _annotations_sha256(name: str) -> str:
-    """Hash the annotations of a registered set: ours, COCO's file, or VOC's files of the list."""
+    """Hash the annotations of a registered set: ours, COCO's file, or the files of VOC's list."""
     if name not in DatasetCatalog.list():
         raise ValueError(
             f"there is no data set {name!r}; nothing was trained. Use Detectron2's names, or SET/SPLIT, "
@@ -249,7 +249,7 @@ def _measurements(cfg: CfgNode, results: dict, spreads: dict[str, Spread]) -> li
 
 
 def _costs(cfg: CfgNode, architecture: str) -> dict[str, dict[str, int]]:
-    """Count the backbone on a square of the test images' shorter side; nothing where that varies."""
+    """Count the backbone's cost on a square of the test images' shorter side; none if it varies."""
     if not cfg.INPUT.MIN_SIZE_TEST:
         return {}
     policy, precision = quantization(cfg) or (None, "FP")
@@ -262,5 +262,5 @@ def _classes(results: dict[str, dict[str, float]]) -> dict[str, float]:
     return {
         key.removeprefix("AP-"): float(value)
         for key, value in found.items()
-        if key.startswith("AP-") and value == value  # a class without objects has nan
+        if key.startswith("AP-") and value == value  # nan: a class without objects
     }

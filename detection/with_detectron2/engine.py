@@ -1,4 +1,4 @@
-"""The Detectron2 engine: a recipe's detector through the configuration and trainer. Needs Detectron2."""
+"""The Detectron2 engine: train recipes by configuration and trainer. Needs Detectron2."""
 
 import logging
 from collections.abc import Callable, Iterable
@@ -23,7 +23,7 @@ _PREDICTION_BATCH = 32  # images in one forward pass
 
 
 class _RecipeTrainer(LowbitTrainer):
-    """The trainer of a recipe's run, which keeps its own records and is evaluated as a recipe says."""
+    """The trainer of a recipe, with its own records and evaluation."""
 
     def __init__(self, cfg, evaluate: Callable[[nn.Module], dict[str, float]]) -> None:
         self.score = evaluate
@@ -40,7 +40,7 @@ class _RecipeTrainer(LowbitTrainer):
     def build_hooks(self) -> list:
         hooks = super().build_hooks()
         (self.saver,) = (hook for hook in hooks if isinstance(hook, PeriodicCheckpointer))
-        self.saver.max_to_keep = 1  # a training state serves to go on, and only the newest does
+        self.saver.max_to_keep = 1  # only the newest training state is needed to resume
         return hooks
 
     def resume_or_load(self, resume: bool = True) -> None:
@@ -59,7 +59,7 @@ class Detectron2Engine:
     name = "detectron2"
 
     def build(self, recipe: Recipe, start: Start, *, classes: int) -> nn.Module:
-        """Build the recipe's detector around a fresh network of `start.architecture`."""
+        """Build the recipe's detector around a new network of `start.architecture`."""
         return build_detector(to_cfg(recipe, start, classes=classes))
 
     def train(
@@ -71,11 +71,11 @@ class Detectron2Engine:
         *,
         evaluate: Callable[[nn.Module], dict[str, float]],
     ) -> tuple[nn.Module, dict[str, Any]]:
-        """Train, going on from what a killed run left in `folder`; return detector and details."""
+        """Train, resuming from the state in `folder`, if any; return detector and details."""
         name = f"{recipe.dataset}/{images.split}"
         register(name, lambda: images)
         cfg = to_cfg(recipe, start, classes=len(images.classes), folder=folder, dataset=name)
-        # Detectron2 sets up handlers of its own unless its logger already speaks.
+        # Detectron2 adds its own handlers unless its logger already has some.
         logging.getLogger("detectron2").setLevel(logging.INFO)
         trainer = _RecipeTrainer(cfg, evaluate)
         trainer.resume_or_load(resume=True)
@@ -84,7 +84,7 @@ class Detectron2Engine:
         return trainer.model, describe_quantization(trainer.model)
 
     def inputs(self, images: DetectionSet, places: Iterable[int], recipe: Recipe) -> list[dict]:
-        """Return the images at `places` as Detectron2's detectors take them, resized as its own."""
+        """Return the images at `places` as inputs of Detectron2's detectors, resized as it does."""
         resize = ResizeShortestEdge(recipe.test_size or 0, recipe.max_size)
         inputs = []
         for place in places:
@@ -103,7 +103,7 @@ class Detectron2Engine:
     def predict(
         self, detector: nn.Module, images: DetectionSet, recipe: Recipe
     ) -> list[dict[str, Any]]:
-        """Detect in all images of a set; return COCO's result format, with the set's own ids."""
+        """Run the detector on all images of a set; return COCO's result format with the set's ids."""
         detector.eval()
         detections: list[dict[str, Any]] = []
         for places in chunks(len(images), _PREDICTION_BATCH):

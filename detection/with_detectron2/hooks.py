@@ -1,8 +1,8 @@
-"""Hooks of the Detectron2 trainer: what a resume needs, metrics.jsonl, evaluations, stopping.
+"""Hooks of the Detectron2 trainer for exact resuming, metrics.jsonl, evaluation and stopping.
 
-Detectron2 restores weights, optimizer, scheduler and iteration. A resumed run then still differs:
-its sampler starts over, its random state is fresh, and RetinaNet's loss normalizer, an average kept
-as a plain attribute, is back at 100.
+Detectron2 restores weights, optimizer, scheduler and iteration. A resumed run would still differ:
+its sampler starts over, its random state is new, and RetinaNet's loss normalizer, a running average
+in a plain attribute, is reset to 100.
 """
 
 import math
@@ -20,12 +20,12 @@ from lowbit.training.seeding import seed_everything
 
 
 class ResumeState(HookBase):
-    """Make each step's randomness a function of (seed, iteration), and keep the loss normalizer.
+    """Make each step's randomness a function of (seed, iteration), and save the loss normalizer.
 
-    The sampler's position is one as well: see `LowbitTrainer.build_train_loader`.
+    The sampler's position also depends on the iteration only, see `LowbitTrainer.build_train_loader`.
 
     Args:
-        seed: the run's; negative leaves the random state alone, as Detectron2's SEED does.
+        seed: the run's seed; a negative one leaves the random state alone, as Detectron2's SEED does.
     """
 
     def __init__(self, seed: int) -> None:
@@ -46,15 +46,15 @@ class ResumeState(HookBase):
 
     def _detector(self):
         model = self.trainer.model
-        return getattr(model, "module", model)  # behind DistributedDataParallel
+        return getattr(model, "module", model)  # inside DistributedDataParallel
 
 
 class MetricsFile(HookBase):
     """Write losses, learning rate and transition rates to metrics.jsonl; register it before the
-    scheduler's hook, which moves the learning rate on.
+    scheduler's hook, which changes the learning rate.
 
     Args:
-        folder: of metrics.jsonl.
+        folder: folder of metrics.jsonl.
         every: iterations between lines.
     """
 
@@ -78,13 +78,13 @@ class MetricsFile(HookBase):
 
 
 class Evaluation(EvalHook):
-    """Evaluate every so many iterations, after some of them, and at the end; keep the scores.
+    """Evaluate periodically, after given iterations, and at the end; keep the scores.
 
     Args:
         evaluate: returns Detectron2's nested results; runs on every rank.
-        folder: of metrics.jsonl.
-        every: iterations between evaluations; 0: only those of `at`.
-        at: further iterations.
+        folder: folder of metrics.jsonl.
+        every: iterations between evaluations; 0: only those in `at`.
+        at: additional iterations.
         at_end: also after the last iteration.
     """
 
@@ -103,7 +103,7 @@ class Evaluation(EvalHook):
     def after_step(self) -> None:
         done = self.trainer.iter + 1
         due = done in self.at or (self._period > 0 and done % self._period == 0)
-        if due and done != self.trainer.max_iter:  # the last is `after_train`'s
+        if due and done != self.trainer.max_iter:  # `after_train` evaluates after the last
             self._do_eval()
 
     def after_train(self) -> None:
@@ -113,19 +113,21 @@ class Evaluation(EvalHook):
     def _scored(self) -> dict:
         results = self.evaluate()
         if comm.is_main_process():
-            done = min(self.trainer.iter + 1, self.trainer.max_iter)  # after the last, one beyond
+            done = min(
+                self.trainer.iter + 1, self.trainer.max_iter
+            )  # after the last, `iter` is one beyond
             if scores := plain_scores(results):
                 record_scores(self.folder, done, scores)
         return results
 
 
 class SaveAndStop(HookBase):
-    """End the training after the step in which any of its processes was told to, with its state saved.
+    """Save the state and stop after the step in which any process received a signal.
 
-    Register it last, after whoever moves the learning rate on, saves and evaluates.
+    Register it last, after the hooks that change the learning rate, save and evaluate.
 
     Args:
-        checkpointer: the trainer's; the first process' writes files.
+        checkpointer: the trainer's checkpointer; only the first process writes files.
     """
 
     def __init__(self, checkpointer: Checkpointer) -> None:
@@ -140,7 +142,7 @@ class SaveAndStop(HookBase):
         iteration = self.trainer.iter
         if comm.is_main_process():
             self.checkpointer.save(f"model_{iteration:07d}", iteration=iteration)
-        comm.synchronize()  # whoever leaves first may be taken for the end of all
+        comm.synchronize()  # the first process to exit could end the others
         raise self.trainer.stop.preempted(
             f"after iteration {iteration + 1} of {self.trainer.max_iter}",
             Path(self.checkpointer.save_dir, f"model_{iteration:07d}.pth"),
@@ -148,10 +150,10 @@ class SaveAndStop(HookBase):
 
 
 def plain_scores(results: dict[str, dict[str, float]]) -> dict[str, float]:
-    """Return Detectron2's nested results under one name each: boxes' as they are, `AP_mask` of masks.
+    """Flatten Detectron2's nested results: metrics of boxes keep their names, masks' become `AP_mask`.
 
-    Classes are left out, and so is what no object bears on. Without a single detection Detectron2 says
-    nan where the precision is 0.
+    Classes, and metrics without objects, are left out. Without any detection Detectron2 returns nan
+    where the precision is 0.
     """
     found: dict[str, float] = {}
     for task, suffix in (("bbox", ""), ("segm", "_mask")):

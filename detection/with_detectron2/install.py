@@ -1,4 +1,4 @@
-"""Whether Detectron2 is installed, how to install it, and its import."""
+"""Check for Detectron2, say how to install it, and import it."""
 
 import importlib
 import importlib.util
@@ -15,7 +15,7 @@ INSTALL_DETECTRON2 = (
 
 
 def require_detectron2() -> None:
-    """Refuse to go on without Detectron2, with the command that installs it."""
+    """Raise an error with the install command if Detectron2 is missing."""
     if importlib.util.find_spec("detectron2") is None:
         raise ImportError(
             "Detectron2 is not installed; no detector was built. It is not on PyPI: install it "
@@ -24,13 +24,15 @@ def require_detectron2() -> None:
 
 
 def import_detectron2() -> None:
-    """Import Detectron2, which has to be there, without the warnings it draws from torch.
+    """Import Detectron2, which must be installed, without the warnings that torch raises about it.
 
-    Its own data sets are looked for under `$DETECTRON2_DATASETS`, or else `$LOWBIT_DATA`. Hidden by
-    their text are two that nobody here can act on.
+    Its own data sets are looked for in `$DETECTRON2_DATASETS`, or else `$LOWBIT_DATA`. Two warnings
+    that need no action are hidden by their text.
     """
     require_detectron2()
-    if os.environ.get(ROOT_VARIABLE):  # read when detectron2.data is imported; what is set stays
+    if os.environ.get(
+        ROOT_VARIABLE
+    ):  # read when detectron2.data is imported; an existing value is kept
         os.environ.setdefault(DETECTRON2_ROOT, os.environ[ROOT_VARIABLE])
     warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated")
     warnings.filterwarnings("ignore", message="torch.meshgrid: in an upcoming release")

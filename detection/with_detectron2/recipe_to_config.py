@@ -1,4 +1,4 @@
-"""A whole Detectron2 configuration from a recipe. Needs Detectron2."""
+"""Translate a recipe to a Detectron2 configuration. Needs Detectron2."""
 
 import json
 from pathlib import Path
@@ -14,16 +14,16 @@ from lowbit.detection.with_detectron2.config import add_lowbit_config
 def to_cfg(
     recipe: Recipe, start: Start, *, classes: int, folder: Path | str = "", dataset: str = ""
 ) -> CfgNode:
-    """Return the configuration that makes Detectron2 do what a recipe says.
+    """Return the Detectron2 configuration of a recipe.
 
     Args:
-        recipe: whose engine is detectron2.
-        start: what the training starts from.
+        recipe: a recipe with engine detectron2.
+        start: the initial weights.
         classes: number of classes.
         folder: OUTPUT_DIR.
         dataset: registered name of the training images.
 
-    Detectron2's model zoo is not read: its RetinaNet base needs unsafe YAML and an old setuptools.
+    Detectron2's model zoo is not used: its RetinaNet base needs unsafe YAML and an old setuptools.
     """
     cfg = get_cfg()
     add_lowbit_config(cfg)
@@ -66,7 +66,7 @@ def to_cfg(
         cfg.MODEL.RPN.IN_FEATURES = levels
         cfg.MODEL.RPN.PRE_NMS_TOPK_TRAIN = 2000
         cfg.MODEL.RPN.PRE_NMS_TOPK_TEST = 1000
-        cfg.MODEL.RPN.POST_NMS_TOPK_TRAIN = 1000  # of FPN; the defaults are a C4 detector's
+        cfg.MODEL.RPN.POST_NMS_TOPK_TRAIN = 1000  # for FPN; the defaults are for a C4 detector
         cfg.MODEL.ROI_HEADS.NAME = "StandardROIHeads"
         cfg.MODEL.ROI_HEADS.IN_FEATURES = levels[:-1]
         cfg.MODEL.ROI_HEADS.NUM_CLASSES = classes

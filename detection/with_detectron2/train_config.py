@@ -14,14 +14,14 @@ from lowbit.detection.with_detectron2.trainer import LowbitTrainer
 
 
 def train_config(args: argparse.Namespace) -> dict[str, float]:
-    """Train or evaluate, with one process a GPU, and return the scores.
+    """Train or evaluate, with one process per GPU, and return the scores.
 
     Args:
         args: Detectron2's `config_file`, `opts`, `num_gpus`, `resume` and `eval_only`, and
             `output_dir`.
 
     Returns:
-        By metric, in percent; nothing where the evaluation ran in other processes.
+        Scores in percent by metric; empty if the evaluation ran in other processes.
     """
     if args.num_gpus is None:
         args.num_gpus = int(torch.cuda.is_available())

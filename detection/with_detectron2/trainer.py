@@ -1,6 +1,6 @@
 """A `DefaultTrainer` for quantized detectors that loads strictly and resumes exactly.
 
-Needs Detectron2. Its configuration is `lowbit.detection.with_detectron2.config`'s.
+Needs Detectron2. The configuration is that of `lowbit.detection.with_detectron2.config`.
 """
 
 import os
@@ -67,9 +67,9 @@ from lowbit.training.stopping import stop_request
 
 
 class BFloat16Trainer(SimpleTrainer):
-    """Detectron2's plain iteration with its forward pass in bfloat16 on the CPU.
+    """Detectron2's plain iteration with the forward pass in bfloat16 on the CPU.
 
-    It needs no loss scale; Detectron2's own mixed precision is for GPUs.
+    bfloat16 needs no loss scale; Detectron2's own mixed precision is for GPUs only.
     """
 
     def run_step(self) -> None:
@@ -86,7 +86,7 @@ class BFloat16Trainer(SimpleTrainer):
 
 
 class StrictCheckpointer(DetectionCheckpointer):
-    """Save in one step; refuse a training state that does not fit the model in every tensor."""
+    """Save atomically; refuse a training state unless every tensor fits the model."""
 
     def save(self, name: str, **kwargs: Any) -> None:
         """Write model and trainer to `name`.pth, then point `last_checkpoint` at it."""
@@ -99,7 +99,7 @@ class StrictCheckpointer(DetectionCheckpointer):
         self.tag_last_checkpoint(file.name)
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
-        """Name the newest state; a kill leaves the old name or the new one, never half of one."""
+        """Record the newest state atomically."""
         with atomic(Path(self.save_dir) / "last_checkpoint") as file:
             file.write(last_filename_basename.encode())
 
@@ -109,7 +109,7 @@ class StrictCheckpointer(DetectionCheckpointer):
         if wrong:
             raise ValueError(
                 f"the training state in {self.save_dir} does not fit this model in {len(wrong)} "
-                f"tensors (as {wrong[0]}); the run was not resumed. Resume with the configuration "
+                f"tensors (such as {wrong[0]}); the run was not resumed. Resume with the configuration "
                 "it was started with, or choose another OUTPUT_DIR."
             )
 
@@ -123,14 +123,14 @@ class LowbitTrainer(DefaultTrainer):
         SGD, AdamW or transition-rate scheduling: SOLVER.OPTIMIZER
         clipping of values, parameters or the whole model: SOLVER.CLIP_GRADIENTS
         mixed precision, float16 on a GPU and bfloat16 on the CPU: SOLVER.AMP.ENABLED
-        evaluation now and then, kept in metrics.jsonl: TEST.EVAL_PERIOD, TEST.EVAL_AT
-        statistics of batch norms taken anew before each evaluation: TEST.PRECISE_BN.ENABLED
-        a resumed run that equals the straight one bit for bit: SEED >= 0, DATALOADER.NUM_WORKERS 0,
+        evaluation during training, written to metrics.jsonl: TEST.EVAL_PERIOD, TEST.EVAL_AT
+        batch norm statistics recomputed before each evaluation: TEST.PRECISE_BN.ENABLED
+        a resumed run equals an uninterrupted one bit for bit: SEED >= 0, DATALOADER.NUM_WORKERS 0,
             DATALOADER.ASPECT_RATIO_GROUPING False
     """
 
     def __init__(self, cfg) -> None:
-        """Build everything a training needs, as DefaultTrainer does, on one or many GPUs or CPUs."""
+        """Build what a training needs, as DefaultTrainer does, on one or many GPUs or CPUs."""
         TrainerBase.__init__(self)
         self.cfg = cfg = self.auto_scale_workers(cfg, comm.get_world_size())
         self.start_iter, self.max_iter = 0, cfg.SOLVER.MAX_ITER
@@ -138,7 +138,7 @@ class LowbitTrainer(DefaultTrainer):
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
         loader = self.build_train_loader(cfg)
-        devices = {"device_ids": None} if on_cpu else {}  # else that of the rank
+        devices = {"device_ids": None} if on_cpu else {}  # else the rank's device
         model = create_ddp_model(model, broadcast_buffers=False, **devices)
         if not cfg.SOLVER.AMP.ENABLED:
             self._trainer = SimpleTrainer(model, loader, optimizer)
@@ -153,10 +153,10 @@ class LowbitTrainer(DefaultTrainer):
 
     @classmethod
     def build_model(cls, cfg) -> nn.Module:
-        """Build the detector, fill it from its backbone or detector file, quantize, calibrate.
+        """Build the detector, load its backbone or detector file, quantize, calibrate.
 
-        All of it happens before DistributedDataParallel and the optimizer see the parameters. Every
-        rank calibrates on the same images and comes to the same scales.
+        This happens before DistributedDataParallel and the optimizer see the parameters. Every rank
+        calibrates on the same images and gets the same scales.
         """
         if cfg.MODEL.WEIGHTS:
             raise ValueError(
@@ -186,7 +186,7 @@ class LowbitTrainer(DefaultTrainer):
 
     @classmethod
     def build_train_loader(cls, cfg, start: int = 0):
-        """Build the loader whose image order is a function of SEED, beginning at image `start`."""
+        """Build the training loader; its image order depends on SEED and starts at image `start`."""
         dicts = get_detection_dataset_dicts(
             cfg.DATASETS.TRAIN, filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
         )
@@ -205,7 +205,7 @@ class LowbitTrainer(DefaultTrainer):
             total_batch_size=cfg.SOLVER.IMS_PER_BATCH,
             aspect_ratio_grouping=cfg.DATALOADER.ASPECT_RATIO_GROUPING,
             num_workers=cfg.DATALOADER.NUM_WORKERS,
-            seed=seed,  # else the loader draws its workers' seed from the global state
+            seed=seed,  # otherwise the loader draws its workers' seed from the global state
         )
         return _with_steady_workers(loader)
 
@@ -228,7 +228,7 @@ class LowbitTrainer(DefaultTrainer):
         return COCOEvaluator(dataset_name, output_dir=os.path.join(cfg.OUTPUT_DIR, "inference"))
 
     def build_hooks(self) -> list:
-        """Put our hooks before Detectron2's: the learning rate is recorded before it moves on."""
+        """Add our hooks before Detectron2's, so that the learning rate is recorded before it changes."""
         ours = [ResumeState(self.cfg.SEED)]
         if comm.is_main_process():
             ours.append(MetricsFile(self.cfg.OUTPUT_DIR, every=self.cfg.LOWBIT_LOG_PERIOD))
@@ -249,23 +249,23 @@ class LowbitTrainer(DefaultTrainer):
         return self._last_eval_results
 
     def resume_or_load(self, resume: bool = True) -> None:
-        """Go on from OUTPUT_DIR's last state, if asked to and there is one."""
+        """Resume from the last state in OUTPUT_DIR, if requested and there is one."""
         if resume and self.checkpointer.has_checkpoint():
             super().resume_or_load(resume)
             position = self.start_iter * self.cfg.SOLVER.IMS_PER_BATCH
             self._trainer.reset_data_loader(lambda: self.build_train_loader(self.cfg, position))
 
     def run_step(self) -> None:
-        """Take one iteration; each weight is quantized once, however many levels its head sees."""
+        """Run one iteration; each weight is quantized once, however many levels its head runs on."""
         with reuse_weights(self.model):
             super().run_step()
 
     def train(self):
-        """Train; a signal ends it with its state saved, a lost loss with what was last good.
+        """Train; a signal ends the training after saving its state.
 
         Raises:
             FloatingPointError: the loss became NaN or infinite.
-            Preempted: a signal came; the state was saved after the iteration under way.
+            Preempted: a signal arrived; the state was saved after the current iteration.
         """
         try:
             with stop_request() as self.stop:
@@ -281,8 +281,8 @@ class LowbitTrainer(DefaultTrainer):
 
 
 def _with_steady_workers(loader):
-    """Let the workers of a loader go on when the whole job is told to stop."""
-    inner = loader if isinstance(loader, DataLoader) else loader.dataset  # of groups by shape
+    """Keep the workers of a loader running when the whole job receives a signal."""
+    inner = loader if isinstance(loader, DataLoader) else loader.dataset  # grouped by aspect ratio
     first = inner.worker_init_fn
 
     def start(worker: int) -> None:

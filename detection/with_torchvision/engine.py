@@ -1,4 +1,4 @@
-"""The torchvision engine: its detectors, trained in a plain loop that a killed run can go on with."""
+"""The torchvision engine: detectors trained in a plain, resumable loop."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -46,7 +46,7 @@ class TorchvisionEngine:
     name = "torchvision"
 
     def build(self, recipe: Recipe, start: Start, *, classes: int) -> nn.Module:
-        """Build the recipe's detector around a fresh network of `start.architecture`."""
+        """Build the recipe's detector around a new network of `start.architecture`."""
         with torch.random.fork_rng(devices=[]):  # built on the CPU, then moved
             torch.manual_seed(seed_of(recipe.seed, 0))
             network = build_network(
@@ -69,7 +69,7 @@ class TorchvisionEngine:
         *,
         evaluate: Callable[[nn.Module], dict[str, float]],
     ) -> tuple[nn.Module, dict[str, Any]]:
-        """Train, going on from what a killed run left in `folder`; return detector and details."""
+        """Train, resuming from the state in `folder`, if any; return detector and details."""
         detector = self.build(recipe, start, classes=len(images.classes))
         initialize(detector, start)
         if recipe.method != "fp":
@@ -84,14 +84,14 @@ class TorchvisionEngine:
         return detector, describe_quantization(detector)
 
     def inputs(self, images: DetectionSet, places: Iterable[int], recipe: Recipe) -> list[Tensor]:
-        """Return the images at `places` as torchvision's detectors take them, in 0..1."""
+        """Return the images at `places` as inputs of torchvision's detectors, in 0..1."""
         return [images.image(place).to(recipe.device).float() / 255 for place in places]
 
     @torch.no_grad()
     def predict(
         self, detector: nn.Module, images: DetectionSet, recipe: Recipe
     ) -> list[dict[str, Any]]:
-        """Detect in all images of a set; return COCO's result format, with the set's own ids."""
+        """Run the detector on all images of a set; return COCO's result format with the set's ids."""
         detector.eval()
         detections: list[dict[str, Any]] = []
         for places in chunks(len(images), _PREDICTION_BATCH):
@@ -117,12 +117,12 @@ def fit(
     """Train `detector` in place for the recipe's iterations.
 
     The state (weights, optimizer, scheduler, loss scale, iteration) is written every `checkpoint_every`
-    iterations, at the end, and when a signal comes. What a step draws is a function of (seed,
-    iteration), so going on from a state repeats the straight run bit for bit.
+    iterations, at the end, and on a signal. The randomness of a step is a function of (seed, iteration), so a
+    resumed run equals an uninterrupted one bit for bit.
 
     Raises:
         FloatingPointError: the loss became NaN or infinite.
-        Preempted: a signal came; the state was saved after the iteration under way.
+        Preempted: a signal arrived; the state was saved after the current iteration.
     """
     solver = recipe.solver
     optimizer = build_optimizer(detector, solver)
@@ -136,7 +136,7 @@ def fit(
         "scheduler": scheduler,
         "arithmetic": arithmetic,
     }
-    workspace = Workspace(folder, key={}, file=_STATE)  # the whole folder is claimed for the job
+    workspace = Workspace(folder, key={}, file=_STATE)  # the job owns the whole folder
     saved = first = _resume(workspace, parts)
     log = IterationLog(folder, start=first, total=recipe.iterations, every=recipe.log_every)
     order = IndexStream(len(images.annotated), seed=recipe.seed)
@@ -147,12 +147,12 @@ def fit(
             positions = range(iteration * recipe.batch_size, (iteration + 1) * recipe.batch_size)
             chosen = [images.annotated[order[position]] for position in positions]
             batch, done = _take(images, chosen, recipe), iteration + 1
-            with arithmetic.autocast(), reuse_weights(detector):  # the heads run once a level
+            with arithmetic.autocast(), reuse_weights(detector):  # the heads run once per level
                 losses = detector(*batch)
             total = sum(losses.values())
-            found = torch.stack(list(losses.values())).tolist()  # one reading of the device
+            found = torch.stack(list(losses.values())).tolist()  # one transfer from the device
             values = {_LOSSES[name]: value for name, value in zip(losses, found, strict=True)}
-            if not math.isfinite(sum(found)):  # before the weights take the step
+            if not math.isfinite(sum(found)):  # before the optimizer's step
                 raise diverged_at_iteration(done, values, lr=recipe.lr, good=saved)
             optimizer.zero_grad()
             arithmetic.backward(total)
@@ -173,7 +173,7 @@ def fit(
 
 
 def _resume(workspace: Workspace, parts: dict[str, Any]) -> int:
-    """Fill the parts from a training state, if there is one; return the iterations it has done."""
+    """Load the parts from a training state, if there is one; return its number of iterations."""
     state = workspace.resume()
     if state is None:
         return 0
@@ -185,7 +185,7 @@ def _resume(workspace: Workspace, parts: dict[str, Any]) -> int:
 def _take(
     images: DetectionSet, places: list[int], recipe: Recipe
 ) -> tuple[list[Tensor], list[dict]]:
-    """Return the images and targets of a batch as torchvision's detectors want them."""
+    """Return the images and targets of a batch in torchvision's format."""
     batch, targets = [], []
     for place in places:
         pixels, boxes = images.image(place), images.boxes[place]
@@ -198,7 +198,7 @@ def _take(
 
 
 def mirrored(pixels: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
-    """Return an image (3, H, W) and its boxes (n, 4), left and right exchanged.
+    """Return an image (3, H, W) and its boxes (n, 4), mirrored horizontally.
 
     Example:
         >>> pixels, boxes = mirrored(torch.zeros(3, 8, 10), torch.tensor([[1.0, 2, 4, 6]]))

@@ -1,6 +1,6 @@
 """Faster R-CNN around any backbone, from torchvision's parts (Ren et al. 2015; Lin et al. 2017).
 
-Anchors, widths and counts come from the recipe, as Detectron2's FPN detector has them; matching,
+Anchors, widths and counts come from the recipe, as in Detectron2's FPN detector; matching,
 sampling, losses and inference are torchvision's.
 """
 
@@ -19,7 +19,7 @@ POOLED = 7  # side of a region's features
 
 
 class LabelledFromZero(FasterRCNN):
-    """torchvision's Faster R-CNN with labels from 0, as RetinaNet's: its own 0 is the background."""
+    """torchvision's Faster R-CNN with labels from 0, as in RetinaNet; its own 0 is the background."""
 
     def forward(self, images: list[Tensor], targets: list[dict[str, Tensor]] | None = None):
         if targets is not None:

@@ -1,4 +1,4 @@
-"""What our torchvision detectors share: pyramid, sizes and normalization of images."""
+"""Shared parts of our torchvision detectors: pyramid, image sizes and normalization."""
 
 from collections import OrderedDict
 from collections.abc import Callable
@@ -17,7 +17,7 @@ NORMS = {"none": None, "GN": partial(nn.GroupNorm, 32)}  # Detectron2's GN has 3
 
 
 class BottomUp(nn.Module):
-    """The stages of a network that a pyramid is built on; computing stops after the last of them."""
+    """The stages of a network that a pyramid is built on; later stages are not computed."""
 
     def __init__(self, network: nn.Module, features: tuple[str, ...]) -> None:
         super().__init__()
@@ -30,15 +30,15 @@ class BottomUp(nn.Module):
 
 
 class PyramidBackbone(nn.Module):
-    """A bottom-up network and a feature pyramid, as torchvision's detectors want them.
+    """A bottom-up network with a feature pyramid, as a backbone for torchvision's detectors.
 
     Args:
         network: the backbone.
         features: stages that the pyramid is built on.
-        channels: of the pyramid.
-        added: what makes levels above those of the stages.
-        norm: of the pyramid's convolutions.
-        relu: put a ReLU on every level, so that the heads' inputs have no sign.
+        channels: channels of the pyramid.
+        added: module that computes levels above those of the stages.
+        norm: norm of the pyramid's convolutions.
+        relu: put a ReLU on every level, so that the heads' inputs are non-negative.
     """
 
     def __init__(
@@ -73,8 +73,8 @@ class ImageTransform(GeneralizedRCNNTransform):
     """torchvision's resizing, normalizing and batching, with sizes for training and for inference.
 
     Args:
-        recipe: `train_sizes`, of which one is drawn for each image, `test_size` and `max_size`; where
-            there is none, images stay as they are.
+        recipe: gives `train_sizes`, of which one is drawn for each image, `test_size` and `max_size`;
+            without a size, images are not resized.
         normalization: (mean, std), RGB, in units of 0..1.
     """
 

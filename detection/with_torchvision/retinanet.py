@@ -1,7 +1,7 @@
 """RetinaNet around any backbone, from torchvision's parts (Lin et al. 2017).
 
-torchvision fixes the head at four convolutions a subnet and its pyramid at 256 channels and P3-P7;
-here both come from the recipe. Losses, anchors' matching and inference are torchvision's.
+torchvision fixes the head at four convolutions per subnet and its pyramid at 256 channels and P3-P7;
+here both come from the recipe. Losses, anchor matching and inference are torchvision's.
 """
 
 from torch import nn
@@ -28,7 +28,7 @@ def build_retinanet(recipe, network: nn.Module, *, classes: int, normalization) 
     if recipe.extra_levels:
         last = select_levels(network, recipe.features)[-1]
         added = LastLevelP6P7(last.channels, recipe.fpn_channels)
-        added.use_P5 = False  # torchvision reads P5 where the channels happen to agree
+        added.use_P5 = False  # torchvision uses P5 if the channels happen to agree
     backbone = PyramidBackbone(
         network,
         recipe.features,
@@ -56,7 +56,7 @@ def build_retinanet(recipe, network: nn.Module, *, classes: int, normalization) 
 
 
 def _convolutions(channels: int, count: int, norm) -> list[nn.Module]:
-    """3x3 convolutions with norm and ReLU, initialized as RetinaNet's (normal, 0.01)."""
+    """3x3 convolutions with norm and ReLU, initialized as in RetinaNet (normal, 0.01)."""
     layers: list[nn.Module] = []
     for _ in range(count):
         conv = nn.Conv2d(channels, channels, 3, padding=1)

@@ -52,4 +52,4 @@ def test_a_damaged_set_is_not_missing(plan, tmp_path):
     assert plan("voc:farm").problem is None
     (root / "Annotations" / "00.xml").write_text("<annotation>")
     job = plan("voc:farm")
-    assert job.missing is None and "this is no XML" in job.problem
+    assert job.missing is None and "this is not XML" in job.problem

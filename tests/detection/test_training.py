@@ -86,7 +86,7 @@ def test_random_weights_are_a_start_that_is_asked_for(make_method_recipe, tmp_pa
     result = run(recipe, tmp_path)
     assert result["checkpoint"]["method"] == "random" and result["checkpoint"]["sha256"] is None
     other = make_method_recipe("fp", checkpoint=None, random_backbone=True)
-    with pytest.raises(ValueError, match="needs the name of its network"):
+    with pytest.raises(ValueError, match="needs an architecture"):
         run(other, tmp_path / "other")
 
 

@@ -1,1 +1,1 @@
-"""Cases of `lowbit-bench bench`, one file a subject."""
+"""Cases of `lowbit-bench bench`, one file per subject."""

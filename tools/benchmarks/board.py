@@ -1,4 +1,4 @@
-"""Cases of `bench.py sweep` on results: how long a hundred thousand take to be read and shown."""
+"""Cases of `bench.py sweep` on results: the time to read and show a hundred thousand."""
 
 import json
 import math

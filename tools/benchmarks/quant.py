@@ -1,4 +1,4 @@
-"""Cases of `lowbit-bench bench quant`: what quantizers cost, beside what others' code costs."""
+"""Cases of `lowbit-bench bench quant`: the cost of quantizers compared with other implementations."""
 
 import copy
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""`lowbit-bench bench sweep`: what a sweep costs beside its jobs, with 2,000 jobs that do nothing; and its board."""
+"""`lowbit-bench bench sweep`: the overhead of a sweep with 2,000 empty jobs, and of its board."""
 
 import importlib.util
 import logging

@@ -1,4 +1,4 @@
-"""Every checkpoint by itself: its loading, its numbers, its detections, and how to get and cite them."""
+"""The section of single checkpoints: loading, numbers, detections, commands and citations."""
 
 import io
 from base64 import b64encode
@@ -97,7 +97,7 @@ def content(source: Source) -> dict[str, Any]:
 
 
 def _labels(own: pd.DataFrame) -> dict[str, tuple[set[str], set[str], set[str]]]:
-    """Return the methods, architectures and policies each checkpoint goes by."""
+    """Return the methods, architectures and policies of each checkpoint."""
     found: dict[str, tuple[set[str], ...]] = defaultdict(lambda: (set(), set(), set()))
     columns = ["checkpoint", "method", "architecture", "policy"]
     for name, *facts in own[columns].drop_duplicates().itertuples(index=False, name=None):

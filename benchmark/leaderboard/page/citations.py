@@ -1,4 +1,4 @@
-"""What stands behind a number: the papers to cite, and the policy that a fingerprint names."""
+"""The papers to cite for a number, and the policy of a fingerprint."""
 
 import pandas as pd
 

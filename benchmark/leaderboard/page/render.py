@@ -1,4 +1,4 @@
-"""From what a runs folder holds to the text of index.html.
+"""Render index.html from a runs folder.
 
 The page is a frame of static text, one packed JSON object and the scripts that draw it. Texts of results
 travel in that object alone and become text nodes: none of them is ever part of the page's own HTML.

@@ -1,4 +1,4 @@
-"""What the page is made of: every section reads this and nothing else."""
+"""The input of the page's sections."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -136,7 +136,7 @@ def test_transitions_leave_pictures_and_the_numbers_of_the_jobs(tmp_path, capsys
     [
         (["transitions", "none"], "there is no folder none; nothing was drawn"),
         (["weights", "none.pth"], "there is no checkpoint none.pth"),
-        (["weights", "none.pth", "none.pth"], "named twice; nothing was drawn"),
+        (["weights", "none.pth", "none.pth"], "given twice; nothing was drawn"),
         (["tsne", "none.pth", "--dataset", "digitz"], "Did you mean 'digits'"),
         (["tsne", "none.pth", "--dataset", "digits", "--precision", "4"], "is not a precision"),
         (["correlation", "--config-file", "none.yaml"], "There is no file none.yaml"),
@@ -169,5 +169,5 @@ def test_a_stopped_training_says_that_its_steps_are_lost(config, tmp_path, capsy
     out = tmp_path / "out"
     words = ["correlation", "--config-file", config, "--output-dir", str(out)]
     assert analyze.main(words) == 1
-    assert "the steps watched until then are lost" in capsys.readouterr().err
+    assert "the steps recorded so far are lost" in capsys.readouterr().err
     assert (out / "last.pth").exists() and not (out / "correlation.png").exists()

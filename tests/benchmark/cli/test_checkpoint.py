@@ -22,7 +22,7 @@ def moco(tmp_path):
 def test_inspect_says_what_is_in_a_file(moco, capsys):
     assert main(["inspect", str(moco)]) == 0
     text = capsys.readouterr().out
-    assert "layout        MoCo" in text and "resnet10_slim (told by its shapes)" in text
+    assert "layout        MoCo" in text and "resnet10_slim (inferred from its shapes)" in text
     assert "matched       72/72 tensors, 100.0 % of parameters" in text
     assert "module.encoder_k.* (72)" in text and "module.queue (1)" in text
     assert "batch norm    untrained (12 of 12)" in text and "loads         yes" in text
@@ -44,7 +44,8 @@ def test_inspect_names_the_nearest_network_of_a_file_that_would_be_refused(tmp_p
     assert main(["inspect", str(tmp_path / "x.pth")]) == 1
     text = capsys.readouterr().out
     assert (
-        "architecture  resnet10_slim (the nearest)" in text and "missing       conv1.weight" in text
+        "architecture  resnet10_slim (closest match)" in text
+        and "missing       conv1.weight" in text
     )
     assert "loads         no: " in text
 

@@ -55,7 +55,7 @@ def test_a_recipe_in_full_precision_then_quantized_then_evaluated(words, tmp_pat
     assert detect.main([*options, "--eval-only", *keys]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == trained
     assert detect.main([*options, "--eval-only"]) == 1
-    assert "holds a detector at 4w4a, the recipe says FP" in capsys.readouterr().err
+    assert "holds a detector at 4w4a, but the recipe has FP" in capsys.readouterr().err
 
 
 def test_an_earlier_run_is_kept_unless_resumed(words, capsys):

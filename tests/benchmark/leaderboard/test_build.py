@@ -203,7 +203,7 @@ def test_command_compare_on_one_seed_without_errors_tests_nothing(runs, capsys):
     ("arguments", "message"),
     [
         (["build", "{runs}/nothing"], "there is no folder"),
-        (["build", "{runs}", "--reported", "SSQL"], "is no selection; nothing was written"),
+        (["build", "{runs}", "--reported", "SSQL"], "is not a selection; nothing was written"),
         (["build", "{runs}", "--reported", "paper=QSSL"], "no published score has paper 'QSSL'"),
         (["compare", "good", "god", "--runs-dir", "{runs}"], "no checkpoint 'god'"),
     ],

@@ -79,7 +79,7 @@ def test_one_name_for_two_weights_is_refused(bench):
     part(bench, "one")
     other = [{"name": "made", "pretrain": "../pretrain.yaml", "overrides": {"lr": 9}}]
     part(bench, "two", checkpoints=other)
-    with pytest.raises(RecipeError, match="Two suites call different weights 'made'"):
+    with pytest.raises(RecipeError, match="Two suites use the name 'made' for different weights"):
         plan(whole(bench, "one", "two"))
     with pytest.raises(RecipeError, match="both have a checkpoint 'made'"):
         plan(whole(bench, "one", checkpoints=[{"name": "made", "pretrain": "pretrain.yaml"}]))

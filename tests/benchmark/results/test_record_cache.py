@@ -103,7 +103,7 @@ def test_a_damaged_result_is_reported_in_every_process_and_never_kept(runs, pars
     for _ in range(2):
         assert set(load_frame(runs)["job_id"]) == {B, C}
     assert parsed.count(A) == 2
-    assert "counts as absent" in caplog.text
+    assert "is ignored" in caplog.text
 
 
 def _other_code(path):

@@ -107,7 +107,7 @@ def test_a_damaged_file_is_reported_and_counts_as_absent(jobs, store, bench, cap
     (folder / RESULT).write_text(text)
     assert read_result(folder) is None
     assert str(folder / RESULT) in caplog.text
-    assert "counts as absent" in caplog.text
+    assert "is ignored" in caplog.text
     assert list(find_results(bench.runs)) == []
 
 

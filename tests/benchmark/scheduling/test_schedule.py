@@ -91,7 +91,7 @@ def test_a_damaged_result_is_made_again_and_only_that(bench, ran, caplog):
     (bench.runs / job.id / RESULT).write_text('{"schema_version": 1, "job')
     before = stamps(bench)
     bench.run(ran)
-    assert "counts as absent" in caplog.text
+    assert "is ignored" in caplog.text
     assert bench.events("begin")[4:] == [job.id]
     assert bench.result(job).status == "completed"
     assert {i for i, stamp in stamps(bench).items() if stamp != before[i]} == {job.id}

@@ -221,7 +221,9 @@ def test_plots_draw_names_as_they_are_and_twice_the_same(tmp_path, suffix):
 
 
 def test_a_plot_of_another_kind_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"\.bmp has no suffix .* nothing was\. Use one of \.svg"):
+    with pytest.raises(
+        ValueError, match=r"\.bmp has no supported suffix; nothing was drawn\. Use one of \.svg"
+    ):
         plot(_compare(_single(1.0)), "a", "b", tmp_path / "x.bmp")
 
 

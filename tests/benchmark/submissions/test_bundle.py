@@ -309,7 +309,7 @@ def test_the_commands_from_sender_to_board_and_away(runs, jobs, board, tmp_path,
     assert main(asked) == 0
     assert "jane-2026, by Jane Doe: 1 job\n  verified (1)" in capsys.readouterr().out
     assert main(["add", str(out), "--runs-dir", str(board), "--dry-run"]) == 0
-    assert "Nothing was kept" in capsys.readouterr().out
+    assert "Nothing was added" in capsys.readouterr().out
     assert list(board.iterdir()) == []
     assert main(["add", str(out), "--runs-dir", str(board)]) == 0
     assert "verified (1)" in capsys.readouterr().out

@@ -141,7 +141,7 @@ def test_train_and_test_have_the_same_classes_and_no_common_image(load, tmp_path
     train, test = load(GOOD), load_detection("coco:pets", "test", root=tmp_path)
     check_pair(train, test)
     with pytest.raises(
-        ValueError, match=r"2 images of train .* are trained on too \(as .*0003.png"
+        ValueError, match=r"2 images of train .* are also training images \(such as .*0003.png"
     ):
         check_pair(train, train)
     write_coco(tmp_path / "pets", "val", coco_content(GOOD, categories=((1, "cat"), (5, "fox"))))

@@ -102,7 +102,7 @@ def test_a_count_draws_from_the_whole_set_and_a_larger_one_holds_it(tmp_path):
     assert len(few) == 10 and set(few) < set(more) and list(few) == sorted(few)
     assert set(few) != set(ids[:10])
     assert len(load_detection("coco:many", "train", 10, root=tmp_path).truth["annotations"]) == 10
-    with pytest.raises(ValueError, match="has 100 images, and 101 are asked for"):
+    with pytest.raises(ValueError, match="has 100 images, but 101 were requested"):
         load_detection("coco:many", "train", 101, root=tmp_path)
 
 
@@ -148,7 +148,7 @@ def test_what_is_not_there_is_said(tmp_path, monkeypatch):
     write_coco(tmp_path / "bad", "val", coco_content(BOXES))
     file.write_text(file.read_text().replace('"bbox"', '"box"', 1))
     line = 1 + file.read_text()[: file.read_text().index('"id": 11')].count("\n")
-    with pytest.raises(ValueError, match=f"{file}:{line}: number 1 of annotations has no bbox"):
+    with pytest.raises(ValueError, match=f"{file}:{line}: entry 1 of annotations has no bbox"):
         load_detection("coco:bad", "train", root=tmp_path)
     file.write_text("{")
     with pytest.raises(ValueError, match="is not JSON"):

@@ -116,10 +116,10 @@ def test_what_cannot_be_read_is_said_with_its_line(root):
     with pytest.raises(ValueError, match=rf"{file}:8: an object has no box of four numbers"):
         load_detection("voc:farm", "train", root=root)
     file.write_text(whole.replace("</size>", "", 1))
-    with pytest.raises(ValueError, match=rf"{file}:\d+: this is no XML"):
+    with pytest.raises(ValueError, match=rf"{file}:\d+: this is not XML"):
         load_detection("voc:farm", "train", root=root)
     file.unlink()
-    with pytest.raises(FileNotFoundError, match=r"no .*a\.xml, which the list of images asks for"):
+    with pytest.raises(FileNotFoundError, match=r"no .*a\.xml, which the list of images names"):
         load_detection("voc:farm", "train", root=root)
     with pytest.raises(FileNotFoundError, match="has no folder of annotations"):
         load_detection("voc:nowhere", "train", root=root)

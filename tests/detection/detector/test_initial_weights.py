@@ -67,7 +67,7 @@ def test_a_start_from_a_detector_is_checked(detector, tmp_path):
     assert start.backbone["method"] == "SSQL" and start.normalization[0] == (0.5,) * 3
     with pytest.raises(ValueError, match=r"from backbone aaaaaaaaaaaa.*given is bbbbbbbbbbbb"):
         start_from_detector(path, engine="torchvision", backbone_sha256="b" * 64)
-    with pytest.raises(ValueError, match="trained with fpn_relu false, but true is asked for"):
+    with pytest.raises(ValueError, match="trained with fpn_relu false, but true was requested"):
         start_from_detector(path, engine="torchvision", fpn_relu=True)
     save_detector(path, detector, {**meta, "precision": "4w4a"})
     with pytest.raises(ValueError, match="starts from a full-precision one"):

@@ -267,5 +267,5 @@ def test_objects_that_are_all_difficult_are_refused(tmp_path):
     from lowbit.detection.evaluation.voc_average_precision import score_voc
 
     write_voc(tmp_path / "hard", {"a": [("cat", (1, 1, 9, 9), 1)]}, {"train": ["a"], "test": ["a"]})
-    with pytest.raises(ValueError, match="no object that is not difficult"):
+    with pytest.raises(ValueError, match="only difficult objects or none"):
         score_voc(load_detection("voc:hard", "test", root=tmp_path), [])

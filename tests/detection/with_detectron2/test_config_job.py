@@ -180,7 +180,7 @@ def test_a_job_without_its_data_is_planned_at_its_precision():
 
 def test_another_relu_than_the_detectors_is_refused(detector):
     file = str(detector[0] / "detector.pth")
-    with pytest.raises(ValueError, match="trained with fpn_relu true, but false is asked for"):
+    with pytest.raises(ValueError, match="trained with fpn_relu true, but false was requested"):
         run(job(RETINANET, "MODEL.QUANT.ENABLED", True, detector=file), detector[0] / "other")
 
 

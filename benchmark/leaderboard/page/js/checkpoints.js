@@ -1,4 +1,4 @@
-// One checkpoint by itself, the one that `checkpoints.name` in the address names.
+// A single checkpoint, selected by `checkpoints.name` in the address.
 
 sections.checkpoints = (page) => {
   const { data, el, name, state } = page;
@@ -38,8 +38,8 @@ sections.checkpoints = (page) => {
     const loading = one.loading;
     if (loading?.sha256) facts.push(["File", el("code", {}, `SHA-256 ${loading.sha256}`)]);
     if (loading?.total) {
-      facts.push(["Loaded", `${loading.matched} of ${loading.total} tensors${loading.share === undefined ? "" : `, ${(100 * loading.share).toFixed(1)} % of the parameters`}; layout ${loading.format}${loading.guessed ? "; network told by its shapes" : ""}`]);
-    } else if (loading?.format) facts.push(["Loaded", loading.format === "random" ? "nothing: random weights on purpose" : `layout ${loading.format}`]);
+      facts.push(["Loaded", `${loading.matched} of ${loading.total} tensors${loading.share === undefined ? "" : `, ${(100 * loading.share).toFixed(1)} % of the parameters`}; layout ${loading.format}${loading.guessed ? "; network inferred from its shapes" : ""}`]);
+    } else if (loading?.format) facts.push(["Loaded", loading.format === "random" ? "nothing: random weights, as requested" : `layout ${loading.format}`]);
     for (const [key, label] of [["missing", "Not in the file"], ["mismatched", "Other shape"], ["unused", "Not used"]]) {
       const found = loading?.[key];
       if (found?.count) facts.push([label, `${found.count} tensors: ${found.names.join(", ")}${found.count > found.names.length ? ", …" : ""}`]);
@@ -53,7 +53,7 @@ sections.checkpoints = (page) => {
     if (loading?.versions) facts.push(["Measured with", [Object.entries(loading.versions).map(([key, value]) => `${key} ${value}`).join(", "), loading.device ? ` on ${loading.device}` : ""]]);
     return el("div", {}, el("h4", {}, "What it is"),
       el("dl", { class: "about" }, facts.map(([label, value]) => [el("dt", {}, label), el("dd", { dir: "auto" }, value)])),
-      loading ? null : el("p", { class: "fine" }, "The report of its loading is not in this folder."));
+      loading ? null : el("p", { class: "fine" }, "This folder has no report of loading it."));
   }
 
   function curves(one) {
@@ -114,7 +114,7 @@ sections.checkpoints = (page) => {
 
   function costs(one) {
     const used = data.precisions.map((_, index) => index).filter((index) => one.costs.some((row) => row.at[index]));
-    return el("div", { class: "whole" }, el("h4", {}, "What its backbone would take"),
+    return el("div", { class: "whole" }, el("h4", {}, "Cost of its backbone"),
       el("div", { class: "scroll", role: "region", tabindex: "0", "aria-label": "Costs; scrolls" },
         el("table", {}, el("caption", { class: "aside" }, `Bytes and bit-operations of ${one.name}`),
           el("thead", {}, el("tr", {}, ["Policy", "Image"].map((label) => el("th", { scope: "col" }, label)), used.map((index) => el("th", { scope: "col", class: "num" }, data.precisions[index])))),

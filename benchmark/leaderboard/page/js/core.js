@@ -2,7 +2,7 @@
 // its Python module made into the elements that its template left empty. It gets
 //
 //   page.data               the section's content
-//   page.overview           what the whole page knows: `checkpoints`, `precisions` (`table_sections.overview`)
+//   page.overview           shared by the whole page: `checkpoints`, `precisions` (`table_sections.overview`)
 //   page.state              what is in the address, see `state`
 //   page.el(tag, props, ...children)      an element; strings among the children become text
 //   page.name(text)         a name from a result, isolated from its surroundings' reading direction
@@ -239,7 +239,7 @@ const formats = (() => {
   return { csv, markdown, latex };
 })();
 
-// Unpacks the data, draws the sections, then shows what the address asks for. Called last of all.
+// Unpacks the data, draws the sections, then applies the address. Called last.
 
 async function start() {
   const data = JSON.parse(await unpack("data"));

@@ -1,14 +1,14 @@
-// What every planned cell came to, and the reasons of those without a number.
+// The state of every planned cell, and the reasons for missing numbers.
 
 sections.coverage = (page) => {
   const { data, el, name } = page;
   const SIGNS = { done: "✓", running: "▶", waiting: "…", failed: "✕", skipped: "↷" };
   const SAY = {
     done: "has its number",
-    running: "a runner holds it now",
-    waiting: "not begun, or stopped and to go on",
+    running: "a runner is running it now",
+    waiting: "not started, or stopped and to be resumed",
     failed: "gave no number; the reason is below",
-    skipped: "could not begin; the reason is below",
+    skipped: "could not start; the reason is below",
   };
   const counted = (cell) => data.states.map((state, index) => [state, cell?.[index] ?? 0]).filter(([, count]) => count);
   const words = (cell) => counted(cell).map(([state, count]) => `${count} ${state}`).join(", ") || "not planned";

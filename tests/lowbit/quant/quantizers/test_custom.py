@@ -222,4 +222,4 @@ def test_a_detector_warns_of_values_below_zero(kind, warned, caplog):
         quantize_detector(
             detector, get_policy(policy_of("Steps", kind)), Precision(4, 4), batches=batches
         )
-    assert ("get values below zero" in caplog.text) == warned
+    assert ("get negative values" in caplog.text) == warned
