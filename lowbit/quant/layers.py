@@ -114,11 +114,11 @@ class WeightQuantized(Quantized):
         return weight * self.out_scale.q_scale
 
     def quantized_input(self, x: Tensor) -> Tensor:
-        """Return the layer's effective input."""
+        """Return the layer's input, quantized if the input side is quantized."""
         return x if self.a_quant is None or self.quantizes_output else self.a_quant(x)
 
     def quantized_output(self, y: Tensor) -> Tensor:
-        """Return the layer's effective output."""
+        """Return the layer's output, quantized if the output side is quantized."""
         return self.a_quant(y) if self.quantizes_output else y
 
     def forward(self, x: Tensor) -> Tensor:

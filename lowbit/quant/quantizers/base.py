@@ -192,7 +192,7 @@ class Quantizer(nn.Module):
         return None
 
     def linear_codes(self) -> LinearCodes | None:
-        """Return the constants if the codes have this form, else None.
+        """Return the constants of linear codes; None if the codes are not linear.
 
         Kernels then compute the codes instead of `codes`, with the scale of `LearnedScale`. A subclass
         that overrides `codes` must override this too.

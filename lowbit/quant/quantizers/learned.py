@@ -79,7 +79,7 @@ class LearnedScale(Quantizer):
         self.reset()
 
     def _merge(self) -> None:
-        """Average the observations over the ranks of a distributed run."""
+        """Merge the observations over the ranks of a distributed run."""
         if self.role == "weight" or not (dist.is_available() and dist.is_initialized()):
             return  # every rank has the same weights
         count = self._sums.new_tensor(self._count)
