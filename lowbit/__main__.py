@@ -1,4 +1,4 @@
-"""`python -m lowbit` is `lowbit-bench`."""
+"""Run `lowbit-bench` as `python -m lowbit`."""
 
 import sys
 

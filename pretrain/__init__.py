@@ -1,7 +1,7 @@
-"""Make backbones: self-supervised frameworks times pairings of views and precisions.
+"""Pretrain backbones with self-supervised frameworks and pairings of views and precisions.
 
 A recipe names a framework (SimSiam, SimCLR, BYOL, MoCo v2, MoCo v3), a pairing (plain, SSQL,
-Contrastive Quant's) and a network; `run` trains it and leaves a backbone file.
+Contrastive Quant's) and a network; `run` trains it and writes a backbone file.
 """
 
 from lowbit.pretrain.compute_cost import work

@@ -1,4 +1,4 @@
-"""From a recipe to a network that can be trained, and the optimizer over it."""
+"""Build the network and optimizer of a recipe."""
 
 import torch
 from torch import nn
@@ -13,7 +13,7 @@ from lowbit.training.mixed_precision import MixedPrecision
 
 
 def build_framework(recipe: Recipe, arithmetic: MixedPrecision) -> Framework:
-    """Return the framework of a recipe, quantized, on its device, alike in every process."""
+    """Return a recipe's framework, quantized, on its device, identical in every process."""
     framework = create_framework(
         recipe.framework, create_backbone(recipe.architecture), recipe.framework_options
     )
@@ -28,7 +28,7 @@ def build_framework(recipe: Recipe, arithmetic: MixedPrecision) -> Framework:
 
 
 def build_optimizer(recipe: Recipe, framework: Framework) -> Optimizer:
-    """Return the recipe's optimizer over what a framework trains.
+    """Return the recipe's optimizer over a framework's trainable parameters.
 
     SGD and AdamW decay every parameter (official SSQL, MoCo v3), LARS matrices and kernels.
     """
@@ -45,7 +45,7 @@ def build_optimizer(recipe: Recipe, framework: Framework) -> Optimizer:
 
 
 def _predictor(framework: Framework, recipe: Recipe) -> nn.Module | None:
-    """Return the part whose learning rate stays as it is (SimSiam's option)."""
+    """Return the part whose learning rate stays constant (SimSiam's option)."""
     if recipe.predictor_lr == "scheduled":
         return None
     if framework.predictor is None:
@@ -69,6 +69,6 @@ def _refuse_learned_scales(recipe: Recipe, framework: Framework) -> None:
     if scales(framework):
         raise ValueError(
             f"policy {recipe.quant_policy.name!r} learns its scales, and pairing "
-            f"{recipe.pairing!r} draws other bits in each step; nothing was trained. Use a policy "
+            f"{recipe.pairing!r} draws new bits in each step; nothing was trained. Use a policy "
             "whose scales come from ranges: ssql or cq."
         )

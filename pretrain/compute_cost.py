@@ -1,4 +1,4 @@
-"""What a pretraining recipe takes: its pairing is walked through once, and embeddings are counted."""
+"""Compute cost of a pretraining recipe, found by counting the embeddings in one pairing step."""
 
 from contextlib import nullcontext
 from functools import cache
@@ -15,11 +15,11 @@ from lowbit.pretrain.pairings import get_pairing
 from lowbit.pretrain.recipe import Recipe
 
 _BYTES = 4  # of a number
-_STATE = 3  # networks' worth in a resumable state: weights, momentum, gradients' or target's
+_STATE = 3  # copies of the network in a resumable state: weights, momentum, gradients or target
 
 
 class _Walk:
-    """Stands in for a `Step`: notes which embeddings learn, and which are targets alone."""
+    """Stand-in for a `Step` that records which embeddings learn and which are only targets."""
 
     def __init__(self, *, symmetric: bool) -> None:
         self._symmetric = symmetric
@@ -54,8 +54,8 @@ class _Walk:
 def passes(framework: str, pairing: str) -> int:
     """Return how many forward passes of the backbone a step costs for each image.
 
-    An embedding that learns costs `LEARNING` of them. A target is a pass of the momentum encoder,
-    where there is one, and else costs nothing more if it learns as well.
+    An embedding that learns costs `LEARNING` passes. A target is a pass of the momentum encoder
+    if there is one; otherwise it costs nothing extra if it also learns.
 
     Example:
         >>> passes("simsiam", "plain"), passes("simsiam", "ssql"), passes("byol", "plain")
@@ -73,8 +73,8 @@ def work(recipe: Recipe) -> Work:
     """Count the work of a recipe.
 
     Raises:
-        FileNotFoundError: the images are the user's, and are not there to be counted.
-        ValueError: the network takes no images of this size.
+        FileNotFoundError: the images are the user's and are missing, so they cannot be counted.
+        ValueError: the network does not accept images of this size.
     """
     size = network_size(recipe.architecture, recipe.image_size)
     weights = _BYTES * size.parameters

@@ -1,7 +1,7 @@
-"""A look at the features while they are learned: weighted k-nearest-neighbour accuracy.
+"""Weighted k-nearest-neighbour accuracy of the features during training.
 
-It changes nothing in training: it works on a copy, draws no random number and sees train and val
-images only, never test ones.
+It does not affect training: it works on a copy, draws no random numbers and sees only train and val
+images, never test ones.
 """
 
 from collections.abc import Iterable, Iterator
@@ -31,7 +31,7 @@ def knn_accuracy(
     k: int = K,
     temperature: float = TEMPERATURE,
 ) -> float:
-    """Return the share, in percent, of queries whose weighted vote of neighbours is right.
+    """Return the share, in percent, of queries that the weighted vote classifies correctly.
 
     The k features of the bank with the largest cosine s vote with weight exp(s / T).
 
@@ -66,13 +66,13 @@ def knn_accuracies(
 ) -> dict[str, float]:
     """Return the accuracy of val images among train images, by precision.
 
-    Every process of a distributed run must ask, and computes the same: scales are set from
+    Every process of a distributed run must call this and gets the same result: scales are set from
     activations that all of them see.
 
     Args:
         backbone: in training, quantized or not; it is copied.
         policy: how the copy is quantized.
-        train, val: the images; not the source that is trained on, whose chance would be disturbed.
+        train, val: the images; not the training source, whose random state would change.
         precisions: to measure at.
     """
     network = dequantize(deepcopy(backbone)).eval()
@@ -95,7 +95,7 @@ def _features(network: nn.Module, source: ViewSource) -> Tensor:
 
 
 def _images(source: ViewSource, positions: Tensor) -> Iterator[Tensor]:
-    """Yield the images of those positions, without augmentation, in batches."""
+    """Yield the images at the given positions in batches, without augmentation."""
     whole = len(positions) // _BATCH * _BATCH
     for rows in (positions[:whole].view(-1, _BATCH), positions[None, whole:]):
         if rows.numel():

@@ -1,4 +1,4 @@
-"""Watching a run: a progress bar on a terminal, lines in a log, metrics.jsonl and TensorBoard."""
+"""Monitor a run: progress bar, log lines, metrics.jsonl and TensorBoard."""
 
 import logging
 import resource
@@ -19,20 +19,20 @@ from lowbit.training import distributed
 from lowbit.training.metrics_log import MetricsLog
 
 TENSORBOARD = "tensorboard"
-_QUIET = 60.0  # s between the lines of a long epoch
+_QUIET = 60.0  # seconds between log lines in a long epoch
 
 _logger = logging.getLogger(__name__)
 
 
 class Monitor:
-    """Say how a run goes, in every place where someone may look. Rank 0 alone does.
+    """Report the progress of a run everywhere it is shown; only rank 0 uses it.
 
     Args:
         recipe: of the run.
-        folder: of the run; metrics of earlier steps are kept, those of later ones forgotten.
-        steps: steps an epoch.
-        start: steps done before.
-        device: whose memory counts.
+        folder: of the run; metrics of earlier steps are kept, those of later ones dropped.
+        steps: steps per epoch.
+        start: steps done earlier.
+        device: whose memory is reported.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Monitor:
             initial=start * recipe.batch_size,
             unit="img",
             unit_scale=True,
-            disable=None,  # where there is no terminal
+            disable=None,  # without a terminal
         )
 
     def step(self) -> None:
@@ -58,7 +58,7 @@ class Monitor:
         self._bar.update(self.recipe.batch_size)
 
     def glance(self, done: int, loss: float) -> None:
-        """Note the loss of a step some steps ago, `done` steps being done."""
+        """Record the loss of an earlier step, after `done` steps."""
         self._writer.add_scalar("step/loss", loss, done)
         self._bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
         now = time.perf_counter()
@@ -73,7 +73,7 @@ class Monitor:
             )
 
     def end_epoch(self, metrics: dict[str, Any], *, speed: float, knn: dict[str, float]) -> None:
-        """Write down an epoch."""
+        """Record an epoch."""
         machine = {"images_per_s": round(speed, 1), "peak_memory_mb": self._peak_memory()}
         line = {**metrics, **({"knn": knn} if knn else {}), **machine}
         self._log.append(line)
@@ -98,16 +98,16 @@ class Monitor:
         self._bar.set_description(f"epoch {epoch + 1}/{self.recipe.epochs}")
 
     def speed(self) -> float:
-        """Return the images a second of this epoch until now."""
+        """Return the images per second in this epoch so far."""
         return self._images / (time.perf_counter() - self._since)
 
     def close(self) -> None:
-        """Close what is open."""
+        """Close the progress bar and writers."""
         self._bar.close()
         self._writer.close()
 
     def _peak_memory(self) -> float:
-        """Return the most memory used so far, of the device or, on a CPU, of the process."""
+        """Return the peak memory of the device or, on a CPU, of the process."""
         if self.device.type == "cuda":
             return round(torch.cuda.max_memory_allocated(self.device) / 2**20, 1)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -115,7 +115,7 @@ class Monitor:
 
 
 class _Silence:
-    """What the other processes say."""
+    """Monitor of the other ranks, which report nothing."""
 
     def step(self) -> None: ...
     def glance(self, done: int, loss: float) -> None: ...
@@ -142,7 +142,7 @@ def watching(
 
 
 def _scalars(line: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
-    """Flatten nested numbers to TensorBoard's names."""
+    """Flatten nested numbers to TensorBoard names."""
     for name, value in line.items():
         if isinstance(value, dict):
             yield from _scalars(value, f"{prefix}{name}/")

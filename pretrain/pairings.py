@@ -1,4 +1,4 @@
-"""Pairings: which (view, precision) is compared with which, one function a row of the table.
+"""Pairings: which (view, precision) is compared with which, one function per row of the table.
 
     plain     v1,FP - v2,FP
     ssql      v1,q -> v2,FP and back, averaged with plain
@@ -8,9 +8,9 @@
     cq-quant  x,q1 - x,q2 without image augmentation
 
 v1, v2: augmented views; x: the image itself; q, q1, q2: precisions drawn each step. An arrow is a
-comparison with a stopped target, a dash the framework's own loss of a pair. A target is embedded at
-the precision written beside it, by the momentum encoder in a framework that has one; where only the
-first view predicts (MoCo v2), there is no way back.
+comparison with a stop-gradient target, a dash the framework's loss of a pair. A target is embedded at
+the precision written next to it, by the momentum encoder in a framework that has one; if only the
+first view predicts (MoCo v2), "and back" is omitted.
 """
 
 from collections.abc import Callable, Iterator
@@ -32,11 +32,11 @@ class Pairing:
     """A row of the table.
 
     Attributes:
-        name: as a recipe writes it.
-        terms: draws what the step needs and yields its (name, loss) terms.
+        name: used in recipes.
+        terms: draws views and bits and yields the step's (name, loss) terms.
         policy: the quantization policy it was published with; None: nothing is quantized.
-        reduction: how the paper puts the terms together.
-        observes: whether full-precision passes set the activation ranges in each step.
+        reduction: how the paper combines the terms.
+        observes: whether full-precision passes in each step set the activation ranges.
     """
 
     name: str
@@ -63,7 +63,7 @@ def pairing(*, policy: str | None, reduction: Reduction, observes: bool = False)
 
 
 def get_pairing(name: str) -> Pairing:
-    """Return a pairing by name; an unknown one is answered with close matches."""
+    """Return a pairing by name; the error for an unknown one lists close matches."""
     if name not in PAIRINGS:
         raise ValueError(
             f"there is no pairing {name!r}; nothing was trained."

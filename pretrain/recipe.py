@@ -1,4 +1,4 @@
-"""The recipe of a pretraining job: every number that decides its result."""
+"""Recipe of a pretraining job: all settings that determine its result."""
 
 from dataclasses import fields
 from typing import Annotated, Any, ClassVar, Literal
@@ -11,7 +11,7 @@ from lowbit.pretrain.frameworks.options import EmaSchedule, FrameworkOptions, No
 from lowbit.pretrain.pairings import Reduction, get_pairing
 from lowbit.quant import QuantPolicy, get_policy
 
-VERSION = 1  # of the training; raised when the same recipe comes to mean other numbers
+VERSION = 1  # of the training; raised when the same recipe yields different numbers
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -19,7 +19,7 @@ Strength = Annotated[float, Field(ge=0)]
 Width = Annotated[int, Field(ge=1)]
 Bit = Annotated[int, Field(ge=1, le=16)]
 
-_TITLES = {  # as the papers' tables write them
+_TITLES = {  # as written in the papers' tables
     "simsiam": "SimSiam",
     "simclr": "SimCLR",
     "byol": "BYOL",
@@ -55,7 +55,7 @@ class Augmentation(_Model):
     gray_p: Share = Field(0.2, description="probability of turning gray")
     blur_p: Share = Field(0.0, description="probability of a blur, sigma in 0.1..2 pixels")
     jitter_order: Literal["fixed", "random"] = Field(
-        "fixed", description="of the four: as above for all images, or each image's own"
+        "fixed", description="order of the four: as above for all images, or random per image"
     )
     interpolation: Literal["bilinear", "bicubic"] = Field("bilinear", description="of the crop")
 
@@ -63,7 +63,7 @@ class Augmentation(_Model):
 
 
 class Recipe(_Model):
-    """Everything a pretraining job needs to know; defaults are official SSQL's for CIFAR-10."""
+    """Settings of a pretraining job; defaults are official SSQL's for CIFAR-10."""
 
     cosmetic: ClassVar[frozenset[str]] = frozenset(
         {
@@ -78,7 +78,7 @@ class Recipe(_Model):
         }
     )
 
-    name: str = Field("pretrain", description="what a log calls the job")
+    name: str = Field("pretrain", description="job's name in logs")
     framework: str = Field("simsiam", description="simsiam | simclr | byol | moco_v2 | moco_v3")
     pairing: str = Field("plain", description="plain | ssql | cq-a | cq-b | cq-c | cq-quant")
     architecture: str = Field(description="network's name")
@@ -93,26 +93,26 @@ class Recipe(_Model):
     augmentation: Augmentation = Field(Augmentation(), description="of the views")
 
     epochs: int = Field(400, ge=0, description="epochs; 0: the untrained network of the seed")
-    batch_size: int = Field(512, ge=2, description="images a step; what is left over is dropped")
+    batch_size: int = Field(512, ge=2, description="images per step; the remainder of an epoch is dropped")
     accumulate: int = Field(
         1,
         ge=1,
-        description="parts a batch is passed in, to save memory; batch norms, observed ranges and "
-        "negatives see a part",
+        description="parts a batch is split into to save memory; batch norms, observed ranges and "
+        "negatives see one part",
     )
     optimizer: Literal["sgd", "lars", "adamw"] = Field("sgd", description="sgd | lars | adamw")
     lr: Positive = Field(0.05, description="base learning rate")
     momentum: float = Field(0.9, ge=0, lt=1, description="of the optimizer; adamw's beta1")
-    nesterov: bool = Field(False, description="sgd's momentum, looked up ahead")
+    nesterov: bool = Field(False, description="Nesterov momentum, sgd only")
     weight_decay: float = Field(
-        5e-4, ge=0, description="on all parameters; lars: not on biases and norms"
+        5e-4, ge=0, description="weight decay, on all parameters; lars: not on biases and norms"
     )
-    schedule: Literal["epoch", "step"] = Field("epoch", description="when the cosine moves on")
+    schedule: Literal["epoch", "step"] = Field("epoch", description="how often the cosine is updated")
     warmup_epochs: int = Field(0, ge=0, description="epochs of linear warm-up")
     predictor_lr: Literal["scheduled", "fixed"] = Field(
         "scheduled", description="fixed: the predictor's rate stays at lr (SimSiam)"
     )
-    sync_bn: bool = Field(False, description="batch norms see the batch of all processes")
+    sync_bn: bool = Field(False, description="batch norms use the batch of all processes")
     amp: Literal["off", "bf16", "fp16"] = Field(
         "off", description="number format of the networks' passes; off: single precision"
     )
@@ -127,7 +127,7 @@ class Recipe(_Model):
         None, description="its batch norms, not simsiam's: none | hidden | all; null: as published"
     )
     temperature: Positive | None = Field(
-        None, description="of simclr's and moco's softmax; null: simclr 0.5, moco 0.2"
+        None, description="softmax temperature of simclr and moco; null: simclr 0.5, moco 0.2"
     )
     ema: Share | None = Field(
         None, description="momentum of byol's and moco's target; null: moco_v2 0.999, others 0.99"
@@ -136,32 +136,32 @@ class Recipe(_Model):
         None, description="constant | cosine, to 1; null: moco_v3 cosine, others constant"
     )
     queue_size: Width | None = Field(None, description="moco_v2's keys; null: 4096")
-    weight_bits: tuple[Bit, Bit] = Field((2, 8), description="ssql: b_w is drawn from, inclusive")
-    activation_bits: tuple[Bit, Bit] = Field((4, 8), description="ssql: b_a is drawn from")
-    precision_set: tuple[Bit, Bit] = Field((6, 16), description="cq: q is drawn from, inclusive")
+    weight_bits: tuple[Bit, Bit] = Field((2, 8), description="ssql: range of b_w, inclusive")
+    activation_bits: tuple[Bit, Bit] = Field((4, 8), description="ssql: range of b_a, inclusive")
+    precision_set: tuple[Bit, Bit] = Field((6, 16), description="cq: range of q, inclusive")
     loss_reduction: Reduction | None = Field(
-        None, description="of the pairing's terms; null: as published, ssql mean, cq sum"
+        None, description="how the pairing's terms are combined; null: as published, ssql mean, cq sum"
     )
 
-    seed: int = Field(0, ge=0, description="of initialization, order, views and bits")
-    device: str = Field("auto", description="auto: cuda where there is one, else cpu")
-    num_gpus: int = Field(1, ge=1, description="processes that share each batch, one a GPU")
-    num_workers: int = Field(0, ge=0, description="processes that read images; 0: this one")
+    seed: int = Field(0, ge=0, description="seed of initialization, order, views and bits")
+    device: str = Field("auto", description="auto: cuda if available, else cpu")
+    num_gpus: int = Field(1, ge=1, description="processes that share each batch, one per GPU")
+    num_workers: int = Field(0, ge=0, description="processes that read images; 0: none")
     checkpoint_every: int = Field(10, ge=1, description="epochs between resumable states")
-    keep_checkpoints: int = Field(2, ge=1, description="newest states kept")
+    keep_checkpoints: int = Field(2, ge=1, description="number of newest states to keep")
     knn_every: int = Field(0, ge=0, description="epochs between kNN accuracies on val; 0: never")
 
     _check_ranges = field_validator("weight_bits", "activation_bits", "precision_set")(_ordered)
 
     @property
     def quant_policy(self) -> QuantPolicy | None:
-        """The policy the encoder is quantized by; None where nothing is."""
+        """Quantization policy of the encoder; None if nothing is quantized."""
         spec = self.policy or get_pairing(self.pairing).policy
         return None if spec is None else get_policy(spec)
 
     @property
     def framework_options(self) -> FrameworkOptions:
-        """What the framework is built from."""
+        """Options of the framework."""
         return FrameworkOptions(**{f.name: getattr(self, f.name) for f in fields(FrameworkOptions)})
 
     @property
@@ -170,7 +170,7 @@ class Recipe(_Model):
 
     @property
     def method(self) -> str:
-        """What the board calls the backbone: SimSiam, SSQL, SimCLR+SSQL, CQ-C, untrained, ..."""
+        """Label of the backbone on the board: SimSiam, SSQL, SimCLR+SSQL, CQ-C, untrained, ..."""
         if self.epochs == 0:
             return "untrained"
         framework = _TITLES.get(self.framework, self.framework)
@@ -181,7 +181,7 @@ class Recipe(_Model):
         return title if self.framework == published_with else f"{framework}+{title}"
 
     def results(self) -> dict[str, Any]:
-        """Return the fields that decide the result, as plain data."""
+        """Return the fields that determine the result, as plain data."""
         return self.model_dump(mode="json", exclude=set(self.cosmetic))
 
     @field_validator("framework")
@@ -206,7 +206,7 @@ class Recipe(_Model):
     def _check(self) -> "Recipe":
         if 0 < self.epochs <= self.warmup_epochs:
             raise ValueError(
-                f"warmup_epochs {self.warmup_epochs} leave nothing of {self.epochs} epochs; nothing "
+                f"warmup_epochs {self.warmup_epochs} leave none of {self.epochs} epochs; nothing "
                 "was trained. Lower warmup_epochs or raise epochs"
             )
         if self.framework == "simsiam" and (self.projector_layers or self.projector_norm):
@@ -216,7 +216,7 @@ class Recipe(_Model):
             )
         if self.nesterov and (self.optimizer != "sgd" or not self.momentum):
             raise ValueError(
-                f"nesterov is sgd's with momentum, not {self.optimizer}'s with {self.momentum:g}; "
+                f"nesterov needs sgd with momentum, not {self.optimizer} with {self.momentum:g}; "
                 "nothing was trained. Remove nesterov, or choose sgd and a momentum"
             )
         pairing = get_pairing(self.pairing)
@@ -232,7 +232,7 @@ class Recipe(_Model):
             and policy.activation.build("activation").ranges_need_full_precision
         ):
             raise ValueError(
-                f"policy {policy.name!r} takes its activation ranges from full-precision passes, "
+                f"policy {policy.name!r} sets its activation ranges from full-precision passes, "
                 f"and pairing {self.pairing!r} has none; nothing was trained. "
                 "Use policy cq, or a variant whose activation range is 'running'"
             )
@@ -240,15 +240,15 @@ class Recipe(_Model):
 
 
 def identity(recipe: Recipe) -> dict[str, Any]:
-    """Return the facts that name a job and say which rows may be compared with it."""
+    """Return the facts that identify a job and determine which rows are comparable."""
     policy = recipe.quant_policy
-    apart = recipe.num_gpus > 1 and not recipe.sync_bn  # batch norms see a process' share only
+    apart = recipe.num_gpus > 1 and not recipe.sync_bn  # batch norms see only a process' share
     return {
         "task": "pretrain",
         "engine": "torch",
         "dataset": recipe.dataset,
         "split_sha256": locate(recipe.dataset, root=recipe.data_root).split_sha256,
-        "protocol": f"{recipe.framework}/{recipe.pairing}",  # losses of others mean other things
+        "protocol": f"{recipe.framework}/{recipe.pairing}",  # other losses are not comparable
         "image_size": recipe.image_size,
         "policy": policy.name if policy else "-",
         "policy_fingerprint": policy.fingerprint if policy else "-",

@@ -1,4 +1,4 @@
-"""What an epoch has seen so far: losses and bits, brought to the host without waiting for them."""
+"""Losses and bits of the current epoch, copied to the host asynchronously."""
 
 from collections import Counter
 from typing import Any
@@ -15,10 +15,10 @@ from lowbit.training.divergence import first_not_finite
 class Record:
     """Collect the terms of the loss and the precisions drawn in each step of an epoch.
 
-    A step leaves its terms on the device. `fold` sets them moving to the host, `values` waits.
+    A step leaves its terms on the device. `fold` starts copying them to the host, `values` waits.
 
     Args:
-        reduction: of terms to the loss.
+        reduction: from terms to the loss.
         steps: of the whole epoch.
     """
 
@@ -34,13 +34,13 @@ class Record:
         return len(self.drawn)
 
     def add(self, names: tuple[str, ...], row: Tensor, drawn: tuple[Precision, ...]) -> None:
-        """Take one step in: its terms (T,) and what was drawn."""
+        """Record a step: its terms (T,) and the precisions drawn."""
         self.names = names
         self._rows.append(row)
         self.drawn.append(drawn)
 
     def fold(self) -> None:
-        """Average what is new over the processes and start moving it to the host."""
+        """Average new values over the processes and start copying them to the host."""
         if not self._rows:
             return
         rows = distributed.mean(torch.stack(self._rows))
@@ -51,13 +51,13 @@ class Record:
             self._arrived.record()
 
     def values(self) -> Tensor:
-        """Return the terms (steps, T) that were folded, waiting for them."""
+        """Return the folded terms (steps, T), waiting for them."""
         if self._arrived is not None:
             self._arrived.synchronize()
         return torch.cat(self._folded) if self._folded else torch.empty(0, len(self.names))
 
     def losses(self) -> Tensor:
-        """Return what was minimized in the steps that were folded."""
+        """Return the losses of the folded steps."""
         return total(self.values(), self.reduction)
 
     def metrics(self) -> dict[str, Any]:
@@ -72,7 +72,7 @@ class Record:
         }
 
     def divergence(self, *, finite: bool = True) -> str | None:
-        """Say at which step, counted from 1, numbers ended, and at what bits; None: nowhere.
+        """Describe the first non-finite step, counted from 1, and its bits; None if all are finite.
 
         Args:
             finite: whether the weights are finite after the last step.
@@ -89,7 +89,7 @@ class Record:
         return f"{what} at step {step + 1} of {self.steps} (bits drawn: {bits})"
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the part of an epoch that was seen."""
+        """Return the recorded part of an epoch."""
         self.fold()
         return {
             "names": list(self.names),
@@ -98,7 +98,7 @@ class Record:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go back to what `state_dict` returned."""
+        """Restore what `state_dict` returned."""
         self.names = tuple(state["names"])
         self.drawn = [tuple(map(Precision.parse, step)) for step in state["drawn"]]
         self._rows, self._folded = [], [state["terms"]] if self.drawn else []

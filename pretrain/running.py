@@ -1,4 +1,4 @@
-"""A run under way: it trains, looks at its losses, saves, stops when told to, and goes on later."""
+"""Run a training: check losses, save states, stop on a signal, resume."""
 
 import json
 from pathlib import Path
@@ -16,14 +16,14 @@ from lowbit.training.divergence import diverged
 from lowbit.training.job_state import Workspace
 from lowbit.training.stopping import StopRequest, stop_request
 
-CHECK_EVERY = 50  # steps between looks at the losses of the steps before
+CHECK_EVERY = 50  # steps between checks of earlier losses
 
 
 class Run:
-    """What is left to train, and the state on disk from which it may go on.
+    """The rest of a training, resumed from the state on disk if there is one.
 
     Args:
-        trainer: at its start; a state in the folder takes it further.
+        trainer: at its start; advanced to the state in the folder.
         folder: of the run.
     """
 
@@ -70,7 +70,7 @@ class Run:
         self._refuse_divergence(trainer.divergence())
         metrics = trainer.end_epoch()
         self._metrics = {"epoch": trainer.epoch, "step": self.done, **metrics}
-        speed = monitor.speed()  # before kNN takes its time
+        speed = monitor.speed()  # before the slow kNN
         monitor.end_epoch(self._metrics, speed=speed, knn=self._knn())
         over = trainer.epoch == self.recipe.epochs
         if over or trainer.epoch % self.recipe.checkpoint_every == 0:
@@ -79,7 +79,7 @@ class Run:
             self._stop(stop)
 
     def _glance(self, monitor: Monitor) -> None:
-        """Look at the losses that have arrived since the last time; they are some steps old."""
+        """Check the losses that arrived since the last call; they are some steps old."""
         record = self.trainer.record
         if len(losses := record.losses()):
             self._refuse_divergence(self.trainer.divergence(weights=False))
@@ -98,7 +98,7 @@ class Run:
         return knn_accuracies(trainer.framework.backbone, policy, **self._labelled)
 
     def _stop(self, stop: StopRequest) -> None:
-        """Save in the middle of everything and leave."""
+        """Save the state within an epoch and stop."""
         self.trainer.record.fold()
         self._refuse_divergence(self.trainer.divergence())
         if self._saved != self.done:
@@ -125,7 +125,7 @@ class Run:
         if problem is None:
             return
         steps = self.trainer.steps
-        good = "no state was saved before it"
+        good = "no state was saved before"
         if self._saved:
             epochs, more = divmod(self._saved, steps)
             good = (

@@ -1,4 +1,4 @@
-"""One pretraining job from its recipe to a backbone file."""
+"""Run one pretraining job from its recipe to a backbone file."""
 
 import logging
 from collections.abc import Callable
@@ -24,22 +24,22 @@ CHECKPOINT = "checkpoint.pth"
 def run(
     recipe: Recipe, folder: Path, *, watch: Callable[[Step], None] | None = None
 ) -> dict[str, Any]:
-    """Pretrain a backbone and save it; resume from what is in `folder`.
+    """Pretrain a backbone and save it; resume from the state in `folder`.
 
-    `folder` gets `checkpoint.pth` (the backbone, full-precision weights), `last.pth` (the state to
-    go on from, and older ones), `metrics.jsonl` (a line an epoch) and `tensorboard/`. On a CPU with
-    one thread a run that was stopped or killed and resumed ends in the same weights as one that was
-    not, bit for bit. In a process group every process must call this; rank 0 writes. `watch` sees each
-    step, as the trainer says.
+    Writes to `folder`: `checkpoint.pth` (the backbone, full-precision weights), `last.pth` (the state to
+    resume from, and older ones), `metrics.jsonl` (a line per epoch) and `tensorboard/`. On a CPU with
+    one thread, a run that was stopped or killed and resumed ends in the same weights as one that was
+    not, bit for bit. In a process group every process must call this; rank 0 writes. `watch` is called
+    each step, see `Trainer`.
 
     Returns:
         measurements, artifacts, checkpoint and details, in plain JSON types.
 
     Raises:
-        FileNotFoundError: the image set is not there.
-        ValueError: the recipe cannot be trained, or `folder` is another recipe's.
-        FloatingPointError: the loss or the weights left the finite numbers.
-        Preempted: SIGTERM, SIGINT or SIGUSR1 came; the state was saved after the step under way.
+        FileNotFoundError: the image set is missing.
+        ValueError: the recipe cannot be trained, or `folder` belongs to another recipe.
+        FloatingPointError: the loss or the weights became infinite or NaN.
+        Preempted: SIGTERM, SIGINT or SIGUSR1 came; the state was saved after the current step.
     """
     folder = Path(folder)
     device = distributed.local_device(resolve_device(recipe.device))
@@ -67,11 +67,11 @@ def run(
 
 
 def missing_data(recipe: Recipe) -> str | None:
-    """Return what is not there and how to get it, or None; an untrained network reads no images."""
+    """Return what is missing and how to get it, or None; an untrained network needs no images."""
     if recipe.epochs:
         return missing_images(recipe.dataset, recipe.split, root=recipe.data_root)
     try:
-        locate(recipe.dataset, root=recipe.data_root)  # its identity names the split
+        locate(recipe.dataset, root=recipe.data_root)  # its identity includes the split
     except FileNotFoundError as error:
         return str(error)
     return None

@@ -1,4 +1,4 @@
-"""One training step as a pairing sees it: views, precisions, and embeddings made once each."""
+"""A pairing's interface to a training step: views, precisions, cached embeddings."""
 
 from contextlib import AbstractContextManager
 
@@ -13,7 +13,7 @@ Range = tuple[int, int]
 
 
 class Bits:
-    """Draw bit-widths on the host, so that a draw costs no synchronization with a device.
+    """Draw bit-widths on the host, without synchronizing with a device.
 
     Args:
         generator: a generator of the CPU.
@@ -42,7 +42,7 @@ class Bits:
 
 
 class Step:
-    """What a pairing may use in one step, and what it used.
+    """Operations a pairing may use in one step, and a record of them.
 
     Args:
         framework: embeds and compares.
@@ -51,7 +51,7 @@ class Step:
 
     Attributes:
         drawn: the precisions drawn, in order.
-        embeddings: what was asked for, in order.
+        embeddings: those requested, in order.
     """
 
     def __init__(self, framework: Framework, batch: Batch, *, bits: Bits) -> None:
@@ -86,24 +86,24 @@ class Step:
         return self.drawn[-1]
 
     def observing(self) -> AbstractContextManager[None]:
-        """Set activation ranges anew from the full-precision passes within the block."""
+        """Reset activation ranges from the full-precision passes within the block."""
         return observe(self.framework.encoder, reset=True)
 
     def embed(self, view: Tensor, precision: Precision) -> Embedding:
-        """Return the embedding of a view at a precision, one a step; comparing it computes it."""
+        """Return the embedding of a view at a precision, cached in the step and computed on comparison."""
         key = (id(view), precision)
         if key not in self._embedded:
             self._embedded[key] = self.framework.embed(view, precision)
         return self._embedded[key]
 
     def compare(self, *ways: tuple[Embedding, Embedding]) -> Tensor:
-        """Return the loss of online -> target, a mean over the ways; no gradient reaches a target.
+        """Return the loss of online -> target, averaged over directions; targets get no gradient.
 
-        A framework whose second view never predicts (MoCo v2) goes the first way alone.
+        A framework whose second view never predicts (MoCo v2) uses only the first direction.
         """
         ways = ways if self.framework.symmetric else ways[:1]
         return torch.stack([self.framework.compare(*way) for way in ways]).mean()
 
     def both_ways(self, a: Embedding, b: Embedding) -> Tensor:
-        """Return the framework's own loss of a pair, a - b."""
+        """Return the framework's loss of a pair, a - b."""
         return self.framework.both_ways(a, b)

@@ -1,4 +1,4 @@
-"""The training loop: everything that changes from step to step, and one epoch of it."""
+"""State that changes from step to step, and the training of one epoch."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -23,28 +23,28 @@ from lowbit.training.seeding import global_states, named_seed, restore_global_st
 
 
 class Trainer:
-    """Own the network, the optimizer and the random streams of a run.
+    """Network, optimizer and random streams of a run.
 
-    The initial weights depend on the seed and the widths alone, and the streams of image order,
+    The initial weights depend only on the seed and the widths, and the streams of image order,
     views and bits are independent: two recipes that differ in the pairing start from the same
     network and see the same views.
 
     With several processes the batch, its order and the bits are those of one; each process trains on
     its share of every batch and draws its own views. A batch norm, a min-max range and the negatives
-    of a contrastive loss see what one process has at once: with `accumulate` a part of that share.
-    (Batch norms see all processes' with `sync_bn`; observed ranges and negatives always do.)
+    of a contrastive loss see what one process holds at a time: with `accumulate`, a part of that share.
+    (With `sync_bn` batch norms see all processes' images; observed ranges and negatives always do.)
 
     Args:
         recipe: what to train.
-        source: makes this process' views.
-        device: where.
+        source: of this process' views.
+        device: to train on.
         watch: called with each step once its gradients are computed, or with each part of an
             accumulated batch; it must change nothing and wait for no device.
 
     Attributes:
         epoch: epochs done.
-        position: steps done of the epoch under way.
-        record: what that epoch has seen so far.
+        position: steps done in the current epoch.
+        record: losses and bits of that epoch so far.
     """
 
     def __init__(
@@ -72,16 +72,16 @@ class Trainer:
         self.steps = len(source) // recipe.batch_size
         self.epoch = self.position = 0
         self.record = Record(recipe.reduction, self.steps)
-        self._order_state: Tensor | None = None  # of the stream, where the epoch under way began
+        self._order_state: Tensor | None = None  # of the stream at the start of the current epoch
         self._z: Tensor | None = None
         _check_batch(recipe, source, self.steps)
         if distributed.rank():  # the network's own dropout differs between processes
             torch.manual_seed(named_seed(recipe.seed, f"global/{distributed.rank()}"))
 
     def train_epoch(self) -> Iterator[None]:
-        """Train what is left of the epoch, yielding after each step.
+        """Train the rest of the epoch, yielding after each step.
 
-        What is left over of the images is dropped.
+        Images that do not fill a batch are dropped.
         """
         rows = self._positions()[self.position :]
         batches = self.source.epoch(rows.flatten(0, 1), self.epoch)
@@ -91,7 +91,7 @@ class Trainer:
             yield
 
     def end_epoch(self) -> dict[str, Any]:
-        """Return the metrics of the epoch that was trained, and go on to the next."""
+        """Return the metrics of the finished epoch and advance to the next."""
         metrics = {
             **self.record.metrics(),
             "lr": self._learning_rate(self.steps - 1),
@@ -113,7 +113,7 @@ class Trainer:
         return batches[:, :, distributed.rank()]
 
     def _step(self, micro_batches: Iterator[Batch]) -> None:
-        """Take one optimizer step on what this process has of a batch."""
+        """Take one optimizer step on this process' share of a batch."""
         lr = self._learning_rate(self.position)
         for group in self.optimizer.param_groups:
             if group["scheduled"]:
@@ -126,7 +126,7 @@ class Trainer:
         rows = []
         for index, batch in enumerate(micro_batches):
             if index:
-                self.streams["bits"].set_state(bits)  # one draw a step
+                self.streams["bits"].set_state(bits)  # one draw per step
             step = Step(self.framework, batch, bits=self._bits)
             with reuse_weights(self.framework):
                 terms = dict(self.pairing.terms(step))
@@ -156,11 +156,11 @@ class Trainer:
         )
 
     def divergence(self, *, weights: bool = True) -> str | None:
-        """Say where the epoch under way left the finite numbers; None: nowhere.
+        """Describe where the current epoch became infinite or NaN; None if it did not.
 
         Args:
-            weights: whether to look at the weights too. The device is waited for here, and nowhere
-                in a step.
+            weights: whether to check the weights too. This waits for the device, which a step
+                never does.
         """
         finite = True
         if weights:
@@ -169,7 +169,7 @@ class Trainer:
         return self.record.divergence(finite=finite)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all that the next step depends on; every process must ask."""
+        """Return everything the next step depends on; every process must call this."""
         own = {
             "source": self.source.state_dict(),
             "rng": global_states(self.device),  # a network's own dropout draws from these
@@ -187,15 +187,15 @@ class Trainer:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go back to what `state_dict` returned.
+        """Restore what `state_dict` returned.
 
         Raises:
-            ValueError: other processes made it: their views cannot be gone on with.
+            ValueError: the number of processes differs, so their views cannot be continued.
         """
         if len(state["processes"]) != distributed.size():
             raise ValueError(
-                f"{len(state['processes'])} processes trained this run until now, and "
-                f"{distributed.size()} would go on; nothing was trained. Start as many as before "
+                f"{len(state['processes'])} processes have trained this run so far, but "
+                f"{distributed.size()} would continue it; nothing was trained. Start as many as before "
                 f"(--num-gpus {len(state['processes'])}), or choose another output folder."
             )
         self.epoch, self.position = state["epoch"], state["position"]
@@ -212,15 +212,15 @@ class Trainer:
 
 @torch.no_grad()
 def feature_std(z: Tensor) -> float:
-    """Return how far projections z (N, dim) spread: std of z/|z| over the batch, times sqrt(dim).
+    """Return the spread of projections z (N, dim): std of z/|z| over the batch, times sqrt(dim).
 
-    The collapse watch of SimSiam (Chen and He 2021, Fig. 2), where 1/sqrt(dim) means no collapse.
+    SimSiam's collapse indicator (Chen and He 2021, Fig. 2), where 1/sqrt(dim) means no collapse.
     """
     return float(F.normalize(z, dim=1).std(dim=0).mean()) * math.sqrt(z.shape[1])
 
 
 def _check_batch(recipe: Recipe, source: ViewSource, steps: int) -> None:
-    """Refuse a batch that the images do not fill or the processes cannot share."""
+    """Refuse a batch that exceeds the images or cannot be divided among the processes."""
     if recipe.epochs and not steps:
         raise ValueError(
             f"a batch of {recipe.batch_size} is larger than the {len(source)} images of "
@@ -229,7 +229,7 @@ def _check_batch(recipe: Recipe, source: ViewSource, steps: int) -> None:
     parts = recipe.accumulate * distributed.size()
     if recipe.batch_size % parts or recipe.batch_size < 2 * parts:
         raise ValueError(
-            f"a batch of {recipe.batch_size} cannot be shared by {distributed.size()} processes in "
+            f"a batch of {recipe.batch_size} cannot be divided among {distributed.size()} processes in "
             f"{recipe.accumulate} parts each, at least two images a part; nothing was trained. Make "
             f"batch_size a multiple of {parts}."
         )

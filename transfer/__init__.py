@@ -1,7 +1,7 @@
 """Score a frozen or fine-tuned backbone on classification, at every precision.
 
 A recipe names a checkpoint, an image set, a protocol and the precisions; `run` gives one accuracy
-a precision. What is quantized, and when, is the protocol's (`lowbit.transfer.protocols`).
+per precision. The protocol (`lowbit.transfer.protocols`) defines what is quantized, and when.
 """
 
 import lowbit.transfer.protocols  # noqa: F401  (registers them)

@@ -1,4 +1,4 @@
-"""One transfer job from its recipe to its measurements."""
+"""Run one transfer job from its recipe to its measurements."""
 
 import json
 import logging
@@ -29,18 +29,18 @@ _logger = logging.getLogger(__name__)
 
 
 def run(recipe: Recipe, folder: Path) -> dict[str, Any]:
-    """Score a checkpoint by the recipe's protocol; resume from what is in `folder`.
+    """Score a checkpoint by the recipe's protocol; resume from the state in `folder`.
 
-    Nothing sees a test label before everything is trained: the protocol is handed the training
-    split, and validation images where the recipe has it choose; validation accuracy is reported
-    beside, and test is read once, last.
+    No test label is used before everything is trained: the protocol receives the training
+    split, and validation images if the recipe has it choose; validation accuracy is reported
+    separately, and test is read once, at the end.
 
     Returns:
         measurements, costs, artifacts, checkpoint and details, in plain JSON types.
 
     Raises:
-        FileNotFoundError: the checkpoint or the image set is not there.
-        ValueError: the checkpoint does not fill the network, or `folder` is another job's.
+        FileNotFoundError: the checkpoint or the image set is missing.
+        ValueError: the checkpoint does not fill the network, or `folder` belongs to another job.
         FloatingPointError: training diverged.
         Preempted: SIGTERM, SIGINT or SIGUSR1 came while a network trained; the state was saved.
     """
@@ -107,12 +107,12 @@ def run(recipe: Recipe, folder: Path) -> dict[str, Any]:
 
 
 def missing_data(recipe: Recipe) -> str | None:
-    """Return what is not there and how to get it, or None where the images can be opened."""
+    """Return what is missing and how to get it, or None if the images can be opened."""
     return missing_images(recipe.dataset, "test", root=recipe.data_root)
 
 
 def process_group() -> AbstractContextManager[None]:
-    """Join nothing: a transfer job is one process."""
+    """Do nothing: a transfer job has one process."""
     return nullcontext()
 
 
@@ -146,7 +146,7 @@ def _measurement(score: Accuracy, metric: str, *, precision: str, split: str) ->
 
 
 def _load_report(report: LoadReport) -> dict[str, Any]:
-    """Return the report as JSON gives it back, without the path: a result moves, its hash stays."""
+    """Return the report in JSON types, without the path: a result may be moved, its hash stays."""
     fields = {key: value for key, value in asdict(report).items() if key != "path"}
     return json.loads(json.dumps(fields))
 

@@ -1,4 +1,4 @@
-"""Networks by name, and loading of checkpoints.
+"""Create networks by name and load checkpoints.
 
 Example:
     >>> import torch

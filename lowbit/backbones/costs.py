@@ -1,4 +1,4 @@
-"""Size and bit-operations of a backbone on integer hardware, counted without its weights."""
+"""Size and bit-operations of a backbone on integer hardware, computed without its weights."""
 
 from collections.abc import Iterable
 
@@ -17,7 +17,7 @@ def backbone_costs(
 ) -> dict[str, dict[str, int]]:
     """Return `weight_bytes` and `bit_operations` of one square image at each precision.
 
-    Counted on the meta device: milliseconds, no memory, and nothing random is drawn. Without a policy
+    Computed on the meta device in milliseconds, without memory or random draws. Without a policy
     the network stays in full precision.
 
     Example:

@@ -1,7 +1,7 @@
-"""The size of a network known by its name: operations of a forward pass, parameters, stages.
+"""Size of a named network: operations per forward pass, parameters, stages.
 
-Counted once on torch's meta device, where nothing is computed and nothing allocated, and kept in
-`~/.cache/lowbit-bench/networks.json` ($XDG_CACHE_HOME), so that planning a sweep builds no network twice.
+Counted once on torch's meta device, without computing or allocating anything, and cached in
+`~/.cache/lowbit-bench/networks.json` ($XDG_CACHE_HOME), so that planning a sweep builds each network once.
 """
 
 import json
@@ -13,20 +13,20 @@ from pathlib import Path
 
 from lowbit.common.atomic_file import atomic
 
-VERSION = 1  # of the counting; raised when a name or a size comes to mean other numbers
+VERSION = 1  # of the counts; raised when a name or size yields different numbers
 
 _logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class NetworkSize:
-    """What a network takes.
+    """Size of a network.
 
     Attributes:
-        operations: of one image's forward pass, two a multiply-add.
-        parameters: how many numbers are trained.
+        operations: per image's forward pass; a multiply-add counts as two.
+        parameters: number of trained values.
         features: width of the pooled features.
-        levels: (channels, stride) of the last four stages; none: it has no pyramid.
+        levels: (channels, stride) of the last four stages; empty without a pyramid.
     """
 
     operations: int
@@ -40,7 +40,7 @@ def network_size(architecture: str, image_size: int) -> NetworkSize:
     """Return the size of a network on square images.
 
     Raises:
-        ValueError: there is no network of that name, or it takes no such images.
+        ValueError: unknown network, or it does not accept images of this size.
 
     Example:
         >>> network_size("resnet18", 224).parameters
@@ -69,9 +69,9 @@ def _counted(architecture: str, image_size: int) -> NetworkSize:
     try:
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
             network(image)
-    except (AssertionError, RuntimeError) as error:  # a transformer has one size of image
+    except (AssertionError, RuntimeError) as error:  # a transformer accepts one image size
         raise ValueError(
-            f"{architecture} takes no images of {image_size} pixels ({error}); nothing was counted."
+            f"{architecture} does not accept images of {image_size} pixels ({error}); nothing was counted."
         ) from error
     try:
         levels = tuple((level.channels, level.stride) for level in pyramid_info(network))
@@ -99,7 +99,7 @@ def _file() -> Path:
 def _read() -> dict[str, dict]:
     try:
         return json.loads(_file().read_text())
-    except (OSError, ValueError):  # not there yet, or damaged: it is counted again
+    except (OSError, ValueError):  # missing or damaged: count again
         return {}
 
 
@@ -109,4 +109,4 @@ def _write(known: dict[str, dict]) -> None:
         with atomic(_file()) as file:
             file.write(json.dumps(known, indent=1, sort_keys=True).encode())
     except OSError as error:
-        _logger.debug("The count is not kept: %s", error)
+        _logger.debug("The network size could not be cached: %s", error)

@@ -1,4 +1,4 @@
-"""A precision as a field of a recipe: read from text and written as text, such as 4w4a."""
+"""Recipe field for a precision, read and written as text such as 4w4a."""
 
 from typing import Annotated
 

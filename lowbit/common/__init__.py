@@ -1,1 +1,1 @@
-"""What every package needs and none owns, without torch: whole files, stop signals, pictures' looks."""
+"""Shared helpers without torch: atomic files, stop signals, plot style, text."""

@@ -1,4 +1,4 @@
-"""Files that are written completely or not at all."""
+"""Atomic file writes."""
 
 import os
 import tempfile
@@ -16,7 +16,7 @@ def atomic(path: str | Path, *, before: Callable[[], object] = lambda: None) -> 
 
     Args:
         path: the file.
-        before: called when the new content is safe on disk and `path` still has the old.
+        before: called once the new content is safely on disk while `path` still has the old.
     """
     path = Path(path)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
@@ -25,7 +25,7 @@ def atomic(path: str | Path, *, before: Callable[[], object] = lambda: None) -> 
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())  # as `open` would have made it
+        os.chmod(temporary, 0o666 & ~_umask())  # the mode `open` would have set
         before()
         os.replace(temporary, path)
     except BaseException:

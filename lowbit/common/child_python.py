@@ -1,11 +1,11 @@
-"""Environment of Python processes that are started anew and import lowbit."""
+"""Environment of child Python processes that import lowbit."""
 
 import os
 import sys
 
 
 def import_variables() -> dict[str, str]:
-    """Return the variables that make a new Python find the modules this one finds, and no others.
+    """Return the variables that make a child Python find exactly the modules this one finds.
 
     It does not look into its working directory first, where a user's files may have any name.
     """

@@ -15,8 +15,8 @@ class Work:
 
     Attributes:
         operations: floating-point operations, forward and backward.
-        disk: bytes in its folder at the end.
-        shared_operations: those that jobs on the same weights do once for all (features).
+        disk: bytes in the job's folder at the end.
+        shared_operations: those done once for all jobs on the same weights (features).
         shared_disk: bytes of their results.
     """
 

@@ -1,4 +1,4 @@
-"""Hashes of files, each computed once a process while the file stays the same."""
+"""File hashes, cached per process while the file is unchanged."""
 
 import hashlib
 import os
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def file_sha256(path: str | Path) -> str:
-    """Return the SHA-256 of a file, read again only when its size or time changes."""
+    """Return the SHA-256 of a file, recomputed only when its size or modification time changes."""
     stat = os.stat(path)
     return _sha256(os.path.realpath(path), stat.st_size, stat.st_mtime_ns)
 

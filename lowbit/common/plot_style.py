@@ -5,7 +5,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy import ndarray
 
-# Petroff 2021 ("Accessible color sequences for data visualization"): ten colours that stay apart
+# Petroff 2021 ("Accessible color sequences for data visualization"): ten colours that stay distinct
 # under the common colour-vision deficiencies.
 COLOURS = (
     "#3f90da",
@@ -19,7 +19,7 @@ COLOURS = (
     "#b9ac70",
     "#92dadd",
 )
-LINES = ("-", "--", "-.", ":")  # with the colours, so that curves differ in gray as well
+LINES = ("-", "--", "-.", ":")  # paired with the colours, so that curves also differ in grayscale
 MUTED = "#717581"
 
 _STYLE = {
@@ -40,9 +40,9 @@ def panels(
     """Return a figure and its axes (rows, columns).
 
     Args:
-        rows, columns: of panels.
+        rows, columns: numbers of panels.
         width: of the figure, inches.
-        height: of a row, inches.
+        height: of each row, inches.
         options: of `Figure.subplots`.
     """
     with rc_context(_STYLE):
@@ -51,7 +51,7 @@ def panels(
 
 
 def legend_above(figure: Figure, axes: Axes) -> None:
-    """Put one legend for all panels above them; it names what `axes` shows."""
+    """Put one legend for all panels above them, with the entries of `axes`."""
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(
         handles, labels, loc="outside upper center", ncols=min(len(labels), 5), frameon=False

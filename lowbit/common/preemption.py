@@ -1,4 +1,4 @@
-"""Being told to stop: a training job ends its step, saves, and says that it wants to go on later."""
+"""Preemption by signal: a training finishes its step, saves, and exits with a code for resuming."""
 
 import os
 import signal
@@ -6,13 +6,17 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)  # batch systems warn with the last
+SIGNALS = (
+    signal.SIGTERM,
+    signal.SIGINT,
+    signal.SIGUSR1,
+)  # batch systems send the last as a warning
 
 
 class Preempted(SystemExit):
-    """A signal came; the state is saved, and the same command goes on from it.
+    """Raised after a stop signal once the state is saved; the same command resumes from it.
 
-    Where nobody catches it the process ends with exit code 75, by which who started it knows.
+    If not caught, the process ends with exit code 75, which marks it as resumable.
     """
 
     def __init__(self, message: str) -> None:
@@ -21,7 +25,7 @@ class Preempted(SystemExit):
 
 
 class Stop:
-    """Whether a signal came; `signum` says which."""
+    """Whether a stop signal was received; `signum` is its number."""
 
     signum = 0
 
@@ -30,15 +34,15 @@ class Stop:
 
     def __call__(self, signum: int, frame: object) -> None:
         if signum == self.signum == signal.SIGINT:
-            raise KeyboardInterrupt  # Ctrl-C twice: at once, and nothing is saved
+            raise KeyboardInterrupt  # second Ctrl-C: stop at once without saving
         self.signum = signum
 
 
 @contextmanager
 def stop_requests() -> Iterator[Stop]:
-    """Note SIGTERM, SIGINT and SIGUSR1 within the block instead of dying of them.
+    """Record SIGTERM, SIGINT and SIGUSR1 within the block instead of terminating.
 
-    Outside the main thread, where Python takes no signals, nothing is noted.
+    Outside the main thread, where Python handles no signals, nothing is recorded.
     """
     stop = Stop()
     if threading.current_thread() is not threading.main_thread():
@@ -53,9 +57,9 @@ def stop_requests() -> Iterator[Stop]:
 
 
 def obey_parent_alone(worker: int = 0) -> None:
-    """Let this process, a data loader's worker, ignore signals to stop but for its parent's SIGTERM.
+    """Make this data-loader worker ignore stop signals except its parent's SIGTERM.
 
-    Whoever stops a job signals all of its processes, and the step under way needs its workers still.
+    A job is stopped by signalling all its processes, and the current step still needs its workers.
     """
     for number in SIGNALS:
         if number != signal.SIGTERM:

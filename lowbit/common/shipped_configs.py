@@ -1,4 +1,4 @@
-"""The recipes and suites that come with the package: `configs/` of a checkout, `lowbit/configs/` of a wheel."""
+"""Shipped recipes and suites: `configs/` in a checkout, `lowbit/configs/` in a wheel."""
 
 from functools import cache
 from pathlib import Path
@@ -10,15 +10,15 @@ _PREFIX = "configs/"
 
 
 def find_config(name: str | Path, folder: str) -> Path:
-    """Return a file of that name, else the shipped one.
+    """Return the file at that path if it exists, else the shipped file of that name.
 
     Args:
-        name: a path, as `mine.yaml`; or what comes with the package, as
+        name: a path such as `mine.yaml`, or a shipped file such as
             `configs/suites/demo.yaml`, `demo.yaml` or `demo`.
         folder: of `configs/`, where a bare name is looked up: `suites`, `transfer`, ...
 
     Raises:
-        FileNotFoundError: there is neither.
+        FileNotFoundError: neither exists.
     """
     path = Path(name).expanduser()
     if path.is_file():
@@ -30,15 +30,15 @@ def find_config(name: str | Path, folder: str) -> Path:
     nearby = [file.name for file in path.parent.glob("*.yaml")]
     near = did_you_mean(path.name, nearby) or did_you_mean(path.stem, names)
     raise FileNotFoundError(
-        f"There is no file {name}, and none of that name comes with lowbit-bench; nothing was run."
-        f"{near} Give a path, or a name out of {_PREFIX}{folder}: {', '.join(names)}."
+        f"There is no file {name}, and lowbit-bench ships none of that name; nothing was run."
+        f"{near} Give a path, or a name from {_PREFIX}{folder}: {', '.join(names)}."
     )
 
 
 def shipped_config(name: str) -> Path | None:
-    """Return the file that the package has under `configs/FOLDER/NAME[.yaml]`; None: it has none.
+    """Return the shipped file `configs/FOLDER/NAME[.yaml]`, or None.
 
-    No other file is ever returned, whatever the name.
+    Files outside the shipped configs are never returned.
     """
     if not name.startswith(_PREFIX):
         return None
@@ -46,14 +46,14 @@ def shipped_config(name: str) -> Path | None:
 
 
 def shipped_name(path: Path) -> str | None:
-    """Return the name, `configs/FOLDER/NAME.yaml`, of a file that comes with the package."""
+    """Return the name, `configs/FOLDER/NAME.yaml`, of a shipped file."""
     if not is_shipped(path):
         return None
     return f"{_PREFIX}{path.resolve().relative_to(_root().resolve()).as_posix()}"
 
 
 def is_shipped(path: Path) -> bool:
-    """Whether a file or folder is the package's own."""
+    """Whether a file or folder is shipped with the package."""
     return path.resolve().is_relative_to(_root().resolve())
 
 

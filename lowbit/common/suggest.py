@@ -1,4 +1,4 @@
-"""Suggestions for a name that is not known."""
+"""Suggestions for an unknown name."""
 
 import difflib
 from collections.abc import Iterable
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 def did_you_mean(name: object, known: Iterable[str]) -> str:
     """Return `` Did you mean 'x'?`` for the names closest to `name`, or an empty string.
 
-    Upper and lower case count as the same. The leading space joins it to the sentence before.
+    Case is ignored. The leading space separates it from the preceding sentence.
 
     Example:
         >>> did_you_mean("epoch", ["epochs", "lr"])

@@ -1,10 +1,10 @@
-"""How counts, times, sizes and percentages are written for people."""
+"""Format counts, times, sizes and percentages."""
 
 import math
 
 
 def counted(number: int, noun: str) -> str:
-    """Write a count with its noun.
+    """Format a count with its noun.
 
     Example:
         >>> counted(1, "job"), counted(2000, "job")
@@ -14,7 +14,7 @@ def counted(number: int, noun: str) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Write a time with two digits or so.
+    """Format a duration with about two digits.
 
     Example:
         >>> [duration(s) for s in (0.4, 42, 100, 4000, 200_000, 9_000_000)]
@@ -27,7 +27,7 @@ def duration(seconds: float) -> str:
 
 
 def size(count: float) -> str:
-    """Write a number of bytes.
+    """Format a number of bytes.
 
     Example:
         >>> size(900), size(45e6), size(1.234e12)
@@ -40,7 +40,7 @@ def size(count: float) -> str:
 
 
 def number(value: float, *, sign: bool = False) -> str:
-    """Write a percentage with one digit after the point and a true minus sign; "–" for NaN.
+    """Format a percentage with one decimal and a true minus sign; "–" for NaN.
 
     Example:
         >>> number(93.149), number(-0.04), number(-1.25, sign=True), number(0.3, sign=True)

@@ -1,4 +1,4 @@
-"""Image sets with pinned splits, and the views drawn from them."""
+"""Image sets with pinned splits, and views of their images."""
 
 import lowbit.data.image_sets.catalog  # noqa: F401  (registers the image sets)
 from lowbit.data.image_sets.registry import image_set, list_datasets, load, locate, normalization

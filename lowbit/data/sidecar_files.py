@@ -1,4 +1,4 @@
-"""Small files kept beside a user's images: written whole or not at all, never a reason to fail."""
+"""Small cache files next to a user's images, written atomically; a failed write is only logged."""
 
 import logging
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from typing import BinaryIO
 
 from lowbit.common.atomic_file import atomic
 
-FOLDER = ".lowbit"  # beside train/
+FOLDER = ".lowbit"  # next to train/
 
 _logger = logging.getLogger(__name__)
 
@@ -16,13 +16,13 @@ def keep(file: Path, write: Callable[[BinaryIO], object], *, otherwise: str) -> 
     """Let `write` fill a temporary file that becomes `file`.
 
     Args:
-        file: in a folder that may have to be made.
+        file: in a folder that is created if needed.
         write: called with the open file.
-        otherwise: what the next start has to do where this one cannot write; goes into the log.
+        otherwise: what the next start does if writing fails, for the log.
     """
     try:
         file.parent.mkdir(exist_ok=True)
         with atomic(file) as out:
             write(out)
     except OSError as error:  # a read-only folder, a full disk
-        _logger.warning("%s could not be kept (%s): the next start %s.", file, error, otherwise)
+        _logger.warning("%s could not be written (%s): the next start %s.", file, error, otherwise)

@@ -1,4 +1,4 @@
-"""Turn a network into a quantized one, set its bits, calibrate it, and turn it back."""
+"""Quantize a network, set its bits, calibrate it, and undo the quantization."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -19,13 +19,13 @@ from lowbit.quant.policy import FULL, QuantizerSpec, QuantPolicy, Rule, get_poli
 from lowbit.quant.precision import FP, OFF, Precision
 from lowbit.quant.quantizers.base import Quantizer
 
-# What counts as an activation module where a policy quantizes outputs.
+# Activation modules for policies that quantize outputs.
 ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.GELU, nn.SiLU, nn.Hardswish, nn.PReLU, nn.LeakyReLU)
 
 _NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)
 _PASSING = (nn.Identity, nn.Dropout)
 
-# What `quantize` gives a module.
+# Attributes that `quantize` adds to a module.
 _ADDED = (
     "w_quant",
     "a_quant",
@@ -36,7 +36,7 @@ _ADDED = (
     "_reused",
 )
 
-# Last component of the names under which networks keep their classifier or predictors.
+# Last component of the module names of classifiers and predictors.
 LAST_NAMES = frozenset(
     {
         # timm and torchvision, classification
@@ -60,7 +60,7 @@ def quantize(
     """Quantize the layers of `model` that `policy` names, in place, and return it.
 
     Each convolution and linear layer's class is changed; weights keep their state-dict names. Load
-    weights before this call: learned weight scales are set from the weights that are there. Called again
+    weights before this call: learned weight scales are set from the current weights. Called again
     with the same policy, it only sets the precision.
 
     Args:
@@ -69,7 +69,7 @@ def quantize(
         precision: bits to start at; FP leaves every output bit-equal.
 
     Raises:
-        ValueError: another policy has quantized the model, or this one finds nothing to quantize.
+        ValueError: another policy has quantized the model, or this one matches no layer.
     """
     policy = get_policy(policy)
     before = {m.policy_fingerprint for m in model.modules() if isinstance(m, Quantized)}
@@ -97,7 +97,7 @@ def quantize(
             _quantize_module(module, ActivationQuantized, policy, Rule(FULL, rule.activation))
     if not found:
         raise ValueError(
-            f"policy {policy.name!r} names no layer of this {type(model).__name__}; nothing was "
+            f"policy {policy.name!r} matches no layer of this {type(model).__name__}; nothing was "
             "quantized. Check its rules: lowbit.quant.get_policy(...).rules."
         )
     set_precision(model, precision)
@@ -105,7 +105,7 @@ def quantize(
 
 
 def _weight_sites(model: nn.Module) -> Iterator[tuple[str, nn.Module, bool]]:
-    """Name, layer, and whether it is the first convolution."""
+    """Yield name, layer, and whether it is the first convolution."""
     first = True
     for name, module in model.named_modules():
         if isinstance(module, nn.Conv2d):
@@ -116,11 +116,11 @@ def _weight_sites(model: nn.Module) -> Iterator[tuple[str, nn.Module, bool]]:
 
 
 def _bare_layers(model: nn.Module) -> set[str]:
-    """Name the layers whose output no norm or activation follows, where a network has such.
+    """Return the names of layers whose output neither a norm nor an activation follows.
 
-    They are a transformer's: its patch embedding, qkv, projections and the end of an MLP. What leaves
-    them is what the next layer gets, as what leaves an activation module is elsewhere. A convolution
-    other than the first is followed by a norm, whatever the order its modules are written in.
+    Only transformers have them: patch embedding, qkv, projections and the end of an MLP. Their output
+    is the next layer's input, as an activation module's output is elsewhere. A convolution
+    other than the first is assumed to be followed by a norm, regardless of module order.
     """
     bare = set()
     for name, layer, first in _weight_sites(model):
@@ -135,7 +135,7 @@ def _bare_layers(model: nn.Module) -> set[str]:
 
 
 def _activation_sites(model: nn.Module) -> Iterator[tuple[str, nn.Module, bool]]:
-    """Name, activation module, and whether it is the stem's."""
+    """Yield name, activation module, and whether it is the stem's."""
     sites = [(n, m) for n, m in model.named_modules() if isinstance(m, ACTIVATIONS)]
     for index, (name, module) in enumerate(sites):
         yield name, module, index == 0
@@ -152,7 +152,7 @@ def _quantize_module(
     if rule.weight != FULL:
         weight = module.weight
         module.w_quant = _make(policy.weight, weight, "weight").to(weight.device)
-        if not weight.is_meta:  # a network without values is only counted, see `costs`
+        if not weight.is_meta:  # a meta network has no values and is only counted, see `costs`
             module.w_quant.init_from(weight)
     if rule.activation != FULL:
         module.quantizes_output = policy.activation_side == "output"
@@ -168,7 +168,7 @@ def _needs_output_scale(module: nn.Module) -> bool:
     """Whether quantization loses the scale of this layer's output and no normalization follows.
 
     A layer in front of a normalization has no bias, in every network here; one with its norm inside
-    (Detectron2's Conv2d) says so.
+    (Detectron2's Conv2d) has it as an attribute.
     """
     if module.w_quant is None or module.a_quant is None:
         return False
@@ -183,7 +183,7 @@ def _make(spec: QuantizerSpec, weight: torch.Tensor | None, role: str) -> Quanti
     if spec.granularity == "channel":
         if weight is None:
             raise ValueError(
-                "activations have one scale a tensor, but the policy asks for one a channel; nothing "
+                "activations have one scale per tensor, but the policy requests one per channel; nothing "
                 "was quantized. Set the activation's granularity to 'tensor'."
             )
         place["channels"] = weight.shape[0]
@@ -191,7 +191,7 @@ def _make(spec: QuantizerSpec, weight: torch.Tensor | None, role: str) -> Quanti
 
 
 def dequantize(model: nn.Module) -> nn.Module:
-    """Undo `quantize`, in place: every module gets its class back and loses its quantizers."""
+    """Undo `quantize`, in place: restore every module's class and remove its quantizers."""
     for module in list(model.modules()):
         if isinstance(module, Quantized):
             base = module.base
@@ -224,7 +224,7 @@ def quantizers(model: nn.Module) -> list[Quantizer]:
 
 
 def scales(model: nn.Module) -> list[nn.Parameter]:
-    """Return what quantizers learn: scales, offsets, bounds and output scales."""
+    """Return the learned parameters of quantizers: scales, offsets, bounds and output scales."""
     owners = [m for m in model.modules() if isinstance(m, Quantizer | OutputScale)]
     return [p for owner in owners for p in owner.parameters() if p.requires_grad]
 
@@ -239,13 +239,13 @@ def set_precision(model: nn.Module, precision: Precision | str) -> None:
 
 @contextmanager
 def observe(model: nn.Module, *, reset: bool = True) -> Iterator[None]:
-    """Run full-precision passes inside whose activations set the ranges (SSQL's first step).
+    """Set activation ranges from full-precision passes within the block (SSQL's first step).
 
-    On exit every activation quantizer has its scale and its former bit-width.
+    On exit every activation quantizer has its scale and its previous bit-width.
 
     Args:
         model: a quantized model.
-        reset: forget what was observed before.
+        reset: discard earlier observations.
     """
     weights = [layer.w_quant for layer in quantized_layers(model).values()]
     activations = [q for q in quantizers(model) if q.role == "activation"]
@@ -268,15 +268,15 @@ def observe(model: nn.Module, *, reset: bool = True) -> Iterator[None]:
 
 @torch.no_grad()
 def calibrate(model: nn.Module, batches: Iterable[Any], *, images: int | None = None) -> int:
-    """Set every activation quantizer's scale from training images; return how many it took.
+    """Set every activation quantizer's scale from training images; return their number.
 
     The passes are in eval mode and full precision, so one calibration serves every bit-width, and
-    batch normalization does not move. Mode and precision are as before afterwards.
+    batch normalization does not change. Mode and precision are restored afterwards.
 
     Args:
         model: a quantized model.
-        batches: what `model(batch)` accepts, with a length; each is one forward pass.
-        images: stop after this many, cutting the last batch; None takes all there are.
+        batches: inputs `model(batch)` accepts, with a length; each is one forward pass.
+        images: stop after this many, cutting the last batch; None uses all of them.
 
     Raises:
         ValueError: there was no batch.
@@ -300,11 +300,11 @@ def calibrate(model: nn.Module, batches: Iterable[Any], *, images: int | None = 
     if broken:
         raise FloatingPointError(
             f"NaN or infinity entered {broken[0]}{f' and {len(broken) - 1} more' * (len(broken) > 1)} "
-            "while calibrating; the scales are of no use. The network has diverged, or an image is not "
+            "while calibrating; the scales are unusable. The network has diverged, or an image is not "
             "finite: check the checkpoint and the images' normalization."
         )
     if count == 0:
         raise ValueError(
-            "calibration got no image; activations have no ranges. Pass at least one batch."
+            "calibration got no images; activations have no ranges. Pass at least one batch."
         )
     return count

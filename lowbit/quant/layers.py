@@ -1,4 +1,4 @@
-"""Quantized layers: a layer's class is changed in place, so its parameters keep their names.
+"""Quantized layers, made by changing a layer's class in place so that parameters keep their names.
 
 `WeightQuantized` and `ActivationQuantized` are mixins put in front of the class a module already has.
 The module stays the same object with the same state-dict keys; only the children `w_quant` and
@@ -19,7 +19,7 @@ from lowbit.quant.quantizers.base import Quantizer
 
 
 class Switchable:
-    """A module that follows the precision that is set, whether it quantizes or not."""
+    """A module that follows `set_precision`, whether or not it quantizes."""
 
     def set_precision(self, precision: Precision) -> None:
         """Switch to `precision`."""
@@ -27,7 +27,7 @@ class Switchable:
 
 
 class Quantized(Switchable):
-    """What every quantized module has: rule, policy, quantizers, and the class it had before."""
+    """Common base of quantized modules: rule, policy, quantizers, and original class."""
 
     base: type[nn.Module]
     rule: Rule
@@ -36,7 +36,7 @@ class Quantized(Switchable):
     a_quant: Quantizer | None
 
     def set_precision(self, precision: Precision) -> None:
-        """Give each quantizer the bits that this module's rule means at `precision`."""
+        """Set each quantizer to the bits of this module's rule at `precision`."""
         if self.w_quant is not None:
             self.w_quant.bits = resolve_bits(self.rule.weight, precision.weight_bits)
         if self.a_quant is not None:
@@ -52,9 +52,9 @@ class OutputScale(nn.Module):
     """A learned factor for the output of a layer whose quantizers lose the scale of their input.
 
     Where a normalization follows, that loss does not matter; elsewhere (a detector's FPN and heads, a
-    transformer) this puts the scale back. It starts at exactly what the quantizers took away and is
+    transformer) this restores the scale. It starts at exactly the factor the quantizers removed and is
     multiplied into the quantized weight, since conv(x, o w) = o conv(x, w): a bias, norm or activation
-    inside the layer needs no attention, and a weight is smaller than an output.
+    inside the layer is unaffected, and a weight is smaller than an output.
     """
 
     def __init__(self, shape: tuple[int, ...]) -> None:
@@ -65,8 +65,8 @@ class OutputScale(nn.Module):
 
     @torch.no_grad()
     def init_from(self, gain: Tensor | float) -> None:
-        """Start at `gain`, the product of what the weight's and the input's quantizer took away."""
-        self.q_scale.copy_(torch.as_tensor(gain))  # one number, or one a channel
+        """Start at `gain`, the product of the factors that the weight and input quantizers removed."""
+        self.q_scale.copy_(torch.as_tensor(gain))  # one number, or one per channel
         self.q_state.fill_(1)
         self.initialized = True
 
@@ -75,14 +75,14 @@ class OutputScale(nn.Module):
         self.follow_buffers()
 
     def follow_buffers(self) -> None:
-        """Set `initialized` from the buffer that says the same."""
+        """Set `initialized` from its buffer."""
         self.initialized = bool(self.q_state)
 
 
 class WeightQuantized(Quantized):
-    """Mixin of a layer with a weight: quantizes the weight and, where there is `a_quant`, what enters.
+    """Mixin of a layer with a weight: quantizes the weight and, given `a_quant`, the input.
 
-    Where `quantizes_output` is set, `a_quant` takes what leaves instead.
+    If `quantizes_output` is set, `a_quant` quantizes the output instead.
     """
 
     out_scale: OutputScale | None
@@ -114,16 +114,16 @@ class WeightQuantized(Quantized):
         return weight * self.out_scale.q_scale
 
     def quantized_input(self, x: Tensor) -> Tensor:
-        """Return what the layer computes with."""
+        """Return the layer's input, quantized if the input side is quantized."""
         return x if self.a_quant is None or self.quantizes_output else self.a_quant(x)
 
     def quantized_output(self, y: Tensor) -> Tensor:
-        """Return what the next layer gets."""
+        """Return the layer's output, quantized if the output side is quantized."""
         return self.a_quant(y) if self.quantizes_output else y
 
     def forward(self, x: Tensor) -> Tensor:
-        # The class underneath reads self.weight, whatever else it does (padding, norm, activation):
-        # for the length of its forward pass an instance attribute stands in front of the parameter.
+        # The base class reads self.weight, whatever else it does (padding, norm, activation):
+        # during its forward pass an instance attribute hides the parameter.
         x = self.quantized_input(x)
         self.__dict__["weight"] = self.quantized_weight()
         try:
@@ -148,7 +148,7 @@ class _Linear(WeightQuantized, nn.Linear):
 
 
 class ActivationQuantized(Quantized):
-    """Mixin of a module without weights: quantizes what leaves it."""
+    """Mixin of a module without weights: quantizes its output."""
 
     def forward(self, *args, **kwargs) -> Tensor:
         return self.a_quant(super().forward(*args, **kwargs))
@@ -159,7 +159,7 @@ _DIRECT = {nn.Conv2d: _Conv2d, nn.Linear: _Linear}
 
 @cache
 def quantized_class(mixin: type[Quantized], base: type[nn.Module]) -> type[nn.Module]:
-    """Return `base` with `mixin` in front of it; one class for each pair."""
+    """Return `base` with `mixin` placed before it; one class for each pair."""
     if mixin is WeightQuantized and base in _DIRECT:
         cls = _DIRECT[base]
         cls.base = base
@@ -174,7 +174,7 @@ def _revive(mixin: type[Quantized], base: type[nn.Module]) -> nn.Module:
 
 @contextmanager
 def reuse_weights(model: nn.Module) -> Iterator[None]:
-    """Quantize each weight once for each bit-width within the block, whatever the number of views.
+    """Quantize each weight once per bit-width within the block, for any number of views.
 
     The reused tensors carry their autograd graph, so gradients of all views meet in one backward pass
     through the quantizer. Leave the block before the optimizer steps.

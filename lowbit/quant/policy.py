@@ -1,6 +1,6 @@
-"""A quantization policy: which layers, which quantizer, which bits, on which side of a layer.
+"""Quantization policies: layers, quantizers, bits, and the side of a layer to quantize.
 
-Papers differ in exactly these choices and seldom state them, which is why a policy is data with a
+Papers differ in these choices and seldom state them, so a policy is data with a
 fingerprint: two results are comparable only if their fingerprints agree.
 """
 
@@ -15,7 +15,7 @@ from lowbit.common.suggest import did_you_mean
 from lowbit.quant.precision import MAX_BITS, OFF
 from lowbit.quant.quantizers.base import Quantizer, find
 
-TARGET = "target"  # the bits of the precision that is set
+TARGET = "target"  # the bits of the current precision
 FULL = "fp"  # never quantized
 
 
@@ -35,7 +35,7 @@ class Rule:
         for bits in (self.weight, self.activation):
             if bits not in (TARGET, FULL) and not (type(bits) is int and 1 <= bits <= MAX_BITS):
                 raise ValueError(
-                    f"{bits!r} is not a rule for bits; no policy was made. Use {TARGET!r}, {FULL!r} "
+                    f"{bits!r} is not a bit rule; no policy was made. Use {TARGET!r}, {FULL!r} "
                     f"or a number from 1 to {MAX_BITS}."
                 )
 
@@ -49,7 +49,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class QuantizerSpec:
-    """A registered quantizer by name, how many scales, and the quantizer's own options."""
+    """A registered quantizer's name, granularity and options."""
 
     kind: str
     granularity: str = "tensor"
@@ -64,10 +64,10 @@ class QuantizerSpec:
             )
 
     def build(self, role: str, **place: Any) -> Quantizer:
-        """Make the quantizer for a "weight" or an "activation"; `place` is what `Quantizer` takes.
+        """Make the quantizer for a "weight" or an "activation"; `place` holds the other arguments of `Quantizer`.
 
         Raises:
-            ValueError: the options are not the quantizer's.
+            ValueError: the quantizer rejects the options.
         """
         try:
             return find(self.kind)(role=role, **place, **self.options)
@@ -83,17 +83,17 @@ class QuantPolicy:
     """Which layers are quantized, how, and to which bits.
 
     Attributes:
-        name: what the board calls it; not part of the fingerprint.
+        name: shown on the board; not part of the fingerprint.
         weight: quantizer of convolution and linear weights.
         activation: quantizer of activations.
-        activation_side: "input" quantizes what enters a convolution or linear layer (LSQ, TR, CQ);
-            "output" quantizes what leaves an activation module, so that a residual block's sum, and
-            with it the shortcut, is quantized (SSQL), and what leaves a layer that neither a norm nor
+        activation_side: "input" quantizes the input of a convolution or linear layer (LSQ, TR, CQ);
+            "output" quantizes the output of an activation module, so that a residual block's sum, and
+            with it the shortcut, is quantized (SSQL), and the output of a layer that neither a norm nor
             an activation follows (a transformer's patch embedding, qkv, projections).
         first: rule of the first convolution (and the first activation module).
         last: rule of the classifier or the predictors of a detector.
-        rules: (pattern, rule) pairs; the first pattern that matches a layer's dotted name wins over
-            everything else.
+        rules: (pattern, rule) pairs; the first pattern matching a layer's dotted name overrides
+            all other rules.
     """
 
     name: str
@@ -121,14 +121,14 @@ class QuantPolicy:
         return self.last if last else Rule()
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain data that `get_policy` reads back."""
+        """Return plain data that `get_policy` accepts."""
         data = asdict(self)
         data["rules"] = [[pattern, rule] for pattern, rule in data["rules"]]
         return data
 
     @property
     def fingerprint(self) -> str:
-        """Twelve hex digits over everything but the name."""
+        """Hash of everything but the name, twelve hex digits."""
         data = {key: value for key, value in self.to_dict().items() if key != "name"}
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:12]
 
@@ -166,7 +166,7 @@ _NAMED = {
         first=Rule(FULL, FULL),
         rules=HEADS_FP,
     ),
-    # LSQ: a learned step a tensor; first and last layers left in full precision (the paper's 8-bit
+    # LSQ: one learned step per tensor; first and last layers left in full precision (the paper's 8-bit
     # variant is {"base": "lsq", "first": 8, "last": 8}).
     "lsq": QuantPolicy(
         name="lsq",
@@ -217,8 +217,8 @@ _NAMED = {
         first=Rule(FULL, FULL),
         rules=HEADS_FP,
     ),
-    # The same with weight scales learned, as plain optimizers have them there. The t-variants freeze
-    # the scales of the weights they schedule themselves, so one policy serves a comparison.
+    # The same with learned weight scales, as used there with plain optimizers. The t-variants freeze
+    # the scales of the weights they schedule, so both can be compared under one policy.
     "interval": QuantPolicy(
         name="interval",
         weight=QuantizerSpec("Interval"),
@@ -226,7 +226,7 @@ _NAMED = {
         first=Rule(FULL, FULL),
         rules=HEADS_FP,
     ),
-    # Its binary ResNets: the sign of the weights, activations 0 and 1. One bit is all it has.
+    # Its binary ResNets: the sign of the weights, activations 0 and 1. It supports only one bit.
     "interval-binary": QuantPolicy(
         name="interval-binary",
         weight=QuantizerSpec("Sign"),
@@ -234,7 +234,7 @@ _NAMED = {
         first=Rule(FULL, FULL),
         rules=HEADS_FP,
     ),
-    # ReActNet: signs of weights times a channel's mean magnitude, signs of shifted activations with
+    # ReActNet: signs of weights times each channel's mean magnitude, signs of shifted activations with
     # Bi-Real Net's polynomial gradient; real-valued shortcuts.
     "reactnet": QuantPolicy(
         name="reactnet",
@@ -274,7 +274,7 @@ def list_policies() -> list[str]:
 
 
 def get_policy(spec: "str | QuantPolicy | Mapping[str, Any]") -> QuantPolicy:
-    """Return a policy by name, or a variation of one, or one written out in full.
+    """Return a policy by name, as a variation of a named one, or from its full dictionary.
 
     Args:
         spec: one of `list_policies`; {"base": name, field: value, ...} to change fields of one; or the
@@ -322,7 +322,7 @@ def get_policy(spec: "str | QuantPolicy | Mapping[str, Any]") -> QuantPolicy:
 
 
 def resolve_bits(rule: str | int, target: int) -> int:
-    """Return the bits a rule means while the precision's own are `target` (32: everything off)."""
+    """Return a rule's bits when the precision's bits are `target` (32: everything off)."""
     if rule == FULL or target == OFF:
         return OFF
     return target if rule == TARGET else int(rule)

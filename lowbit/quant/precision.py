@@ -1,4 +1,4 @@
-"""A precision: how many bits weights and activations have."""
+"""Precision: the bit-widths of weights and activations."""
 
 import re
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ class Precision:
         for bits in (self.weight_bits, self.activation_bits):
             if not isinstance(bits, int) or not (1 <= bits <= MAX_BITS or bits == OFF):
                 raise ValueError(
-                    f"{bits!r} is not a bit-width; no precision was made. Use an integer from 1 to "
+                    f"{bits!r} is not a valid bit-width; no precision was created. Use an integer from 1 to "
                     f"{MAX_BITS}, or {OFF} for unquantized."
                 )
 
@@ -38,7 +38,7 @@ class Precision:
         """Read `4w4a`, `W4A4` (any case) or `FP`.
 
         Raises:
-            ValueError: the text is none of these.
+            ValueError: the text has another form.
         """
         if isinstance(text, Precision):
             return text
@@ -56,7 +56,7 @@ class Precision:
 
     @property
     def is_fp(self) -> bool:
-        """Whether nothing is quantized."""
+        """Whether neither weights nor activations are quantized."""
         return self.weight_bits == OFF and self.activation_bits == OFF
 
     def __str__(self) -> str:

@@ -1,7 +1,7 @@
-"""The layers of a quantized network, and its size and bit-operations.
+"""Report a quantized network's layers, size and bit-operations.
 
-Nothing here makes a network smaller or faster: quantization is simulated. `size_bytes` and `bitops`
-(`costs`: both, at several precisions) say what integer hardware would store and compute.
+Quantization is simulated, so networks do not become smaller or faster. `size_bytes` and `bitops`
+(`costs`: both, at several precisions) give what integer hardware would store and compute.
 """
 
 from collections.abc import Iterable
@@ -19,7 +19,7 @@ from lowbit.quant.precision import FP, OFF, Precision
 
 @dataclass(frozen=True)
 class LayerReport:
-    """One layer as `explain` found it; bits are current ones, 32 where nothing is quantized."""
+    """One layer in `explain`; bits are the current ones, 32 if not quantized."""
 
     name: str
     kind: str
@@ -104,9 +104,9 @@ def _reason(module: Quantized) -> str:
 
 
 def size_bytes(model: nn.Module) -> int:
-    """Return the bytes the parameters would take: quantized weights at their bits, the rest as is.
+    """Return the bytes the parameters would take: quantized weights at their bits, the rest unchanged.
 
-    Scales and offsets of quantizers are counted as float32; codes are taken as packed.
+    Scales and offsets of quantizers are counted as float32; codes are assumed packed.
 
     Example:
         >>> from lowbit.quant import Precision, quantize
@@ -122,7 +122,7 @@ def size_bytes(model: nn.Module) -> int:
             if width < OFF:
                 bits += module.weight.numel() * width
                 packed.add(module.weight)
-                if not list(module.w_quant.parameters()):  # scales found anew from the weights
+                if not list(module.w_quant.parameters()):  # scales recomputed from the weights
                     bits += 32 * (module.w_quant.channels or 1)
     bits += sum(8 * p.element_size() * p.numel() for p in model.parameters() if p not in packed)
     return -(-bits // 8)
@@ -132,7 +132,7 @@ def bitops(model: nn.Module, inputs: Any) -> int:
     """Return the bit-operations of one forward pass: Σ MACs x weight bits x activation bits.
 
     The sum is over convolutions and linear layers. A layer's activation bits are those of the tensor
-    that enters it: of its own input quantizer, or of the activation module that made the tensor
+    that enters it: of its input quantizer, or of the activation module that produced the tensor
     (max-pooling keeps them).
 
     Args:
@@ -147,8 +147,8 @@ def costs(
 ) -> dict[str, dict[str, int]]:
     """Return `weight_bytes` (`size_bytes`) and `bit_operations` (`bitops`) at each precision.
 
-    One forward pass serves all, in full precision, so that nothing need be calibrated and meta tensors
-    will do; the model is left at the last precision.
+    One full-precision forward pass covers all precisions, so no calibration is needed and meta tensors
+    suffice; the model is left at the last precision.
 
     Example:
         >>> from lowbit.quant import quantize
@@ -170,7 +170,7 @@ def costs(
 
 @dataclass(frozen=True)
 class _Product:
-    """One call of a convolution or linear layer; `source` made the tensor that entered, if known."""
+    """One call of a convolution or linear layer; `source` produced its input, if known."""
 
     layer: nn.Module
     macs: int
@@ -190,9 +190,9 @@ def _current_bits(module: nn.Module | None, quantizer: str) -> int:
 
 @torch.no_grad()
 def _products(model: nn.Module, inputs: Any) -> list[_Product]:
-    """Follow one forward pass: every layer's MACs, and which quantized activation it reads."""
+    """Follow one forward pass: each layer's MACs and the quantized activation it reads."""
     made: dict[int, nn.Module | None] = {}  # id of a tensor -> the activation it came from
-    alive: list[torch.Tensor] = []  # so that no id is used twice
+    alive: list[torch.Tensor] = []  # so that no id is reused
     products: list[_Product] = []
 
     def multiply(layer, args, output):

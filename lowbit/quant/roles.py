@@ -1,4 +1,4 @@
-"""Parameters of a quantized network by role, since optimizers treat the roles differently."""
+"""Sort a quantized network's parameters by role, which optimizers treat differently."""
 
 from torch import nn
 
@@ -9,9 +9,9 @@ _NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.LocalRe
 
 
 def parameters_by_role(model: nn.Module) -> dict[str, list[nn.Parameter]]:
-    """Sort every trainable parameter of `model` into one role, in the model's order.
+    """Assign each trainable parameter of `model` to one role, in the model's order.
 
-    `latent` are weights behind a quantizer, `scale` what quantizers learn (scales, offsets, bounds,
+    `latent` are weights that are quantized, `scale` the parameters of quantizers (scales, offsets, bounds,
     output scales), `norm` the parameters of normalization layers, `other` the rest.
 
     Example:

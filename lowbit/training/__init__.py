@@ -1,1 +1,1 @@
-"""What every training loop needs: seeds, optimizers, schedules, resumable state, logs, stopping."""
+"""Building blocks of training loops: seeds, optimizers, schedules, state, logs, stopping."""

@@ -1,9 +1,9 @@
-"""Several processes that train one network, each on its share of every batch.
+"""Data-parallel training: several processes, each with its share of every batch.
 
 Gradients are averaged by one collective over one flat tensor a step, after all of its backward
-passes. DistributedDataParallel would count them wrongly here: an encoder runs two to four times a
-step, and weights quantized once meet several passes in one backward. What is lost is the overlap of
-communication with the backward pass; what is won is that any pairing and any framework is right.
+passes. DistributedDataParallel would average wrongly here: an encoder runs two to four times a
+step, and weights quantized once serve several passes in one backward. This gives up the overlap of
+communication with the backward pass, but is correct for every pairing and framework.
 """
 
 import os
@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-TIMEOUT = timedelta(minutes=30)  # of a collective: rank 0 may be saving, or reading images
+TIMEOUT = timedelta(minutes=30)  # of a collective: rank 0 may be saving or reading images
 
 
 def size() -> int:
@@ -25,7 +25,7 @@ def size() -> int:
 
 
 def rank() -> int:
-    """Return which of them this is; 0 alone writes files."""
+    """Return this process' rank; only rank 0 writes files."""
     return dist.get_rank() if size() > 1 else 0
 
 
@@ -36,9 +36,9 @@ def launched() -> bool:
 
 @contextmanager
 def process_group() -> Iterator[None]:
-    """Join the group that the launcher's variables describe; alone, do nothing.
+    """Join the process group described by the launcher's variables; do nothing without a launcher.
 
-    Tensors on a CPU go by gloo and those on a GPU by NCCL.
+    CPU tensors use gloo and GPU tensors NCCL.
     """
     if not launched():
         yield
@@ -56,7 +56,7 @@ def process_group() -> Iterator[None]:
 
 
 def local_device(device: torch.device) -> torch.device:
-    """Return this process' own device of that kind."""
+    """Return this process' device of that kind."""
     if size() == 1 and not launched():
         return device
     if device.type != "cuda" or device.index is not None:
@@ -65,7 +65,7 @@ def local_device(device: torch.device) -> torch.device:
     if index >= count:
         raise ValueError(
             f"process {index} of this machine has no GPU: there are {count}; nothing was trained. "
-            "Start one process a GPU, or set device to cpu."
+            "Start one process per GPU, or set device to cpu."
         )
     return torch.device("cuda", index)
 
@@ -116,7 +116,7 @@ def barrier() -> None:
 
 
 def host_group() -> dist.ProcessGroup | None:
-    """Return a group whose collectives take tensors on the CPU; None: the default one does."""
+    """Return a group whose collectives accept CPU tensors; None if the default group does."""
     if size() == 1 or "gloo" in str(dist.get_backend_config()):
         return None
     return dist.new_group(backend="gloo")

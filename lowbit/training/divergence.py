@@ -1,12 +1,12 @@
-"""The end of a training whose numbers are no longer finite."""
+"""Detect and report training that diverged to infinity or NaN."""
 
 from torch import Tensor
 
 
 def first_not_finite(losses: Tensor) -> int | None:
-    """Return the place of the first loss (steps,) that is infinite or NaN; None: there is none.
+    """Return the index of the first infinite or NaN loss among (steps,), or None.
 
-    Waits for the device: ask once an epoch, or before a state is saved, and not in a step.
+    Waits for the device: call it once per epoch or before saving a state, not in every step.
     """
     finite = losses.isfinite()
     return None if bool(finite.all()) else int((~finite).int().argmax())
@@ -16,9 +16,9 @@ def check_finite(losses: Tensor, *, first_step: int, lr: float, what: str) -> No
     """Raise if one of the losses (steps,) of successive steps is not finite; see `first_not_finite`.
 
     Args:
-        first_step: number of the first of them.
-        lr: their learning rate.
-        what: is trained.
+        first_step: number of the first step.
+        lr: learning rate of the steps.
+        what: the network being trained, for the message.
 
     Raises:
         FloatingPointError: with the step, the loss before it, and what to change.
@@ -30,17 +30,17 @@ def check_finite(losses: Tensor, *, first_step: int, lr: float, what: str) -> No
     raise diverged(
         f"the {what}'s loss is {losses[bad].item()} at step {first_step + bad} with lr {lr:g}",
         last_good=f"last good: {before}",
-        advice="Lower lr by a factor of ten; if it stays, the checkpoint's own features are not "
+        advice="Lower lr by a factor of ten; if that does not help, the checkpoint's own features are not "
         "finite.",
     )
 
 
 def diverged(found: str, *, last_good: str, advice: str) -> FloatingPointError:
-    """Return the error that a diverged training ends with.
+    """Return the error for a diverged training.
 
     Args:
-        found: what is not finite, and where.
-        last_good: the last state or loss that was.
+        found: what is not finite and where.
+        last_good: the last finite state or loss.
         advice: what to change.
     """
     return FloatingPointError(
@@ -51,13 +51,13 @@ def diverged(found: str, *, last_good: str, advice: str) -> FloatingPointError:
 def diverged_at_iteration(
     iteration: int, losses: object, *, lr: float, good: int | None
 ) -> FloatingPointError:
-    """Return the error of a training that counts iterations.
+    """Return the error for a training that counts iterations.
 
     Args:
-        iteration: counted from 1, at which the loss was lost.
-        losses: what they were.
+        iteration: where the loss became infinite or NaN, counted from 1.
+        losses: their values there.
         lr: the recipe's learning rate.
-        good: iterations of the last training state, all of whose losses were finite; None without.
+        good: iteration of the last saved state, with finite losses before it; None without.
     """
     return diverged(
         f"the loss became infinite or NaN at iteration {iteration} with learning rate {lr:g}: {losses}",

@@ -1,4 +1,4 @@
-"""The state a training goes on from: one job's, written whole or not at all, damage survived."""
+"""Resumable training state of a job, written atomically and robust to damaged files."""
 
 import json
 import logging
@@ -13,7 +13,7 @@ from lowbit.common.atomic_file import atomic
 from lowbit.training import distributed
 
 STATE = "last.pth"
-PARTS = "parts"  # folder of the trainings of a job that has several
+PARTS = "parts"  # folder for a job's several trainings
 CLAIM = "job.json"
 
 _logger = logging.getLogger(__name__)
@@ -22,15 +22,15 @@ _logger = logging.getLogger(__name__)
 class Workspace:
     """The folder of a training and the resumable states in it.
 
-    The files own the truth. The newest state is `last.pth`, then come `last.1.pth`, `last.2.pth`,
+    The files are authoritative. The newest state is `last.pth`, then `last.1.pth`, `last.2.pth`,
     and so on. Each holds the key of its job.
 
     Args:
         folder: an existing folder.
-        key: everything that makes the job what it is, in plain JSON types; the state of a job with
+        key: everything that identifies the job, in plain JSON types; the state of a job with
             another key is refused.
         file: name of the newest state.
-        keep: how many states are kept.
+        keep: number of states to keep.
     """
 
     def __init__(
@@ -40,15 +40,15 @@ class Workspace:
         self.state_path = self.folder / file
 
     def part(self, name: str) -> "Workspace":
-        """Return the workspace of one of a job's several trainings, in a folder of its own."""
+        """Return the workspace of one of a job's several trainings, in a separate folder."""
         folder = self.folder / PARTS / name
         folder.mkdir(parents=True, exist_ok=True)
         return Workspace(folder, key={**self.key, "part": name})
 
     def save(self, **state: Any) -> None:
-        """Write a state as the newest; of several processes rank 0 does, and all wait for it.
+        """Write a state as the newest; rank 0 writes and all processes wait for it.
 
-        A crash at any instant leaves the state before, under its own or the next older name.
+        A crash at any point leaves the previous state, under its own or the next older name.
         """
         if distributed.rank() == 0:
             with atomic(self.state_path, before=self._make_room) as file:
@@ -56,20 +56,20 @@ class Workspace:
         distributed.barrier()
 
     def resume(self) -> dict[str, Any] | None:
-        """Return the newest state that can be read, on the CPU; None where there is none.
+        """Return the newest readable state, on the CPU, or None if there is none.
 
         Raises:
-            ValueError: the state belongs to another job, or each state is damaged.
+            ValueError: the state belongs to another job, or every state is damaged.
         """
         paths = [path for path in self._existing() if path.is_file()]
         for path in paths:
             try:
                 _check_bytes(path)
                 state = torch.load(path, map_location="cpu", weights_only=True)
-            # Whatever bytes are there, torch may meet them in any of its readers.
+            # Damaged bytes can raise any exception in torch's readers.
             except Exception as error:
                 _logger.warning(
-                    "%s is damaged (%s: %s) and was passed over.",
+                    "%s is damaged (%s: %s) and was skipped.",
                     path,
                     type(error).__name__,
                     str(error).partition("\n")[0],
@@ -86,7 +86,7 @@ class Workspace:
         return None
 
     def path_of(self, age: int) -> Path:
-        """Return where the state of that age is; 0 is the newest."""
+        """Return the path of the state of that age; 0 is the newest."""
         path = self.state_path
         return path.with_name(f"{path.stem}.{age}{path.suffix}") if age else path
 
@@ -105,10 +105,10 @@ class Workspace:
 
 
 def claim(folder: Path, key: Mapping[str, Any]) -> None:
-    """Mark a folder as a job's by `job.json`, so that no other job goes on from its states.
+    """Mark a folder as a job's with `job.json`, so that no other job resumes from its states.
 
     Raises:
-        ValueError: the folder is another job's.
+        ValueError: the folder belongs to another job.
     """
     path = folder / CLAIM
     if path.exists():
@@ -136,7 +136,7 @@ def _refuse_other_job(where: Path, found: Mapping[str, Any], wanted: Mapping[str
 
 
 def _flat(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield each leaf of nested mappings by its dotted name."""
+    """Yield each leaf of nested mappings with its dotted name."""
     for name, value in node.items():
         if isinstance(value, dict) and value:
             yield from _flat(value, f"{prefix}{name}.")
@@ -145,7 +145,7 @@ def _flat(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]
 
 
 def _check_bytes(path: Path) -> None:
-    """Compare each record with its checksum, at which torch does not look."""
+    """Compare each record with its checksum, which torch ignores."""
     with zipfile.ZipFile(path) as archive:
         if record := archive.testzip():
-            raise ValueError(f"its record {record} is not what was written")
+            raise ValueError(f"the checksum of record {record} does not match")

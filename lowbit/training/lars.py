@@ -8,16 +8,16 @@ from torch.optim import Optimizer
 
 
 class LARS(Optimizer):
-    """Layer-wise adaptive rate scaling (You et al. 2017), which Contrastive Quant trains with.
+    """Layer-wise adaptive rate scaling (You et al. 2017), used by Contrastive Quant.
 
-    A weight's update is lr * eta |w| / |g + wd w| times its decayed gradient, in momentum. Vectors
-    (biases, normalization) take plain momentum steps without decay, as SimCLR does it.
+    The momentum accumulates lr * eta |w| / |g + wd w| times a weight's decayed gradient. Vectors
+    (biases, normalization) take plain momentum steps without decay, as in SimCLR.
 
     Args:
         params: parameters or groups.
         lr: learning rate.
         momentum: of the scaled gradient.
-        weight_decay: of matrices and kernels.
+        weight_decay: for matrices and kernels.
         eta: trust coefficient.
     """
 
@@ -62,7 +62,7 @@ class LARS(Optimizer):
 
     @staticmethod
     def _scaled(weights: list[Tensor], group: dict) -> list[Tensor]:
-        """Return eta |w| / |g + wd w| (g + wd w); a weight or gradient of zero norm is not scaled."""
+        """Return eta |w| / |g + wd w| (g + wd w); unscaled if either norm is 0."""
         if not weights:
             return []
         updates = list(

@@ -1,7 +1,7 @@
-"""Learning rates: decays over a training, warm-up before them, and the milestones of steps.
+"""Learning-rate schedules: decay, warm-up, and milestones.
 
-fvcore's schedulers take the share of a training that is done. Where that would change the last bit of
-a rate (pi (t/T) for (pi t)/T, or a milestone found again from a share) the formula is written out.
+fvcore's schedulers take the completed share of training. Where that would change the last bit of
+a rate (pi (t/T) for (pi t)/T, or a milestone recomputed from a share), the formula is written out.
 """
 
 import math
@@ -18,7 +18,7 @@ Unit = Literal["epoch", "step"]
 def decay_factor(
     schedule: str, time: int, total: int, *, milestones: Sequence[int] = (), factor: float = 0.1
 ) -> float:
-    """Return the rate at a time over the rate at the start.
+    """Return the ratio of the rate at time t to the initial rate.
 
     `step`: factor^{#milestones <= t}. `cosine`: (1 + cos(pi t / T)) / 2. `linear`: 1 - t / T.
 
@@ -70,8 +70,8 @@ def warmup_cosine(
     Args:
         epoch, step: counted from 0, the step within its epoch.
         lr: base rate.
-        epochs, warmup_epochs: of the whole run, warm-up included.
-        steps: steps an epoch.
+        epochs, warmup_epochs: total epochs, warm-up included, and those of the warm-up.
+        steps: steps per epoch.
         unit: "epoch" holds the rate for an epoch (official SSQL), "step" changes it every step.
 
     Example:
@@ -88,14 +88,14 @@ def warmup_cosine(
 def with_warmup(
     iteration: int, factor: Callable[[int], float], *, warmup: int, start: float, total: int
 ) -> float:
-    """Return the factor of a rate whose first part is a line, as Detectron2's schedulers have it.
+    """Return the rate's factor with linear warm-up, as in Detectron2's schedulers.
 
-    The line runs from `start` to where the schedule is when the warm-up ends. A warm-up as long as the
-    training takes half of it: a cosine has fallen to 0 where the line would end.
+    The line runs from `start` to the schedule's value where it ends. A warm-up as long as the
+    training is cut to half of it, since a cosine is 0 where the line would end.
 
     Args:
         iteration: counted from 0.
-        factor: of an iteration, without warm-up.
+        factor: maps an iteration to the factor without warm-up.
         warmup: iterations of the line.
         total: iterations of the training.
     """
@@ -120,10 +120,10 @@ def default_milestones(epochs: int) -> tuple[int, ...]:
 def check_milestones(
     milestones: Sequence[int], total: int, *, name: str = "milestones", unit: str = "epochs"
 ) -> None:
-    """Raise ValueError unless decays rise within the training."""
+    """Raise ValueError unless milestones increase and lie within the training."""
     found = list(milestones)
     if found != sorted(set(found)) or any(not 0 < milestone < total for milestone in found):
         raise ValueError(
-            f"{name} {found} do not rise within 1..{total - 1}; nothing was trained. A decay at or "
-            f"after the last of {total} {unit} would never happen: change {name}, or leave them out."
+            f"{name} {found} do not increase within 1..{total - 1}; nothing was trained. A decay at or "
+            f"after the last of {total} {unit} would never happen: change {name}, or omit it."
         )

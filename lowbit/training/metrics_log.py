@@ -1,7 +1,7 @@
-"""metrics.jsonl: what a training reports, a line of JSON after an epoch or every so many iterations.
+"""metrics.jsonl: training metrics, one JSON line per epoch or every few iterations.
 
-The file of a training that was stopped or killed and resumed is that of one that was not: whoever
-opens it drops the lines beyond the state, which will be written again, and one that a kill cut short.
+A training that was stopped or killed and resumed ends with the same file as an uninterrupted one:
+opening it drops lines beyond the resumed state, which are written again, and a truncated last line.
 """
 
 import json
@@ -26,7 +26,7 @@ class MetricsLog:
 
     Args:
         folder: where the file is or will be.
-        in_state: whether what a line tells of is part of the state that the training goes on from.
+        in_state: whether the resumed state already includes what a line describes.
     """
 
     def __init__(self, folder: str | Path, *, in_state: Callable[[Line], bool]) -> None:
@@ -44,11 +44,11 @@ class IterationLog(MetricsLog):
 
     Under transition-rate scheduling a line has `transitions`: the target R and, in the order of
     `names`, each layer's running rate K and adaptive learning rate U (lists `running` and `lr`, and
-    what else the optimizer's `rates()` gives). Lines without an `iteration` are others' and stay.
+    what else the optimizer's `rates()` gives). Lines without an `iteration` are left alone.
 
     Args:
         folder: where metrics.jsonl is or will be.
-        start: iterations already done.
+        start: completed iterations.
         total: iterations in all.
         every: iterations between lines; the last iteration always gets one.
     """
@@ -78,7 +78,7 @@ class IterationLog(MetricsLog):
 
 
 def record_scores(folder: str | Path, iteration: int, scores: dict[str, float]) -> None:
-    """Write how the network scored after an iteration, in place of what was written for it."""
+    """Write the scores after an iteration, replacing any earlier line for it."""
     path = Path(folder) / METRICS
     if path.exists():
         _keep(path, lambda line: line.get("iteration") != iteration or "scores" not in line)
@@ -87,12 +87,12 @@ def record_scores(folder: str | Path, iteration: int, scores: dict[str, float]) 
 
 
 def read_lines(path: Path) -> list[Line]:
-    """Return the lines of a metrics.jsonl, but for one that a kill cut short; none without a file."""
+    """Return the lines of a metrics.jsonl without a truncated last one; empty without a file."""
     return [json.loads(text) for text in _whole_lines(path)] if path.exists() else []
 
 
 def read_curve(folder: str | Path) -> list[dict[str, float]]:
-    """Return the scores of a run's evaluations with their iteration, in order."""
+    """Return the scores of a run's evaluations with their iterations, in order."""
     lines = read_lines(Path(folder) / METRICS)
     return [{"iteration": x["iteration"], **x["scores"]} for x in lines if "scores" in x]
 

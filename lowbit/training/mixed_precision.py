@@ -1,4 +1,4 @@
-"""The number format and the memory layout of forward and backward passes."""
+"""Number format and memory layout of forward and backward passes."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -13,16 +13,16 @@ SIGNIFICANT_BITS = {"bf16": 8, "fp16": 11}
 
 
 class MixedPrecision:
-    """How a step computes: forward passes under autocast or not, losses scaled or not, which layout.
+    """How a step computes: autocast, loss scaling and memory layout.
 
     Weights, gradients and the optimizer stay in single precision whatever the format. A fp16 step
-    whose gradients overflow is skipped and counted; the scaler looks at the gradients for it, the one
+    whose gradients overflow is skipped and counted; this check of the gradients is the only
     place where the host waits for the device.
 
     Args:
         device: where.
         amp: "off", "bf16" or "fp16".
-        channels_last: whether images and features lie with the channel as the last dimension.
+        channels_last: whether images and features are stored with the channel as the last dimension.
     """
 
     def __init__(
@@ -38,9 +38,9 @@ class MixedPrecision:
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None)
 
     def place(self, model: nn.Module) -> None:
-        """Move a model to the device; from now on its children compute in format and layout.
+        """Move a model to the device; from now on its children compute in this format and layout.
 
-        What they return is in the format of what they were given, so that whatever joins them
+        Outputs have the format of the inputs, so that whatever combines them
         computes in single precision.
         """
         model.to(self.device, memory_format=self.layout)
@@ -58,7 +58,7 @@ class MixedPrecision:
         return run
 
     def backward(self, loss: Tensor) -> None:
-        """Add the gradients of a loss, outside of autocast, scaled up where they would underflow."""
+        """Accumulate a loss's gradients outside autocast, scaled up where they would underflow."""
         with torch.autocast(self.device.type, enabled=False):
             self.scaler.scale(loss).backward()
 
@@ -77,6 +77,6 @@ class MixedPrecision:
         return {"scaler": self.scaler.state_dict(), "skipped": self.skipped}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go back to what `state_dict` returned."""
+        """Restore what `state_dict` returned."""
         self.scaler.load_state_dict(state["scaler"])
         self.skipped = state["skipped"]

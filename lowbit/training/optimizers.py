@@ -1,6 +1,6 @@
-"""Optimizers by name, over groups of parameters by role, with clipped gradients.
+"""Optimizers by name, parameter groups by role, and gradient clipping.
 
-Each of torch's has a t-variant, under transition-rate scheduling (`lowbit.quant.transition`).
+Each torch optimizer has a t-variant with transition-rate scheduling (`lowbit.quant.transition`).
 """
 
 from collections.abc import Callable, Mapping
@@ -27,7 +27,7 @@ T_VARIANTS = {f"{name}t": base for name, base in OPTIMIZERS.items() if base is n
 CLIP_TYPES = ("value", "norm", "full_model")
 
 _BETA2 = 0.999  # torch's default, and MoCo v3's
-_OWN = {  # what only some take
+_OWN = {  # options that only some accept
     "sgd": ("momentum", "nesterov", "fused"),
     "rmsprop": ("momentum",),
     "lars": ("momentum",),
@@ -40,13 +40,13 @@ Group = dict[str, Any]
 def parameter_groups(
     model: nn.Module, *, lr: float, weight_decay: float, **roles: Mapping[str, float]
 ) -> list[Group]:
-    """Return all trainable parameters of a model, one group a role (`lowbit.quant.roles`).
+    """Return all trainable parameters of a model, one group per role (`lowbit.quant.roles`).
 
     Each group carries its `role`, which keeps groups with equal numbers apart and is saved with the
-    optimizer's state. Empty roles drop out.
+    optimizer's state. Empty roles are omitted.
 
     Args:
-        roles: the numbers that a role has instead, as scale={"lr": 0.01, "weight_decay": 0.0}.
+        roles: settings that override the defaults, such as scale={"lr": 0.01, "weight_decay": 0.0}.
     """
     return [
         {
@@ -62,9 +62,9 @@ def parameter_groups(
 
 
 def groups_with_constant(model: nn.Module, constant: nn.Module | None) -> list[Group]:
-    """Return all trainable parameters of a model; those of a part whose rate stays are apart.
+    """Return all trainable parameters of a model, grouping a constant-rate part separately.
 
-    A group's `scheduled` says whether its rate follows the schedule.
+    A group's `scheduled` is whether its rate follows the schedule.
 
     Args:
         constant: a part of `model`, such as SimSiam's predictor.
@@ -89,14 +89,14 @@ def build_optimizer(
     fused: bool = False,
     schedule: Mapping[str, Any] | None = None,
 ) -> Optimizer:
-    """Build an optimizer; what it does not know of momentum, Nesterov, beta1 or fusing is left out.
+    """Build an optimizer; momentum, Nesterov, beta1 and fused are ignored where unsupported.
 
     Args:
         name: in `OPTIMIZERS`, or in `T_VARIANTS`.
-        groups: whose parameters.
-        lr, weight_decay: of groups that have none of their own.
+        groups: parameter groups.
+        lr, weight_decay: for groups that set none.
         momentum, nesterov: of SGD, RMSprop and LARS.
-        beta1: of AdamW; default torch's.
+        beta1: of AdamW; defaults to torch's.
         fused: one kernel for all tensors, of SGD and AdamW (measured on a CPU: 28 ms a step against
             73 for ResNet-50).
         schedule: of a t-variant: `model`, `target`, `total_steps`, and what else
@@ -116,12 +116,12 @@ def build_optimizer(
 
 
 def clip_gradients(optimizer: Optimizer, kind: str, bound: float, *, order: float = 2.0) -> None:
-    """Let an optimizer clip gradients right before it steps: under AMP they are unscaled by then.
+    """Make an optimizer clip gradients right before each step, when AMP has unscaled them.
 
     Args:
         kind: "value" clips each number of a gradient, "norm" each parameter's gradient and
             "full_model" all of them together, by their norm.
-        bound: of the number or the norm.
+        bound: largest value or norm.
         order: of the norm.
     """
     clip = _clipper(kind, bound, order)

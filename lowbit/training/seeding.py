@@ -1,7 +1,7 @@
-"""Where a training runs and what it draws from: the device, and random streams from one seed.
+"""Device of a training, and random streams derived from one seed.
 
-A named stream is a generator whose state belongs to the training's state. What depends on (seed,
-position) alone, as `IndexStream` and `seed_everything` do, leaves no state to store or to forget.
+A named stream is a generator whose state is part of the training's. Draws that depend on (seed,
+position) alone, as in `IndexStream` and `seed_everything`, need no stored state.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from torch.utils.data import Sampler
 
 
 def resolve_device(name: str) -> torch.device:
-    """Return the device that `name` means here; "auto" is cuda where there is one, else cpu.
+    """Return the device called `name`; "auto" is cuda if available, else cpu.
 
     Raises:
         ValueError: torch cannot use it.
@@ -26,7 +26,7 @@ def resolve_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:  # how torch says "no such device"
+    except (RuntimeError, AssertionError) as error:  # torch's errors for a missing device
         raise ValueError(
             f"device {name!r} cannot be used ({str(error).splitlines()[0]}); nothing was run. "
             "Set device to auto, cpu or cuda."
@@ -46,7 +46,7 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
 
 
 def global_states(device: torch.device) -> dict[str, torch.Tensor]:
-    """Return the states of torch's global generators, of the CPU and of a GPU that is used."""
+    """Return the states of torch's global CPU generator and of a GPU's if one is used."""
     states = {"cpu": torch.get_rng_state()}
     if device.type == "cuda":
         states["cuda"] = torch.cuda.get_rng_state(device)
@@ -54,7 +54,7 @@ def global_states(device: torch.device) -> dict[str, torch.Tensor]:
 
 
 def restore_global_states(states: dict[str, torch.Tensor], device: torch.device) -> None:
-    """Take back what `global_states` returned; a state of the other kind of device is left out."""
+    """Restore what `global_states` returned; states of an unavailable device are ignored."""
     torch.set_rng_state(states["cpu"])
     if device.type == "cuda" and "cuda" in states:
         torch.cuda.set_rng_state(states["cuda"], device)
@@ -69,8 +69,8 @@ def named_seed(seed: int, name: str) -> int:
 def stream(seed: int, name: str, *, device: torch.device | str = "cpu") -> torch.Generator:
     """Return the generator of a named stream.
 
-    Streams with different names are unrelated, so that drawing more from one (an option that needs
-    a random view) changes no number drawn from another.
+    Streams with different names are independent: drawing more from one (an option that needs
+    a random view) does not change the others.
 
     Example:
         >>> a, b = (torch.rand(1, generator=stream(0, name)) for name in ("order", "views"))
@@ -87,10 +87,10 @@ def minibatches(
     *,
     device: torch.device | str = "cpu",
 ) -> list[torch.Tensor]:
-    """Return one epoch's minibatches as tensors of indices on `device`, in an order drawn anew.
+    """Return one epoch's minibatches as tensors of indices on `device`, in a new random order.
 
-    The last one holds what is left over; a single left-over image joins the batch before it, since
-    batch normalization can make nothing of one image.
+    The last one holds the remainder; a single leftover image joins the previous batch, since
+    batch normalization needs more than one image.
 
     Example:
         >>> [len(batch) for batch in minibatches(9, 4, stream(0, "order"))]
@@ -103,7 +103,7 @@ def minibatches(
 
 
 def num_minibatches(n: int, batch_size: int) -> int:
-    """Return how many minibatches an epoch has.
+    """Return the number of minibatches per epoch.
 
     Example:
         >>> [num_minibatches(n, 4) for n in (1, 4, 5, 6, 9)]
@@ -135,7 +135,7 @@ class IndexStream:
 
 
 class ResumableSampler(Sampler):
-    """Sample an `IndexStream` from a position on, every `world`-th index for each of the ranks."""
+    """Sample an `IndexStream` from a position on, taking every `world`-th index on each rank."""
 
     def __init__(
         self, size: int, *, seed: int, start: int = 0, rank: int = 0, world: int = 1

@@ -1,4 +1,4 @@
-"""Stopping a training by a signal: its loop asks after each step, saves its state and leaves."""
+"""Stop a training by signal: the loop checks after each step, saves its state and exits."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,13 +12,13 @@ from lowbit.training import distributed
 
 
 class StopRequest:
-    """Whether this training was told to stop, by a signal to any of its processes.
+    """Whether any process of this training received a stop signal.
 
-    The processes' exchange of one step runs beside it on the host and is read at its end, so that
-    nobody waits for a device and all of them stop after the same step.
+    The exchange between processes runs on the host during a step and is read at its end, so that
+    no process waits for a device and all stop after the same step.
 
     Args:
-        told: true once this process was told to stop.
+        told: true once this process received a stop signal.
     """
 
     def __init__(self, told: Stop) -> None:
@@ -28,20 +28,20 @@ class StopRequest:
         self._group = distributed.host_group()
 
     def begin_step(self) -> None:
-        """Tell the other processes, at the beginning of a step, what this one was told."""
+        """Start sharing this process' stop flag with the others, at the beginning of a step."""
         if distributed.size() > 1:
             self._flag = torch.tensor([int(bool(self._told))])
             self._work = dist.all_reduce(self._flag, async_op=True, group=self._group)
 
     def reached(self) -> bool:
-        """Return at the end of a step whether to stop, the same in every process."""
+        """Return, at the end of a step, whether to stop; all processes agree."""
         if self._work is None:
             return bool(self._told)
         self._work.wait()
         return bool(self._flag)
 
     def preempted(self, place: str, state: Path) -> Preempted:
-        """Return what the loop raises once its state is saved.
+        """Return the exception to raise once the state is saved.
 
         Args:
             place: where in the training, such as "after epoch 3 of 10".
@@ -49,12 +49,12 @@ class StopRequest:
         """
         return Preempted(
             f"stopped by signal {self._told.signum or 'of another process'} {place}; {state} holds "
-            "the state. The same command goes on from it (a single job's: with --resume)."
+            "the state. The same command resumes from it (for a single job: with --resume)."
         )
 
 
 @contextmanager
 def stop_request() -> Iterator[StopRequest]:
-    """Note SIGTERM, SIGINT and SIGUSR1 within the block, for its loop to act on."""
+    """Record SIGTERM, SIGINT and SIGUSR1 within the block, for the training loop to act on."""
     with stop_requests() as stop:
         yield StopRequest(stop)

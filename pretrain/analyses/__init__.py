@@ -1,4 +1,4 @@
-"""Analyses from the papers beside accuracy, each as a pandas frame and a figure.
+"""The papers' analyses other than accuracy, each as a pandas frame and a figure.
 
     correlation  SSQL Fig. 10: quantization error against contrastive error, step by step
     weights      SSQL Fig. 7: how a checkpoint's weights are distributed, layer by layer

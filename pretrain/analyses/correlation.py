@@ -19,17 +19,17 @@ _COLUMNS = ("rho", "quantization_error", "contrastive_error", "cross_term")
 
 
 def correlate(recipe: Recipe, folder: Path) -> pd.DataFrame:
-    """Pretrain by an SSQL recipe and return one row a step; the training is as without watching.
+    """Pretrain with an SSQL recipe and return one row per step; watching does not affect the training.
 
     Args:
         recipe: its pairing must be ssql.
-        folder: of the run, made where it is missing; must hold no earlier one.
+        folder: of the run, created if missing; must not contain an earlier run.
 
     Returns:
         Columns step and epoch (from 1), weight_bits, activation_bits, and `error_terms`.
 
     Raises:
-        ValueError: the recipe has no such errors, or the folder an earlier run.
+        ValueError: the recipe has no such errors, or the folder contains an earlier run.
         FileNotFoundError, FloatingPointError: as `pretrain.run`.
     """
     _check(recipe, folder)
@@ -40,7 +40,7 @@ def correlate(recipe: Recipe, folder: Path) -> pd.DataFrame:
 
 
 class ErrorCorrelation:
-    """Watch SSQL's steps, or parts of steps where a batch is accumulated.
+    """Record SSQL's steps, or parts of steps if batches are accumulated.
 
     Values stay on the device until `frame` reads them, all at once.
     """
@@ -51,14 +51,14 @@ class ErrorCorrelation:
 
     @torch.no_grad()
     def __call__(self, step: Step) -> None:
-        """Take in one step of the `ssql` pairing, which has computed all that is read here."""
+        """Record one step of the `ssql` pairing, which has already computed everything read here."""
         (q,) = step.drawn
         e1, e2, e1_q, _ = step.embeddings  # v1,FP  v2,FP  v1,q  v2,q
         self._terms.append(error_terms(e1_q.p, e1.p, e2.k))
         self._drawn.append(q)
 
     def frame(self, recipe: Recipe) -> pd.DataFrame:
-        """Return what was seen in a run of `recipe`, one row a step, averaged over its parts."""
+        """Return the records of a run of `recipe`, one row per step, averaged over its parts."""
         parts = torch.stack(self._terms).cpu().view(-1, recipe.accumulate, len(_COLUMNS))
         values = parts.mean(1)  # (steps, 4)
         drawn = self._drawn[:: recipe.accumulate]
@@ -98,7 +98,7 @@ def error_terms(p1_q: Tensor, p1: Tensor, z2: Tensor) -> Tensor:
 
 
 def summary(frame: pd.DataFrame) -> dict[str, float]:
-    """Return what the paper's sentence is about: how large the correlation gets."""
+    """Return how large the correlation gets, which the paper states."""
     size = frame.rho.abs()
     return {
         "steps": len(frame),
@@ -111,7 +111,7 @@ def summary(frame: pd.DataFrame) -> dict[str, float]:
 
 
 def draw(frame: pd.DataFrame, title: str) -> Figure:
-    """Draw the curve over the steps and its histogram, with the paper's bound."""
+    """Plot the curve over the steps and its histogram, with the paper's bound."""
     figure, ((curve, histogram),) = panels(
         1, 2, height=4.0, sharey=True, gridspec_kw={"width_ratios": (3, 1)}
     )
@@ -155,11 +155,11 @@ def _check(recipe: Recipe, folder: Path) -> None:
         )
     if recipe.epochs == 0:
         raise ValueError(
-            f"the recipe {recipe.name!r} trains for 0 epochs, so there is no step to watch; nothing "
+            f"the recipe {recipe.name!r} trains for 0 epochs, so there are no steps to record; nothing "
             "was trained. Add: epochs 5"
         )
     if any((folder / name).exists() for name in ("last.pth", "checkpoint.pth")):
         raise ValueError(
-            f"{folder} holds an earlier run, whose steps cannot be watched any more; nothing was "
+            f"{folder} holds an earlier run, whose steps can no longer be recorded; nothing was "
             "trained. Name another --output-dir, or delete that one."
         )

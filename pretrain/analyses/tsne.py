@@ -1,7 +1,7 @@
-"""t-SNE of a backbone's features at each precision, by class. (CQ Fig. 2)
+"""t-SNE of a backbone's features at each precision, coloured by class. (CQ Fig. 2)
 
 Features are the backbone's, before any projection head. t-SNE keeps neighbours, not distances or
-sizes of clusters; the number beside each picture, a nearest-neighbour accuracy, is taken in the
+sizes of clusters; the nearest-neighbour accuracy given with each plot is computed in the
 feature space itself.
 """
 
@@ -22,8 +22,8 @@ from lowbit.data import Split, normalization, normalize
 from lowbit.quant import Precision, calibrate, quantize, reuse_weights, set_precision
 
 NEIGHBOURS = 20
-_CLASSES = len(COLOURS)  # that a picture can tell apart
-_CALIBRATION = 512  # training images, as many as transfer takes
+_CLASSES = len(COLOURS)  # as many as there are distinct colours
+_CALIBRATION = 512  # training images, as many as transfer uses
 _BATCH = 256
 _PERPLEXITY = 30.0
 
@@ -48,12 +48,12 @@ def features(
     """Return the features (N, D) of uint8 images (N, 3, H, W), at each precision.
 
     The backbone is quantized in place and calibrated on training images in a pinned order. Its
-    device is where it runs.
+    device is used.
 
     Args:
         backbone: not quantized yet.
-        images: what to embed.
-        train: its images set the ranges of activations, its name the normalization.
+        images: to embed.
+        train: its images set the activation ranges, its name the normalization.
         precisions: FP, or bits for weights and activations.
         policy: name of a quantization policy.
         size: side of a view, pixels.
@@ -70,7 +70,7 @@ def features(
             _views(backbone, images, train.name, size),
             desc=f"features at {precision}",
             total=-(-len(images) // _BATCH),
-            disable=None,  # no bar where there is no terminal
+            disable=None,  # no bar without a terminal
             leave=False,
         )
         with torch.no_grad(), reuse_weights(backbone):
@@ -79,9 +79,9 @@ def features(
 
 
 def embed(features: Tensor, *, seed: int) -> np.ndarray:
-    """Return t-SNE coordinates (N, 2) of features (N, D), started from their principal components.
+    """Return t-SNE coordinates (N, 2) of features (N, D), initialized by their principal components.
 
-    Perplexity is 30, or a third of the neighbours there are where that is less.
+    Perplexity is 30, or a third of the available neighbours if that is less.
     """
     perplexity = min(_PERPLEXITY, (len(features) - 1) / 3)
     tsne = TSNE(init="pca", perplexity=perplexity, random_state=seed)
@@ -89,13 +89,13 @@ def embed(features: Tensor, *, seed: int) -> np.ndarray:
 
 
 def neighbour_accuracy(features: Tensor, labels: Tensor, *, k: int = NEIGHBOURS) -> float:
-    """Return the share of images, in %, whose k nearest others vote for their class.
+    """Return the share of images, in %, whose k nearest neighbours vote for their class.
 
     Euclidean distances; of classes with equally many votes, the lowest label wins.
     """
     if len(features) <= k:
         raise ValueError(
-            f"{len(features)} images have no {k} neighbours each; nothing was drawn. Ask for more "
+            f"{len(features)} images do not have {k} neighbours each; nothing was drawn. Ask for more "
             "images."
         )
     near = NearestNeighbors(n_neighbors=k).fit(features.numpy())
@@ -107,7 +107,7 @@ def neighbour_accuracy(features: Tensor, labels: Tensor, *, k: int = NEIGHBOURS)
 def draw(
     points: pd.DataFrame, accuracy: dict[tuple[str, str], float], classes: Sequence[str]
 ) -> Figure:
-    """Draw a row a checkpoint and a column a precision, points coloured by class.
+    """Plot one row per checkpoint and one column per precision, points coloured by class.
 
     Args:
         points: columns checkpoint, precision, label, x, y.
@@ -133,7 +133,7 @@ def _scatter(axes, panel: pd.DataFrame, classes: Sequence[str]) -> None:
     for label, members in panel.groupby("label"):
         axes.scatter(members.x, members.y, s=5, color=COLOURS[label], linewidths=0)
     for label, members in panel.groupby("label"):
-        # The name where the class is densest, so that colour is not all there is to tell it by.
+        # The name is placed where the class is densest, so that classes are not identified by colour alone.
         axes.annotate(
             classes[label],
             (members.x.median(), members.y.median()),
@@ -147,7 +147,7 @@ def _scatter(axes, panel: pd.DataFrame, classes: Sequence[str]) -> None:
 
 
 def _views(backbone: nn.Module, images: Tensor, dataset: str, size: int) -> Iterator[Tensor]:
-    """Yield batches of whole images, resized bicubically where sizes differ, and normalized."""
+    """Yield batches of whole images, resized bicubically if needed, and normalized."""
     device = next(backbone.parameters()).device
     for batch in images.split(_BATCH):
         batch = batch.to(device)

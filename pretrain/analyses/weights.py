@@ -1,7 +1,7 @@
 """Distribution of a checkpoint's weights, and its quantization error at few bits. (SSQL Fig. 7)
 
-A narrow distribution without outliers is what a uniform grid rounds well: the largest weight of a
-channel sets the step for all of it.
+A uniform grid rounds a narrow distribution without outliers well: the largest weight of a
+channel sets the step for the whole channel.
 """
 
 from collections.abc import Mapping
@@ -17,19 +17,19 @@ from lowbit.quant import quantize, quantized_layers
 
 BITS = (2, 4, 8)
 _SHOWN = 6  # layers drawn as histograms
-_BINS = (21, 101)  # fewest and most; both odd, so that zero is in the middle of one
-_NAMED = 30  # layers that an axis can name
+_BINS = (21, 101)  # fewest and most; both odd, so that zero is in the middle of a bin
+_NAMED = 30  # layer names that fit on an axis
 
 
 def weight_layers(backbones: Mapping[str, nn.Module]) -> dict[str, dict[str, nn.Module]]:
-    """Quantize backbones by SSQL's policy, in place; return their weighted layers by label and name.
+    """Quantize backbones with SSQL's policy, in place; return their weighted layers by label and name.
 
     Raises:
-        ValueError: the backbones are not of one architecture, or too many to tell apart.
+        ValueError: the architectures differ, or there are too many backbones to distinguish.
     """
     if len(backbones) > len(COLOURS):
         raise ValueError(
-            f"{len(backbones)} checkpoints cannot be told apart in one picture; nothing was drawn. "
+            f"{len(backbones)} checkpoints cannot be distinguished in one figure; nothing was drawn. "
             f"Compare at most {len(COLOURS)}."
         )
     layers = {
@@ -41,14 +41,14 @@ def weight_layers(backbones: Mapping[str, nn.Module]) -> dict[str, dict[str, nn.
             (n, m.weight.shape) for n, m in wanted.items()
         ]:
             raise ValueError(
-                f"{label} and {first} are not of one architecture, so their layers do not "
+                f"{label} and {first} have different architectures, so their layers do not "
                 "correspond; nothing was drawn. Compare checkpoints of the same network."
             )
     return layers
 
 
 def measure(layers: Mapping[str, Mapping[str, nn.Module]]) -> pd.DataFrame:
-    """Return one row a checkpoint and layer: `statistics` and `errors` of its weight."""
+    """Return one row per checkpoint and layer: `statistics` and `errors` of its weight."""
     return pd.DataFrame(
         [
             {"checkpoint": label, "layer": name, **statistics(layer.weight), **errors(layer)}
@@ -83,7 +83,7 @@ def statistics(weight: Tensor) -> dict[str, float]:
 
 @torch.no_grad()
 def errors(layer: nn.Module) -> dict[str, float]:
-    """Return |w_q - w|^2 / |w|^2 of a quantized layer at 2, 4 and 8 bits, whatever its own are."""
+    """Return |w_q - w|^2 / |w|^2 of a quantized layer at 2, 4 and 8 bits, whatever its current bits."""
     quantizer, weight = layer.w_quant, layer.weight
     found, bits = {}, quantizer.bits
     for quantizer.bits in BITS:
@@ -115,7 +115,7 @@ def histograms(layers: Mapping[str, Mapping[str, nn.Module]]) -> pd.DataFrame:
 
 
 def draw_histograms(counts: pd.DataFrame) -> Figure:
-    """Draw the histograms of layers picked evenly over the depth, checkpoints over each other."""
+    """Plot histograms of layers spaced evenly over the depth, overlaying the checkpoints."""
     names = counts.layer.unique()
     picked = names[np.unique(np.linspace(0, len(names) - 1, _SHOWN).round().astype(int))]
     columns = min(3, len(picked))
@@ -145,7 +145,7 @@ def draw_histograms(counts: pd.DataFrame) -> Figure:
 
 
 def draw_layers(frame: pd.DataFrame) -> Figure:
-    """Draw range, kurtosis, outliers and 4-bit error over the depth, a curve a checkpoint."""
+    """Plot range, kurtosis, outliers and 4-bit error over the depth, one curve per checkpoint."""
     figure, grid = panels(2, 2, height=3.3, sharex=True)
     shown = (
         ("range", 1, "range, max − min"),

@@ -1,4 +1,4 @@
-"""What every framework is: it embeds a view at a precision and compares two embeddings."""
+"""Base of frameworks, which embed views at a precision and compare embeddings."""
 
 from functools import cached_property
 
@@ -12,18 +12,18 @@ from lowbit.quant import Precision, QuantPolicy, quantize, set_precision
 FRAMEWORKS = Registry("FRAMEWORKS")
 FRAMEWORKS.__doc__ = """
 Registry of self-supervised frameworks. Register a function (backbone, options) -> Framework; its
-name is the recipe's `framework`. Each of the `FrameworkOptions` that is None asks for the published
+name is the recipe's `framework`. Each of the `FrameworkOptions` that is None means the published
 value.
 """
 
 
 class Embedding:
-    """One view at one precision. What is asked for is computed then, and once.
+    """One view at one precision, computed on demand and cached.
 
     Args:
-        framework: whose networks embed it.
+        framework: its networks embed the view.
         view: (N, 3, H, W).
-        precision: of the network that embeds it.
+        precision: of the embedding network.
     """
 
     def __init__(self, framework: "Framework", view: Tensor, precision: Precision) -> None:
@@ -41,12 +41,12 @@ class Embedding:
 
     @cached_property
     def k(self) -> Tensor:
-        """What others predict, (N, dim), which no gradient reaches: a key, or sg(z)."""
+        """The target that others predict, (N, dim), without gradient: a key, or sg(z)."""
         return self.framework.key(self)
 
 
 class Encoder(nn.Module):
-    """f: the backbone and the projector. This is what a policy quantizes, and nothing else."""
+    """f: the backbone and the projector, the only part a policy quantizes."""
 
     def __init__(self, backbone: nn.Module, projector: nn.Module) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ class Encoder(nn.Module):
 
 
 class Framework(nn.Module):
-    """Base of the frameworks. The encoder owns the weights; its precision is set at each embedding.
+    """Base of the frameworks. The encoder has the weights; its precision is set at each embedding.
 
     Args:
         backbone: (N, 3, H, W) -> (N, num_features).
@@ -66,7 +66,7 @@ class Framework(nn.Module):
         predictor: (N, dim) -> (N, dim), outside the encoder, so that no policy can quantize it.
     """
 
-    symmetric = True  # whether both views predict; False: the first alone does
+    symmetric = True  # whether both views predict; False: only the first does
 
     def __init__(
         self, backbone: nn.Module, projector: nn.Module, predictor: nn.Module | None = None
@@ -87,7 +87,7 @@ class Framework(nn.Module):
         """Prepare an optimizer step, before the first embedding; `progress` of training is in 0..1."""
 
     def end_step(self) -> None:
-        """Finish an optimizer step, after the weights moved."""
+        """Finish an optimizer step, after the weights changed."""
 
     def embed(self, view: Tensor, precision: Precision) -> Embedding:
         """Return the embedding of a view (N, 3, H, W) at `precision`; nothing is computed yet."""
@@ -103,7 +103,7 @@ class Framework(nn.Module):
         return z if self.predictor is None else self.predictor(z)
 
     def key(self, embedding: Embedding) -> Tensor:
-        """Return what others predict of an embedding: sg(z)."""
+        """Return the target that others predict for an embedding: sg(z)."""
         return embedding.z.detach()
 
     def compare(self, online: Embedding, target: Embedding) -> Tensor:
@@ -111,7 +111,7 @@ class Framework(nn.Module):
         raise NotImplementedError
 
     def both_ways(self, a: Embedding, b: Embedding) -> Tensor:
-        """Return the framework's own loss of a - b: the mean of a -> b and b -> a, if it has both."""
+        """Return the framework's loss of a - b: the mean of a -> b and b -> a, if it has both."""
         if not self.symmetric:
             return self.compare(a, b)
         return (self.compare(a, b) + self.compare(b, a)) / 2
@@ -120,17 +120,17 @@ class Framework(nn.Module):
 def create_framework(
     name: str, backbone: nn.Module, options: FrameworkOptions | None = None
 ) -> Framework:
-    """Build a framework by name around a backbone, at full precision; default as published.
+    """Build a framework by name around a backbone, at full precision; options default to published values.
 
     Raises:
-        ValueError: there is none of that name.
+        ValueError: unknown framework.
     """
     check_framework(name)
     return FRAMEWORKS.get(name)(backbone, options or FrameworkOptions())
 
 
 def check_framework(name: str) -> None:
-    """Refuse a name that is not registered, with close matches."""
+    """Raise ValueError with close matches for an unregistered name."""
     if name not in FRAMEWORKS:
         known = sorted(key for key, _ in FRAMEWORKS)
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Projectors and predictors: small perceptrons that differ in widths and in where they normalize."""
+"""Projectors and predictors: small MLPs with configurable widths and norms."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -9,9 +9,9 @@ from lowbit.pretrain.frameworks.options import FrameworkOptions, Norm
 
 
 def mlp(widths: Sequence[int], *, norm: Norm, affine: bool = True) -> nn.Sequential:
-    """Return linear layers with a ReLU between each two.
+    """Return linear layers with ReLUs between them.
 
-    A layer has a bias where no normalization follows it.
+    A layer has a bias only if no normalization follows it.
 
     Args:
         widths: of the input, the hidden layers and the output.
@@ -44,7 +44,7 @@ def projector(
     norm: Norm,
     affine: bool = True,
 ) -> nn.Sequential:
-    """Return the projector that `options` ask for; the other arguments are the published one."""
+    """Return the projector set by `options`; the other arguments are the published defaults."""
     hidden = [options.hidden_dim or hidden_dim] * ((options.projector_layers or layers) - 1)
     widths = (num_features, *hidden, options.dim or dim)
     return mlp(widths, norm=options.projector_norm or norm, affine=affine)

@@ -31,10 +31,10 @@ def moco_v2(backbone: nn.Module, options: FrameworkOptions) -> "MoCoV2":
 
 
 class MoCoV2(MomentumFramework):
-    """Tell each query's key from the keys in a queue; the first view asks, the second answers.
+    """Identify each query's key among the keys in a queue; queries are first views, keys second views.
 
     The momentum encoder's batch norms see images in an order shuffled over ranks. Keys enter the
-    queue at the end of a step, those of all ranks and of all micro-batches, and push the oldest out;
+    queue at the end of a step, from all ranks and all micro-batches, and replace the oldest;
     a pairing that compares with several precisions of a view enters its keys at each of them.
 
     Args:
@@ -61,8 +61,8 @@ class MoCoV2(MomentumFramework):
         super().__init__(backbone, projector, ema=ema, ema_schedule=ema_schedule)
         self.temperature = temperature
         self.register_buffer("queue", unit(torch.randn(queue_size, dim)))  # (K, dim)
-        self.register_buffer("queue_ptr", torch.zeros(1, dtype=torch.long))  # where the oldest is
-        self._keys: list[Tensor] = []  # of the step under way
+        self.register_buffer("queue_ptr", torch.zeros(1, dtype=torch.long))  # index of the oldest
+        self._keys: list[Tensor] = []  # of the current step
 
     def begin_step(self, progress: float) -> None:
         super().begin_step(progress)
@@ -81,7 +81,7 @@ class MoCoV2(MomentumFramework):
 
     @torch.no_grad()
     def end_step(self) -> None:
-        """Let the step's keys take the places of the oldest; of more than K, the last K stay."""
+        """Replace the oldest keys by the step's; if there are more than K, keep the last K."""
         keys = gather_rows(torch.cat(self._keys))[-len(self.queue) :]
         self._keys.clear()
         places = (self.queue_ptr + torch.arange(len(keys), device=keys.device)) % len(self.queue)

@@ -1,4 +1,4 @@
-"""MoCo v3 (Chen, Xie and He 2021): vision transformers, and networks with convolutions too."""
+"""MoCo v3 (Chen, Xie and He 2021): for vision transformers and convolutional networks."""
 
 from torch import Tensor, nn
 
@@ -45,7 +45,7 @@ def moco_v3(backbone: nn.Module, options: FrameworkOptions) -> "MoCoV3":
 
 
 class MoCoV3(MomentumFramework):
-    """Tell each prediction's key from the batch's other keys: 2 tau InfoNCE(p, k), both ways."""
+    """Identify each prediction's key among the batch's keys: 2 tau InfoNCE(p, k), both ways."""
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class MoCoV3(MomentumFramework):
 
 
 def freeze_patch_embedding(patch_embed: nn.Module) -> None:
-    """Keep the patch projection random, which steadies training (Sec. 4.2)."""
+    """Keep the patch projection random, which stabilizes training (Sec. 4.2)."""
     for conv in patch_embed.modules():
         if isinstance(conv, nn.Conv2d):
             nn.init.xavier_uniform_(conv.weight.flatten(1))  # as a linear layer of a patch

@@ -1,4 +1,4 @@
-"""What BYOL, MoCo v2 and MoCo v3 share: targets from a moving average of the encoder."""
+"""Momentum encoder of BYOL, MoCo v2 and MoCo v3: targets from a moving average."""
 
 import math
 from copy import deepcopy
@@ -27,9 +27,9 @@ def ema_at(progress: float, *, base: float, schedule: EmaSchedule) -> float:
 class MomentumFramework(Framework):
     """Base of the frameworks with a momentum encoder, theta_k <- m theta_k + (1 - m) theta_q.
 
-    Parameters are averaged, before the first embedding of a step; statistics of batch norms and
+    Parameters are averaged before the first embedding of a step; statistics of batch norms and
     ranges of quantizers are the momentum encoder's own. It stays in train mode, and embeds at the
-    precision its target is compared at: its weights are kept in full precision and quantized on the
+    precision of the comparison: its weights are kept in full precision and quantized on the
     fly.
 
     Args:
@@ -52,7 +52,7 @@ class MomentumFramework(Framework):
         self.momentum_encoder = deepcopy(self.encoder).requires_grad_(False)
 
     def quantize(self, policy: QuantPolicy) -> None:
-        """Quantize the encoder and, alike, the momentum encoder."""
+        """Quantize the encoder and the momentum encoder in the same way."""
         super().quantize(policy)
         quantize(self.momentum_encoder, policy)
 

@@ -1,4 +1,4 @@
-"""The numbers a framework is built from, where a recipe departs from the published ones."""
+"""A framework's options, where a recipe departs from the published values."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -9,7 +9,7 @@ Norm = Literal["none", "hidden", "all"]
 
 @dataclass(frozen=True, kw_only=True)
 class FrameworkOptions:
-    """Widths, temperature and momentum of a framework; None asks for the published value.
+    """Widths, temperature and momentum of a framework; None means the published value.
 
     Attributes:
         dim: width of the projection.
@@ -18,7 +18,7 @@ class FrameworkOptions:
         projector_norm: which of them a batch norm follows.
         temperature: of the softmax.
         ema: momentum of the target, at the start.
-        ema_schedule: how it moves from there.
+        ema_schedule: schedule of the momentum.
         queue_size: keys kept.
     """
 

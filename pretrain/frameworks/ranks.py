@@ -1,4 +1,4 @@
-"""Batches over the ranks of a distributed run; with one process each function does nothing."""
+"""Gather and shuffle batches over the ranks of a distributed run; no-ops with one process."""
 
 from collections.abc import Callable
 
@@ -28,7 +28,7 @@ class _Gather(torch.autograd.Function):
 def gather_rows(x: Tensor) -> Tensor:
     """Return the rows (N, ...) of all ranks, in their order; gradient flows back to each rank.
 
-    Every rank passes as many rows. With gradients averaged over ranks, the mean of the ranks' losses
+    Every rank must pass the same number of rows. With gradients averaged over ranks, the mean of the ranks' losses
     has the gradient it would have in one process.
     """
     return x if size() == 1 else _Gather.apply(x)
@@ -37,7 +37,7 @@ def gather_rows(x: Tensor) -> Tensor:
 def shuffled(network: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """Return network(x), each rank computing random rows of all ranks' x (MoCo's shuffling BN).
 
-    A batch norm then sees other images together than the loss does. In one process the batch is the
+    A batch norm then sees a different grouping of images than the loss. In one process the batch is the
     same in any order, and so are its statistics.
     """
     if size() == 1:

@@ -17,7 +17,7 @@ def simclr(backbone: nn.Module, options: FrameworkOptions) -> "SimCLR":
 
 
 class SimCLR(Framework):
-    """Contrast projections; both sides get gradient, and there is no predictor.
+    """Contrast projections with gradient on both sides and without a predictor.
 
     Negatives are those of all ranks.
 

@@ -1,4 +1,4 @@
-"""Analyses from the papers beside accuracy, each as a pandas frame and a figure.
+"""The papers' analyses other than accuracy, each as a pandas frame and a figure.
 
     rows         the training curve that protocol qat writes: what an epoch's row holds
     runs         these curves of several jobs, as frames

@@ -1,10 +1,10 @@
 """The training curve of quantization-aware training: the rows of its metrics.jsonl.
 
-The one definition of these rows. A job writes a file for each precision,
+This module defines the rows. A job writes a file for each precision,
 
     <job>/parts/<precision>/metrics.jsonl
 
-one row an epoch, counted from 0, taken at the epoch's end.
+one row per epoch, counted from 0, recorded at the epoch's end.
 """
 
 import json
@@ -41,10 +41,10 @@ class Transitions(BaseModel):
         return self
 
     def by_layer(self, name: str) -> list[float | None]:
-        """Return a field's value for every layer; what layers share is repeated.
+        """Return a field's value for every layer, repeating a shared one.
 
         Raises:
-            ValueError: it has neither one value nor one a layer.
+            ValueError: it has neither one value nor one per layer.
         """
         found = getattr(self, name)
         values = found if isinstance(found, list) else [found]
@@ -56,7 +56,7 @@ class Transitions(BaseModel):
 
 
 class Latent(BaseModel):
-    """Where latent weights lie about the transition points of their quantizer, by layer."""
+    """Positions of latent weights relative to their quantizer's transition points, by layer."""
 
     names: list[str] = Field(min_length=1, description="quantized layers")
     histogram: list[list[float]] = Field(description="weights in each bin, by layer")
@@ -66,17 +66,17 @@ class Latent(BaseModel):
     @model_validator(mode="after")
     def _one_a_layer(self) -> "Latent":
         if not len(self.names) == len(self.histogram) == len(self.mean_distance):
-            raise ValueError("histogram or mean_distance has not one entry a layer")
+            raise ValueError("histogram or mean_distance does not have one entry per layer")
         if {len(counts) for counts in self.histogram} != {len(self.edges) - 1}:
-            raise ValueError("a histogram has not as many bins as edges name")
+            raise ValueError("a histogram has a different number of bins than edges gives")
         return self
 
 
 class EpochRow(BaseModel):
-    """One epoch; keys that are not named here are allowed and ignored."""
+    """One epoch; other keys are allowed and ignored."""
 
     epoch: int = Field(ge=0, description="counted from 0")
-    lr: float = Field(description="of what is not under a transition-rate schedule")
+    lr: float = Field(description="learning rate of parameters without a transition-rate schedule")
     loss: dict[str, float] = Field(description="mean over the epoch, by split")
     accuracy: dict[str, float] = Field({}, description="top-1 in %, by split")
     transitions: Transitions
@@ -84,11 +84,11 @@ class EpochRow(BaseModel):
 
 
 def read_parts(job: Path) -> dict[str, list[EpochRow]]:
-    """Return the rows of every precision that a qat job has trained so far, in its own order.
+    """Return the rows of every precision a qat job has trained so far, in the job's order.
 
     Raises:
-        FileNotFoundError: the folder is not there, or holds no such curve.
-        ValueError: a row is not what this module says.
+        FileNotFoundError: the folder is missing or contains no curve.
+        ValueError: a row does not have the format defined here.
     """
     job = Path(job)
     if not job.is_dir():
@@ -101,7 +101,7 @@ def read_parts(job: Path) -> dict[str, list[EpochRow]]:
     parts = {path.parent.name: rows for path in paths if (rows := read_rows(path))}
     if not parts:
         raise FileNotFoundError(
-            f"{job} holds no epoch of quantization-aware training ({PARTS}/<precision>/{METRICS}); "
+            f"{job} contains no epoch of quantization-aware training ({PARTS}/<precision>/{METRICS}); "
             "nothing was drawn. Name the folder of a job of protocol qat, and wait for its first "
             "epoch."
         )
@@ -109,10 +109,10 @@ def read_parts(job: Path) -> dict[str, list[EpochRow]]:
 
 
 def read_rows(path: Path) -> list[EpochRow]:
-    """Return the rows of one curve; the line that a killed run was writing is left out.
+    """Return the rows of one curve; a line truncated by a kill is omitted.
 
     Raises:
-        ValueError: a row is not what this module says.
+        ValueError: a row does not have the format defined here.
     """
     lines = path.read_text(encoding="utf-8").splitlines()
     rows = []
@@ -121,7 +121,7 @@ def read_rows(path: Path) -> list[EpochRow]:
             rows.append(EpochRow.model_validate(json.loads(line)))
         except json.JSONDecodeError as error:
             if number == len(lines):
-                _logger.warning("%s: line %d is cut off and left out", path, number)
+                _logger.warning("%s: line %d is truncated and was skipped", path, number)
                 continue
             raise ValueError(_refusal(path, number, str(error))) from error
         except ValidationError as error:
@@ -139,7 +139,7 @@ def _refusal(path: Path, number: int, why: str) -> str:
 
 
 def _precision(name: str) -> Precision | None:
-    """Return a part's precision; None where its name is none, or its weights are not quantized."""
+    """Return a part's precision; None if its name is not one, or its weights are not quantized."""
     try:
         precision = Precision.parse(name)
     except ValueError:

@@ -1,7 +1,7 @@
 """The curves of several quantization-aware training jobs as frames. (TR Figs. 1 and S1, S3 to S5)
 
-A *run* is one precision of one job. Everything is read from the curves that the jobs wrote (`rows`), of
-finished jobs as of running and killed ones.
+A *run* is one precision of one job. Everything is read from the curves that the jobs wrote (`rows`), whether
+finished, running or killed.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from lowbit.transfer.analyses.epoch_rows import EpochRow, read_parts
 
 _BY_LAYER = ("target", "rate", "running", "lr", "effective_step")
 _BINS = ("job", "precision", "epoch", "layer", "left", "right", "count")
-_TOLD_APART = 3  # keys of a recipe that a job's name may consist of
+_TOLD_APART = 3  # most recipe keys in a job's name
 
 
 def read(jobs: Sequence[Path]) -> dict[str, pd.DataFrame]:
@@ -23,17 +23,17 @@ def read(jobs: Sequence[Path]) -> dict[str, pd.DataFrame]:
 
     Returns:
         Three frames, with columns job and precision first:
-        `transitions`, a row an epoch and layer: target R, rate k, running K, lr U, effective_step and
+        `transitions`, one row per epoch and layer: target R, rate k, running K, lr U, effective_step and
         mean_distance of latent weights to the nearest transition point, nan where an optimizer has none;
-        `curves`, a row an epoch: lr, and a column a loss and accuracy, such as loss_train;
-        `latent`, a row an epoch, layer and bin: left, right, count.
+        `curves`, one row per epoch: lr, and a column per loss and accuracy, such as loss_train;
+        `latent`, one row per epoch, layer and bin: left, right, count.
 
     Raises:
-        FileNotFoundError, ValueError: see `read_parts`; or a job is named twice.
+        FileNotFoundError, ValueError: see `read_parts`; or a job is listed twice.
     """
     folders = [Path(job) for job in jobs]
     if len({folder.resolve() for folder in folders}) < len(folders):
-        raise ValueError("a job is named twice; nothing was drawn. Name each once.")
+        raise ValueError("a job is listed twice; nothing was drawn. List each once.")
     parts = [read_parts(folder) for folder in folders]
     found: dict[str, list[dict[str, Any]]] = {"transitions": [], "curves": [], "latent": []}
     for label, by_precision in zip(_labels(folders), parts, strict=True):
@@ -85,12 +85,12 @@ def _bins(row: EpochRow) -> list[dict[str, Any]]:
 
 
 def _labels(folders: Sequence[Path]) -> list[str]:
-    """Name jobs by what their recipes differ in, and by their folders where that says too little."""
+    """Name jobs by how their recipes differ, or by their folders if that is not enough."""
     recipes = [_recipe(folder) for folder in folders]
     shared = set.intersection(*(set(recipe) for recipe in recipes)) - {"name"}
     telling = [key for key in recipes[0] if key in shared and len({r[key] for r in recipes}) > 1]
     if "optimizer" in telling and len({r["optimizer"] for r in recipes}) == len(recipes):
-        telling = ["optimizer"]  # from which learning rate, policy and decay follow
+        telling = ["optimizer"]  # which determines learning rate, policy and decay
     labels = [", ".join(_words(key, recipe[key]) for key in telling) for recipe in recipes]
     if 0 < len(telling) <= _TOLD_APART and len(set(labels)) == len(labels):
         return labels
@@ -99,7 +99,7 @@ def _labels(folders: Sequence[Path]) -> list[str]:
 
 
 def _recipe(folder: Path) -> dict[str, str]:
-    """Return the recipe that a suite left, flat, as text; empty where there is none."""
+    """Return the recipe that a suite stored, flattened, as text; empty if there is none."""
     path = folder / "recipe.yaml"
     if not path.is_file():
         return {}
@@ -123,7 +123,7 @@ def _words(key: str, value: str) -> str:
 
 
 def pick_layer(frames: dict[str, pd.DataFrame], layer: str | None) -> dict[str, pd.DataFrame]:
-    """Return the frames with the rows of one layer alone, or as they are.
+    """Return the frames with only one layer's rows, or unchanged.
 
     Raises:
         ValueError: no run has such a layer.
@@ -133,7 +133,7 @@ def pick_layer(frames: dict[str, pd.DataFrame], layer: str | None) -> dict[str, 
     known = list(dict.fromkeys(frames["transitions"].layer))
     if layer not in known:
         raise ValueError(
-            f"no job has a quantized layer {layer!r}; nothing was drawn. There are: {', '.join(known)}."
+            f"no job has a quantized layer {layer!r}; nothing was drawn. Known layers: {', '.join(known)}."
         )
     return {
         name: frame[frame.layer == layer] if "layer" in frame else frame

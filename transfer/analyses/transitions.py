@@ -20,9 +20,9 @@ _SHOWN = 4  # epochs whose latent weights are drawn
 
 
 def draw_curves(frames: dict[str, pd.DataFrame]) -> Figure:
-    """Draw rates, learning rates, steps, distances, losses and accuracies over the epochs.
+    """Plot rates, learning rates, steps, distances, losses and accuracies over the epochs.
 
-    Of values that layers have, thin lines are layers and the thick one is their mean.
+    For per-layer values, thin lines are layers and the thick line is their mean.
 
     Raises:
         ValueError: there are more runs than colours.
@@ -65,11 +65,11 @@ def draw_curves(frames: dict[str, pd.DataFrame]) -> Figure:
 
 
 def draw_latent(latent: pd.DataFrame, epochs: Sequence[int] = ()) -> Figure:
-    """Draw how latent weights lie about transition points, a panel a run and a curve an epoch.
+    """Plot latent weights around transition points, one panel per run and one curve per epoch.
 
     Args:
         latent: of `read`; the layers in it are added up.
-        epochs: drawn where a run has them; default four, evenly from its first to its last.
+        epochs: drawn if a run has them; default four, evenly from its first to its last.
 
     Raises:
         ValueError: nothing was recorded, or no run has one of these epochs; too many runs.
@@ -106,11 +106,11 @@ def draw_latent(latent: pd.DataFrame, epochs: Sequence[int] = ()) -> Figure:
 
 
 def _runs(frame: pd.DataFrame) -> dict[str, tuple[str, str]]:
-    """Return the runs of a frame by what tells them apart."""
+    """Return the distinct runs of a frame."""
     pairs = list(frame[RUN].drop_duplicates().itertuples(index=False, name=None))
     if len(pairs) > len(COLOURS):
         raise ValueError(
-            f"{len(pairs)} runs (precisions of jobs) cannot be told apart in one picture; nothing was "
+            f"{len(pairs)} runs (precisions of jobs) cannot be distinguished in one figure; nothing was "
             f"drawn. Name fewer jobs, {len(COLOURS)} runs at most."
         )
     several = {name: frame[name].nunique() > 1 for name in RUN}
@@ -135,7 +135,7 @@ def _draw_splits(axes: Axes, curve: pd.DataFrame, name: str, style: dict[str, An
 
 
 def _explain(axes: Axes, **lines: tuple[float, str, str]) -> None:
-    """Say what widths and styles of lines mean, beside the legend that says what colours do."""
+    """Explain line widths and styles, next to the legend of colours."""
     handles = [
         Line2D([], [], linewidth=width, linestyle=style, color=color, label=label)
         for label, (width, style, color) in lines.items()
@@ -146,8 +146,8 @@ def _explain(axes: Axes, **lines: tuple[float, str, str]) -> None:
 def _check_epochs(latent: pd.DataFrame, epochs: Sequence[int]) -> None:
     if latent.empty:
         raise ValueError(
-            "these jobs recorded no latent weights; nothing was drawn. Jobs of protocol qat do, once "
-            "an epoch: run them again."
+            "these jobs recorded no latent weights; nothing was drawn. Jobs of protocol qat record them once "
+            "per epoch: run them again."
         )
     known = set(latent.epoch)
     if unknown := [epoch for epoch in epochs if epoch not in known]:

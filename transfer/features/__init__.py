@@ -1,1 +1,1 @@
-"""Features of a frozen backbone, computed once and cached."""
+"""Cached features of a frozen backbone."""

@@ -14,15 +14,15 @@ from lowbit.transfer.features.views import center, crop
 if TYPE_CHECKING:
     from lowbit.transfer.recipe.recipe import Recipe
 
-_PINNED_SEED = 0  # clean images are the same in every job of a data set, whatever its seed
+_PINNED_SEED = 0  # clean images are the same in every job on a data set, whatever its seed
 
 
 def calibrate_on(
     model: nn.Module, train: Images, *, recipe: "Recipe", device: torch.device
 ) -> dict[str, Any]:
-    """Set the activation ranges of `model` and return which images they come from.
+    """Set the activation ranges of `model` and return the images used.
 
-    `clean`: the first images of a permutation that no recipe changes, un-augmented. `official`:
+    `clean`: the first images of a permutation independent of the recipe, un-augmented. `official`:
     order and training augmentation are drawn from the job's seed (SSQL's worker; its 1 to 5
     batches, an accident there, are the explicit `calibration_batches`: SPEC A.13-4).
     """
@@ -47,7 +47,7 @@ def calibrate_on(
 
 
 def calibration_order(n: int, *, mode: str, seed: int, count: int) -> Tensor:
-    """Return the places, in order, of `count` of n training images; all of them if there are fewer.
+    """Return the indices, in order, of `count` of n training images; all if there are fewer.
 
     Example:
         >>> a, b = (calibration_order(99, mode="clean", seed=s, count=9) for s in (0, 1))

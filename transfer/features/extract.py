@@ -1,4 +1,4 @@
-"""Features of a frozen backbone, one set a precision."""
+"""Compute a frozen backbone's features, one set per precision."""
 
 import hashlib
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from lowbit.training.job_state import Workspace
     from lowbit.transfer.recipe.recipe import Recipe
 
-CACHE = "features"  # in the job's folder, unless a recipe says where
+CACHE = "features"  # in the job's folder, unless the recipe sets one
 
 
 @torch.no_grad()
@@ -35,7 +35,7 @@ def feature_batches(
     """Yield the features (B, D) of images seen by `view`, on the backbone's device.
 
     The backbone must be frozen, which means eval(): a training-mode batch norm would update the
-    buffers of a network that is only looked at.
+    buffers of a network that is only evaluated.
     """
     assert not backbone.training, "a frozen backbone is in eval mode"
     device = next(backbone.parameters()).device
@@ -63,14 +63,14 @@ def extract(
 class Features:
     """The features of a quantized, calibrated and frozen backbone, each set computed once.
 
-    They are kept in files (`lowbit.transfer.features.feature_cache`) under everything they depend on, so that jobs that
-    share a `cache_dir` share them; memory is needed for a batch alone.
+    They are kept in files (`lowbit.transfer.features.feature_cache`) keyed by everything they depend on, so that jobs that
+    share a `cache_dir` share them; memory is needed for only one batch.
 
     Args:
         backbone: in eval mode, at any precision.
         calibration: the facts of its calibration.
-        recipe: says where the files are, and how large a batch is.
-        workspace: the job's; its folder holds the files where the recipe names no other.
+        recipe: gives the file location and batch size.
+        workspace: of the job; its folder has the files unless the recipe names another.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class Features:
             "state_sha256": state_sha256(backbone),
             "policy_fingerprint": get_policy(recipe.policy).fingerprint,
             "calibration": calibration,
-            "batch_size": recipe.eval_batch_size,  # rounding may depend on it
+            "batch_size": recipe.eval_batch_size,  # may affect rounding
             "dtype": "float32",
             "torch": torch.__version__,
             "torchvision": torchvision.__version__,  # decodes and resizes
@@ -101,7 +101,7 @@ class Features:
     ) -> Tensor:
         """Return the features (N, D) of images at a precision, on the CPU, mapped from a file.
 
-        `view` is the recipe's central one unless it is given.
+        `view` defaults to the recipe's central view.
         """
         view = view or center(self.recipe)
         facts = {
@@ -127,7 +127,7 @@ class Features:
         return self._cache.get(facts, compute)
 
     def of_training(self, train: Images) -> list[list[Tensor]]:
-        """Return what a classifier is trained on: views, each at every precision.
+        """Return a classifier's training features: views, each at every precision.
 
         The view is the central one, or the `augment_views` augmented ones, the same at every
         precision.
@@ -146,7 +146,7 @@ def frozen_features(
 ) -> Features:
     """Freeze, quantize and calibrate a backbone, in this order, and return its features.
 
-    Frozen is eval mode, no gradient, no statistic touched.
+    Frozen means eval mode, no gradient, no change of statistics.
     """
     backbone.to(device).eval().requires_grad_(False)
     quantize(backbone, get_policy(recipe.policy))

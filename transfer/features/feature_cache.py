@@ -1,10 +1,10 @@
-"""Features kept in files: computed once for everything they depend on, and mapped into memory.
+"""File cache of features, keyed by everything they depend on and memory-mapped.
 
-A folder of `<key>.npy`, float32 (N, D), each beside `<key>.json`, the facts whose SHA-256 the key
-is. A file is written under another name, synced and renamed, so that a reader finds all of it or
-none; of jobs that want the same file at the same time one computes it and the others wait. Files that
-were not read for longest give way once the folder is larger than LOWBIT_CACHE_GB (64 unless it is
-set); whoever has one mapped keeps it. The folder can be deleted at any time.
+A folder of `<key>.npy`, float32 (N, D), each with a `<key>.json`, the facts whose SHA-256 is the key.
+A file is written under another name, synced and renamed, so that a reader finds all of it or
+nothing; of jobs that need the same file at the same time one computes it and the others wait. Files
+not read for longest are deleted once the folder is larger than LOWBIT_CACHE_GB (default
+64); processes that mapped one keep it. The folder can be deleted at any time.
 """
 
 import hashlib
@@ -26,14 +26,14 @@ _logger = logging.getLogger(__name__)
 
 
 class FeatureCache:
-    """Look features up by the facts they depend on, and compute those that are not there.
+    """Look up features by the facts they depend on, and compute missing ones.
 
     Args:
-        folder: made when something is kept.
-        facts: of all features that go through this object.
+        folder: created when needed.
+        facts: common to all features of this object.
 
     Raises:
-        ValueError: LOWBIT_CACHE_GB is no number.
+        ValueError: LOWBIT_CACHE_GB is not a number.
     """
 
     def __init__(self, folder: Path, facts: Mapping[str, Any]) -> None:
@@ -43,8 +43,8 @@ class FeatureCache:
         """Return features (N, D) on the CPU, mapped from their file.
 
         Args:
-            facts: what tells them from others of this object, with `count`, their N.
-            compute: yields them in order, batch by batch; called when there is no file.
+            facts: specific to these features, including `count`, their N.
+            compute: yields them in order, batch by batch; called if there is no file.
         """
         known = {**self.facts, **facts}
         text = json.dumps(known, sort_keys=True, indent=1)
@@ -67,10 +67,10 @@ class FeatureCache:
 
 
 def _mapped(path: Path) -> Tensor | None:
-    """Return a file's features, or None where there is no file; it counts as read now."""
+    """Return a file's features and mark it as just read; None if there is no file."""
     try:
         os.utime(path)
-        # Copy-on-write: torch wants to be allowed to write, and the file must not change.
+        # Copy-on-write: torch requires writable memory, and the file must not change.
         return torch.from_numpy(np.load(path, mmap_mode="c"))
     except FileNotFoundError:
         return None
@@ -94,13 +94,13 @@ def _limit() -> float:
         return float(text) * 1e9
     except ValueError:
         raise ValueError(
-            f"LOWBIT_CACHE_GB is {text!r}, which is no number; no feature was computed. "
-            "Set it to the gigabytes that cached features may take."
+            f"LOWBIT_CACHE_GB is {text!r}, which is not a number; no features were computed. "
+            "Set it to the gigabytes that cached features may use."
         ) from None
 
 
 def state_sha256(model: nn.Module) -> str:
-    """Return the hash of all parameters and buffers: of a quantized network, also of its ranges.
+    """Return the hash of all parameters and buffers: including a quantized network's ranges.
 
     Example:
         >>> a, b = nn.Linear(2, 1), nn.Linear(2, 1)
@@ -123,4 +123,4 @@ def _write_rows(file: Any, batches: Iterator[Tensor], count: int) -> None:
             np.lib.format.write_array_header_1_0(file, header)
         file.write(rows.astype("<f4", copy=False).tobytes())
         written += len(rows)
-    assert written == count, f"{written} features came for {count} images"
+    assert written == count, f"{written} features were computed for {count} images"

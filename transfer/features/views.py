@@ -1,4 +1,4 @@
-"""What the network sees of an image: the central view, or the k-th augmented one."""
+"""Views of an image: the central one, or the k-th augmented one."""
 
 from typing import TYPE_CHECKING
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def center(recipe: "Recipe") -> Center:
-    """Return the view that is scored: resized, then the centre (SPEC A.8)."""
+    """Return the view used for scoring: resize, then centre crop (SPEC A.8)."""
     return Center(
         size=recipe.image_size,
         resize=recipe.eval_resize or recipe.image_size,
@@ -18,7 +18,7 @@ def center(recipe: "Recipe") -> Center:
 
 
 def crop(recipe: "Recipe", k: int) -> Crop:
-    """Return the k-th view that is trained on: a random crop and flip (SPEC A.8)."""
+    """Return the k-th training view: a random crop and flip (SPEC A.8)."""
     augmentation = recipe.augmentation
     return Crop(
         size=recipe.image_size,

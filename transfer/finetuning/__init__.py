@@ -1,1 +1,1 @@
-"""Training the whole network at one precision or several."""
+"""Training of the whole network at one or several precisions."""

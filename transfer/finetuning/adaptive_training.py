@@ -1,4 +1,4 @@
-"""Training of one network at several bit-widths: its objective, its optimizer, what its curve shows."""
+"""Objective, optimizer and log of training one network at several bit-widths."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class Joint:
     """The objective (see `lowbit.transfer.finetuning.objectives`) of a `JointStep`: the sum of its losses.
 
-    Which blocks are swapped is a function of the seed and the step.
+    The swapped blocks depend on the seed and the step.
 
     Attributes:
         tallies: of the training images, by bit-width.
@@ -60,7 +60,7 @@ class Joint:
                 self._teachers[b][f"{teacher}w{teacher}a"] += 1
         if self._losses is None:
             self._losses = done.losses
-        else:  # restored, it is on the CPU
+        else:  # after a restore it is on the CPU
             self._losses = self._losses.to(done.losses.device) + done.losses
         self._steps += 1
         return done.losses.sum()
@@ -79,7 +79,7 @@ class Joint:
         return rows
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what was summed and counted in the epoch under way; reads the device."""
+        """Return the sums and counts of the current epoch; reads the device."""
         return {
             "tallies": {b: tally.state_dict() for b, tally in self.tallies.items()},
             "losses": None if self._losses is None else self._losses.cpu(),
@@ -88,7 +88,7 @@ class Joint:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go back to what `state_dict` returned."""
+        """Restore what `state_dict` returned."""
         for b, tally in self.tallies.items():
             tally.load_state_dict(state["tallies"][b])
         self._losses, self._steps = state["losses"], state["steps"]
@@ -96,7 +96,7 @@ class Joint:
 
 
 class Watch:
-    """Writes down each bit-width's loss, top-1 on training and validation images, and teachers."""
+    """Log each bit-width's loss, top-1 on training and validation images, and teachers."""
 
     def __init__(
         self, network: nn.Module, objective: Joint, val: Images | None, *, recipe: "Recipe"
@@ -138,7 +138,7 @@ def clip_optimizer(
 
 
 def start_clips(network: nn.Module, alpha: float | None) -> None:
-    """Let every learned clip start at `alpha` when it is calibrated; None leaves it as it is."""
+    """Set the initial value of every learned clip to `alpha`; None leaves it unchanged."""
     for quantizer in quantizers(network):
         if quantizer.learned_clip and alpha is not None:
             quantizer.alpha = alpha

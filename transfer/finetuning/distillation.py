@@ -22,9 +22,9 @@ _logger = logging.getLogger(__name__)
 class Distilled(CrossEntropy):
     """w T^2 KL(teacher || student) + (1 - w) cross-entropy, of softmaxes at temperature T.
 
-    With w = T = 1 it is ReActNet's distributional loss (Liu et al. 2020, Eq. 5) less the teacher's
+    With w = T = 1 it is ReActNet's distributional loss (Liu et al. 2020, Eq. 5) minus the teacher's
     own entropy, which has no gradient; T^2 keeps the gradient's size (Hinton et al. 2015). The
-    teacher sees the same views, in full precision, and learns nothing.
+    teacher sees the same views in full precision and is not trained.
     """
 
     def __init__(self, teacher: nn.Module, section: "Distillation") -> None:
@@ -49,14 +49,14 @@ def divergence(taught: Tensor, logits: Tensor, temperature: float = 1.0) -> Tens
 def load_teacher(
     section: "Distillation", *, num_classes: int, frames: int | None, device: torch.device
 ) -> tuple[Network, dict[str, Any]]:
-    """Return a frozen teacher with the classifier its file holds, and what it is.
+    """Return a frozen teacher with the classifier from its file, and its description.
 
     Args:
-        frames: of a sample, where images are videos; their features are averaged.
+        frames: per video, for video sets; their features are averaged.
 
     Raises:
-        FileNotFoundError: no such file.
-        CheckpointError: backbone or classifier is not in the file, or of another shape.
+        FileNotFoundError: the file does not exist.
+        CheckpointError: backbone or classifier is missing or has another shape.
     """
     backbone, report = load_backbone(section.teacher, section.architecture)
     _logger.info("teacher: %s", report)

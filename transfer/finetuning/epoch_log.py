@@ -1,4 +1,4 @@
-"""What is written down of a training after each epoch, beside its loss."""
+"""Per-epoch log of a training."""
 
 import logging
 from pathlib import Path
@@ -23,12 +23,12 @@ _logger = logging.getLogger(__name__)
 
 
 class EpochLog(MetricsLog):
-    """A line of metrics.jsonl an epoch, counted from 0; about ten of them also go to the log.
+    """Write a line of metrics.jsonl per epoch, counted from 0; about ten also go to the log.
 
     Args:
         folder: of the training.
-        epochs: in all.
-        done: before; the lines of others are dropped.
+        epochs: in total.
+        done: epochs done before; lines of later ones are dropped.
     """
 
     def __init__(self, folder: Path, *, epochs: int, done: int = 0) -> None:
@@ -39,7 +39,7 @@ class EpochLog(MetricsLog):
         """Write the line of an epoch.
 
         Args:
-            seen: whatever else is known of the epoch, in plain JSON types.
+            seen: other values of the epoch, in plain JSON types.
         """
         self.append({"epoch": epoch, "lr": lr, "loss": loss, **seen})
         if (epoch + 1) % max(1, self.epochs // 10) == 0:
@@ -52,9 +52,9 @@ class EpochLog(MetricsLog):
 
 
 class Accuracies:
-    """Top-1 in percent: of the views trained on, and of the validation images at their central view.
+    """Top-1 in percent: on training views, and on the central view of validation images.
 
-    The first is what the training's own forward passes said, so it costs no pass.
+    The first is counted in the training's own forward passes, at no extra cost.
     """
 
     def __init__(
@@ -78,13 +78,13 @@ class Accuracies:
 
 
 class Transitions:
-    """How often quantized weights change level, and where latent weights lie between thresholds.
+    """Log how often quantized weights change level, and where latent weights are between thresholds.
 
-    What a t-variant schedules it knows itself. Behind the steps of any other optimizer codes are
-    counted.
+    A t-variant knows its own rates. With any other optimizer, code changes are counted after each
+    step.
 
     Attributes:
-        kept: what belongs to the training's state.
+        kept: objects whose state is part of the training's.
     """
 
     def __init__(self, network: nn.Module, optimizer: torch.optim.Optimizer) -> None:

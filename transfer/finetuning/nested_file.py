@@ -1,4 +1,4 @@
-"""Files of adaptive networks: one stored model that is every bit-width."""
+"""Files of adaptive networks: one stored model for all bit-widths."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,11 +19,11 @@ STORED = "stored"
 
 
 def write_nested(path: Path, network: Network, *, recipe: "Recipe") -> str:
-    """Write a network as the codes of its highest bit-width; return `STORED`, or why it was not."""
+    """Write a network as the codes of its highest bit-width; return `STORED`, or the reason if it was not stored."""
     if not all(layer.w_quant.has_nested_codes for layer in quantized_layers(network).values()):
         return (
             f"not stored: codes of policy {get_policy(recipe.policy).name} at one bit-width do not "
-            "hold those at lower ones; coquant's do"
+            "contain those at lower ones; coquant's do"
         )
     stored = nested_state(network, recipe.policy, recipe.adaptive.bits)
     stored["architecture"] = getattr(network.backbone, "architecture", None)
@@ -40,8 +40,8 @@ def read_nested(path: str | Path, backbone: nn.Module | None = None) -> Network:
         backbone: full precision, of the stored architecture; default by its name.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: the file is of another kind, or names no architecture and none was given.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file has another format, or no architecture is stored or given.
     """
     stored = torch.load(path, map_location="cpu", weights_only=True)
     if backbone is None:

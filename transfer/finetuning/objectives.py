@@ -1,4 +1,4 @@
-"""What a training minimizes: from a batch to gradients and the loss that a curve shows."""
+"""Training objectives: from a batch to gradients and the logged loss."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 
 class Tally:
-    """How many images of an epoch were classified rightly, counted on the device."""
+    """Count an epoch's correctly classified images on the device."""
 
     def __init__(self) -> None:
         self._right: Tensor | int = 0
@@ -22,7 +22,7 @@ class Tally:
         self._seen += len(y)
 
     def take(self) -> float:
-        """Return the top-1 in percent and begin anew; reads the device."""
+        """Return the top-1 in percent and reset; reads the device."""
         top1 = 100 * int(self._right) / self._seen
         self._right, self._seen = 0, 0
         return top1
@@ -32,20 +32,20 @@ class Tally:
         return {"right": int(self._right), "seen": self._seen}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on counting where the state was taken."""
+        """Restore the counts from a saved state."""
         self._right, self._seen = state["right"], state["seen"]
 
 
 class CrossEntropy:
     """Mean cross-entropy with the labels.
 
-    An objective is called with a network in train mode, under autocast where the recipe has it, and
+    An objective is called with a network in train mode, under autocast if the recipe sets it, and
     a batch. It passes its loss to `backward`, once or in several parts whose gradients add up, and
-    returns it detached. Whatever it draws is a function of a seed and `step` alone; what it counts
-    over an epoch is its state.
+    returns it detached. Its random draws depend only on a seed and `step`; its counts
+    over an epoch are its state.
 
     Attributes:
-        tally: of the training images; whoever logs an epoch takes it.
+        tally: of the training images; read when an epoch is logged.
     """
 
     def __init__(self) -> None:
@@ -68,13 +68,13 @@ class CrossEntropy:
         return loss.detach()
 
     def loss(self, logits: Tensor, x: Tensor, y: Tensor) -> Tensor:
-        """Return what is minimized, from the logits (B, C) of images x with labels y."""
+        """Return the loss for the logits (B, C) of images x with labels y."""
         return F.cross_entropy(logits, y)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what was counted in the epoch under way."""
+        """Return the counts of the current epoch."""
         return {"tally": self.tally.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go back to what `state_dict` returned."""
+        """Restore what `state_dict` returned."""
         self.tally.load_state_dict(state["tally"])

@@ -17,12 +17,12 @@ def build_optimizer(
 ) -> Optimizer:
     """Return the recipe's optimizer.
 
-    Quantizer scales have a group of their own, at `scale_lr`, or `scale_lr_factor` times the
-    learning rate. A t-variant takes each quantized weight into a group of its own and freezes the
+    Quantizer scales have a separate group, at `scale_lr`, or `scale_lr_factor` times the
+    learning rate. A t-variant puts each quantized weight into a separate group and freezes the
     scales of weights.
 
     Args:
-        total_steps: of the training; the target rate falls over them.
+        total_steps: of the training; the target rate decays over them.
         weight_bits: b_w of the target rate; needed by t-variants only.
     """
     scale = {

@@ -1,9 +1,9 @@
-"""The full-precision network that every quantized training of a job starts from.
+"""Full-precision starting network of a job's quantized trainings.
 
 Its classifier is random, a linear fit's, the checkpoint's, or learned with the backbone in a
 full-precision training (`fp_start`). That training is done once for all jobs with a common
-`cache_dir` and the same facts: its folder there has the hash of those facts as its name, and whoever
-finds it taken waits.
+`cache_dir` and the same facts: its folder there is named by the hash of those facts, and other jobs
+wait while one trains it.
 """
 
 import hashlib
@@ -32,11 +32,11 @@ from lowbit.transfer.probes.sgd_probe import fit_linear, initial_classifier
 if TYPE_CHECKING:
     from lowbit.transfer.recipe.recipe import Recipe
 
-VERSION = 1  # of a start; raised when the same facts come to mean other weights
+VERSION = 1  # of a start; raised when the same facts yield different weights
 STARTS = "starts"  # in the shared folder
-PART = "start"  # of a job that shares none
+PART = "start"  # of a job without a shared folder
 
-# What else of a recipe decides a start.
+# Other recipe fields that determine a start.
 _DECISIVE = (
     "dataset",
     "train_on",
@@ -52,7 +52,7 @@ _PRACTICAL = ("checkpoint", "data_root", "device", "num_workers", "checkpoint_ev
 
 @dataclass(frozen=True)
 class Start:
-    """A full-precision network on its device, and what a result says of where it comes from."""
+    """A full-precision network on its device, and its origin as reported in results."""
 
     network: Network
     details: dict[str, Any]
@@ -70,11 +70,11 @@ def starting_network(
     """Return the network that the recipe's `fp_start`, `warmup_fc` or `checkpoint_head` describes.
 
     Args:
-        backbone: full precision; it becomes part of the network, and may be trained.
+        backbone: full precision; becomes part of the network and may be trained.
         val: images whose accuracy a full-precision training logs.
 
     Raises:
-        CheckpointError: the checkpoint holds no classifier of the data set's classes.
+        CheckpointError: the checkpoint has no classifier for the data set's classes.
     """
     backbone.to(device)
     details: dict[str, Any] = {"kind": "random-classifier"}
@@ -128,7 +128,7 @@ def _random(backbone: nn.Module, train: Images, seed: int) -> tuple[Tensor, Tens
 
 
 def _warm_up(network: Network, train: Images, *, recipe: "Recipe", workspace: Workspace) -> None:
-    """Replace the classifier by the linear fit's; it is kept, so that a resumed job has the same."""
+    """Replace the classifier by the linear fit's; it is saved, so that a resumed job uses the same."""
     state = workspace.resume()
     if state is None:
         initial = (network.fc.weight.detach(), network.fc.bias.detach())
@@ -149,7 +149,7 @@ def _trained(
     device: torch.device,
     val: Images | None,
 ) -> tuple[Network, float]:
-    """Train backbone and classifier in full precision, or take what another job trained."""
+    """Train backbone and classifier in full precision, or load another job's result."""
     decisive = recipe.model_dump(mode="json", include=set(_DECISIVE))
     decisive |= recipe.fp_start.model_dump(mode="json")
     practical = recipe.model_dump(mode="json", include=set(_PRACTICAL))
@@ -166,7 +166,7 @@ def _trained(
         name = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
         place = Workspace(Path(recipe.cache_dir) / STARTS / name, key=facts)
         place.folder.mkdir(parents=True, exist_ok=True)
-    # Its own seed throughout: what a job draws is the same whether it trains the start or finds it.
+    # A separate seed: a job draws the same numbers whether it trains the start or loads it.
     with exclusive_lock(place.folder / "lock", str(place.folder)), seeded(own.seed, device):
         network = Network(backbone, *_random(backbone, train, own.seed)).to(device)
         objective = CrossEntropy()

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class Network(nn.Module):
-    """A backbone and the linear classifier on it, started from a weight (C, D) and a bias (C,)."""
+    """A backbone with a linear classifier, initialized by a weight (C, D) and a bias (C,)."""
 
     def __init__(self, backbone: nn.Module, weight: Tensor, bias: Tensor) -> None:
         super().__init__()
@@ -44,9 +44,9 @@ class Network(nn.Module):
         return self.fc(self.backbone(x))
 
     def quantize(self, policy: QuantPolicy | str | dict) -> None:
-        """Quantize the backbone, and the classifier where the policy does, each by its own names.
+        """Quantize the backbone and, if the policy does, the classifier, each by its own names.
 
-        A policy's rules so mean the layers that they mean to a backbone alone.
+        So a policy's rules match the same layers as in a backbone alone.
         """
         policy = get_policy(policy)
         quantize(self.backbone, policy)
@@ -59,23 +59,23 @@ class Network(nn.Module):
 class Training:
     """Train a network on augmented views of labelled images.
 
-    The object owns all that the next step depends on: network, optimizer, loss scaler, random
-    streams and the place in the epoch; `state` hands it out and `restore` takes it back.
+    The object has all that the next step depends on: network, optimizer, loss scaler, random
+    streams and the position in the epoch; `state` returns it and `restore` sets it.
 
     Args:
         network: on `device`; it is put in train mode.
         train: the images and labels.
         recipe: optimizer, schedule, epochs, views, number format and seed.
-        places: of the images to train on, in `train`; default all.
-        objective: what is minimized, see `lowbit.transfer.finetuning.objectives`.
-        optimizer: default the recipe's. The schedule multiplies each group's first learning rate.
-        watch: called after each epoch with its number; what it returns is written to the curve.
-        kept: objects with `state_dict` and `load_state_dict` whose state goes with the training's.
-        what: is trained, for the message when it diverges.
+        places: indices in `train` of the images to train on; default all.
+        objective: the loss, see `lowbit.transfer.finetuning.objectives`.
+        optimizer: default the recipe's. The schedule multiplies each group's initial learning rate.
+        watch: called after each epoch with its number; its result is written to the curve.
+        kept: objects with `state_dict` and `load_state_dict` whose state is saved with the training's.
+        what: name of the trained network, for the divergence message.
 
     Attributes:
         epoch: epochs done.
-        losses: of the steps done in the epoch under way, on the device.
+        losses: of the current epoch's steps so far, on the device.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class Training:
         self.draws = stream(recipe.seed, "views")
         self.epoch, self.losses = 0, []
         self._mean_loss = float("nan")  # of the last whole epoch
-        self._order_state: Tensor | None = None  # where the epoch under way began
+        self._order_state: Tensor | None = None  # at the start of the current epoch
         self._parts = {
             "network": network,
             "optimizer": self.optimizer,
@@ -120,7 +120,7 @@ class Training:
 
         Raises:
             FloatingPointError: the loss is not finite.
-            Preempted: a signal came; the state was saved after the step under way.
+            Preempted: a stop signal came; the state was saved after the current step.
         """
         if state is not None:
             self.restore(state)
@@ -141,10 +141,10 @@ class Training:
         return self._mean_loss
 
     def train_epoch(self, stop: Callable[[], bool] = lambda: False) -> bool:
-        """Take the steps that the epoch under way has left; return whether all of them were taken.
+        """Take the remaining steps of the current epoch; return whether all were taken.
 
         Args:
-            stop: asked after each step but the last whether to leave the rest.
+            stop: checked after each step but the last; true skips the rest.
         """
         for group in self.optimizer.param_groups:
             group["lr"] = self.recipe.scheduled(group["initial_lr"], self.epoch)
@@ -171,7 +171,7 @@ class Training:
         return True
 
     def _end_epoch(self, log: EpochLog) -> None:
-        """Look at the epoch's losses, write it down, and go on to the next."""
+        """Check the epoch's losses, log it, and advance to the next."""
         self._check_finite()
         self._mean_loss = torch.stack(self.losses).mean().item()
         lr = self.recipe.learning_rate(self.epoch)
@@ -179,7 +179,7 @@ class Training:
         self.epoch, self.losses = self.epoch + 1, []
 
     def _save_if_due(self, workspace: Workspace, *, stopping: bool) -> None:
-        if self.epoch == self.recipe.epochs:  # nothing is left to train: the weights are enough
+        if self.epoch == self.recipe.epochs:  # training is complete: the weights are enough
             weights = self.network.state_dict()
             workspace.save(epoch=self.epoch, loss=self._mean_loss, network=weights)
         elif stopping or self.epoch % self.recipe.checkpoint_every == 0:
@@ -208,7 +208,7 @@ class Training:
         return loss
 
     def state(self) -> dict[str, Any]:
-        """Return what the next step depends on."""
+        """Return everything the next step depends on."""
         order = self._order_state if self.losses else self.order.get_state()
         return {
             "epoch": self.epoch,
@@ -220,7 +220,7 @@ class Training:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take back a state; that of a finished training is its network alone."""
+        """Restore a state; a finished training's is only its network."""
         self.epoch, self._mean_loss = state["epoch"], state["loss"]
         if "optimizer" not in state:
             self.network.load_state_dict(state["network"])
@@ -234,5 +234,5 @@ class Training:
 
 
 def total_steps(recipe: "Recipe", images: int) -> int:
-    """Return the steps of a training on so many images."""
+    """Return the number of steps of a training on that many images."""
     return recipe.epochs * num_minibatches(images, recipe.batch_size)

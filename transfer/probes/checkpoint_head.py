@@ -1,4 +1,4 @@
-"""The classifier that a checkpoint file holds beside its backbone."""
+"""Read the classifier stored with a backbone in a checkpoint."""
 
 import re
 from pathlib import Path
@@ -20,8 +20,8 @@ def stored_classifier(
     """Return the weight (C, D) and bias (C,) of the classifier in a file, the online network's first.
 
     Raises:
-        FileNotFoundError: no such file.
-        CheckpointError: the file has no classifier, or none of that shape.
+        FileNotFoundError: the file does not exist.
+        CheckpointError: the file has no classifier of that shape.
     """
     wanted, others = (num_classes, num_features), []
     for tensors in read(path).containers.values():

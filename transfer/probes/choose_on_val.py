@@ -1,4 +1,4 @@
-"""The choice among classifiers trained with different settings, by validation images alone."""
+"""Choose among classifiers trained with different settings by validation accuracy."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -23,21 +23,21 @@ def choose_on(
     setting: str,
     values: Sequence[float],
 ) -> tuple[dict[Precision, Head], dict[str, Any]]:
-    """Keep at each precision the head with the best top-1 on `val`; of equal ones, the first.
+    """Keep at each precision the head with the best top-1 on `val`; on ties, the first.
 
     Args:
-        val: None where there is nothing to choose.
-        features: from images and a precision to features (N, D).
+        val: None if there is nothing to choose.
+        features: maps images and a precision to features (N, D).
         heads: precision -> one weight (C, D) and bias (C,) for each of `values`.
         setting: the recipe's field that differs between them.
         values: of the setting.
 
     Returns:
-        the heads, and for a result's details what was chosen, on which images, among what.
+        the heads, and for a result's details the choice, its images and the candidates.
     """
     if len(values) == 1:
         return {precision: only for precision, (only,) in heads.items()}, {}
-    assert val is not None, "nothing is chosen without validation images"
+    assert val is not None, "choosing requires validation images"
     kept, chosen, top1 = {}, {}, {}
     for precision, candidates in heads.items():
         x = features(val, precision)

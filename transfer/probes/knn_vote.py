@@ -1,4 +1,4 @@
-"""Classification by the nearest training features, nothing trained."""
+"""k-nearest-neighbour classification, without training."""
 
 from collections.abc import Iterator
 
@@ -20,16 +20,16 @@ def vote(
     temperature: float,
     device: torch.device | str = "cpu",
 ) -> Tensor:
-    """Return the classes (Q,) that the k nearest of N labelled features vote for, on the CPU.
+    """Return the classes (Q,) voted for by the k nearest of N labelled features, on the CPU.
 
-    Near is a large cosine similarity s. A neighbour votes for its own class with weight exp(s / T),
+    The nearest have the largest cosine similarity s. A neighbour votes for its own class with weight exp(s / T),
     and the class with the largest sum wins (Wu et al. 2018, Sec. 3.4, https://arxiv.org/abs/1805.01978;
     DINO and SimSiam evaluate so too).
 
     Args:
-        queries: (Q, D); bank: (N, D); wherever they are, they come to `device` part by part.
+        queries: (Q, D); bank: (N, D); on any device; moved to `device` in parts.
         labels: of the bank, (N,).
-        k: neighbours; all N where there are fewer.
+        k: neighbours; all N if there are fewer.
         temperature: T.
 
     Example:
@@ -51,7 +51,7 @@ def vote(
             start += len(rows)
             nearest, kept = similarity.topk(min(k, similarity.shape[1]), dim=1)
             places = torch.cat([places, here], dim=1).gather(1, kept)
-        # The largest weight is 1: exp((s - max s) / T) votes alike and cannot overflow.
+        # The largest weight is 1: exp((s - max s) / T) gives the same vote and cannot overflow.
         weight = ((nearest - nearest[:, :1]) / temperature).exp()
         scores = weight.new_zeros(len(part), num_classes).scatter_add_(1, labels[places], weight)
         found.append(scores.argmax(dim=1).cpu())

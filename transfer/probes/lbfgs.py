@@ -1,4 +1,4 @@
-"""L-BFGS on many smooth convex problems at once, each with steps of its own."""
+"""L-BFGS on many smooth convex problems at once, each with its own steps."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -12,7 +12,7 @@ _ARMIJO = 1e-4  # Nocedal and Wright, Numerical Optimization, Sec. 3.1
 
 
 class Evaluation(NamedTuple):
-    """What is known of B problems at a point: value (B,), gradient (B, n), curvature (B, n).
+    """Evaluation of B problems at a point: value (B,), gradient (B, n), curvature (B, n).
 
     The curvature is any positive estimate of the Hessian's diagonal; its inverse is where L-BFGS
     starts (H_0 of Algorithm 7.4).
@@ -41,18 +41,18 @@ def minimize(
 ) -> Minimum:
     """Minimize B problems by L-BFGS until the norm of each one's gradient is at most its tolerance.
 
-    A problem that finds no lower point any more, because its values are rounded, stops as well:
-    its gradient norm says so.
+    A problem that can no longer find a lower point because of rounding also stops:
+    its gradient norm shows it.
 
     Every round evaluates each unfinished problem once. A problem whose new point is low enough
-    (Armijo) takes it and turns to a new direction; the others shorten their step. Convexity makes
-    s'y positive, so the sufficient decrease is all that a step has to show.
+    (Armijo) accepts it and computes a new direction; the others shorten their step. Convexity makes
+    s'y positive, so sufficient decrease is the only condition on a step.
 
     Args:
-        evaluate: from the problems' numbers (M,) and a point of each (M, n) to what is known there.
+        evaluate: maps problem indices (M,) and a point of each (M, n) to the evaluation there.
         start: (B, n), float64.
         tolerance: of each gradient's norm, (B,).
-        max_evaluations: of one problem, rounds after which what is reached is returned.
+        max_evaluations: of one problem, after which the current point is returned.
     """
     result = Minimum(
         start.clone(),
@@ -81,7 +81,7 @@ def minimize(
         slope = (here.gradient * d).sum(dim=1)
         candidate = x + t[:, None] * d
         there = evaluate(active, candidate)
-        # Near the minimum the decrease drowns in rounding; the gradient still tells the way.
+        # Near the minimum rounding hides the decrease; the gradient still gives the direction.
         rounding = 1e-10 * here.value.abs()
         good = there.value <= here.value + _ARMIJO * t * slope + rounding
         taken = good[:, None]

@@ -1,11 +1,11 @@
-"""Multinomial logistic regression to its optimum, many problems at once.
+"""Multinomial logistic regression solved to its optimum, many problems at once.
 
 Each problem minimizes, over a weight W (C, D) and a bias b (C,),
 
     L(W, b) = mean_i cross_entropy(W x_i + b, y_i) + lambda / 2 ||W||^2,
 
 which is convex and has one minimum. scikit-learn's `LogisticRegression(C=1 / (lambda N))` has the
-same one. Nothing is drawn at random and no rate is chosen: the optimum is the features' own.
+same one. The optimum depends only on the features: there is no randomness and no learning rate.
 """
 
 from dataclasses import dataclass
@@ -20,18 +20,18 @@ from lowbit.transfer.probes.lbfgs import Evaluation, minimize
 GAP = 1e-4  # of the loss over its minimum, at most
 TOLERANCE = 1e-4  # of the gradient's norm, at most
 _CHUNK = 2**24  # logits held at once: 128 MiB in double precision
-_CHUNK_CPU = 2**17  # so that they stay in a core's cache
+_CHUNK_CPU = 2**17  # so that they fit in a core's cache
 
 
 class Optimum(NamedTuple):
     """The minimum of B problems.
 
     Attributes:
-        weight: (B, C, D), for the features as they came.
+        weight: (B, C, D), for the original features.
         bias: (B, C).
         loss: (B,), the objective there.
         gradient_norm: (B,), of (W, b) in the coordinates of `Axes`.
-        evaluations: (B,), passes over the images that it took.
+        evaluations: (B,), passes over the images.
     """
 
     weight: Tensor
@@ -43,15 +43,15 @@ class Optimum(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Axes:
-    """Features moved to mean zero, divided by one number, and turned to their principal axes.
+    """Features centred, divided by one number, and rotated to their principal axes.
 
     The number is the root mean square of the centred features, so that a lambda means the same
-    whatever the scale of a backbone's features. No feature is scaled by itself. Centring changes
-    only b, which is not regularized, and a rotation leaves ||W|| as it is; so the minimum is that
-    of the scaled features, in coordinates where a diagonal matrix knows the curvature.
+    for any scale of a backbone's features. Features are not scaled individually. Centring changes
+    only b, which is not regularized, and a rotation preserves ||W||; so the minimum is that
+    of the scaled features, in coordinates where a diagonal matrix describes the curvature.
 
     Attributes:
-        x: (N, R + 1), along R axes that hold all their variance, and a constant 1 for b.
+        x: (N, R + 1), along R axes with all the variance, and a constant 1 for b.
         mean: (D,).
         turn: (D, R), from centred features to x.
         variance: (R,), of x but its constant.
@@ -72,7 +72,7 @@ class Axes:
         if not mean_square > 0:
             raise FloatingPointError(
                 "all features of a split are equal, or not finite; no classifier was fitted. "
-                "Look at the checkpoint: the backbone tells no two images apart."
+                "Check the checkpoint: the backbone does not distinguish any images."
             )
         variance, axes = torch.linalg.eigh(covariance / mean_square)
         # N centred points span N - 1 axes at most. Any rotation will do, so rounding is harmless.
@@ -82,7 +82,7 @@ class Axes:
         return cls(x, mean, turn, variance[kept].clamp_min(0))
 
     def back(self, w: Tensor) -> tuple[Tensor, Tensor]:
-        """Return from w (B, C, R + 1) weight (B, C, D) and bias (B, C) for the features as they came."""
+        """Return from w (B, C, R + 1) weight (B, C, D) and bias (B, C) for the original features."""
         weight, bias = w[..., :-1] @ self.turn.mT, w[..., -1]
         bias = bias - bias.mean(dim=1, keepdim=True)  # a shift of all classes changes nothing
         return weight, bias - weight @ self.mean
@@ -116,8 +116,8 @@ def fit_logistic(axes: Axes, labels: Tensor, num_classes: int, strengths: Tensor
     tolerance = tolerance_of(strengths)
     point = axes.x.new_zeros(shape, dtype=torch.float64).flatten(1)
     evaluations = 0
-    # Single precision is twice as fast and knows the gradient to about 1e-6 of its terms; double
-    # goes on from there, most often with nothing left to do but to say so.
+    # Single precision is twice as fast and gives the gradient to about 1e-6 of its terms; double
+    # continues from there, usually only to confirm convergence.
     for dtype in (torch.float32, torch.float64):
         objective = _Objective(axes, labels, num_classes, strengths, dtype)
         found = minimize(objective, point, tolerance=tolerance)

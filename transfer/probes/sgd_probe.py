@@ -1,4 +1,4 @@
-"""Linear classifiers of several precisions and learning rates, trained and applied as one batched problem."""
+"""SGD-trained linear classifiers for several precisions and learning rates in one batched problem."""
 
 from collections.abc import Callable, Sequence
 
@@ -25,12 +25,12 @@ def initial_classifier(
 class LinearFit:
     """Train L classifiers on each of P sets of features of the same images by SGD.
 
-    Every classifier sees the same minibatches in the same order; what `nn.Linear`,
-    `F.cross_entropy` and `torch.optim.SGD` would do for each of them is done for all of them with
+    Every classifier sees the same minibatches in the same order; the operations of `nn.Linear`,
+    `F.cross_entropy` and `torch.optim.SGD` are done for all of them with
     one batched product forward and one backward. The gradient of the mean cross-entropy is known,
     (softmax(x W' + b) - onehot(y)) / B, so no graph is built.
 
-    The object owns weight (P, L, C, D), bias (P, L, C) and their momentum.
+    The object holds weight (P, L, C, D), bias (P, L, C) and their momentum.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor, *, momentum: float, weight_decay: float):
@@ -80,16 +80,16 @@ def fit_linear(
     """Fit a classifier for each precision and rate; return weight (P, L, C, D) and bias (P, L, C).
 
     Args:
-        features: views, each P times (N, D), wherever they are; epoch e trains on view e mod K.
+        features: views, each P times (N, D), on any device; epoch e trains on view e mod K.
         labels: (N,).
         initial: weight (C, D) and bias (C,) from which every classifier starts.
         learning_rates: the L rates of an epoch, counted from 0.
         generator: draws the order of the images, on the CPU.
-        device: where it is computed.
+        device: to compute on.
         on_epoch: called with the epoch, its rates and the mean losses (P, L).
 
     Raises:
-        FloatingPointError: of a precision, no rate is left whose loss is finite.
+        FloatingPointError: at some precision no rate has a finite loss.
     """
     P, L = len(features[0]), len(learning_rates(0))
     weight, bias = (t.to(device).repeat(P, L, *[1] * t.dim()) for t in initial)
@@ -106,7 +106,7 @@ def fit_linear(
                 for batch in batches
             ]
         )  # (steps, P, L)
-        # A rate that is too high ends the job only where no other is left to choose.
+        # A diverging rate ends the job only if no other rate is left.
         finite = losses.isfinite()
         others = finite.any(dim=2, keepdim=True) & ~finite
         told = losses.masked_fill(others, 0.0).sum(dim=(1, 2))
@@ -119,7 +119,7 @@ def fit_linear(
 def _within_reach(
     features: Sequence[Sequence[Tensor]], device: torch.device
 ) -> Sequence[Sequence[Tensor]]:
-    """Move features to a GPU that has room for all of them; else they come batch by batch."""
+    """Move features to a GPU with room for all of them; otherwise they are moved batch by batch."""
     if device.type != "cuda":
         return features
     size = sum(x.nbytes for view in features for x in view)
@@ -136,10 +136,10 @@ def _rows(view: Sequence[Tensor], batch: Tensor) -> Tensor:
 
 
 class Classifier:
-    """Predict classes at any of its precisions, by a linear head for each.
+    """Predict classes at any of its precisions with one linear head for each.
 
     Args:
-        features: from images and a precision to features (N, D).
+        features: maps images and a precision to features (N, D).
         heads: precision -> weight (C, D) and bias (C,), never quantized.
     """
 
@@ -160,6 +160,6 @@ class Classifier:
 
 
 def classify(features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Return the classes (N,), on the CPU, that a linear head finds for features (N, D)."""
+    """Return the classes (N,), on the CPU, that a linear head predicts from features (N, D)."""
     parts = features.split(_ROWS)
     return torch.cat([F.linear(x.to(weight.device), weight, bias).argmax(1).cpu() for x in parts])

@@ -1,4 +1,4 @@
-"""Adaptive bit-widths: one set of weights trained at several, and scored at untrained ones too."""
+"""Protocol adaptive: one set of weights trained at several bit-widths, also scored at untrained ones."""
 
 import copy
 from collections.abc import Iterator
@@ -39,7 +39,7 @@ from lowbit.transfer.recipe.protocol_registry import Fitted, protocol
 if TYPE_CHECKING:
     from lowbit.transfer.recipe.recipe import Recipe
 
-NESTED = "nested.pth"  # one stored model that is every bit-width
+NESTED = "nested.pth"  # one stored model for all bit-widths
 
 
 def _cost(job: CostInputs) -> Work:
@@ -54,7 +54,7 @@ def _cost(job: CostInputs) -> Work:
     )
 
 
-# Defaults: CoQuant's CIFAR-10, ResNet-18 (Table 2); a section `adaptive` is always there.
+# Defaults: CoQuant's CIFAR-10, ResNet-18 (Table 2); the section `adaptive` is always present.
 @protocol(
     cost=_cost,
     options=(
@@ -84,9 +84,9 @@ def adaptive(
 ) -> Fitted:
     """Train one network at every bit-width of B, and score it at those and at zero-shot ones.
 
-    Norms, and in most methods clips, exist once a bit-width. A zero-shot bit-width has the next
+    Each bit-width has its own norms and, in most methods, clips. A zero-shot bit-width has the next
     higher one's, with norm statistics estimated on training images. `individual` trains a network for
-    each bit-width instead, which the others are compared with; its zero-shot bit-widths are those of
+    each bit-width instead, as the baseline of the others; its zero-shot bit-widths use those of
     the next wider network.
     """
     section = recipe.adaptive
@@ -118,7 +118,7 @@ def adaptive(
             watch=Watch(network, objective, val, recipe=recipe),
             what=f"network at {', '.join(map(_name, bits))}",
         )
-        with seeded(recipe.seed, device):  # whatever was trained or resumed before
+        with seeded(recipe.seed, device):  # regardless of what was trained or resumed before
             details["final_loss"][name] = training.run(part, part.resume())
         network.eval().requires_grad_(False)
         networks |= dict.fromkeys(bits, network)
@@ -136,7 +136,7 @@ def adaptive(
 def _prepare(
     network: Network, train: Images, bits: tuple[int, ...], recipe: "Recipe", device: torch.device
 ) -> dict[str, Any]:
-    """Quantize, calibrate and make adaptive; return what a result says of it."""
+    """Quantize, calibrate and make adaptive; return the details for results."""
     network.quantize(recipe.policy)
     start_clips(network, recipe.adaptive.alpha)
     calibration = calibrate_on(network, train, recipe=recipe, device=device)
@@ -162,7 +162,7 @@ def _joint_step(network: Network, bits: tuple[int, ...], recipe: "Recipe") -> Jo
 def _estimate(
     networks: dict[int, Network], train: Images, recipe: "Recipe", device: torch.device
 ) -> dict[str, Any]:
-    """Give the zero-shot bit-widths their networks and norms; return what they come from."""
+    """Give the zero-shot bit-widths their networks and norms; return their sources."""
     section = recipe.adaptive
     trained = dict(networks)
     batches = 0

@@ -1,4 +1,4 @@
-"""Fine-tuning: train the whole network once in full precision, then quantize it afterwards."""
+"""Protocol finetune: train the whole network in full precision, then quantize it."""
 
 from functools import partial
 from typing import TYPE_CHECKING
@@ -47,7 +47,7 @@ def finetune(
 ) -> Fitted:
     """Fine-tune once in full precision, then quantize the result at each precision (SSQL, A.8).
 
-    Backbone and classifier learn together, batch norm in train mode, on augmented views. The
+    Backbone and classifier are trained together, batch norm in train mode, on augmented views. The
     result is calibrated once and only its bits are changed between precisions; the classifier is
     never quantized.
     """

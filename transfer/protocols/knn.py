@@ -1,4 +1,4 @@
-"""k nearest neighbours on the features of the frozen, quantized backbone: nothing is trained."""
+"""Protocol knn: k nearest neighbours on features of the frozen, quantized backbone."""
 
 from typing import TYPE_CHECKING
 
@@ -34,8 +34,8 @@ def knn(
 
     Features of the central view, L2-normalized; the `knn_k` training images of the largest cosine
     similarity s vote for their classes with weight exp(s / `knn_temperature`) (Wu et al. 2018).
-    Training images and those scored are seen at the same precision. k = 20 and T = 0.07 are DINO's;
-    InstDisc has 200 and 0.07, SimSiam's descendants 200 and 0.1.
+    Training and scored images use the same precision. k = 20 and T = 0.07 are DINO's;
+    InstDisc uses 200 and 0.07, SimSiam's descendants 200 and 0.1.
     """
     workspace.resume()
     features = frozen_features(backbone, train, recipe=recipe, workspace=workspace, device=device)

@@ -1,4 +1,4 @@
-"""Linear evaluation: a classifier on the features of the frozen, already quantized backbone."""
+"""Protocol linear: a linear classifier on features of the frozen, already quantized backbone."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -39,10 +39,10 @@ def linear(
     device: torch.device,
     val: Images | None = None,
 ) -> Fitted:
-    """Quantize and calibrate first, then train one classifier a precision (SSQL, SPEC A.8).
+    """Quantize and calibrate first, then train one classifier per precision (SSQL, SPEC A.8).
 
-    The backbone is frozen: eval mode, no gradient, no statistic touched. Its features are computed
-    once a precision, so that all epochs cost one forward pass of the training images; with
+    The backbone is frozen: eval mode, no gradient, no change of statistics. Its features are computed
+    once per precision, so that all epochs cost one forward pass of the training images; with
     `augment_views` = K, K passes over augmented views, of which epoch e trains on view e mod K.
     Of several values of `lr`, trained side by side, the best on `val` is kept at each precision.
     """

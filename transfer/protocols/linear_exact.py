@@ -1,4 +1,4 @@
-"""Linear evaluation at the optimum: logistic regression, which has one, instead of SGD's rate."""
+"""Protocol linear-exact: linear evaluation by logistic regression solved to its optimum."""
 
 import logging
 from typing import TYPE_CHECKING
@@ -23,7 +23,7 @@ _logger = logging.getLogger(__name__)
 
 
 def _cost(job: CostInputs) -> Work:
-    evaluations = 100  # passes over the features until the gradient vanishes, as the details say
+    evaluations = 100  # passes over the features until the gradient vanishes, reported in the details
     return cost_on_features(
         job, len(job.recipe.l2_strengths) * evaluations * 2 * job.train * job.head
     )
@@ -39,11 +39,11 @@ def linear_exact(
     device: torch.device,
     val: Images | None = None,
 ) -> Fitted:
-    """Quantize and calibrate first, then solve for the best classifier a precision.
+    """Quantize and calibrate first, then solve for the best classifier per precision.
 
     It minimizes mean cross-entropy + lambda / 2 ||W||^2 on the central view's features, centred and
     divided by their root mean square (`lowbit.transfer.probes.logistic_probe`); the lambda with the best top-1 on `val`
-    is kept, the larger of equal ones. There is no learning rate, no order, no seed: a device or a
+    is kept, the larger on ties. There is no learning rate, order or seed: a device or a
     library changes the result by less than the tolerance of the solver.
     """
     workspace.resume()

@@ -1,4 +1,4 @@
-"""Quantization-aware training: the whole network learns at each precision."""
+"""Protocol qat: quantization-aware training of the whole network at each precision."""
 
 import copy
 from functools import partial
@@ -76,9 +76,9 @@ def qat(
 ) -> Fitted:
     """Train at each precision from the same full-precision start; FP is that start itself.
 
-    Quantized and calibrated before the first step, so that every learned scale is there when the
-    optimizer is made. The policy's rule for last layers holds for the classifier. Every precision
-    has the same images, order and views; each is a part of the workspace.
+    Quantized and calibrated before the first step, so that every learned scale exists when the
+    optimizer is built. The policy's rule for last layers applies to the classifier. Every precision
+    uses the same images, order and views; each has a part of the workspace.
     """
     start = starting_network(
         backbone, train, recipe=recipe, workspace=workspace, device=device, val=val
@@ -102,7 +102,7 @@ def qat(
                 part.save(network=network.state_dict())
         else:
             details["calibration"] = _quantize(network, train, precision, recipe, device)
-            with seeded(recipe.seed, device):  # whatever was trained or resumed before
+            with seeded(recipe.seed, device):  # regardless of what was trained or resumed before
                 details["final_loss"][name] = _train(
                     network,
                     train,

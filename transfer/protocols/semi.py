@@ -1,4 +1,4 @@
-"""Semi-supervised evaluation: fine-tune the whole network on few labels, at each precision."""
+"""Protocol semi: fine-tune the whole network on few labels at each precision."""
 
 import copy
 import hashlib
@@ -60,9 +60,9 @@ def semi(
     """Fine-tune at each precision, from the same backbone, on a share of the labels (SPEC B.4).
 
     "The whole network is fine-tuned at that fixed precision": FP as usual; a lower precision by
-    quantization-aware training, quantized and calibrated before the first step, evaluated with what
-    it was trained with. Every precision has the same images, order and views; the classifier is
-    never quantized. Ranges come from training images, whose labels are not looked at.
+    quantization-aware training, quantized and calibrated before the first step, evaluated as
+    trained. Every precision has the same images, order and views; the classifier is
+    never quantized. Ranges come from training images, whose labels are not used.
     """
     places = labelled_places(train, recipe.label_fraction)
     classifier = initial_classifier(

@@ -1,1 +1,1 @@
-"""The recipe of a transfer job: its fields, its checks, its labels on the board, its cost."""
+"""Recipe of a transfer job: fields, checks, board labels, cost."""

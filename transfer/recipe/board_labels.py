@@ -1,4 +1,4 @@
-"""What the board calls a protocol, and a way to train: rows of one protocol share a ranking."""
+"""Board labels of protocols and training methods; rows with the same protocol share a ranking."""
 
 from lowbit.transfer.recipe.recipe_fields import RecipeFields
 
@@ -6,16 +6,16 @@ _LAMBDAS = (1e-3, 1e-4)  # of CoQuant's networks, its Table 2
 
 
 def protocol_label(recipe: RecipeFields) -> str:
-    """Return the protocol's name with all that makes it another protocol."""
+    """Return the protocol's name with all settings that make it a separate protocol."""
     adaptive = [] if recipe.adaptive is None else [recipe.adaptive.method, *_sharing(recipe)]
     return "-".join([recipe.protocol, *adaptive, *_settings(recipe)])
 
 
 def adaptive_facts(recipe: RecipeFields) -> dict[str, str]:
-    """Return what the parts of the label of an adaptive protocol are; empty for other protocols.
+    """Return the parts of an adaptive protocol's label; empty for other protocols.
 
-    `adaptive_reference` is the label of the networks trained at one bit-width each, in every other
-    respect alike, that Delta_B is relative to.
+    `adaptive_reference` is the label of the networks trained at one bit-width each, otherwise
+    identical, which Delta_B is relative to.
     """
     if recipe.adaptive is None:
         return {}
@@ -27,7 +27,7 @@ def adaptive_facts(recipe: RecipeFields) -> dict[str, str]:
 
 
 def _settings(recipe: RecipeFields) -> list[str]:
-    """Name what networks at one bit-width each and at several together may both be trained with."""
+    """Name the settings shared by networks trained at one bit-width each and at several together."""
     parts = []
     if recipe.protocol != "qat" and recipe.optimizer != "sgd":
         parts.append(recipe.optimizer)
@@ -52,7 +52,7 @@ def _settings(recipe: RecipeFields) -> list[str]:
 
 
 def training_label(recipe: RecipeFields) -> str:
-    """Return how a quantization-aware training trains, which is what is compared; else "-".
+    """Return the method of a quantization-aware training, which is compared; else "-".
 
     The quantizer is the other half of it: see `lowbit.benchmark.results.comparability`.
     """
@@ -60,7 +60,7 @@ def training_label(recipe: RecipeFields) -> str:
 
 
 def _sharing(recipe: RecipeFields) -> list[str]:
-    """Name B and lambda where they are not the usual; one bit-width alone has neither."""
+    """Name B and lambda if they are not the defaults; a single bit-width has neither."""
     section = recipe.adaptive
     if section.method == "individual":
         return []
@@ -72,7 +72,7 @@ def _sharing(recipe: RecipeFields) -> list[str]:
 
 
 def _scheduling(recipe: RecipeFields) -> list[str]:
-    """Name what differs from the paper's schedules of rates, and of transition rates."""
+    """Name departures from the paper's schedules of learning rates and transition rates."""
     if recipe.transition is None:
         decay = (
             recipe.schedule == "step" and recipe.gamma != type(recipe).model_fields["gamma"].default
@@ -89,7 +89,7 @@ def _scheduling(recipe: RecipeFields) -> list[str]:
 
 
 def _start(recipe: RecipeFields) -> list[str]:
-    """Name the start of protocols that have several; a fine-tuning's is no part of its name."""
+    """Name the start in protocols with several; fine-tuning's is not part of its name."""
     if recipe.fp_start is not None:
         return ["fp-start"]
     if recipe.checkpoint_head:

@@ -1,4 +1,4 @@
-"""What in a recipe cannot be together: refused before anything runs."""
+"""Checks that refuse incompatible recipe fields before anything runs."""
 
 from typing import get_args
 
@@ -11,11 +11,11 @@ from lowbit.transfer.recipe.sections import TOptimizer
 
 
 def check_training(recipe: RecipeFields) -> None:
-    """Refuse rates and epochs that the protocol has no use for, or lacks."""
+    """Refuse rates and epochs that the protocol does not use, or that are missing."""
     protocol = get_protocol(recipe.protocol)
     for name in ("epochs", "lr", "weight_decay"):
         if (getattr(recipe, name) is None) == protocol.trains:
-            what = "needs" if protocol.trains else "trains nothing by SGD and has no"
+            what = "needs" if protocol.trains else "does not train with SGD and has no"
             raise ValueError(
                 f"protocol {recipe.protocol!r} {what} {name}; nothing was scored. "
                 f"{'Give' if protocol.trains else 'Remove'} {name}."
@@ -30,13 +30,13 @@ def check_training(recipe: RecipeFields) -> None:
         )
     if len(recipe.rates) > 1 and protocol.chooses != "lr":
         raise ValueError(
-            f"protocol {recipe.protocol!r} trains at one lr, not at {len(recipe.rates)}; nothing "
+            f"protocol {recipe.protocol!r} trains with one lr, not {len(recipe.rates)}; nothing "
             "was scored. Give one, or choose protocol linear."
         )
 
 
 def check_quantized_training(recipe: RecipeFields) -> None:
-    """Refuse starts, optimizers and sections that do not go together."""
+    """Refuse incompatible starts, optimizers and sections."""
     starts = [n for n in ("warmup_fc", "fp_start", "checkpoint_head") if getattr(recipe, n)]
     if len(starts) > 1:
         raise ValueError(
@@ -44,13 +44,13 @@ def check_quantized_training(recipe: RecipeFields) -> None:
         )
     if recipe.protocol == "qat" and not starts and FP in recipe.precisions:
         raise ValueError(
-            "precisions name FP, which is the start, untrained further, and the start's "
+            "precisions include FP, which is the start without further training, and the start's "
             "classifier is random; nothing was trained. Give fp_start, warmup_fc or "
             "checkpoint_head, or remove FP."
         )
     if recipe.nesterov and recipe.optimizer not in ("sgd", "sgdt"):
         raise ValueError(
-            f"nesterov has no meaning to optimizer {recipe.optimizer!r}; nothing was trained. "
+            f"nesterov has no effect on optimizer {recipe.optimizer!r}; nothing was trained. "
             "Remove it (nadam is Adam with Nesterov's momentum)."
         )
     scheduled = recipe.optimizer in get_args(TOptimizer)
@@ -94,6 +94,6 @@ def check_quantized_training(recipe: RecipeFields) -> None:
             published.activation.kind,
         ):
             raise ValueError(
-                f"adaptive.method any-precision has quantizers of its own, and policy {policy.name!r} "
+                f"adaptive.method any-precision needs its own quantizers, but policy {policy.name!r} "
                 "has others; nothing was trained. Set policy to any-precision."
             )

@@ -1,4 +1,4 @@
-"""What a transfer recipe takes: passes over images, and bytes left behind."""
+"""Compute cost of a transfer recipe: passes over images, and disk space."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ _PREDICTION = 2  # bytes of a predicted class
 
 @dataclass(frozen=True)
 class CostInputs:
-    """A recipe with the numbers that its work is a product of.
+    """A recipe and the quantities that determine its cost.
 
     Attributes:
         recipe: the recipe.
@@ -33,18 +33,18 @@ class CostInputs:
 
     @property
     def train(self) -> int:
-        """Images that are learned from."""
+        """Number of training images."""
         both = self.recipe.train_on == "trainval"
         return self.spec.counts["train"] + (self.spec.counts["val"] if both else 0)
 
     @property
     def val(self) -> int:
-        """Validation images."""
+        """Number of validation images."""
         return 0 if self.recipe.train_on == "trainval" else self.spec.counts["val"]
 
     @property
     def scored(self) -> int:
-        """Images whose classes are predicted in the end."""
+        """Number of images whose classes are predicted at the end."""
         return self.spec.counts["test"] + self.val
 
     @property
@@ -64,13 +64,13 @@ class CostInputs:
 
 
 def work(recipe: RecipeFields) -> Work | None:
-    """Count the work of a recipe that names its architecture; None where it cannot be counted.
+    """Count the work of a recipe that names its architecture; None if it cannot be counted.
 
-    Each protocol brings its own count (`@protocol(cost=...)`).
+    Each protocol defines its own count (`@protocol(cost=...)`).
 
     Raises:
-        FileNotFoundError: the images are the user's, and are not there to be counted.
-        ValueError: the network takes no images of this size.
+        FileNotFoundError: the images are the user's and are missing, so they cannot be counted.
+        ValueError: the network does not accept images of this size.
     """
     cost = get_protocol(recipe.protocol).cost
     if cost is None or recipe.architecture is None:
@@ -90,7 +90,7 @@ def work(recipe: RecipeFields) -> Work | None:
 
 
 def cost_on_features(job: CostInputs, solving: float) -> Work:
-    """Features once at each precision, whoever shares them; then `solving` on them."""
+    """Features once per precision, possibly shared; then `solving` on them."""
     images = job.train * max(1, job.recipe.augment_views) + job.scored
     seen = images * len(job.recipe.precisions)
     return Work(
@@ -102,7 +102,7 @@ def cost_on_features(job: CostInputs, solving: float) -> Work:
 
 
 def cost_of_start(job: CostInputs) -> dict[str, float]:
-    """Return the full-precision training that jobs with the same `fp_start` do once."""
+    """Return the full-precision training that jobs with the same `fp_start` share."""
     if job.recipe.fp_start is None:
         return {}
     epochs = job.recipe.fp_start.epochs

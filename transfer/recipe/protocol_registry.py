@@ -1,4 +1,4 @@
-"""The registry of transfer protocols: what one is, and which field of a recipe concerns which."""
+"""Registry of transfer protocols and of the recipe fields each one uses."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,11 +18,11 @@ Registry of transfer protocols. Register with `@protocol(...)` a function
     name(backbone: nn.Module, train: Images, *, recipe: Recipe, workspace: Workspace,
          device: torch.device) -> Fitted
 
-that learns from the labelled training images and returns how to predict. It is never handed other
-labels: nothing can be chosen on the images it is scored on. One that chooses among several values
-of a recipe's field names that field (`chooses`) and is handed `val: Images` as well, in jobs that
-give several; what it chose stands in its details. One that `watches` is handed `val` in every job,
-None where there is none: it logs accuracies on it and chooses nothing. It may change `backbone`, calls
+that learns from the labelled training images and returns how to predict. It never receives other
+labels, so nothing can be chosen on the images it is scored on. One that chooses among several values
+of a recipe's field names that field (`chooses`) and also receives `val: Images`, in jobs that
+give several; its details include the choice. One that `watches` receives `val` in every job,
+None if there is none: it logs accuracies on it and chooses nothing. It may change `backbone`, calls
 `workspace.resume()` before anything else it trains, and gives the same result bit for bit when
 called again with the same arguments. The function's name, with dashes, is the recipe's `protocol`.
 """
@@ -30,9 +30,9 @@ called again with the same arguments. The function's name, with dashes, is the r
 
 @dataclass(frozen=True)
 class Fitted:
-    """What a protocol hands back.
+    """Result of a protocol.
 
-    `predict` takes images to the predicted classes (N,) of all of them at every precision of the
+    `predict` maps images to the predicted classes (N,) of all of them at every precision of the
     recipe. `details` is any JSON; `artifacts` are files in the job's folder by role.
     """
 
@@ -48,10 +48,10 @@ class Protocol:
     Attributes:
         fit: learns and returns how to predict.
         defaults: published values of the recipe's fields.
-        options: the recipe's fields that mean something in few protocols, this one among them.
-        chooses: the recipe's field among whose values it chooses on validation images.
+        options: the recipe's fields that apply to few protocols, including this one.
+        chooses: the recipe's field whose value it chooses on validation images.
         watches: whether it logs accuracies on validation images while it trains.
-        cost: counts its work from `lowbit.transfer.recipe.compute_cost.CostInputs`; None: nobody knows
+        cost: counts its work from `lowbit.transfer.recipe.compute_cost.CostInputs`; None: unknown
             before it has run.
     """
 
@@ -65,7 +65,7 @@ class Protocol:
 
     @property
     def trains(self) -> bool:
-        """Whether it learns by SGD, and so has epochs and a rate."""
+        """Whether it trains with SGD, and so has epochs and a learning rate."""
         return "epochs" in self.defaults
 
 
@@ -80,10 +80,10 @@ def protocol(
     """Register a function as a protocol.
 
     Args:
-        options: fields of the recipe that mean nothing in protocols that do not name them.
+        options: fields of the recipe that apply only to protocols that name them.
         chooses: field of the recipe that may have several values to choose from.
-        watches: whether the function is handed `val` to log accuracies on.
-        cost: counts the work of a recipe, so that a plan knows what it takes.
+        watches: whether the function receives `val` to log accuracies on.
+        cost: counts the work of a recipe, for planning.
         defaults: values of the recipe's fields where a recipe leaves them out.
     """
 
@@ -100,7 +100,7 @@ def get_protocol(name: str) -> Protocol:
     """Return a protocol by name.
 
     Raises:
-        ValueError: there is none of that name.
+        ValueError: unknown protocol.
     """
     if str(name) not in PROTOCOLS:
         names = sorted(known for known, _ in PROTOCOLS)
@@ -112,6 +112,6 @@ def get_protocol(name: str) -> Protocol:
 
 
 def options_of_others(name: str) -> list[str]:
-    """Return the recipe's fields that mean something only in other protocols than `name`."""
+    """Return the recipe's fields that apply only to protocols other than `name`."""
     others = set().union(*(p.options for known, p in PROTOCOLS if known != name))
     return sorted(others - get_protocol(name).options)

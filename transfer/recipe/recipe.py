@@ -1,4 +1,4 @@
-"""The recipe of a transfer job: its fields with their checks, and the job's identity."""
+"""Validated recipe of a transfer job, and the job's identity."""
 
 from typing import Any, get_args
 
@@ -17,11 +17,11 @@ from lowbit.transfer.recipe.sections import (
     with_milestones,
 )
 
-VERSION = 1  # of the protocols; raised when the same recipe comes to mean other numbers
+VERSION = 1  # of the protocols; raised when the same recipe yields different numbers
 
 
 class Recipe(RecipeFields):
-    """A transfer recipe whose fields go together.
+    """A transfer recipe with compatible fields.
 
     `epochs`, `lr`, `weight_decay` and `milestones` default to the protocol's published values
     (SPEC A.8) and are written out in the validated recipe.
@@ -50,8 +50,8 @@ class Recipe(RecipeFields):
     def _each_once(cls, value: tuple[Precision, ...]) -> tuple[Precision, ...]:
         if len(set(value)) < len(value):
             raise ValueError(
-                f"a precision is named twice in {', '.join(map(str, value))}; nothing was scored. "
-                "Name each once."
+                f"a precision is listed twice in {', '.join(map(str, value))}; nothing was scored. "
+                "List each once."
             )
         return value
 
@@ -79,14 +79,14 @@ class Recipe(RecipeFields):
         for option in options_of_others(self.protocol):
             if getattr(self, option) != type(self).model_fields[option].default:
                 raise ValueError(
-                    f"{option} has no meaning in protocol {self.protocol!r}; nothing was scored. "
+                    f"{option} does not apply to protocol {self.protocol!r}; nothing was scored. "
                     f"Remove {option}, or choose another protocol."
                 )
         return self
 
 
 def identity(recipe: Recipe) -> dict[str, Any]:
-    """Return the facts that name a job and say which rows may be compared with it."""
+    """Return the facts that identify a job and determine which rows are comparable."""
     policy = get_policy(recipe.policy)
     teacher = {"teacher_sha256": recipe.teacher_sha256} if recipe.distillation else {}
     return {
@@ -101,7 +101,7 @@ def identity(recipe: Recipe) -> dict[str, Any]:
         "policy": policy.name,
         "policy_fingerprint": policy.fingerprint,
         "policy_on_board": recipe.protocol
-        != "qat",  # there networks are trained with their policies
+        != "qat",  # networks are trained with their policies there
         **adaptive_facts(recipe),
         "method": "-",  # the checkpoint's, known once it is read
         **teacher,
@@ -111,5 +111,5 @@ def identity(recipe: Recipe) -> dict[str, Any]:
 def _metrics_of(values: dict[str, Any]) -> tuple[str, ...]:
     try:
         return image_set(values.get("dataset", Recipe.model_fields["dataset"].default)).metrics
-    except (ValueError, AttributeError):  # no image set, which its own field will say
+    except (ValueError, AttributeError):  # not an image set: its own field reports the error
         return ("top1",)

@@ -1,4 +1,4 @@
-"""The fields of a transfer recipe: every number that decides a job's result."""
+"""Fields of a transfer recipe: all settings that determine a job's result."""
 
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -29,7 +29,7 @@ from lowbit.transfer.recipe.sections import (
 
 
 class RecipeFields(Section):
-    """Everything a transfer job needs to know, and what follows from it."""
+    """Settings of a transfer job, and values derived from them."""
 
     cosmetic: ClassVar[frozenset[str]] = frozenset(
         {
@@ -43,42 +43,42 @@ class RecipeFields(Section):
         }
     )
 
-    name: str = Field("transfer", description="what a log calls the job")
+    name: str = Field("transfer", description="job's name in logs")
     protocol: str = Field(
         "linear", description="linear | linear-exact | knn | finetune | semi | qat | adaptive"
     )
     checkpoint: str = Field(description="backbone file")
-    architecture: str | None = Field(None, description="network's name; null: as the file says")
-    allow_partial: bool = Field(False, description="score a file that fills the network in part")
+    architecture: str | None = Field(None, description="network's name; null: as stated in the file")
+    allow_partial: bool = Field(False, description="score a file that fills only part of the network")
 
     dataset: str = Field("digits", description="image set")
     data_root: str | None = Field(None, description="folder of the sets; null: $LOWBIT_DATA")
     train_on: Literal["train", "trainval"] = Field(
-        "train", description="trainval: val as well, as papers do; nothing is validated then"
+        "train", description="trainval: also on val, as in papers; then there is no validation"
     )
-    image_size: int = Field(32, ge=1, description="side of what the network sees, pixels")
+    image_size: int = Field(32, ge=1, description="side of the network's input, pixels")
     eval_resize: int | None = Field(
         None, ge=1, description="side before the central crop, pixels; null: image_size"
     )
-    eval_interpolation: Interpolation = Field("bicubic", description="of eval_resize")
-    augmentation: Augmentation = Field(Augmentation(), description="of the training views")
+    eval_interpolation: Interpolation = Field("bicubic", description="interpolation of eval_resize")
+    augmentation: Augmentation = Field(Augmentation(), description="options of the training views")
 
     precisions: tuple[PrecisionField, ...] = Field(
         tuple(map(Precision.parse, ("FP", "8w8a", "5w5a", "4w4a", "3w3a"))),
         min_length=1,
-        description="each is scored",
+        description="precisions to score",
     )
     policy: str | dict[str, Any] = Field("ssql", description="which layers are quantized, and how")
     calibration: Literal["clean", "official"] = Field(
         "clean", description="training images as they are, or with training augmentation (A.13-4)"
     )
     calibration_batches: int = Field(4, ge=1, description="batches that set activation ranges")
-    calibration_batch_size: int = Field(128, ge=1, description="images a calibration batch")
+    calibration_batch_size: int = Field(128, ge=1, description="images per calibration batch")
 
     epochs: Epochs | None = Field(
         None, description="epochs; default 100 (linear), 50 (finetune, semi), 400 (qat)"
     )
-    batch_size: int = Field(256, ge=2, description="images a step; SSQL: 64 on each of 4 devices")
+    batch_size: int = Field(256, ge=2, description="images per step; SSQL: 64 on each of 4 devices")
     lr: Positive | Annotated[tuple[Positive, ...], Field(min_length=2)] | None = Field(
         None,
         description="learning rate; default 30, 1e-3, 0.1; linear: of several, val chooses",
@@ -87,12 +87,12 @@ class RecipeFields(Section):
         "sgd",
         description=f"{' | '.join(BASES)}; qat: each also with transition-rate scheduling, as sgdt",
     )
-    schedule: Schedule = Field("step", description="of the rate, per epoch")
+    schedule: Schedule = Field("step", description="schedule of the rate, per epoch")
     milestones: tuple[int, ...] = Field(
         description="epochs at which `step` decays; default 60 % and 80 % of all"
     )
     gamma: float = Field(0.1, gt=0, le=1, description="factor of each decay")
-    momentum: float = Field(0.9, ge=0, lt=1, description="of sgd and rmsprop, and their t-variants")
+    momentum: float = Field(0.9, ge=0, lt=1, description="momentum of sgd and rmsprop, and their t-variants")
     nesterov: bool = Field(False, description="Nesterov's momentum of sgd and sgdt")
     weight_decay: float | None = Field(
         None, ge=0, description="weight decay; default 0 (linear, semi), 1e-4 (finetune, qat)"
@@ -100,7 +100,7 @@ class RecipeFields(Section):
     scale_lr_factor: float = Field(
         0.1, ge=0, description="learning rate of quantizer scales over lr (TR supplement)"
     )
-    scale_lr: Positive | None = Field(None, description="the same, absolute; wins over the factor")
+    scale_lr: Positive | None = Field(None, description="the same, absolute; overrides the factor")
     scale_weight_decay: float = Field(0.0, ge=0, description="weight decay of quantizer scales")
     transition: Transition | None = Field(
         None, description="t-variants: targets and controller; default {}"
@@ -111,7 +111,7 @@ class RecipeFields(Section):
     augment_views: int = Field(
         0,
         ge=0,
-        description="linear: cached augmented views, cycled over epochs; 0: the image itself",
+        description="linear: cached augmented views, cycled over epochs; 0: the central view",
     )
     l2_strengths: Annotated[tuple[Positive, ...], Field(min_length=1)] = Field(
         tuple(10.0**power for power in range(-6, 3)),
@@ -136,25 +136,25 @@ class RecipeFields(Section):
     adaptive: Adaptive | None = Field(None, description="adaptive: method and bit-widths")
 
     metrics: tuple[Literal["top1", "mean_per_class"], ...] = Field(
-        min_length=1, description="measured; default: what papers report on the image set"
+        min_length=1, description="metrics; default: those papers report on the image set"
     )
-    seed: int = Field(0, ge=0, description="of initialization, order and augmentation")
-    eval_batch_size: int = Field(256, ge=1, description="images a forward without learning")
-    device: str = Field("auto", description="auto: cuda where there is one, else cpu")
+    seed: int = Field(0, ge=0, description="seed of initialization, order and augmentation")
+    eval_batch_size: int = Field(256, ge=1, description="images per forward pass without training")
+    device: str = Field("auto", description="auto: cuda if available, else cpu")
     num_workers: int | None = Field(
-        None, ge=0, description="processes that decode image files; null: one a core, 8 at most"
+        None, ge=0, description="processes that decode image files; null: one per core, 8 at most"
     )
     save_predictions: bool = Field(
-        True, description="keep every image's predicted classes, so that anyone can score again"
+        True, description="save every image's predicted classes, so that scores can be recomputed"
     )
     cache_dir: str | None = Field(
-        None, description="folder of features that jobs share; null: the job's, while it runs"
+        None, description="folder of features shared by jobs; null: the job's, while it runs"
     )
     checkpoint_every: int = Field(5, ge=1, description="epochs between resumable states")
 
     @property
     def rates(self) -> tuple[float, ...]:
-        """The learning rates; several where validation images choose."""
+        """The learning rates; several if one is chosen on validation images."""
         return self.lr if isinstance(self.lr, tuple) else (self.lr,)
 
     @property
@@ -165,7 +165,7 @@ class RecipeFields(Section):
         return isinstance(value, tuple) and len(value) > 1
 
     def scheduled(self, lr: float, epoch: int) -> float:
-        """Return what the schedule makes of a rate in an epoch, counted from 0."""
+        """Return the scheduled value of a rate in an epoch, counted from 0."""
         return learning_rate(
             epoch,
             self.epochs,
@@ -180,13 +180,13 @@ class RecipeFields(Section):
         return [self.scheduled(lr, epoch) for lr in self.rates]
 
     def learning_rate(self, epoch: int) -> float:
-        """Return the rate of an epoch, counted from 0, where there is one."""
+        """Return the rate of an epoch, counted from 0, if there is only one."""
         (rate,) = self.learning_rates(epoch)
         return rate
 
     @property
     def teacher_sha256(self) -> str | None:
-        """The content of the teacher's file, where there is one; FileNotFoundError: it is not there."""
+        """Hash of the teacher's file, if any; FileNotFoundError: it is missing."""
         if self.distillation is None:
             return None
         path = Path(self.distillation.teacher)

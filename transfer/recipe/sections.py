@@ -1,4 +1,4 @@
-"""The sections of a transfer recipe: what several numbers together say about one thing."""
+"""Sections of a transfer recipe, which group related settings."""
 
 from typing import Annotated, Any, Literal
 
@@ -20,13 +20,13 @@ Bits = Annotated[int, Field(ge=1, le=8)]
 
 
 class Section(BaseModel):
-    """What is read from YAML: no key but the known ones, and no change afterwards."""
+    """Base of models read from YAML: unknown keys are refused, instances are frozen."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Augmentation(Section):
-    """The training views: RandomResizedCrop and flip, as SSQL's transfer (SPEC A.8)."""
+    """The training views: RandomResizedCrop and flip, as in SSQL's transfer (SPEC A.8)."""
 
     scale: Range = Field((0.8, 1.0), description="area of the crop, share of the image")
     ratio: Range = Field((3 / 4, 4 / 3), description="width over height of the crop")
@@ -69,17 +69,17 @@ class WarmupFC(Section):
 class FPStart(Section):
     """The full-precision supervised training that quantized trainings start from.
 
-    Views, batch size, momentum and amp are the recipe's; the seed is its own, so that jobs of
-    several seeds share one start.
+    Views, batch size, momentum and amp are the recipe's; the seed is separate, so that jobs with
+    different seeds share one start.
     """
 
     epochs: Epochs = Field(200, description="epochs")
     optimizer: BaseOptimizer = Field("sgd", description=" | ".join(BASES))
     lr: Positive = Field(description="learning rate; default 0.1 (sgd), 1e-3 (others)")
     weight_decay: float = Field(1e-4, ge=0, description="weight decay")
-    schedule: Schedule = Field("cosine", description="of the rate, per epoch")
+    schedule: Schedule = Field("cosine", description="schedule of the rate, per epoch")
     milestones: tuple[int, ...] = Field(description="epochs of `step`; default 60 % and 80 %")
-    seed: int = Field(0, ge=0, description="of classifier, order and augmentation")
+    seed: int = Field(0, ge=0, description="seed of classifier, order and augmentation")
 
     @model_validator(mode="before")
     @classmethod
@@ -102,15 +102,15 @@ class Transition(Section):
     controller: Literal["eq11", "s1", "s2", "s3"] = Field(
         "eq11", description="how U follows R: the paper's Eq. 11, or its supplement's variants"
     )
-    scope: Literal["layer", "global"] = Field("layer", description="what has one K and U")
+    scope: Literal["layer", "global"] = Field("layer", description="unit that has one K and U")
     schedule: Literal["cosine", "linear", "step", "constant"] = Field(
-        "cosine", description="of R, per step"
+        "cosine", description="schedule of R, per step"
     )
     final_target: float = Field(0.0, ge=0, description="R at the end; `cosine`, `linear`")
     milestones: tuple[int, ...] | None = Field(
         None, description="epochs at which `step` decays R; default 25, 50 and 75 %"
     )
-    factor: float = Field(0.2, gt=0, le=1, description="of each decay; TR's Table S3: 1/5")
+    factor: float = Field(0.2, gt=0, le=1, description="factor of each decay; TR's Table S3: 1/5")
     momentum: float = Field(0.99, ge=0, lt=1, description="m of K")
     eta: Positive | None = Field(None, description="controller's step; null: the learning rate")
     decay: Literal["adaptive", "base"] = Field(
@@ -121,7 +121,7 @@ class Transition(Section):
     def _check(self) -> "Transition":
         if self.milestones is not None and self.schedule != "step":
             raise ValueError(
-                f"transition.milestones mean nothing to schedule {self.schedule!r}; nothing was "
+                f"transition.milestones do not apply to schedule {self.schedule!r}; nothing was "
                 "trained. Remove them, or set transition.schedule to step."
             )
         return self
@@ -139,7 +139,7 @@ class Distillation(Section):
     """A full-precision network whose predictions a quantized one learns (SPEC C.1: ReActNet)."""
 
     teacher: str = Field(description="file of a backbone and its classifier")
-    architecture: str | None = Field(None, description="teacher's name; null: as the file says")
+    architecture: str | None = Field(None, description="teacher's network; null: as stated in the file")
     temperature: Positive = Field(1.0, description="T of both softmaxes; the term is scaled by T^2")
     weight: float = Field(
         1.0, gt=0, le=1, description="share of the teacher's term; 1: labels are not used"
@@ -150,20 +150,20 @@ class Adaptive(Section):
     """One set of weights for several bit-widths (SPEC D)."""
 
     method: Literal["coquant", "adabits", "switchable-bn", "any-precision", "individual"] = Field(
-        "coquant", description="how bit-widths share; individual: a network each, for comparison"
+        "coquant", description="training method; individual: one network per bit-width, for comparison"
     )
     bits: Annotated[tuple[Bits, ...], Field(min_length=1)] = Field(
-        (8, 6, 4, 2), description="trained bit-widths, falling"
+        (8, 6, 4, 2), description="trained bit-widths, decreasing"
     )
-    zero_shot: tuple[Bits, ...] = Field((7, 5, 3), description="scored, never trained")
+    zero_shot: tuple[Bits, ...] = Field((7, 5, 3), description="bit-widths scored but not trained")
     swap_probability: float = Field(
-        0.9, ge=0, le=1, description="coquant: p_1 at the start: a block stays the student's"
+        0.9, ge=0, le=1, description="coquant: initial p_1, the probability that a block stays the student's"
     )
     swap_depth: Literal["linear", "uniform"] = Field(
-        "linear", description="coquant: p over depth, rising to 1 or everywhere alike"
+        "linear", description="coquant: p over depth, rising to 1 or the same everywhere"
     )
     teacher_lambda: float = Field(
-        1e-3, ge=0, description="coquant: distance against confidence (Eq. 4)"
+        1e-3, ge=0, description="coquant: weight of distance against confidence (Eq. 4)"
     )
     confidence: Literal["entropy", "max-probability", "cross-entropy"] = Field(
         "entropy", description="coquant: of a teacher"
@@ -182,7 +182,7 @@ class Adaptive(Section):
     def _check(self) -> "Adaptive":
         if list(self.bits) != sorted(set(self.bits), reverse=True):
             raise ValueError(
-                f"adaptive.bits {list(self.bits)} do not fall; nothing was trained. Name each "
+                f"adaptive.bits {list(self.bits)} do not decrease; nothing was trained. List each "
                 "bit-width once, the highest first."
             )
         both = set(self.bits) & set(self.zero_shot)
@@ -195,7 +195,7 @@ class Adaptive(Section):
 
     @property
     def precisions(self) -> tuple[Precision, ...]:
-        """What is scored: weights and activations share their bits (SPEC D.1)."""
+        """Scored precisions; weights and activations have equal bits (SPEC D.1)."""
         return tuple(Precision(b, b) for b in (*self.bits, *self.zero_shot))
 
 
@@ -205,11 +205,11 @@ def published_rate(optimizer: str) -> float:
 
 
 def with_milestones(values: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
-    """Fill in `defaults`, and milestones by the epochs there are then."""
+    """Fill in `defaults`, then milestones from the resulting epochs."""
     filled = {**defaults, **values}
     if filled.get("milestones") is None:
         try:
             filled["milestones"] = default_milestones(int(filled.get("epochs")))
-        except (TypeError, ValueError):  # epochs is no number, which its own field will say
+        except (TypeError, ValueError):  # epochs is not a number: its own field reports the error
             filled["milestones"] = ()
     return filled

@@ -1,1 +1,1 @@
-"""Predictions, accuracies, and splits that may be read once."""
+"""Predictions, accuracies, and test splits that can be read only once."""

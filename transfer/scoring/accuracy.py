@@ -1,4 +1,4 @@
-"""Accuracies of a classifier, and how far another draw of test images would move them."""
+"""Accuracies of a classifier, with their sampling error over test images."""
 
 import math
 from dataclasses import dataclass
@@ -7,15 +7,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-LEVEL = 0.95  # of the intervals
-_DRAWS = 4_000  # of the images, where the interval has no closed form
+LEVEL = 0.95  # coverage of the intervals
+_DRAWS = 4_000  # bootstrap draws, for intervals without a closed form
 
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Count what was right, per class; the accuracies are in %.
+    """Correct predictions per class; accuracies are in %.
 
-    `counts` are the images of each class, `correct` those of them that were recognized.
+    `counts` are the images of each class, `correct` the correctly classified ones.
     """
 
     counts: tuple[int, ...]
@@ -23,25 +23,25 @@ class Accuracy:
 
     @property
     def n(self) -> int:
-        """Images scored."""
+        """Number of scored images."""
         return sum(self.counts)
 
     @property
     def top1(self) -> float:
-        """Share of the images that were recognized, in %."""
+        """Share of correctly classified images, in %."""
         return 100 * sum(self.correct) / self.n
 
     @property
     def mean_per_class(self) -> float:
-        """Mean of the classes' own accuracies, in %, over the classes that have images."""
+        """Mean of the class accuracies, in %, over the classes that have images."""
         shares = [c / n for c, n in self._classes]
         return 100 * sum(shares) / len(shares)
 
     def stderr(self, metric: str) -> float:
         """Return the standard error of `top1` or `mean_per_class` over test images, in %.
 
-        Both are closed forms of what a bootstrap tends to with the number of its draws: p the share
-        of right answers, sqrt(p (1 - p) / n) where all n images are drawn anew; within each of C
+        Both are closed forms of the bootstrap's limit for many draws. With p the share
+        of correct answers: sqrt(p (1 - p) / n) if all n images are resampled; within each of C
         classes, sqrt(sum_c p_c (1 - p_c) / n_c) / C, because a mean per class fixes the classes.
         A class of one image adds nothing: its spread is unknown, and the error too small.
 
@@ -58,10 +58,10 @@ class Accuracy:
     def interval(self, metric: str) -> tuple[float, float] | None:
         """Return the 95 % percentile bootstrap interval over test images of an accuracy, in %.
 
-        All n images drawn anew, the right ones among them are Binomial(n, p): `top1` takes its
+        If all n images are resampled, the number of correct ones is Binomial(n, p): `top1` uses its
         quantiles, which is the bootstrap of infinitely many draws. For `mean_per_class` the images are
-        drawn within their classes, 4,000 times, always the same ones. None where no draw differs
-        (everything was right, or nothing): that the images vary then says nothing, not that it is sure.
+        drawn within their classes, 4,000 times, with a fixed seed. None if no draw differs
+        (all correct or all wrong): resampling then gives no information about the error.
 
         Example:
             >>> a = Accuracy(counts=(300, 100), correct=(240, 60))
@@ -74,7 +74,7 @@ class Accuracy:
             return None
         ends = np.array([(1 - LEVEL) / 2, (1 + LEVEL) / 2])
         if metric == "top1":
-            from scipy.stats import binom  # here: slow to import, and needed once a job, last
+            from scipy.stats import binom  # imported here: slow to import, and used once, at the end of a job
 
             low, high = binom.ppf(ends, self.n, self.top1 / 100) / self.n
         else:
@@ -86,12 +86,12 @@ class Accuracy:
 
     @property
     def _classes(self) -> list[tuple[int, int]]:
-        """Right answers and images of each class that has images."""
+        """Correct answers and images of each class that has images."""
         return [(c, n) for c, n in zip(self.correct, self.counts, strict=True) if n]
 
 
 def _stderr(strata: list[tuple[int, int]]) -> float:
-    """Return the error, in %, of the mean of the strata's shares, each (right, images)."""
+    """Return the error, in %, of the mean of the strata's shares, each (correct, images)."""
     variance = sum(c / n * (1 - c / n) / n for c, n in strata)
     return 100 * math.sqrt(variance) / len(strata)
 
@@ -106,7 +106,7 @@ def accuracy(predictions: Tensor, labels: Tensor, num_classes: int) -> Accuracy:
     """
     if len(predictions) != len(labels) or not len(labels):
         raise ValueError(
-            f"{len(predictions)} predictions came for {len(labels)} labels; no accuracy was "
+            f"there are {len(predictions)} predictions for {len(labels)} labels; no accuracy was "
             "computed. Predict every image of the split exactly once."
         )
     counts = torch.bincount(labels, minlength=num_classes)

@@ -1,4 +1,4 @@
-"""A guard between the labels a job learns from and those it is scored on."""
+"""Guard that separates the labels a job learns from and those it is scored on."""
 
 import os
 
@@ -8,10 +8,10 @@ from lowbit.data import Images, open_images
 
 
 class GuardedSplits:
-    """Give out train and val freely, and test once, when everything is decided.
+    """Give access to train and val, and to test only once, when nothing is left to choose.
 
-    The object owns the count of test reads that a result reports. Nothing that fits or chooses
-    gets hold of it: protocols are handed the training split alone.
+    It counts the test reads that a result reports. Code that fits or chooses never
+    receives it: protocols receive splits, not this object.
 
     Args:
         dataset: an image set.

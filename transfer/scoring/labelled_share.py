@@ -1,4 +1,4 @@
-"""Which training images keep their labels when only a share of them may be used."""
+"""Choose the training images that keep their labels when only a share is used."""
 
 import hashlib
 
@@ -8,10 +8,10 @@ from lowbit.data import Images
 
 
 def labelled_places(train: Images, fraction: float) -> torch.Tensor:
-    """Return the places of `fraction` of the training images, as many of each class, rising.
+    """Return indices of `fraction` of the training images, equally per class, in increasing order.
 
     Each of C classes keeps fraction x N / C of its images, rounded half up, at least one and at most
-    all it has. Within a class they are the first by SHA-256 of "labels/<set>/<id>": the same for
+    all of them. Within a class they are the first by SHA-256 of "labels/<set>/<id>": the same for
     every seed, library and machine, and those of a smaller fraction are among those of a larger.
 
     Example:

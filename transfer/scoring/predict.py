@@ -1,4 +1,4 @@
-"""The classes that a whole network predicts, as it stands."""
+"""Predict classes with a whole network."""
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ def predicted_classes(
 ) -> Tensor:
     """Return the classes (N,) of all images, on the CPU, at the network's precision.
 
-    In eval mode, each weight quantized once; the network is left in the mode it had.
+    In eval mode, each weight quantized once; the network's mode is restored.
     """
     device = next(network.parameters()).device
     training = network.training

@@ -1,6 +1,6 @@
-"""What was predicted for every image scored, as a Parquet file that anyone can score again.
+"""Parquet file with the prediction for every scored image, for recomputing scores.
 
-Columns: `split`, the image's `id` in its data set, its `label`, and one column a precision with the
+Columns: `split`, the image's `id` in its data set, its `label`, and one column per precision with the
 predicted class. The file's metadata, under `lowbit-bench`, is JSON: the data set, the hash of its
 splits and the names of the classes.
 """
@@ -41,7 +41,7 @@ def write_predictions(
     split_sha256: str,
     class_names: Sequence[str],
 ) -> None:
-    """Write the predictions of one job; the file is whole or absent, equal bytes for equal ones."""
+    """Write the predictions of one job; the write is atomic, and equal predictions give equal bytes."""
     facts = {"dataset": dataset, "split_sha256": split_sha256, "classes": list(class_names)}
     tables = [
         pa.table(
@@ -63,13 +63,13 @@ def read_predictions(path: Path) -> tuple[list[Predictions], dict]:
     """Return the predictions in a file, split by split, and the facts in its metadata.
 
     Raises:
-        ValueError: the file is no Parquet, or not one that `write_predictions` wrote.
+        ValueError: the file is not Parquet, or was not written by `write_predictions`.
     """
     try:
         table = pq.read_table(path)
     except pa.ArrowInvalid as error:
         raise ValueError(
-            f"{path} is no Parquet file ({error}); nothing was scored. Get it again from the job."
+            f"{path} is not a Parquet file ({error}); nothing was scored. Copy it again from the job."
         ) from error
     facts = (table.schema.metadata or {}).get(_FACTS)
     absent = [name for name in _LEADING if name not in table.column_names]
@@ -78,7 +78,7 @@ def read_predictions(path: Path) -> tuple[list[Predictions], dict]:
     if absent or not facts.keys() >= _METADATA:
         raise ValueError(
             f"{path} lacks {', '.join(absent) or 'its metadata'}; nothing was scored. It is not a "
-            f"{FILE} of a transfer job, or was written again by something else."
+            f"{FILE} of a transfer job, or was rewritten by another program."
         )
     frame = table.to_pandas()
     precisions = [name for name in table.column_names if name not in _LEADING]

@@ -1,1 +1,1 @@
-"""Checkpoint files: recognize, read without running their code, load, inspect, convert."""
+"""Recognize, safely read, load, inspect and convert checkpoint files."""

@@ -1,4 +1,4 @@
-"""State of batch normalization in a checkpoint: whether its statistics were ever updated."""
+"""Check whether a checkpoint's batch-norm statistics were ever updated."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,12 +8,12 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class NormState:
-    """What a checkpoint's batch normalization looks like.
+    """State of the batch-norm layers in a checkpoint.
 
     Attributes:
-        total: batch-norm layers.
-        idle: those whose running statistics are as initialized.
-        trained: whether some of the idle have a weight or bias that is not as initialized.
+        total: number of batch-norm layers.
+        idle: number whose running statistics still have their initial values.
+        trained: whether an idle layer's weight or bias differs from its initial value.
     """
 
     total: int
@@ -22,7 +22,7 @@ class NormState:
 
     @property
     def warning(self) -> str | None:
-        """What is wrong, if anything."""
+        """Description of the problem, or None."""
         if not self.idle:
             return None
         share = f"{self.idle} of {self.total} batch-norm layers"
@@ -41,7 +41,7 @@ class NormState:
 
 
 def norm_state(tensors: Mapping[str, Tensor]) -> NormState:
-    """Look at the running statistics of every batch-norm layer among named tensors."""
+    """Inspect the running statistics of every batch-norm layer among named tensors."""
     suffix = ".running_mean"
     layers = [name.removesuffix(suffix) for name in tensors if name.endswith(suffix)]
     idle = [layer for layer in layers if _is_idle(tensors, layer)]

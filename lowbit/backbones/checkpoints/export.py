@@ -1,4 +1,4 @@
-"""Convert a backbone to the file formats of other libraries."""
+"""Convert a backbone to other libraries' file formats."""
 
 import io
 import pickle
@@ -23,7 +23,7 @@ _SUFFIXES = {
     "safetensors": ".safetensors",
 }
 
-# Our names of the networks torchvision has -> its own, how it names tensors, where its classifier is.
+# Our name of each torchvision network -> torchvision's name, tensor naming, classifier attribute.
 _TORCHVISION = {
     **{f"resnet{n}": (f"resnet{n}", "timm", "fc") for n in (18, 34, 50, 101, 152)},
     "mobilenetv2": ("mobilenet_v2", "torchvision_mobilenetv2", "classifier"),
@@ -42,13 +42,13 @@ _DETECTRON2 = tuple(f"resnet{n}" for n in (18, 34, 50, 101, 152))
 
 @dataclass(frozen=True)
 class Converted:
-    """A file that was written.
+    """A converted file.
 
     Attributes:
         path: of the new file.
         sha256: of its bytes.
-        usage: Python lines, or configuration, that load it.
-        report: of reading the old file.
+        usage: Python code or configuration that loads it.
+        report: load report of the original file.
     """
 
     path: Path
@@ -65,20 +65,20 @@ def convert(
     architecture: str | None = None,
     overwrite: bool = False,
 ) -> Converted:
-    """Read any checkpoint and write its backbone for another library; the classifier is left out.
+    """Read any checkpoint and write its backbone, without classifier, for another library.
 
     Args:
-        path: any file `load_backbone` takes.
+        path: any file `load_backbone` accepts.
         target: one of `TARGETS`.
-        output: the new file; default beside the old one, `<name>.<target>.<suffix>`.
+        output: the new file; default `<name>.<target>.<suffix>` next to the original.
         architecture: as in `load_backbone`.
         overwrite: replace an existing file.
 
     Raises:
-        FileNotFoundError: no such file, or no folder to write to.
-        FileExistsError: the new file exists.
-        CheckpointError: the file cannot be loaded, or the target has no such network.
-        ValueError: no such target.
+        FileNotFoundError: the input file or the output folder does not exist.
+        FileExistsError: the output file already exists.
+        CheckpointError: the file cannot be loaded, or the target library lacks the network.
+        ValueError: unknown target.
     """
     if target not in TARGETS:
         raise ValueError(
@@ -153,7 +153,7 @@ def _detectron2(network: nn.Module, output: Path) -> tuple[bytes, str]:
     arrays = {
         rename("detectron2", name): tensor.numpy()
         for name, tensor in network.state_dict().items()
-        if not name.endswith("num_batches_tracked")  # its frozen norm, the default, has none
+        if not name.endswith("num_batches_tracked")  # frozen norms, the default, lack it
     }
     data = {"model": arrays, "__author__": "lowbit-bench", "matching_heuristics": True}
     depth = network.architecture.removeprefix("resnet")

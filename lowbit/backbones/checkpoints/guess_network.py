@@ -24,7 +24,7 @@ _COMMON = (
 
 @dataclass(frozen=True)
 class Signature:
-    """A network's tensors without their values.
+    """Names and shapes of a network's tensors.
 
     Attributes:
         shapes: of its state dict.
@@ -37,10 +37,10 @@ class Signature:
 
 @functools.cache
 def signature(architecture: str) -> Signature:
-    """Return a network's names and shapes; allocates nothing.
+    """Return a network's tensor names and shapes without allocating memory.
 
     Raises:
-        ValueError: no such network.
+        ValueError: unknown network.
     """
     with torch.device("meta"):
         network = create_backbone(architecture)
@@ -49,18 +49,18 @@ def signature(architecture: str) -> Signature:
 
 
 def candidates() -> tuple[str, ...]:
-    """Return the networks a foreign file is compared with."""
+    """Return the networks that a file from another project is compared with."""
     return (*list_backbones(), *_COMMON)
 
 
 @dataclass(frozen=True)
 class Guess:
-    """What a file may hold.
+    """Networks that a file may contain.
 
     Attributes:
-        complete: networks that agree with it tensor for tensor.
-        nearest: the one that agrees most.
-        match: of the nearest.
+        complete: networks whose tensors all match.
+        nearest: the network with the most matching tensors.
+        match: match of the nearest network.
     """
 
     complete: tuple[str, ...]
@@ -81,7 +81,7 @@ def guess(containers: Mapping[str, Mapping[str, Tensor]]) -> Guess:
 
 
 def has_wrong_heads(architecture: str, found: Mapping[str, Tensor]) -> bool:
-    """Return whether a ViT-S is MoCo v3's, with 12 attention heads, and the network has 6, or back.
+    """Return whether file and network disagree on a ViT-S's heads: MoCo v3 has 12, others have 6.
 
     No shape shows the number of heads. MoCo v3's position embedding does: it is a fixed sinusoid, and
     exactly zero for the class token (https://arxiv.org/abs/2104.02057, Appendix A).
@@ -95,6 +95,6 @@ def has_wrong_heads(architecture: str, found: Mapping[str, Tensor]) -> bool:
 
 
 def _agreement(m: Match) -> float:
-    """Share of the tensors of network and file together that agree."""
+    """Matching tensors as a share of all tensors in the network or the file."""
     same = len(m.found) - len(m.mismatched)
     return same / (len(m.found) + len(m.missing) + len(m.extra))

@@ -11,16 +11,16 @@ from lowbit.backbones.checkpoints.read_file import read
 
 
 def inspect_checkpoint(path: str | Path, architecture: str | None = None) -> dict[str, Any]:
-    """Return what a file holds, as JSON.
+    """Return a description of a file's contents as JSON.
 
-    Where the network is unclear, the nearest one is reported, if any tensor matches. `loads` says
-    whether `load_backbone` accepts the file, and `refusal` why not. `unused` counts the tensors that
-    are no part of the backbone by the beginning of their names.
+    If the network is ambiguous, the nearest one is reported, if any tensor matches. `loads` is
+    whether `load_backbone` accepts the file, `refusal` the reason if not. `unused` counts tensors
+    outside the backbone by name prefix.
 
     Raises:
-        FileNotFoundError: no such file.
-        CheckpointError: damaged, holding code, or without tensors.
-        ValueError: no such network.
+        FileNotFoundError: the file does not exist.
+        CheckpointError: the file is damaged, contains code, or has no tensors.
+        ValueError: unknown network.
     """
     contents = read(path)
     names = [name for tensors in contents.containers.values() for name in tensors]
@@ -53,7 +53,7 @@ def inspect_checkpoint(path: str | Path, architecture: str | None = None) -> dic
 
 
 def _groups(names: Iterable[str], unused: Sequence[str]) -> dict[str, int]:
-    """Count unused names by the fewest leading parts that no used name shares."""
+    """Count unused names by their shortest prefix that no used name shares."""
     shared = {""}
     for name in set(names) - set(unused):
         parts = name.split(".")

@@ -1,7 +1,7 @@
-"""The layouts of checkpoint files: where the tensors are and which prefixes their names have.
+"""Layouts of checkpoint files: where the tensors are and how their names are prefixed.
 
 A project's layout is one line in `LAYOUTS`. Prefixes of distributed training and compilation
-(`module.`, `_orig_mod.`) are removed first, so that no line needs them.
+(`module.`, `_orig_mod.`) are removed first, so layouts omit them.
 """
 
 import re
@@ -15,7 +15,7 @@ from lowbit.backbones.checkpoints.names import rename
 
 _WRAPPERS = re.compile(r"^(module\.|_orig_mod\.)+")
 
-# What only a whole detector has: Detectron2, torchvision and mmdetection.
+# Name prefixes found only in full detectors of Detectron2, torchvision and mmdetection.
 _DETECTOR = (
     "proposal_generator.",
     "roi_heads.",
@@ -33,14 +33,14 @@ _DETECTOR = (
 
 @dataclass(frozen=True)
 class Layout:
-    """How a project writes a backbone.
+    """How a project stores a backbone.
 
     Attributes:
-        name: as reports print it.
-        prefix: before the backbone's own names.
-        naming: of `lowbit.backbones.checkpoints.names`.
-        container: last part of the place in the file; "" is any.
-        caution: what the file does not show and the user must know.
+        name: shown in reports.
+        prefix: precedes the backbone's tensor names.
+        naming: a naming in `lowbit.backbones.checkpoints.names`.
+        container: last part of the tensors' path in the file; "" matches any.
+        caution: warning about what the file does not record.
     """
 
     name: str
@@ -50,8 +50,8 @@ class Layout:
     caution: str = ""
 
 
-# Where two match as well as each other, the first is taken: online networks stand before what holds
-# either. DINO is the exception: its product is the teacher, which its own evaluation loads.
+# On ties the first layout wins: online networks come before layouts that match
+# either network. DINO is the exception: its own evaluation loads the teacher.
 LAYOUTS = (
     Layout("DINO, teacher", "backbone.", container="teacher"),
     Layout("DINO, student", "backbone.", container="student"),
@@ -101,16 +101,16 @@ LAYOUTS = (
 
 @dataclass(frozen=True)
 class Match:
-    """A network's tensors as one layout finds them in a file.
+    """A network's tensors found in a file under one layout.
 
     Attributes:
-        layout: the one under which most is found; None when nothing is.
-        found: our names -> tensors, of whatever shape.
-        mismatched: those of another shape.
-        missing: our names of what is not there.
+        layout: the layout that finds the most tensors; None if none are found.
+        found: our names -> tensors, of any shape.
+        mismatched: found tensors of the wrong shape.
+        missing: our names of tensors that were not found.
         extra: the file's names of tensors inside the backbone that the network lacks, such as the
             last blocks of a deeper one.
-        unused: the file's names of all that was not found, `extra` included.
+        unused: the file's names of all other tensors, `extra` included.
     """
 
     layout: Layout | None
@@ -122,14 +122,14 @@ class Match:
 
     @property
     def complete(self) -> bool:
-        """Whether network and file agree, tensor for tensor."""
+        """Whether every tensor of the network and the file matches."""
         return not (self.mismatched or self.missing or self.extra)
 
 
 def match(
     containers: Mapping[str, Mapping[str, Tensor]], wanted: Mapping[str, torch.Size]
 ) -> Match:
-    """Find a network's tensors in a file, under the layout that finds most of them.
+    """Find a network's tensors in a file under the best matching layout.
 
     Args:
         containers: of `lowbit.backbones.checkpoints.read_file.Contents`.
@@ -163,7 +163,7 @@ def match(
 
 
 def detector_keys(containers: Mapping[str, Mapping[str, Tensor]]) -> tuple[str, ...]:
-    """Return the names by which a file is a whole detector; none if it is not."""
+    """Return the tensor names that show a file is a full detector; empty if it is not."""
     names = (_WRAPPERS.sub("", name) for tensors in containers.values() for name in tensors)
     return tuple(name for name in names if name.startswith(_DETECTOR))
 
@@ -173,14 +173,14 @@ def _unwrapped(names: Iterable[str]) -> dict[str, str]:
 
 
 def _optional(name: str) -> bool:
-    """Files from before batch normalization counted its batches lack that counter."""
+    """Whether a tensor may be missing: files of older PyTorch versions lack batch norm's counter."""
     return name.endswith("num_batches_tracked")
 
 
 def _extra(
     names: Mapping[str, str], layout: Layout, wanted: Iterable[str], used: set[str]
 ) -> tuple[str, ...]:
-    """Return what lies inside the modules of the backbone, looks like its tensors, and is no part.
+    """Return file tensors inside the backbone's modules that the network does not have.
 
     A ResNet-34's file holds every tensor of a ResNet-18: without this, it would load as one.
     """
@@ -194,6 +194,6 @@ def _extra(
         and name.startswith(layout.prefix)
         and (inner := name.removeprefix(layout.prefix)).split(".")[0] in modules
         and inner.split(".")[-1] in leaves
-        and "quant" not in inner  # a quantizer's own state
+        and "quant" not in inner  # quantizer state
         and not _optional(inner)
     )

@@ -1,8 +1,8 @@
 """Load and save backbones: recognize a file's layout, then load all of it or nothing.
 
-A backbone that was silently not loaded scores like a random one, and nothing later can tell. So
+A backbone that silently failed to load scores like a random one, and nothing later detects it. So
 every tensor of the network must be found in the file, with its shape, or nothing is loaded; and a
-tensor of the file that belongs inside the network but finds no place refuses it too.
+file tensor that belongs inside the network but has no counterpart is an error too.
 """
 
 import io
@@ -33,17 +33,17 @@ class LoadReport:
     Attributes:
         path: the file.
         sha256: of its bytes.
-        format: layout recognized.
+        format: recognized layout.
         architecture: network built.
-        matched: backbone tensors loaded.
-        total: backbone tensors there are.
+        matched: number of backbone tensors loaded.
+        total: number of backbone tensors.
         share: share of the backbone's parameters loaded, 0..1.
         missing: backbone tensors not in the file.
         mismatched: tensors whose shape differs.
-        unused: tensors of the file that are no part of the backbone (heads, queues).
-        meta: what the file says of itself; empty for foreign files.
-        extra: those of `unused` that lie inside the backbone's modules, such as more blocks.
-        guessed: whether the architecture was told by the shapes alone.
+        unused: file tensors outside the backbone (heads, queues).
+        meta: metadata stored in the file; empty for files of other projects.
+        extra: those of `unused` inside the backbone's modules, such as more blocks.
+        guessed: whether the architecture was inferred from tensor shapes alone.
         warnings: what a user should know before trusting the numbers.
     """
 
@@ -63,7 +63,7 @@ class LoadReport:
     warnings: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        guessed = " (told by its shapes)" if self.guessed else ""
+        guessed = " (inferred from tensor shapes)" if self.guessed else ""
         line = (
             f"{self.path}: {self.matched}/{self.total} backbone tensors "
             f"({100 * self.share:.1f} % of parameters), layout {self.format}, "
@@ -73,10 +73,10 @@ class LoadReport:
 
 
 def save_backbone(path: str | Path, backbone: nn.Module, meta: Mapping[str, Any]) -> str:
-    """Write a backbone and what is known of it; return the file's SHA-256.
+    """Write a backbone and its metadata; return the file's SHA-256.
 
     The file is complete or absent, never half-written. It is loadable without executing code:
-    `.safetensors`, or else a `weights_only` pickle. Quantizer state stays out, so that any timm or
+    `.safetensors`, or else a `weights_only` pickle. Quantizer state is omitted, so that any timm or
     torchvision code can load the weights.
 
     Args:
@@ -106,26 +106,26 @@ def load_backbone(
 
     Args:
         path: a file of this suite or of any project in `lowbit.backbones.checkpoints.layouts.LAYOUTS`.
-        architecture: network name; None takes the file's own word, and without one the only network
-            that agrees with the file tensor for tensor.
-        allow_partial: load what matches, if anything does, and say so in the report.
+        architecture: network name; None uses the name in the file, or without one the only network
+            whose tensors all match.
+        allow_partial: load what matches, if anything does, and record it in the report.
 
     Returns:
         The backbone in train mode, and the report.
 
     Raises:
-        FileNotFoundError: no such file.
-        CheckpointError: unreadable, architecture unknown, a whole detector, or not every backbone
+        FileNotFoundError: the file does not exist.
+        CheckpointError: unreadable, architecture unknown, a full detector, or not every backbone
             tensor matched.
-        ValueError: no network has that name.
+        ValueError: unknown network.
     """
     contents = read(path)
     detector = detector_keys(contents.containers)
     if detector:
         raise CheckpointError(
-            f"{path} holds a whole detector ({_shortened(detector)}); nothing was loaded. Its "
+            f"{path} holds a full detector ({_shortened(detector)}); nothing was loaded. Its "
             "backbone was trained with that detector's head: give the checkpoint it started from, "
-            "or save its backbone's tensors in a file of their own."
+            "or save its backbone's tensors in a separate file."
         )
     report, found = examine(contents, architecture)
     whole = not (report.missing or report.mismatched or report.extra)
@@ -153,19 +153,19 @@ def examine(
     Args:
         contents: of the file.
         architecture: as in `load_backbone`.
-        nearest: where no network can be told, take the nearest one.
+        nearest: if the network is ambiguous, use the nearest one.
 
     Returns:
         The report, and the tensors found under our names.
 
     Raises:
-        CheckpointError: the network cannot be told, or is not the one the file says it holds.
+        CheckpointError: the network is ambiguous, or differs from the one stated in the file.
     """
     stated = contents.meta.get("architecture")
     if architecture is not None and stated is not None and architecture != stated:
         raise CheckpointError(
-            f"{contents.path} holds a {stated}, but {architecture} was asked for; nothing was "
-            f"loaded. Leave the architecture out, or say {stated}."
+            f"{contents.path} holds a {stated}, but {architecture} was requested; nothing was "
+            f"loaded. Omit the architecture, or set it to {stated}."
         )
     name = architecture or stated
     guessed = name is None
@@ -205,13 +205,13 @@ def _report(contents: Contents, architecture: str, m: Match, *, guessed: bool) -
 def _undecided(contents: Contents, complete: tuple[str, ...], nearest: str, m: Match) -> str:
     if complete:
         return (
-            f"{contents.path} agrees with {' and '.join(complete)}, whose tensors are alike; nothing "
+            f"{contents.path} matches {' and '.join(complete)}, whose tensors are alike; nothing "
             f"was loaded. Name one: architecture={complete[0]}, for example."
         )
     return (
-        f"{contents.path} does not say which network it holds, and agrees with none that is "
-        f"compared; nothing was loaded. {_nearest_words(nearest, m, contents)} Name the network: "
-        "architecture=resnet50, for example; any name of timm's works."
+        f"{contents.path} does not state its network and matches none of the networks "
+        f"it was compared with; nothing was loaded.  {_nearest_words(nearest, m, contents)} Name the network: "
+        "architecture=resnet50, for example; any timm model name works."
     )
 
 
@@ -219,7 +219,7 @@ def _nearest_words(nearest: str, m: Match, contents: Contents) -> str:
     same = len(m.found) - len(m.mismatched)
     if not same:
         names = [name for tensors in contents.containers.values() for name in tensors]
-        return f"No network here has such names: {_shortened(names)}."
+        return f"No known network has such names: {_shortened(names)}."
     extra = f" and lacks {len(m.extra)} of the file's" if m.extra else ""
     return f"The nearest is {nearest}: {same} of {same + len(m.missing) + len(m.mismatched)} tensors{extra}."
 
@@ -229,7 +229,7 @@ def _refusal(report: LoadReport, contents: Contents) -> str:
     if report.missing:
         reasons.append(f"not in the file: {_shortened(report.missing)}")
     if report.mismatched:
-        reasons.append(f"of another shape: {_shortened(report.mismatched)}")
+        reasons.append(f"wrong shape: {_shortened(report.mismatched)}")
     if report.extra:
         reasons.append(f"in the file but not in the network: {_shortened(report.extra)}")
     told = guess(contents.containers)
@@ -253,9 +253,9 @@ def _heads_refusal(report: LoadReport) -> str:
     if report.architecture != "vit_small_moco_v3":
         ours, other = ("6", "vit_small_moco_v3")
     return (
-        f"{report.path} is not a ViT-S of {ours} attention heads, to judge by its position "
-        f"embedding; nothing was loaded. The features would be wrong without an error: say {other}, or "
-        "write the backbone anew with save_backbone, which states its network."
+        f"{report.path} is not a ViT-S of {ours} attention heads, judging by its position "
+        f"embedding; nothing was loaded. The features would be wrong without an error: set the architecture to {other}, or "
+        "rewrite the file with save_backbone, which records its network."
     )
 
 

@@ -1,7 +1,7 @@
-"""Tensor names of other projects for networks that are named here as in timm.
+"""Other projects' tensor names for networks that use timm's names here.
 
-A naming is a table of modules or a list of (pattern, replacement), applied in order: it turns our
-name into theirs. Loading and writing both read it in this direction.
+A naming is a table of modules or an ordered list of (pattern, replacement) that turns our
+name into theirs. Loading and writing both use it in this direction.
 """
 
 import functools
@@ -20,12 +20,12 @@ def _mobilenetv2(stem: str, head: str, block: str, layer: str, last: str) -> dic
     """Return the modules of MobileNetV2 by our names.
 
     Args:
-        stem: theirs of the first convolution and norm, apart by a space.
-        head: likewise of the last ones.
+        stem: their names of the first convolution and norm, separated by a space.
+        head: likewise for the last ones.
         block: format of a block's name: {n} counts all of them from 1, {s} stages from 1, {b} the
             blocks of a stage from 0.
         layer: names inside a block; {i} counts its convolutions from 0.
-        last: those of its last convolution and norm; {j} is i + 1.
+        last: names of its last convolution and norm; {j} is i + 1.
     """
     modules = dict(
         zip(("conv_stem", "bn1", "conv_head", "bn2"), f"{stem} {head}".split(), strict=True)
@@ -112,7 +112,7 @@ PATTERNS: dict[str, Rules] = {
 
 @functools.cache
 def rename(naming: str, name: str) -> str:
-    """Return their name of a tensor that we call `name`.
+    """Return the other project's name of our tensor `name`.
 
     Example:
         >>> rename("detectron2", "layer1.0.bn2.weight")

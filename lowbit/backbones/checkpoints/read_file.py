@@ -1,4 +1,4 @@
-"""Read a checkpoint without running code in it; write a file completely or not at all."""
+"""Read checkpoints without running code in them; write files atomically."""
 
 import hashlib
 import io
@@ -18,13 +18,13 @@ from torch import Tensor
 
 from lowbit.common.atomic_file import atomic
 
-META_KEY = "lowbit_bench"  # where our own files describe themselves
+META_KEY = "lowbit_bench"  # where our files store their metadata
 
 _LEGACY_TORCH = bytes.fromhex("80028a0a6cfc9c46f9206aa850192e")  # torch.save before 1.6
 _DEPTH = 6  # containers inside containers; VISSL's has four
 _NOT_WEIGHTS = ("optimizer", "optim", "scaler", "lr_sched", "scheduler", "loss")
 
-# Settings and logs that training code leaves beside the weights. They are read as placeholders:
+# Settings and logs that training code stores with the weights. They are read as placeholders:
 # none of their own code is imported or run. Any other class in a pickle refuses the file.
 _BAGGAGE = (
     "argparse.",
@@ -41,20 +41,20 @@ _BAGGAGE = (
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that was not loaded; the message says why and what to do."""
+    """Raised when a checkpoint was not loaded; the message gives the reason and a remedy."""
 
 
 @dataclass(frozen=True)
 class Contents:
-    """What a file holds.
+    """Contents of a checkpoint file.
 
     Attributes:
         path: the file.
         size: bytes.
         sha256: of its bytes.
         containers: where in the file (`""`, `state_dict`, `teacher`, ...) -> named tensors; the
-            online network's before the momentum network's.
-        meta: what a file of this suite says of itself; empty for foreign files.
+            online network before the momentum network.
+        meta: metadata in files of this suite; empty for files of other projects.
     """
 
     path: Path
@@ -65,17 +65,17 @@ class Contents:
 
 
 def read(path: str | Path) -> Contents:
-    """Read a file of any kind that holds named tensors.
+    """Read any file that contains named tensors.
 
     Raises:
-        FileNotFoundError: no such file.
-        CheckpointError: damaged, holding code, or without tensors.
+        FileNotFoundError: the file does not exist.
+        CheckpointError: the file is damaged, contains code, or has no tensors.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(
             f"there is no checkpoint {path}; nothing was loaded. Check the path, or run the "
-            "pretraining recipe that makes it."
+            "pretraining recipe that creates it."
         )
     content = path.read_bytes()
     if path.suffix == ".safetensors" or content[8:9] == b"{":
@@ -102,14 +102,14 @@ def read(path: str | Path) -> Contents:
 
 
 def write(path: Path, content: bytes) -> str:
-    """Put a file in place, complete or not at all; return its SHA-256."""
+    """Write a file atomically; return its SHA-256."""
     with atomic(path) as file:
         file.write(content)
     return hashlib.sha256(content).hexdigest()
 
 
 def _guarded(path: Path, load: Callable[[], Any]) -> Any:
-    """Call a loader; whatever a damaged or hostile file makes it raise, say what it means."""
+    """Call a loader; explain any error that a damaged or hostile file causes."""
     try:
         return load()
     except pickle.UnpicklingError as error:
@@ -121,12 +121,12 @@ def _guarded(path: Path, load: Callable[[], Any]) -> Any:
     except Exception as error:
         raise CheckpointError(
             f"{path} cannot be read ({_first_line(error)}); nothing was loaded. It is damaged, cut "
-            "short, or no checkpoint: fetch or make it again."
+            "short, or not a checkpoint: download or create it again."
         ) from error
 
 
 def _first_line(error: Exception) -> str:
-    """Return the reason in an error's text; torch puts general advice before its own."""
+    """Return the reason in an error's text; torch puts general advice first."""
     reason = str(error).rpartition("WeightsUnpickler error: ")[2].strip()
     return (reason.splitlines() or [type(error).__name__])[0]
 
@@ -154,21 +154,21 @@ def _torch_file(content: bytes) -> Any:
 
 
 class _Placeholder:
-    """Stands for an object whose class is not wanted: takes what a pickle gives, keeps nothing."""
+    """Placeholder for an object of a skipped class: accepts any pickled state and keeps none."""
 
     def __init__(self, *args: Any) -> None: ...
     def __setstate__(self, state: Any) -> None: ...
 
 
 def _latin1(text: str, encoding: str) -> bytes:
-    """Encode as pickles of Python 2 ask for it."""
+    """Encode text the way Python 2 pickles require."""
     if encoding not in ("latin1", "latin-1"):
         raise pickle.UnpicklingError(f"it encodes as {encoding}")
     return text.encode("latin1")
 
 
 class _ArraysOnly(pickle.Unpickler):
-    """Reads numpy arrays in plain containers (Detectron2's `.pkl`); any other class is refused."""
+    """Read numpy arrays in plain containers (Detectron2's `.pkl`); refuse any other class."""
 
     _ALLOWED = {
         "numpy.core.multiarray._reconstruct": np.empty(1).__reduce__()[0],

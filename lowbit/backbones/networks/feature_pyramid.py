@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 
 class Level(NamedTuple):
-    """One level of the pyramid: name, channels, stride in input pixels, and the module it comes from."""
+    """A pyramid level: name, channels, stride in input pixels, and source module."""
 
     name: str
     channels: int
@@ -19,7 +19,7 @@ def _taps(backbone: nn.Module) -> list[tuple[int, Level]]:
     info = list(getattr(backbone, "feature_info", []))
     stages = list(enumerate(info))
     if info and info[0]["module"] in ("act1", "bn1", "conv1"):
-        stages = stages[1:]  # the stem is no stage
+        stages = stages[1:]  # the stem is not a stage
     stages = stages[-4:]
     strides = [level["reduction"] for _, level in stages]
     if len(strides) < 2 or strides != sorted(set(strides)):
@@ -35,7 +35,7 @@ def _taps(backbone: nn.Module) -> list[tuple[int, Level]]:
 
 
 def pyramid_info(backbone: nn.Module) -> list[Level]:
-    """Return the levels from fine to coarse.
+    """Return the levels, finest first.
 
     Raises:
         ValueError: the network's feature maps do not shrink from stage to stage.
@@ -44,7 +44,7 @@ def pyramid_info(backbone: nn.Module) -> list[Level]:
 
 
 def pyramid(backbone: nn.Module, x: Tensor, names: list[str]) -> dict[str, Tensor]:
-    """Return the named levels' feature maps; nothing after the last of them is computed."""
+    """Return the named levels' feature maps; compute nothing after the last of them."""
     wanted = {level.name: index for index, level in _taps(backbone) if level.name in names}
     maps = backbone.forward_intermediates(
         x, sorted(wanted.values()), intermediates_only=True, stop_early=True

@@ -1,7 +1,7 @@
-"""MobileNetV2 for 32x32 images as github.com/kuangliu/pytorch-cifar has it, which CoQuant trains.
+"""MobileNetV2 for 32x32 images as in github.com/kuangliu/pytorch-cifar, the version CoQuant trains.
 
-It differs from MobileNetV2 (Sandler et al. 2018; `mobilenetv2_cifar`): every block has its expansion,
-also of factor 1, activations are ReLU, and a stride-1 block that changes its width has a shortcut
+It differs from MobileNetV2 (Sandler et al. 2018; `mobilenetv2_cifar`): each block has an expansion,
+even of factor 1, activations are ReLU, and a stride-1 block that changes its width has a shortcut
 with a 1x1 convolution.
 """
 

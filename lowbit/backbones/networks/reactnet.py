@@ -1,8 +1,8 @@
 """ReActNet-18: a ResNet for binary weights and activations (Liu et al. 2020, arXiv 2003.03488).
 
 A block is one 3x3 convolution with its own shortcut (Bi-Real Net), a learned shift in front of the
-sign, and a PReLU between two learned shifts. The sign itself is no part of the network: a policy
-quantizes what enters each 3x3 convolution. Without one this is the real-valued network.
+sign, and a PReLU between two learned shifts. The sign itself is not part of the network: a policy
+quantizes the input of each 3x3 convolution. Without a policy this is the real-valued network.
 """
 
 import torch
@@ -12,7 +12,7 @@ from lowbit.backbones.networks.staged import Staged
 
 
 class Shift(nn.Module):
-    """A learned offset a channel."""
+    """A learned offset per channel."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -23,14 +23,14 @@ class Shift(nn.Module):
 
 
 class RPReLU(nn.Sequential):
-    """PReLU of x - γ, plus ζ, all three learned a channel."""
+    """PReLU of x - γ, plus ζ, all three learned per channel."""
 
     def __init__(self, channels: int) -> None:
         super().__init__(Shift(channels), nn.PReLU(channels), Shift(channels))
 
 
 class ReActBlock(nn.Module):
-    """y = RPReLU(BN(conv(x + shift)) + shortcut(x)); the convolution's input is what becomes a sign.
+    """y = RPReLU(BN(conv(x + shift)) + shortcut(x)); the convolution's input is binarized.
 
     Where the resolution halves, the shortcut is an average pool, a real-valued 1x1 convolution and a
     norm.

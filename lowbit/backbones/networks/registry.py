@@ -1,4 +1,4 @@
-"""Networks by name. A backbone has no classifier: it maps images to pooled features."""
+"""Registry of backbones, which map images to pooled features and have no classifier."""
 
 import timm
 import torch
@@ -12,13 +12,13 @@ from lowbit.common.suggest import did_you_mean
 
 BACKBONES = Registry("BACKBONES")
 BACKBONES.__doc__ = """
-Networks that the suite knows by name. What is registered is a function without arguments whose name
-is the name in recipes. It returns an `nn.Module` with random weights that
+Networks that the suite knows by name. Register a function without arguments whose name
+is used in recipes. It returns an `nn.Module` with random weights that
 
 1. maps images (N, 3, H, W) to pooled features (N, num_features), `num_features` being an attribute;
-2. has one module an activation, used once (a policy quantizes some of them);
+2. has one module per activation, used once (a policy quantizes some of them);
 3. for detection: has `feature_info`, a list of {num_chs, reduction, module}, and
-   `forward_intermediates(x, indices, intermediates_only=True, stop_early=True)`, as timm's have.
+   `forward_intermediates(x, indices, intermediates_only=True, stop_early=True)`, as in timm.
 """
 
 
@@ -58,7 +58,7 @@ def resnet152_cifar3() -> nn.Module:
 
 def _cifar_stem(name: str) -> nn.Module:
     """timm's ResNet with a 3x3 stride-1 stem and no max-pool (SSQL, SPEC A.1)."""
-    net = timm.create_model(name, num_classes=0, zero_init_last=False)  # as official SSQL's
+    net = timm.create_model(name, num_classes=0, zero_init_last=False)  # as in official SSQL
     net.conv1 = nn.Conv2d(3, net.conv1.out_channels, 3, padding=1, bias=False)
     nn.init.kaiming_normal_(net.conv1.weight, mode="fan_out", nonlinearity="relu")
     net.maxpool = nn.Identity()
@@ -104,7 +104,7 @@ def mobilenetv2_cifar() -> nn.Module:
 
 @BACKBONES.register()
 def mobilenetv2_kuangliu() -> nn.Module:
-    """MobileNetV2 for 32x32 images as CoQuant has it: ReLU, and a 1x1 convolution in two shortcuts."""
+    """MobileNetV2 for 32x32 images as in CoQuant: ReLU, and a 1x1 convolution in two shortcuts."""
     return KuangliuMobileNetV2()
 
 
@@ -122,7 +122,7 @@ def reactnet18_cifar() -> nn.Module:
 
 @BACKBONES.register()
 def vit_small_moco_v3() -> nn.Module:
-    """ViT-S with the 12 attention heads of MoCo v3 (Chen et al. 2021); timm's and DeiT's have 6.
+    """ViT-S with the 12 attention heads of MoCo v3 (Chen et al. 2021); timm's and DeiT's 6.
 
     Its position embedding for the class token is zero, as in theirs.
     """
@@ -133,17 +133,17 @@ def vit_small_moco_v3() -> nn.Module:
 
 
 def list_backbones() -> list[str]:
-    """Return our own names; every name of timm's works as well."""
+    """Return the registered names; every timm name works as well."""
     return sorted(name for name, _ in BACKBONES)
 
 
 def create_backbone(architecture: str) -> nn.Module:
     """Build a network with random weights by its name here or in timm.
 
-    The network knows its name as `.architecture`.
+    The name is stored as the network's `.architecture`.
 
     Raises:
-        ValueError: neither knows the name.
+        ValueError: the name is unknown to both.
     """
     if architecture in BACKBONES:
         net = BACKBONES.get(architecture)()

@@ -1,6 +1,6 @@
 """ResNets for small images, which timm lacks: three-stage CIFAR nets and a slim four-stage one.
 
-Blocks are timm's, so each activation is a module of its own and parameters are named as in
+Blocks are timm's, so each activation is a separate module and parameters are named as in
 torchvision's ResNet.
 """
 
@@ -29,7 +29,7 @@ class SmallResNet(Staged):
 
     Args:
         depths: blocks in each stage.
-        widths: channels of each stage; the stem has those of the first.
+        widths: channels of each stage; the stem has as many as the first.
         stem_stride: stride of the stem; stages after the first halve the resolution.
         shortcut: "pad" (option A, no parameters) or "conv" (1x1 convolution and norm).
     """

@@ -1,14 +1,14 @@
-"""Base class of our own networks: a stem, stages, feature maps by index, pooled features."""
+"""Base class of networks with a stem, stages, indexed feature maps and pooled features."""
 
 import torch
 from torch import Tensor, nn
 
 
 class Staged(nn.Module):
-    """A network of a stem and stages, that returns pooled features.
+    """A network with a stem and stages that returns pooled features.
 
     A subclass has `stem(x)`, whose name among the maps is the first of `feature_info`, adds its
-    stages under `stage_names`, and calls `finish` when it is built. All levels of `feature_info` but
+    stages under `stage_names`, and calls `finish` once built. All levels of `feature_info` except
     the first are stages.
     """
 
@@ -16,7 +16,7 @@ class Staged(nn.Module):
     stage_names: list[str]
 
     def stem(self, x: Tensor) -> Tensor:
-        """Return what enters the first stage."""
+        """Return the input of the first stage."""
         raise NotImplementedError
 
     def finish(self, num_features: int) -> None:
@@ -25,7 +25,7 @@ class Staged(nn.Module):
         self.num_features = num_features
 
     def draw_convolutions(self) -> None:
-        """Draw the convolutions' weights as ResNets do (He et al. 2015, fan-out)."""
+        """Initialize the convolutions as in ResNets (He et al. 2015, fan-out)."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

@@ -1,7 +1,7 @@
-"""Videos through an image network: frame by frame, then the mean of the features.
+"""Apply an image network to videos frame by frame and average the features.
 
 A linear classifier of the mean is the mean of the frames' logits, so this is frame averaging
-(Temporal Segment Networks, Wang et al. 2016), as AR-Net's and CoQuant's video networks.
+(Temporal Segment Networks, Wang et al. 2016), as in AR-Net's and CoQuant's video networks.
 """
 
 from functools import partial
@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 
 def average_frames(backbone: nn.Module, frames: int) -> nn.Module:
-    """Have a backbone take videos (B, F, 3, H, W) of F `frames` to features (B, D); return it.
+    """Make a backbone map videos (B, F, 3, H, W) of F `frames` to features (B, D); return it.
 
-    No module is added: names and state dict stay.
+    No module is added: names and state dict stay the same.
 
     Example:
         >>> import torch

@@ -1,1 +1,1 @@
-"""Which image sets there are, where their files are, and how they are split."""
+"""Image sets: names, file locations, splits."""

@@ -1,6 +1,6 @@
-"""Archives of the published sets: where each comes from, where it goes, whether it is whole.
+"""Archives of the published sets: sources, locations, checksums.
 
-Addresses and MD5s are torchvision's own, read from its classes; so is the unpacking.
+URLs, MD5s and unpacking are torchvision's, taken from its classes.
 """
 
 from collections.abc import Iterator
@@ -10,26 +10,26 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Archive:
-    """A file of the publisher's, to lie at `path`."""
+    """A publisher's archive, stored at `path`."""
 
     path: Path
     url: str
     md5: str
 
     def problem(self) -> str | None:
-        """Say what is wrong with the file, or return None; one that is not there is."""
+        """Return what is wrong with the file (missing or altered), or None."""
         from torchvision.datasets.utils import calculate_md5
 
         if not self.path.is_file():
-            return f"{self.path} is not there"
+            return f"{self.path} does not exist"
         found = calculate_md5(self.path)
         if found == self.md5:
             return None
-        return f"{self.path} has MD5 {found} where its publisher's has {self.md5}: get it again"
+        return f"{self.path} has MD5 {found} but its publisher's has {self.md5}: download it again"
 
 
 def archives(name: str, root: Path) -> list[Archive]:
-    """Return the archives of a set that torchvision can unpack; of any other, none."""
+    """Return a set's archives; empty if torchvision cannot unpack the set."""
     from torchvision import datasets
 
     if name in ("cifar10", "cifar100"):
@@ -49,7 +49,7 @@ def archives(name: str, root: Path) -> list[Archive]:
         return [_archive(folder, url, md5) for url, md5 in datasets.OxfordIIITPet._RESOURCES]
     if name == "dtd":
         return [_archive(root / "dtd", datasets.DTD._URL, datasets.DTD._MD5)]
-    if name == "caltech101":  # torchvision has these inside of a function
+    if name == "caltech101":  # torchvision has these inside a function
         url = "https://data.caltech.edu/records/mzrjq-6wc02/files/caltech-101.zip"
         return [_archive(root / "caltech101", url, "3138e1922a9193bfa496528edbbc45d0")]
     return []
@@ -60,7 +60,7 @@ def _archive(folder: Path, url: str, md5: str) -> Archive:
 
 
 def damaged(name: str, root: Path) -> Iterator[str]:
-    """Yield what is wrong with each archive that lies there; one may be gone, once unpacked."""
+    """Yield the problems of the archives that exist; they may be deleted after unpacking."""
     for archive in archives(name, root):
         problem = archive.problem() if archive.path.exists() else None
         if problem:
@@ -68,10 +68,10 @@ def damaged(name: str, root: Path) -> Iterator[str]:
 
 
 def unpack(name: str, root: Path) -> None:
-    """Let torchvision unpack a set, after it got and checked the archives that are not there.
+    """Let torchvision download and check missing archives and unpack a set.
 
     Raises:
-        RuntimeError, OSError: an archive could not be got, or is not the publisher's.
+        RuntimeError, OSError: an archive could not be downloaded, or its checksum is wrong.
     """
     from torchvision import datasets
 

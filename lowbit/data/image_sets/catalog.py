@@ -1,4 +1,4 @@
-"""The image sets we know: one registered function each, and how each is read."""
+"""The built-in image sets: one registered function each, and how each is read."""
 
 import hashlib
 from collections.abc import Callable
@@ -35,7 +35,7 @@ def _read_digits(root: Path) -> tuple[Tensor, Tensor]:
     found = hashlib.sha256(raw.images.astype("uint8").tobytes()).hexdigest()
     if found != _DIGITS_SHA256:
         raise ValueError(
-            f"scikit-learn's digits have SHA-256 {found[:12]}... where {_DIGITS_SHA256[:12]}... is "
+            f"scikit-learn's digits have SHA-256 {found[:12]}... but {_DIGITS_SHA256[:12]}... is "
             "pinned; nothing was loaded. Install the scikit-learn named in requirements.txt."
         )
     small = torch.from_numpy(raw.images).float()[:, None]  # (N, 1, 8, 8)
@@ -54,7 +54,7 @@ def _read_cifar(kind: str, root: Path) -> tuple[Tensor, Tensor]:
         parts = [dataset(root, train=train, download=False) for train in (True, False)]
     except RuntimeError as error:
         raise FileNotFoundError(
-            f"{kind} is not complete under {root.resolve()}; nothing was loaded. Get it with "
+            f"{kind} is not complete under {root.resolve()}; nothing was loaded. Download it with "
             f'`python -c "import torchvision; torchvision.datasets.{kind}({str(root)!r}, '
             f'download=True)"`, or point ${ROOT_VARIABLE} (or data_root) at a folder that has it.'
         ) from error
@@ -120,8 +120,8 @@ def cifar100() -> ImageSet:
 def imagenet() -> ImageSet:
     """Specify ImageNet-1k, `<root>/imagenet/{train,val}/<class>/*.JPEG`.
 
-    Its official validation images are our test, as in all papers' tables; val is 10 images of each
-    class, carved from train. "trainval" is all that was published for training.
+    The official validation images are the test split, as in the papers; val is 10 images of each
+    class, taken from train. "trainval" is the whole published training set.
     """
     return unlocated(
         "imagenet",
@@ -133,7 +133,7 @@ def imagenet() -> ImageSet:
 
 
 def _photographs(listing: Callable[[Path], Listing], **facts: Any) -> ImageSet:
-    """Specify a published set of photographs; `listing` lists what is under a root."""
+    """Specify a published set of photographs; `listing` lists its files under a root."""
 
     def folder(root: Path) -> Published:
         return Published(spec, listing(root))
@@ -143,7 +143,7 @@ def _photographs(listing: Callable[[Path], Listing], **facts: Any) -> ImageSet:
     return spec
 
 
-_BOTH = ("top1", "mean_per_class")  # classes of test differ in size, or others report the mean
+_BOTH = ("top1", "mean_per_class")  # test classes differ in size, or papers report the mean
 
 
 @IMAGE_SETS.register()
@@ -211,9 +211,9 @@ def dtd() -> ImageSet:
 
 @IMAGE_SETS.register()
 def caltech101() -> ImageSet:
-    """Specify Caltech-101 without background: of each class 10 images are drawn to test, 20 to train.
+    """Specify Caltech-101 without background: of each class 10 images go to test, 20 to train.
 
-    SSQL has these counts, and no list was published: its images are others than ours.
+    SSQL has the same counts but published no list, so its images differ from these.
     """
     return _photographs(
         caltech101_listing,

@@ -1,10 +1,10 @@
-"""What a folder of images holds, in one small file beside it: its identity, its counts, its size.
+"""Manifest of an image folder, a small file in it: identity, counts, image size.
 
 The identity is the SHA-256 over a line "<path> <bytes>" of every file, sorted by path. The file
 `<folder>/.lowbit/manifest.json` also has the modification times of the class folders, which change
-when a file comes, goes or is renamed; a manifest that does not match them is made anew. In sets of
-up to 200,000 files the size of every file is looked at as well, each time; in larger ones a file
-that was overwritten in place goes unseen until `lowbit-bench datasets verify`. The files of a set of
+when a file is added, removed or renamed; a manifest that does not match them is rebuilt. In sets of
+up to 200,000 files every file's size is checked as well, each time; in larger ones a file
+that was overwritten in place goes unnoticed until `lowbit-bench datasets verify`. The files of a set of
 videos (`lowbit.data.image_sets.video_folder`) are its frames.
 """
 
@@ -20,24 +20,24 @@ from lowbit.data.decoding import image_size
 
 Names = dict[str, list[list[str]]]  # by split, by class
 
-_VERSION = 1  # of the manifest, and of the rule by which files become splits
-_LOOK_AT_ALL = 200_000  # files; their sizes take about a second
-_SAMPLED = 32  # headers that tell whether all images have one size
+_VERSION = 1  # of the manifest and of the rule that assigns files to splits
+_LOOK_AT_ALL = 200_000  # files; checking their sizes takes about a second
+_SAMPLED = 32  # headers read to see whether all images have one size
 _LARGEST_SIDE = 64  # pixels, of images held in memory
 _LARGEST_SET = 4 * 2**30  # bytes, of all of them
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What is kept.
+    """A folder's stored manifest.
 
     Attributes:
         sha256: the identity.
-        counts: files per class, by split; there is no val where it is carved from train.
-        size: side of the images in pixels; None where they are too large, or of too many sizes, to
+        counts: files per class, by split; no val if it is taken from train.
+        size: side of the images in pixels; None if they are too large, or of too many sizes, to
             be held in memory.
-        newest_ns: when the last of the files was modified.
-        folders: when each class folder was modified, by its relative path.
+        newest_ns: latest modification time of the files.
+        folders: modification time of each class folder, by relative path.
     """
 
     version: int
@@ -49,16 +49,16 @@ class Manifest:
 
 
 class ListedFolder(Protocol):
-    """What a manifest is made from; lists of files are read only where they are needed.
+    """Source of a manifest; file lists are read only when needed.
 
     Attributes:
         path: the folder.
-        parts: which of its folders is which split.
+        parts: folder of each split.
         classes: the class folders in each.
         names: samples by split, class by class.
         paths: of all samples, relative to `path`.
-        contents: of the files that are the identity, relative to `path`.
-        frames: of a video that are seen; None: samples are images.
+        contents: paths of the files that define the identity, relative to `path`.
+        frames: sampled from each video; None: samples are images.
     """
 
     path: Path
@@ -77,11 +77,11 @@ class ListedFolder(Protocol):
 
 
 def read_manifest(folder: ListedFolder, *, trust: bool = True) -> Manifest:
-    """Return a folder's manifest: the one that is kept, if it still holds, else a new one.
+    """Return a folder's stored manifest if still valid, else a new one.
 
     Args:
-        folder: the images.
-        trust: whether the times of a large set's folders may stand for its files.
+        folder: the image folder.
+        trust: whether to trust folder modification times in a large set.
     """
     file = folder.path / sidecar_files.FOLDER / "manifest.json"
     kept = _kept(file)
@@ -101,14 +101,14 @@ def read_manifest(folder: ListedFolder, *, trust: bool = True) -> Manifest:
         folders=folders,
     )
     text = json.dumps(asdict(manifest)).encode()
-    sidecar_files.keep(file, lambda out: out.write(text), otherwise="looks at every file again")
+    sidecar_files.keep(file, lambda out: out.write(text), otherwise="reads every file again")
     return manifest
 
 
 def _kept(file: Path) -> Manifest | None:
     try:
         manifest = Manifest(**json.loads(file.read_bytes()))
-    except (OSError, ValueError, TypeError):  # not there, not ours, or of another version
+    except (OSError, ValueError, TypeError):  # missing, of another program, or of another version
         return None
     return manifest if manifest.version == _VERSION else None
 
@@ -123,7 +123,7 @@ def _folders(folder: ListedFolder) -> dict[str, int]:
 
 
 def look(root: Path, paths: list[str]) -> tuple[str, int]:
-    """Return the identity of the files under `root` and when the last of them was modified."""
+    """Return the identity of the files under `root` and their latest modification time."""
     digest, newest_ns = hashlib.sha256(f"folder {_VERSION}\n".encode()), 0
     for path in sorted(paths):
         status = os.stat(f"{root}/{path}")
@@ -133,7 +133,7 @@ def look(root: Path, paths: list[str]) -> tuple[str, int]:
 
 
 def _common_size(folder: ListedFolder) -> int | None:
-    """Return the side of the images where a sample says that they fit in memory, else None."""
+    """Return the images' side if a sample shows that they fit in memory, else None."""
     count = len(folder.paths)
     sample = folder.paths[:: max(1, count // _SAMPLED)]
     first = image_size(folder.path / sample[0])

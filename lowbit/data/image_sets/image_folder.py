@@ -1,8 +1,8 @@
 """Folders of images as image sets: `folder:NAME` is `<root>/NAME/{train,val|test}/<class>/*.jpg`.
 
-The test images are those of test/, or of val/ where there is no test/. The val images are those of
-val/ where there are all three; else a tenth of each class of train/ is carved out by the SHA-256 of
-the file's name: a draw that no library's random numbers can change.
+The test images are those of test/, or of val/ if there is no test/. The val images are those of
+val/ if all three exist; else a tenth of each class of train/ is taken, ordered by the SHA-256 of
+the file's name, which no library's random numbers can change.
 
 The identity of the splits (`split_sha256`) is the SHA-256 over the relative paths and sizes of all
 files, see `lowbit.data.image_sets.folder_manifest`.
@@ -34,24 +34,24 @@ from lowbit.data.image_sets.spec import (
 )
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff")
-VAL_SHARE = 0.1  # of a class of train/, where val is carved
+VAL_SHARE = 0.1  # of a class of train/, when val is taken from it
 
 
 class Folder:
     """An image folder on disk.
 
     Args:
-        name: what messages call it.
-        path: the folder that has train/ in it.
-        val_per_class: images carved from each class of train/; None for a tenth of the class.
+        name: used in messages.
+        path: the folder that contains train/.
+        val_per_class: images taken from each class of train/; None for a tenth of the class.
 
     Attributes:
-        parts: which folder is which split: {"train": "train", "test": "val"}, ...
-        classes: the names, sorted; a label is a place in them.
+        parts: folder of each split: {"train": "train", "test": "val"}, ...
+        classes: the names, sorted; a label is an index into them.
 
     Raises:
-        FileNotFoundError: train/, or both test/ and val/, are not there.
-        ValueError: the folders differ in their classes, or there are less than two.
+        FileNotFoundError: train/, or both test/ and val/, are missing.
+        ValueError: the folders differ in their classes, or there are fewer than two.
     """
 
     frames: int | None = None  # of a video; an image has none
@@ -84,9 +84,9 @@ class Folder:
                 )
         if len(found["train"]) < 2:
             raise ValueError(
-                f"{self.name}: {self.path / 'train'} has {len(found['train'])} class folders, and "
-                "two are the least; nothing was loaded. Put the images of each class into a folder "
-                "of its own."
+                f"{self.name}: {self.path / 'train'} has {len(found['train'])} class folders, but at "
+                "least two are needed; nothing was loaded. Put the images of each class into its "
+                "own folder."
             )
         return tuple(found["train"])
 
@@ -104,7 +104,7 @@ class Folder:
         least = 2 if part == "train" and "val" not in self.parts else 1
         if len(images) < least:
             raise ValueError(
-                f"{self.name}: {folder} has {len(images)} images directly in it where {least} or "
+                f"{self.name}: {folder} has {len(images)} images directly in it, but {least} or "
                 f"more are needed; nothing was loaded. Add images ({', '.join(EXTENSIONS)}), or "
                 "remove the class from every folder."
             )
@@ -112,7 +112,7 @@ class Folder:
 
     @cached_property
     def paths(self) -> list[str]:
-        """Relative paths of all files; an id is a place in them."""
+        """Relative paths of all files; an id is an index into them."""
         return [
             f"{self.parts[split]}/{name}/{image}"
             for split, classes in self.names.items()
@@ -122,7 +122,7 @@ class Folder:
 
     @property
     def contents(self) -> list[str]:
-        """Relative paths of the files that are the set's identity."""
+        """Relative paths of the files that define the set's identity."""
         return self.paths
 
     @cached_property
@@ -133,12 +133,12 @@ class Folder:
 
     @cached_property
     def manifest(self) -> Manifest:
-        """What the folder holds; kept beside it, and made anew when it changed."""
+        """The folder's manifest, stored in it and rebuilt after changes."""
         return read_manifest(self)
 
     @property
     def size(self) -> int | None:
-        """Side of the images, pixels; None where they are too large, or of too many sizes."""
+        """Side of the images, pixels; None if they are too large or of too many sizes."""
         return self.manifest.size
 
     @property
@@ -179,7 +179,7 @@ class Folder:
         return self._val_per_class or max(1, round(VAL_SHARE * count))
 
     def images(self) -> Tensor:
-        """Return all images, uint8 (N, 3, size, size), decoded once and kept beside them."""
+        """Return all images, uint8 (N, 3, size, size), decoded once and cached next to them."""
         manifest = self.manifest
         file = self.path / sidecar_files.FOLDER / f"images-{manifest.sha256[:16]}.npy"
         for old in set(file.parent.glob("images-*.npy")) - {file}:
@@ -188,17 +188,17 @@ class Folder:
         return kept(file, files, manifest.size, newest_ns=manifest.newest_ns)
 
     def files(self, split: str) -> Files:
-        """Return the files of a split, as `load` takes it."""
+        """Return the files of a split that `load` accepts."""
         paths = np.array([os.fsencode(path) for path in self.paths])
         return Files(self.path, paths[choose(self.ids(), split).numpy()])
 
     def damaged(self) -> Iterator[str | None]:
-        """Decode every file; yield for each what is wrong with it, or None."""
+        """Decode every file; yield for each its problem or None."""
         return problems([f"{self.path}/{path}" for path in self.paths])
 
 
 def folder_set(name: str) -> ImageSet:
-    """Specify `folder:NAME`, without a look at the disk."""
+    """Specify `folder:NAME` without reading the disk."""
     folder = name.removeprefix(FOLDER)
     if folder in ("", ".", "..") or Path(folder).name != folder:
         raise ValueError(
@@ -216,7 +216,7 @@ def unlocated(
     num_classes: int | None = None,
     val_per_class: int | None = None,
 ) -> ImageSet:
-    """Specify the set in `<root>/<folder>`; with `counts` and `num_classes` it must have these."""
+    """Specify the set in `<root>/<folder>`; `counts` and `num_classes`, if given, are checked."""
     return ImageSet(
         name=name,
         num_classes=num_classes,
@@ -230,13 +230,13 @@ def unlocated(
 
 
 def located(spec: ImageSet, root: Path) -> ImageSet:
-    """Return the specification of a set of files as it is under `root`."""
+    """Return the specification of a set of files found under `root`."""
     folder = spec.folder(root)
     counts = folder.counts()
     if spec.counts not in (None, counts) or spec.num_classes not in (None, len(folder.classes)):
         raise ValueError(
             f"{spec.name} in {folder.path.resolve()} has {counts} images of {len(folder.classes)} "
-            f"classes where {spec.counts} of {spec.num_classes} are published; nothing was loaded. "
+            f"classes, but {spec.counts} of {spec.num_classes} are published; nothing was loaded. "
             "Restore the missing files from the archives and remove what does not belong there."
         )
     if spec.pin != "files":

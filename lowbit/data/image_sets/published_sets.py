@@ -1,7 +1,7 @@
 """Sets of photographs as their publishers split them, listed by torchvision's classes.
 
 The file `lowbit/data/image_sets/splits/<name>.json` pins a rule, not ids: `"train"` and `"test"` name official parts
-(whose lists are in archives of known MD5), or `"train_per_class"` and `"test_per_class"` say how
+(listed in archives of known MD5), or `"train_per_class"` and `"test_per_class"` give how
 many of each class are drawn. An order that no library's random numbers can change draws them, and
 then val out of train: the files of a class by the SHA-256 of "<salt>/<path>".
 """
@@ -24,7 +24,7 @@ from lowbit.data.decoding import problems
 from lowbit.data.image_sets.folder_manifest import look
 from lowbit.data.image_sets.spec import ROOT_VARIABLE, SPLITS, Files, ImageSet, choose, read_pinned
 
-_NAMED = 3  # missing files in a message
+_NAMED = 3  # missing files named in a message
 
 
 @dataclass(frozen=True)
@@ -39,20 +39,20 @@ class Listing:
 
 
 class Published:
-    """A published set on disk: what `Folder` is for a user's.
+    """A published set on disk, the counterpart of `Folder` for a user's images.
 
     Args:
-        spec: of the set.
+        spec: specification of the set.
         listing: all its images.
 
     Attributes:
         path, classes: as a `Folder` has them.
-        paths: sorted; an id is a place in them.
+        paths: sorted; an id is an index into them.
         labels: the class of every file, int64.
         size: None: photographs have many sizes.
 
     Raises:
-        ValueError: files that are listed are not there, or there are more or fewer than published.
+        ValueError: listed files are missing, or there are more or fewer than published.
     """
 
     size = None
@@ -81,9 +81,9 @@ class Published:
         wanted = self._rule["images"]
         if missing or len(self.paths) != wanted:
             named = ", ".join(missing[:_NAMED]) + (" ..." if len(missing) > _NAMED else "")
-            problem = f"lacks {len(missing)} listed files ({named})" if missing else "is not whole"
+            problem = f"lacks {len(missing)} listed files ({named})" if missing else "is incomplete"
             raise ValueError(
-                f"{self.name} in {self.path.resolve()} {problem}, and lists {len(self.paths)} where "
+                f"{self.name} in {self.path.resolve()} {problem} and lists {len(self.paths)} files where "
                 f"{wanted} are published; nothing was loaded. Delete the folder and unpack the "
                 f"archive again: `lowbit-bench datasets prepare {self.name}`."
             )
@@ -124,16 +124,16 @@ class Published:
         return {split: len(found) for split, found in self.ids().items()}
 
     def files(self, split: str) -> Files:
-        """Return the files of a split, as `load` takes it."""
+        """Return the files of a split that `load` accepts."""
         paths = np.array([os.fsencode(path) for path in self.paths])
         return Files(self.path, paths[choose(self.ids(), split).numpy()])
 
     def damaged(self) -> Iterator[str | None]:
-        """Decode every file; yield for each what is wrong with it, or None."""
+        """Decode every file; yield for each its problem or None."""
         return problems([f"{self.path}/{path}" for path in self.paths])
 
     def changed(self) -> str | None:
-        """Say whether files changed since the set was first verified, which this records.
+        """Return whether files changed since the set was first verified, which this records.
 
         The record is the SHA-256 over all paths and sizes, in `<set>/.lowbit/files.json`.
         """
@@ -142,7 +142,7 @@ class Published:
         if not file.exists():
             text = json.dumps({"version": 1, "files": len(self.paths), "sha256": sha256}).encode()
             sidecar_files.keep(
-                file, lambda out: out.write(text), otherwise="cannot tell a changed file"
+                file, lambda out: out.write(text), otherwise="cannot detect changed files"
             )
             return None
         earlier = json.loads(file.read_text())["sha256"]
@@ -164,15 +164,15 @@ def from_torchvision(
     files: str = "_image_files",
     **options: Any,
 ) -> Listing:
-    """List a set through torchvision's class of it.
+    """List a set through its torchvision class.
 
     Args:
-        name: what messages call it.
+        name: used in messages.
         root: folder of the sets.
         kind: the class.
-        folder: what paths are relative to, under `root`.
+        folder: base of the paths, under `root`.
         parts: its official parts.
-        files: the attribute of the class that has the paths.
+        files: the class attribute with the paths.
         options: of the class.
 
     Raises:
@@ -185,7 +185,7 @@ def from_torchvision(
 
     found = whole(name, root, listed)
     base = root.expanduser() / folder  # as torchvision expands it
-    start = len(os.path.join(base, ""))  # what every path begins with
+    start = len(os.path.join(base, ""))  # common prefix of the paths
     return Listing(
         folder=base,
         classes=tuple(found[-1].classes),
@@ -202,8 +202,8 @@ def caltech101_listing(root: Path) -> Listing:
     base, images = root.expanduser() / "caltech101", "101_ObjectCategories"
 
     def listed() -> Caltech101:
-        if not (base / images).is_dir():  # torchvision would make the folder above it
-            raise FileNotFoundError(f"{base / images} is not there")
+        if not (base / images).is_dir():  # torchvision would create the parent folder
+            raise FileNotFoundError(f"{base / images} does not exist")
         return Caltech101(str(root))
 
     found = whole("caltech101", root, listed)
@@ -218,15 +218,15 @@ def caltech101_listing(root: Path) -> Listing:
 
 
 def whole(name: str, root: Path, listed: Callable[[], Any]) -> Any:
-    """Return what torchvision's class lists, or say how to get the set.
+    """Return torchvision's listing, or raise with instructions for getting the set.
 
     Raises:
-        FileNotFoundError: it is not there.
-        ValueError: it is, but its lists are not what torchvision can read.
+        FileNotFoundError: the set is missing.
+        ValueError: torchvision cannot read the set's lists.
     """
     try:
         return listed()
-    except (RuntimeError, FileNotFoundError) as error:  # torchvision raises either
+    except (RuntimeError, FileNotFoundError) as error:  # torchvision raises one or the other
         raise FileNotFoundError(
             f"{name} is not complete under {root.resolve()} ({error}); nothing was loaded. Get it "
             f"with `lowbit-bench datasets prepare {name} --download --root {root}`, or point "

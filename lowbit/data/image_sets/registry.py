@@ -1,7 +1,7 @@
 """Image sets by name: find one, locate it under a root, load a split of it.
 
 An image set is a function registered in `IMAGE_SETS` that returns an `ImageSet`. Its splits are
-pinned by a file in `lowbit/data/image_sets/splits/` whose SHA-256 stands in the set's specification:
+pinned by a file in `lowbit/data/image_sets/splits/` whose SHA-256 is in the set's specification:
 a changed file is refused, so two rows of a leaderboard with the same `split_sha256` saw the same
 images.
 
@@ -36,12 +36,12 @@ from lowbit.data.image_sets.video_folder import video_set
 
 
 def list_datasets() -> list[str]:
-    """Name every registered image set, sorted."""
+    """Return the names of all registered image sets, sorted."""
     return sorted(name for name, _ in IMAGE_SETS)
 
 
 def image_set(name: str) -> ImageSet:
-    """Return the specification of an image set by its name, without a look at the disk."""
+    """Return the specification of an image set by name, without reading the disk."""
     if name.startswith(FOLDER):
         return folder_set(name)
     if name.startswith(FRAMES):
@@ -56,15 +56,15 @@ def image_set(name: str) -> ImageSet:
 
 
 def locate(name: str, *, root: str | os.PathLike | None = None) -> ImageSet:
-    """Return the specification of an image set with what its files under `root` decide.
+    """Return an image set's specification, completed from its files under `root`.
 
     Args:
-        name: as `load` takes it.
+        name: as in `load`.
         root: folder of the sets; default `$LOWBIT_DATA`, else `./datasets`.
 
     Raises:
-        FileNotFoundError: the set is a folder, and it is not there.
-        ValueError: there is no such set, or its folder is not laid out as it should be.
+        FileNotFoundError: the set is a folder and is missing.
+        ValueError: unknown set, or its folder has the wrong layout.
 
     Example:
         >>> locate("digits").split_sha256 == image_set("digits").split_sha256
@@ -91,14 +91,14 @@ def load(name: str, split: str, *, root: str | os.PathLike | None = None) -> Spl
         root: folder of the downloaded sets; default `$LOWBIT_DATA`, else `./datasets`.
 
     Raises:
-        ValueError: the set or split is unknown, or what was found is not what is pinned.
-        FileNotFoundError: the set's files are not there; the message says how to get them.
+        ValueError: the set or split is unknown, or the data differ from the pinned splits.
+        FileNotFoundError: the set's files are missing; the message explains how to get them.
 
     Example:
         >>> len(load("digits", "test"))
         540
     """
-    image_set(name)  # an unknown name is answered before an unknown split
+    image_set(name)  # report an unknown name before an unknown split
     check_split(name, split)
     spec = locate(name, root=root)
     images, labels, ids, classes = _from_folder(spec) if spec.folder else _from_pinned(spec, root)
@@ -130,7 +130,7 @@ def _from_folder(spec: ImageSet) -> _Contents:
     if spec.size is None:
         raise ValueError(
             f"the images of {spec.name} are too large, or of too many sizes, to hold in memory; "
-            "nothing was loaded. Pretraining streams them; for what reads a set whole, store them at "
+            "nothing was loaded. Pretraining streams them; to load the whole set, store them at "
             "one square size of at most 64 pixels."
         )
     return folder.images(), folder.labels, folder.ids(), folder.classes
@@ -143,10 +143,10 @@ def _split_ids(pinned: dict, labels: Tensor) -> dict[str, Tensor]:
 
 
 def _ids_by_rule(rule: dict, labels: Tensor) -> dict[str, Tensor]:
-    """Carve val out of the official training images, which are the first `train_images` ids.
+    """Split val off the official training images, which are the first `train_images` ids.
 
     Within each class the ids are ordered by SHA-256 of "<salt>/<id>", and the first
-    `val_per_class` become val: a draw that no library's random numbers can change.
+    `val_per_class` become val, a draw that no library's random numbers can change.
     """
     first_test = rule["train_images"]
     train, val = [], []

@@ -1,4 +1,4 @@
-"""What an image set is: its specification, its splits, and the check that both are as pinned."""
+"""Specification and splits of an image set, checked against pinned files."""
 
 import hashlib
 import json
@@ -22,7 +22,7 @@ FRAMES = "frames:"
 Pin = Literal["ids", "official", "drawn", "files"]
 Triple = tuple[float, float, float]
 
-# The field's choice for photographs.
+# ImageNet's constants, customary for photographs.
 IMAGENET_MEAN: Triple = (0.485, 0.456, 0.406)
 IMAGENET_STD: Triple = (0.229, 0.224, 0.225)
 
@@ -54,14 +54,14 @@ class Files:
 
 
 class FilesOnDisk(Protocol):
-    """An image set that stays in its files, as it is under a root.
+    """An image set whose images stay in their files under a root.
 
     Attributes:
         path: its folder.
-        classes: the names; a label is a place in them.
-        labels: the class of every sample, int64; an id is a place in them.
+        classes: the names; a label is an index into them.
+        labels: the class of every sample, int64; an id is an index into them.
         contents: paths of all files, relative to `path`.
-        size: side of the images, pixels; None where they are too large, or of too many sizes, to be
+        size: side of the images, pixels; None if they are too large, or of too many sizes, to be
             held in memory.
         split_sha256: the identity of the splits.
     """
@@ -80,13 +80,13 @@ class FilesOnDisk(Protocol):
         """Return the ids of each split."""
 
     def files(self, split: str) -> Files:
-        """Return the files of a split, as `load` takes it."""
+        """Return the files of a split that `load` accepts."""
 
     def images(self) -> Tensor:
-        """Return all images, uint8 (N, 3, size, size), where they have one size."""
+        """Return all images, uint8 (N, 3, size, size), if they have one size."""
 
     def damaged(self) -> Iterator[str | None]:
-        """Decode every file; yield for each what is wrong with it, or None."""
+        """Decode every file; yield for each its problem or None."""
 
 
 @dataclass(frozen=True)
@@ -94,20 +94,20 @@ class ImageSet:
     """Specify an image set.
 
     `read(root)` returns every image as uint8 (N, 3, H, W) and every label as int64 (N,); an image's
-    id is its place in them. `counts` are the images per split that a load must find. `mean` and
+    id is its index. `counts` are the images per split that a load must find. `mean` and
     `std` are per channel, in units of 0..1. `size` is the side of the images, in pixels. `metrics`
-    are what its papers report. `pin` says what `split_sha256` is of:
+    are those its papers report. `pin` is what `split_sha256` covers:
 
         ids: the split file, which has the ids themselves.
         official: the split file, which names the publisher's parts; their lists are in archives
-            whose MD5s torchvision knows, and a salted hash draws val out of train.
+            with MD5s known to torchvision, and a salted hash draws val from train.
         drawn: the split file, with a salt that orders the files of a class by their names' hashes.
         files: the paths and sizes of the files found; there is no split file.
 
-    A set of image files has `folder(root)` in place of `read`. What only a user's files can tell (of
+    A set of image files has `folder(root)` in place of `read`. Fields that depend on a user's files (of
     `num_classes`, `counts`, `size` and `split_sha256`) is None until `locate` fills it in; a `size`
-    of None after that means images too large, or of too many sizes, to hold in memory. `frames` is how
-    many images of a video are seen; None: the set's samples are images.
+    of None after that means images too large, or of too many sizes, to hold in memory. `frames` is the
+    number of frames sampled from a video; None: the samples are images.
     """
 
     name: str
@@ -146,7 +146,7 @@ def resolve_root(root: str | os.PathLike | None) -> Path:
 
 
 def check_split(name: str, split: str) -> None:
-    """Refuse a split that no set has."""
+    """Refuse an unknown split name."""
     if split not in (*SPLITS, "trainval"):
         raise ValueError(
             f"{name} has no split {split!r}; nothing was loaded. "
@@ -161,7 +161,7 @@ def choose(ids: dict[str, Tensor], split: str) -> Tensor:
 
 
 def read_pinned(spec: ImageSet) -> dict:
-    """Return a set's split file, refused when it is not the pinned one."""
+    """Return a set's split file, refusing any but the pinned one."""
     path = SPLITS_DIR / f"{spec.name}.json"
     content = path.read_bytes()
     found = hashlib.sha256(content).hexdigest()
@@ -175,21 +175,21 @@ def read_pinned(spec: ImageSet) -> dict:
 
 
 def check_splits(spec: ImageSet, ids: dict[str, Tensor], labels: Tensor) -> None:
-    """Refuse splits that overlap, lack a class, or have other counts than the specification."""
+    """Refuse splits that overlap, lack a class, or differ from the specified counts."""
     counts = {split: len(ids[split]) for split in SPLITS}
     every = torch.cat(list(ids.values()))
     problem = None
     if counts != spec.counts:
-        problem = f"has {counts} images per split where {spec.counts} are specified"
+        problem = f"has {counts} images per split but {spec.counts} are specified"
     elif len(every.unique()) != len(every) or int(every.max()) >= len(labels):
         problem = "has an image in two splits, or one that does not exist"
     else:
         for split in SPLITS:
             found = labels[ids[split]].unique().tolist()
             if found != list(range(spec.num_classes)):
-                problem = f"has labels {found} in {split} where {spec.num_classes} are specified"
+                problem = f"has labels {found} in {split} but {spec.num_classes} are specified"
     if problem:
         raise ValueError(
             f"{spec.name} {problem}; nothing was loaded. The files on disk are not the published "
-            "set: delete them and get them again."
+            "set: delete them and download them again."
         )

@@ -1,7 +1,7 @@
 """Videos as folders of frames: `frames:NAME` is `<root>/NAME/{train,val|test}/CLASS/VIDEO/*.jpg`.
 
-A sample is a video, of which F frames are seen, uniformly spaced; what a network says of them is
-averaged (`lowbit.backbones.networks.video_frames`). F is part of the name, since it decides every number: `frames:NAME@16`;
+A sample is a video, represented by F uniformly spaced frames; a network's outputs for them are
+averaged (`lowbit.backbones.networks.video_frames`). F is part of the name, since it affects every result: `frames:NAME@16`;
 without it, 8. Splits are made as in a folder of images, with whole videos (`lowbit.data.image_sets.image_folder`), and the
 identity of the splits is that of all frames' paths and sizes.
 """
@@ -19,7 +19,7 @@ DEFAULT_FRAMES = 8
 
 
 def video_set(name: str) -> ImageSet:
-    """Specify `frames:NAME` or `frames:NAME@F`, without a look at the disk."""
+    """Specify `frames:NAME` or `frames:NAME@F` without reading the disk."""
     folder, at, count = name.removeprefix(FRAMES).partition("@")
     valid = folder not in ("", ".", "..") and Path(folder).name == folder
     if not valid or (at and not (count.isdecimal() and int(count))):
@@ -47,7 +47,7 @@ def _opened(name: str, folder: str, frames: int, root: Path) -> "Videos":
 
 
 class Videos(Folder):
-    """A folder of videos on disk: what `Folder` is for images.
+    """A folder of videos on disk, the counterpart of `Folder` for images.
 
     `names` and `paths` are those of the videos, each a folder; `contents` are their frames.
     """
@@ -62,7 +62,7 @@ class Videos(Folder):
         least = 2 if part == "train" and "val" not in self.parts else 1
         if len(videos) < least:
             raise ValueError(
-                f"{self.name}: {folder} has {len(videos)} videos where {least} or more are needed; "
+                f"{self.name}: {folder} has {len(videos)} videos, but {least} or more are needed; "
                 "nothing was loaded. A video is a folder of its frames: add some, or remove the "
                 "class from every folder."
             )
@@ -77,27 +77,27 @@ class Videos(Folder):
         return found
 
     def damaged(self) -> Iterator[str | None]:
-        """Decode every frame; yield for each what is wrong with it, or None."""
+        """Decode every frame; yield for each its problem or None."""
         return problems([f"{self.path}/{path}" for path in self.contents])
 
 
 def frames_of(video: str | os.PathLike) -> list[str]:
-    """Return the paths of a video's frames, in the order of their names.
+    """Return the paths of a video's frames, sorted by name.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there are no frames.
     """
     names = sorted(name for name in os.listdir(video) if name.lower().endswith(EXTENSIONS))
     if not names:
         raise ValueError(
-            f"{video} has no frame in it; nothing was loaded. Extract its frames again, or remove the "
+            f"{video} has no frames; nothing was loaded. Extract its frames again, or remove the "
             "folder."
         )
     return [os.path.join(video, name) for name in names]
 
 
 def spread(frames: Sequence[str], count: int) -> list[str]:
-    """Return `count` frames, the middles of as many equal parts; a short video repeats some.
+    """Return the middle frames of `count` equal parts; a short video repeats some.
 
     Example:
         >>> spread("abcdefgh", 2), spread("abc", 4)

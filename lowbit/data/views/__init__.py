@@ -1,1 +1,1 @@
-"""Pixels as a network sees them: centre crops, augmented views, streams of batches."""
+"""Views of images: centre crops, augmented views, streams of batches."""

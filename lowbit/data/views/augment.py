@@ -1,8 +1,8 @@
-"""Batched augmentation on the images' device, every parameter drawn per sample.
+"""Batched augmentation on the images' device with per-sample parameters.
 
 One call takes uint8 images to normalized floats: crop and flip, then colour jitter, gray and blur
-with torchvision's meaning of their factors. All of it is computed in float: no step rounds to bytes,
-as steps on Pillow images do.
+with torchvision's definition of their factors. Everything is computed in float: no step rounds to
+bytes, as steps on Pillow images do.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,7 @@ from lowbit.data.views.crops import Interpolation, crop, draw_boxes
 JitterOrder = Literal["fixed", "random"]
 
 _BLUR_SIGMA = (0.1, 2.0)  # SimCLR
-# On a CPU, images of 2 MiB go through all steps before the next: they stay cached.
+# On a CPU, 2 MiB of images at a time go through all steps, so that they stay in the cache.
 _CHUNK_FLOATS = 2**19
 
 
@@ -82,7 +82,7 @@ class Augment:
 
     @property
     def draws(self) -> int:
-        """How many uniforms a view takes beside its crop's box."""
+        """Number of uniforms a view uses besides those of its crop box."""
         return 10 if self.jitter_order == "random" else 9
 
     def __call__(self, images: Tensor, generator: Generator) -> Tensor:
@@ -94,7 +94,7 @@ class Augment:
         return self._by_chunks(self._crop_and_finish, images, boxes, uniform)
 
     def finish(self, crops: Tensor, uniform: Tensor) -> Tensor:
-        """Do all but crop and flip to uint8 crops (N, 3, size, size), by `draws` uniforms each."""
+        """Apply everything after crop and flip to uint8 crops (N, 3, size, size), by `draws` uniforms each."""
         return self._by_chunks(self._finish_bytes, crops, uniform)
 
     def _by_chunks(self, step: Callable[..., Tensor], images: Tensor, *draws: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Colour operations on a batch in 0..1, each sample with its own factors (torchvision's meaning)."""
+"""Colour operations on a batch in 0..1, with per-sample factors (as torchvision defines them)."""
 
 import itertools
 
@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 _GRAY = (0.2989, 0.587, 0.114)  # ITU-R 601-2 luma, torchvision's constants
-_HUE = 3  # the place of hue in brightness, contrast, saturation, hue
+_HUE = 3  # index of hue in brightness, contrast, saturation, hue
 # Every order of the four, (24, 4): which comes first, second, ...
 _ORDERS = torch.tensor(list(itertools.permutations(range(4))))
 
@@ -29,7 +29,7 @@ def color_jitter(
 ) -> Tensor:
     """Jitter x (N, 3, H, W) in 0..1 in place by torchvision's factors, one (N,) for each kind.
 
-    Every sample goes through them in this order.
+    The order is the same for every sample.
     """
     brightness, contrast, saturation = (
         factor[:, None, None, None] for factor in (brightness, contrast, saturation)
@@ -43,16 +43,16 @@ def color_jitter(
 
 
 def color_jitter_in_order(x: Tensor, factors: list[Tensor], draw: Tensor) -> Tensor:
-    """Jitter x (N, 3, H, W) in 0..1 in place, each sample in an order of its own.
+    """Jitter x (N, 3, H, W) in 0..1 in place, each sample in its own order.
 
     Args:
         x: the images.
         factors: brightness, contrast, saturation and hue, each (N,).
         draw: (N,) uniform in 0..1; it picks one of the 24 orders.
 
-    There are four rounds. What a round does to a sample is one of f x, f x + (1 - f) mean(gray(x)),
-    f x + (1 - f) gray(x) and a turn of hue; the first three are one formula with coefficients that
-    may be 0, so the batch goes through it as one.
+    There are four rounds. A round computes for each sample one of f x, f x + (1 - f) mean(gray(x)),
+    f x + (1 - f) gray(x) and a hue rotation; the first three are one formula with coefficients that
+    may be 0, so the whole batch is computed at once.
     """
     turn_hue = turn_counted if x.device.type == "cpu" else turn_masked
     orders = _ORDERS.to(x.device)[(draw * len(_ORDERS)).long().clamp_(max=len(_ORDERS) - 1)]
@@ -73,13 +73,13 @@ def color_jitter_in_order(x: Tensor, factors: list[Tensor], draw: Tensor) -> Ten
 
 
 def turn_counted(x: Tensor, hue: Tensor, chosen: Tensor) -> None:
-    """Turn the hue of the chosen samples, in place; the host learns how many they are."""
+    """Rotate the hue of the chosen samples in place; the host waits for their number."""
     rows = (chosen & (hue != 0)).nonzero()[:, 0]
     x[rows] = adjust_hue(x[rows], hue[rows])
 
 
 def turn_masked(x: Tensor, hue: Tensor, chosen: Tensor) -> None:
-    """Turn the hue of the chosen samples, in place, at the cost of all and no wait for a device."""
+    """Rotate the hue of the chosen samples in place, computing all samples without waiting."""
     turned = adjust_hue(x.clone(), hue)
     x.copy_(torch.where(chosen[:, None, None, None], turned, x))
 
@@ -93,9 +93,9 @@ def to_gray(x: Tensor) -> Tensor:
 def adjust_hue(x: Tensor, hue: Tensor) -> Tensor:
     """Turn the hue of x (N, 3, H, W) in 0..1 by `hue` (N,) turns, in place.
 
-    In HSV a turn leaves the least channel and the chroma c = max - min as they are. With 6 h in
+    In HSV a rotation keeps the smallest channel and the chroma c = max - min. With 6 h in
     0..6, each channel is min + c * ramp(6 h), where ramp is 1 within 1 of the channel's own hue, 0
-    beyond 2, and linear between: torchvision's `adjust_hue` without the way there and back.
+    beyond 2, and linear between: torchvision's `adjust_hue` without converting to HSV and back.
     """
     largest, least = x.amax(dim=1), x.amin(dim=1)  # (N, H, W)
     c = largest - least

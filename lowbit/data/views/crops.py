@@ -1,4 +1,4 @@
-"""Random resized crops of a batch, each sample with its own box."""
+"""Random resized crops of a batch, with one box per sample."""
 
 import math
 from typing import Literal
@@ -39,7 +39,7 @@ def boxes(
     """Turn uniforms (4, N, attempts) into boxes, as torchvision's `RandomResizedCrop.get_params`.
 
     The area is uniform in `scale` times the image's, the aspect ratio log-uniform in `ratio`; of
-    the attempts the first that fits is taken, else the largest central box within `ratio`.
+    the attempts the first that fits is used, else the largest central box within `ratio`.
 
     Returns:
         int64 (N, 4): top, left, height, width, in pixels.
@@ -77,9 +77,9 @@ def crop(
     *,
     interpolation: Interpolation = "bilinear",
 ) -> Tensor:
-    """Crop `boxes` (N, 4) out of x (N, 3, H, W), resize them to `size` and flip where told.
+    """Crop `boxes` (N, 4) out of x (N, 3, H, W), resize them to `size` and flip the chosen ones.
 
-    Equal to cutting each box out and resizing it as torchvision does: no pixel outside of the box is
+    Equal to cutting out each box and resizing it as torchvision does: no pixel outside the box is
     read, and a box that shrinks is anti-aliased.
     """
     if interpolation == "bilinear" and max(x.shape[-2:]) <= size:
@@ -99,13 +99,13 @@ def crop(
 def _weights(
     start: Tensor, length: Tensor, unit: Tensor, extent: int, size: int, interpolation: str
 ) -> Tensor:
-    """Return what each of `extent` pixels gives to each output pixel, (N, extent, size).
+    """Return the weight of each of `extent` pixels in each output pixel, (N, extent, size).
 
     Args:
         start, length: of the box, (N, 1, 1), in pixels.
-        unit: centres of the output's pixels in the box, (N, 1, size) in 0..1.
-        extent, size: pixels in and out.
-        interpolation: whose kernel; it is widened where the box shrinks.
+        unit: centres of the output pixels in the box, (N, 1, size) in 0..1.
+        extent, size: numbers of input and output pixels.
+        interpolation: the kernel, widened where the box shrinks.
     """
     pixel = torch.arange(extent, device=unit.device, dtype=unit.dtype)[:, None]  # (extent, 1)
     t = ((pixel + 0.5 - start - unit * length) / (length / size).clamp_(min=1)).abs_()
@@ -122,7 +122,7 @@ def _cubic(t: Tensor) -> Tensor:
 
 
 def _sample(x: Tensor, boxes: Tensor, flipped: Tensor, size: int) -> Tensor:
-    """Enlarge boxes bilinearly by one `grid_sample`, its grid clamped to each box."""
+    """Enlarge boxes bilinearly with one `grid_sample` whose grid is clamped to each box."""
     image_h, image_w = x.shape[-2:]
     top, left, h, w = boxes[:, :, None].to(x.dtype).unbind(1)  # each (N, 1)
     unit = (torch.arange(size, device=x.device, dtype=x.dtype) + 0.5) / size  # (size,)

@@ -1,4 +1,4 @@
-"""Labelled images, or videos, that stay in their files: workers decode and resize, batch by batch."""
+"""Labelled images or videos read from files: workers decode and resize them batch by batch."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -20,7 +20,7 @@ _MOST_WORKERS = 8  # by default
 
 
 class ImagesInFiles:
-    """Images of a set that `locate` found: `Images`."""
+    """`Images` of a set found by `locate`."""
 
     frames: int | None = None
 
@@ -60,7 +60,7 @@ class ImagesInFiles:
             collate_fn=_unchanged,
             num_workers=min(workers, len(asked)),
             pin_memory=device.type == "cuda",
-            generator=Generator(),  # the global one is the network's alone
+            generator=Generator(),  # the global generator is reserved for the network
             worker_init_fn=obey_parent_alone,
         )
         for batch in loader:
@@ -70,7 +70,7 @@ class ImagesInFiles:
 
 
 class VideosInFiles(ImagesInFiles):
-    """Videos of a set that `locate` found: `Images` whose views are (B, F, 3, size, size)."""
+    """`Images` of a video set found by `locate`; views are (B, F, 3, size, size)."""
 
     def __init__(self, spec: ImageSet, split: str) -> None:
         super().__init__(spec, split)
@@ -81,7 +81,7 @@ class VideosInFiles(ImagesInFiles):
 
 
 class _Viewer:
-    """Make the views of a batch, bytes (B, 3, size, size), in whatever process."""
+    """Make the views of a batch, bytes (B, 3, size, size), in any process."""
 
     def __init__(self, files: Files, ids: Tensor, view: Center | Crop) -> None:
         self._files, self._ids, self._view = files, ids, view
@@ -92,7 +92,7 @@ class _Viewer:
         for row, place in enumerate(places):
             try:
                 views[row] = self._see(self._files[place], int(self._ids[place]))
-            except ValueError as error:  # told as it is, not as a worker's traceback
+            except ValueError as error:  # passed on without a worker's traceback
                 return str(error)
         return views
 
@@ -106,7 +106,7 @@ class _Viewer:
 
 
 class _VideoViewer(_Viewer):
-    """The same of videos, (B, F, 3, size, size): one crop and flip for all frames of a video."""
+    """Make views of videos, (B, F, 3, size, size): one crop and flip for all frames of a video."""
 
     def __init__(self, files: Files, ids: Tensor, view: Center | Crop, frames: int) -> None:
         super().__init__(files, ids, view)

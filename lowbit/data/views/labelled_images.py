@@ -1,7 +1,7 @@
-"""The labelled images of a split, decoded and viewed when they are asked for, batch by batch.
+"""Labelled images of a split, decoded and transformed on demand, batch by batch.
 
-A set whose images share one small size lies in memory as bytes; all others stay in their files
-(`lowbit.data.views.image_files`). What asks for batches cannot tell, and needs memory for a batch alone.
+A set whose images share one small size is held in memory as bytes; others stay in their files
+(`lowbit.data.views.image_files`). Both have one interface and need memory for only one batch.
 """
 
 import hashlib
@@ -22,16 +22,16 @@ from lowbit.data.views.view import Center, Crop, Images, rows
 
 
 def open_images(name: str, split: str, *, root: str | os.PathLike | None = None) -> Images:
-    """Open a split, in memory where its images are small and of one size; else nothing is decoded.
+    """Open a split: in memory if its images are small and of one size, else without decoding.
 
     Args:
-        name: an image set, as `load` takes it.
+        name: an image set, as in `load`.
         split: "train", "val", "test" or "trainval".
         root: folder of the sets; default `$LOWBIT_DATA`, else `./datasets`.
 
     Raises:
-        FileNotFoundError: the set's files are not there; the message says how to get them.
-        ValueError: the set or split is unknown, or its files are not as they should be.
+        FileNotFoundError: the set's files are missing; the message explains how to get them.
+        ValueError: the set or split is unknown, or its files are invalid.
 
     Example:
         >>> images = open_images("digits", "test")
@@ -49,14 +49,14 @@ def open_images(name: str, split: str, *, root: str | os.PathLike | None = None)
 
 
 def missing_images(dataset: str, split: str, *, root: str | None = None) -> str | None:
-    """Return what is not there and how to get it, or None where the images can be opened.
+    """Return what is missing and how to get it, or None if the images can be opened.
 
-    A set that is there but damaged is not missing: whoever reads it says so.
+    A damaged set is not missing: reading it raises the error.
     """
     return _missing(dataset, split, resolve_root(root))
 
 
-@cache  # a plan has many jobs of one set
+@cache  # a plan has many jobs with the same set
 def _missing(dataset: str, split: str, root: Path) -> str | None:
     try:
         open_images(dataset, split, root=root)
@@ -70,7 +70,7 @@ def _missing(dataset: str, split: str, root: Path) -> str | None:
 
 
 class ImagesInMemory:
-    """Images as bytes, on each device that asked for them: `Images`."""
+    """`Images` held as bytes, on each device that requested them."""
 
     frames = None
 
@@ -111,12 +111,12 @@ class ImagesInMemory:
 
 
 def _central(images: Tensor, view: Center) -> Tensor:
-    """Resize square bytes (N, 3, H, H) where sizes differ, and crop the centre."""
+    """Resize square bytes (N, 3, H, H) if needed, and crop the centre."""
     if images.shape[-2:] != (view.resize, view.resize):
         large = F.interpolate(
             images.float(), size=(view.resize,) * 2, mode=view.interpolation, antialias=True
         )
-        # Back to bytes, as an image library would hand them on.
+        # Back to bytes, as an image library would return them.
         images = large.round_().clamp_(0, 255).to(torch.uint8)
     start = (view.resize - view.size) // 2
     return images[..., start : start + view.size, start : start + view.size]

@@ -1,8 +1,8 @@
 """Views streamed from image files: worker processes decode and crop, the device does the rest.
 
 Every random number of a view is drawn by a counter-based generator (Philox) from (seed, epoch,
-position of the image, number of the view). So the number of workers, the share of a process in a
-batch, and a restart in mid-epoch change no pixel, and there is no state to save.
+position of the image, number of the view). So the number of workers, a process' share of a
+batch, and a restart within an epoch change no pixel, and there is no state to save.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,7 +25,7 @@ BOX_DRAWS = 4 * CROP_ATTEMPTS  # uniforms that decide a crop's box
 
 @dataclass(frozen=True)
 class Request:
-    """What a worker is to make of some images: which views, and whether the image itself."""
+    """Request to a worker: which images, which views, and whether the image itself."""
 
     epoch: int
     positions: list[int]
@@ -35,13 +35,13 @@ class Request:
 
 @dataclass(frozen=True)
 class Crops:
-    """What it made: bytes (N, 3, size, size), flipped where they should be, and what is left to draw.
+    """A worker's result: bytes (N, 3, size, size), already flipped, and the remaining random numbers.
 
     Attributes:
         views: crops, by the number of the view.
         uniform: (N, draws) for the operations that follow, by the number of the view.
-        image: the central square, if it was asked for.
-        problem: what is wrong with a file; nothing was made then.
+        image: the central square, if requested.
+        problem: error with a file, in which case nothing was made.
     """
 
     views: dict[int, Tensor] = field(default_factory=dict)
@@ -60,14 +60,14 @@ class Crops:
 
 @dataclass
 class Plan:
-    """The requests of an epoch, as its loader asks for them: a sampler.
+    """Sampler of an epoch's requests.
 
-    It does not know its source: in a cycle with one, a loader's workers would be ended out of order.
+    It holds no reference to its source: a reference cycle would end the loader's workers out of order.
 
     Attributes:
         epoch, rows: which images.
-        views, image: how many views workers prepare, and whether the image: what the last batch was
-            asked for.
+        views, image: number of views that workers prepare, and whether the image too, as requested of
+            the last batch.
     """
 
     epoch: int = 0
@@ -81,7 +81,7 @@ class Plan:
 
 
 class Workshop:
-    """Decode and crop what is asked for, in whatever process: a data set of a `DataLoader`."""
+    """`DataLoader` data set that decodes and crops requests in any process."""
 
     def __init__(self, files: Files, augment: Augment, seed: int) -> None:
         self._files, self._augment, self._seed = files, augment, seed
@@ -96,7 +96,7 @@ class Workshop:
         for row, position in enumerate(request.positions):
             try:
                 image = decode(self._files[position])
-            except ValueError as error:  # told as it is, not as a worker's traceback
+            except ValueError as error:  # passed on without a worker's traceback
                 return Crops(problem=str(error))
             for view in request.views:
                 u = self._draw(request.epoch, position, view)
@@ -114,7 +114,7 @@ class Workshop:
 
 
 class HasCrop(Protocol):
-    """What says how to crop: an `Augment`, or a `Crop`."""
+    """Crop settings: an `Augment` or a `Crop`."""
 
     size: int
     scale: tuple[float, float]
@@ -140,14 +140,14 @@ def _resized(image: Tensor, box: Sequence[int], view: HasCrop) -> Tensor:
 
 
 class Streamed:
-    """Views of images that stay in their files: a `ViewSource`.
+    """`ViewSource` of images that stay in their files.
 
     Args:
         files: the split's.
         name, split, split_sha256, labels: of the split.
-        augment: what a view is.
+        augment: the augmentation of a view.
         device: where views are finished.
-        workers: processes that decode; they live as long as the source. 0: none, in the caller's.
+        workers: processes that decode, alive as long as the source; 0: decode in the calling process.
         seed: of all views.
     """
 
@@ -177,7 +177,7 @@ class Streamed:
             num_workers=workers,
             persistent_workers=workers > 0,
             pin_memory=device.type == "cuda",
-            generator=torch.Generator(),  # the global one is the network's alone
+            generator=torch.Generator(),  # the global generator is reserved for the network
             worker_init_fn=obey_parent_alone,
         )
 
@@ -206,9 +206,9 @@ def _unchanged(crops: Crops) -> Crops:
 
 
 class StreamedBatch:
-    """Crops of a step, finished when asked: a `Batch`.
+    """`Batch` whose crops are finished on demand.
 
-    What was not prepared is made at once in this process, and by workers for the batches to come.
+    Views that were not prepared are made in this process now, and by workers in later batches.
     """
 
     def __init__(self, source: Streamed, crops: Crops, epoch: int, positions: list[int]) -> None:

@@ -1,6 +1,6 @@
-"""Where a training run gets its views: images held in memory, or streamed from their files.
+"""Sources of training views: images held in memory, or streamed from files.
 
-A set whose images share one small size is decoded once and lies on the device as bytes; a batch is
+A set whose images share one small size is decoded once and kept on the device as bytes; a batch is
 augmented there. Anything else is streamed (`lowbit.data.views.streamed_views`): worker processes decode and crop, and
 the device does the rest.
 """
@@ -18,7 +18,7 @@ from lowbit.data.image_sets.spec import Split, check_split, choose
 from lowbit.data.views.augment import Augment
 from lowbit.data.views.streamed_views import Streamed
 
-# An augmentation that does nothing but resize.
+# An augmentation that only resizes.
 _PLAIN = {
     "scale": (1.0, 1.0),
     "ratio": (1.0, 1.0),
@@ -27,13 +27,13 @@ _PLAIN = {
 
 
 class Batch(Protocol):
-    """Some images of a step. Views of one batch belong to the same images, row by row."""
+    """Images of a step. All views of a batch show the same images, row by row."""
 
     def view(self) -> Tensor:
         """Return a new random view, float (N, 3, size, size), normalized, on the device."""
 
     def image(self) -> Tensor:
-        """Return the central square, only resized and normalized, as `view` returns a view."""
+        """Return the central square, resized and normalized, in the format of `view`."""
 
 
 class ViewSource(Protocol):
@@ -42,7 +42,7 @@ class ViewSource(Protocol):
     Attributes:
         name, split: which images.
         split_sha256: the identity of the set's splits.
-        labels: the class of each position, int64 (len,), which training never sees.
+        labels: the class of each position, int64 (len,), which training never uses.
     """
 
     name: str
@@ -55,15 +55,15 @@ class ViewSource(Protocol):
     def epoch(self, batches: Tensor, epoch: int) -> Iterator[Batch]:
         """Yield a batch for each row of positions, int64 (steps, N), in order.
 
-        A run that goes on in mid-epoch passes the rows that are left. A batch is to be used before
-        the next is asked for.
+        A run that resumes within an epoch passes the remaining rows. Use a batch before requesting
+        the next.
         """
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all that the views to come depend on, asked for between two batches."""
+        """Return everything later views depend on; call it between two batches."""
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go back to what `state_dict` returned."""
+        """Restore what `state_dict` returned."""
 
 
 def view_source(
@@ -78,10 +78,10 @@ def view_source(
     seed: int = 0,
     rank: int = 0,
 ) -> ViewSource:
-    """Open a split for training, in memory where its images are small and of one size.
+    """Open a split for training, in memory if its images are small and of one size.
 
     Args:
-        dataset: an image set, as `load` takes it.
+        dataset: an image set, as in `load`.
         split: "train", "val", "test" or "trainval".
         root: folder of the sets; default `$LOWBIT_DATA`, else `./datasets`.
         size: height and width of a view, pixels.
@@ -89,13 +89,13 @@ def view_source(
         device: where views are made.
         workers: processes that decode and crop; 0 for none (streamed images only).
         seed: of the views.
-        rank: which of several processes this is. In memory each draws from its own stream, while a
+        rank: of this process. In memory each process draws from its own stream, while a
             streamed view depends on (seed, epoch, position, number of the view) alone: neither
             workers, nor ranks, nor a restart change a pixel of it.
 
     Raises:
-        FileNotFoundError: the set's files are not there; the message says how to get them.
-        ValueError: the set or split is unknown, or its files are not as they should be.
+        FileNotFoundError: the set's files are missing; the message explains how to get them.
+        ValueError: the set or split is unknown, or its files are invalid.
 
     Example:
         >>> source = view_source("digits", "train", size=32, augmentation={"flip": 0.0})
@@ -142,9 +142,9 @@ def _stream(seed: int, rank: int, device: torch.device) -> Generator:
 
 
 class InMemory:
-    """Views of images that lie on the device as bytes: a `ViewSource`.
+    """`ViewSource` of images held on the device as bytes.
 
-    The generator owns all randomness, so views depend on the order in which they are asked for.
+    The generator owns all randomness, so views depend on the order of requests.
     """
 
     def __init__(
@@ -177,7 +177,7 @@ class InMemory:
 
 
 class ResidentBatch:
-    """Images uint8 (N, 3, H, W) of a step, augmented when asked: a `Batch`."""
+    """Images uint8 (N, 3, H, W) of a step, augmented on demand."""
 
     def __init__(self, source: InMemory, images: Tensor) -> None:
         self._source, self._images = source, images

@@ -1,4 +1,4 @@
-"""Views of labelled images: which one is asked for, and what hands them out batch by batch."""
+"""Views of labelled images, and the interface that yields them in batches."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -24,10 +24,10 @@ class Center:
 
 @dataclass(frozen=True)
 class Crop:
-    """The k-th random-resized crop and flip of every image, by `seed`.
+    """The k-th random-resized crop and flip of every image, determined by `seed`.
 
-    Of images in files it is a function of (seed, k, image id) alone: neither batches, nor workers,
-    nor a restart change a pixel. Of images in memory it is drawn batch by batch, from one stream a
+    For images in files it is a function of (seed, k, image id) alone: neither batches, nor workers,
+    nor a restart change a pixel. For images in memory it is drawn batch by batch, from one stream per
     (seed, k).
     """
 
@@ -45,10 +45,10 @@ class Images(Protocol):
 
     Attributes:
         name, split, split_sha256: which images.
-        classes: the names; a label is a place in them.
+        classes: the names; a label is an index into them.
         labels: int64 (N,).
-        ids: of the images in their set, int64 (N,), rising.
-        frames: of each, where they are videos; None: they are images.
+        ids: of the images in their set, int64 (N,), increasing.
+        frames: number per video; None: the samples are images.
     """
 
     frames: int | None
@@ -73,22 +73,22 @@ class Images(Protocol):
     ) -> Iterator[Tensor]:
         """Yield views, float (B, 3, size, size), normalized, on the device.
 
-        Of F frames each (`lowbit.data.image_sets.video_folder`), they are (B, F, 3, size, size).
+        For videos of F frames (`lowbit.data.image_sets.video_folder`) they are (B, F, 3, size, size).
 
         Args:
-            view: what of each image.
-            batch_size: images at a time; the last batch holds what is left over.
-            device: where the views go.
-            places: which images, in which order, each 0 .. len - 1; default all. A sequence of
-                tensors is the batches as they are, whatever `batch_size`.
-            workers: processes that decode files; 0: none, None: one a core, 8 at most.
-            generator: what crops of images in memory are drawn from, for one who keeps its state;
+            view: the view of each image.
+            batch_size: images at a time; the last batch holds the remainder.
+            device: of the views.
+            places: indices of the images in order, each 0 .. len - 1; default all. A sequence of
+                tensors gives the batches themselves, ignoring `batch_size`.
+            workers: processes that decode files; 0: none, None: one per core, 8 at most.
+            generator: source of crops of images in memory, for callers that save its state;
                 default the stream of the view's (seed, k).
         """
 
 
 def rows(places: Tensor | Sequence[Tensor] | None, count: int, batch_size: int) -> Sequence[Tensor]:
-    """Return the places of each batch, as `Images.batches` is asked for them."""
+    """Return the indices of each batch for the arguments of `Images.batches`."""
     if places is None:
         places = torch.arange(count)
     return places.split(batch_size) if isinstance(places, Tensor) else places

@@ -15,14 +15,14 @@ from lowbit.quant.kernels.range_quantize import wide
 
 @dataclass(frozen=True)
 class Method:
-    """What sets a method apart.
+    """Differences between the methods.
 
     Attributes:
-        labels: whether every bit-width learns from the labels, or the highest alone.
-        teacher: whose outputs a bit-width learns from besides: "dynamic" (Eq. 4), "next" (the next
-            higher bit-width), or nobody's.
-        swaps: whether blocks are swapped for the teacher's.
-        shared_clips: whether all bit-widths have one clip a layer.
+        labels: whether every bit-width learns from the labels, or only the highest.
+        teacher: whose outputs a bit-width also learns from: "dynamic" (Eq. 4), "next" (the next
+            higher bit-width), or none.
+        swaps: whether blocks are replaced by the teacher's.
+        shared_clips: whether all bit-widths share one clip per layer.
     """
 
     labels: bool = True
@@ -37,12 +37,12 @@ METHODS = {
     "switchable-bn": Method(shared_clips=True),
     # Yu et al. 2021: recursive distillation; weights ScaledDoReFa, activations DoReFa
     "any-precision": Method(labels=False, teacher="next"),
-    "individual": Method(),  # of one bit-width: what the others are compared with
+    "individual": Method(),  # one bit-width: the baseline of the others
 }
 
 
 class Outcome(NamedTuple):
-    """What a step computed, by bit-width: losses (B,), logits (N, C) and teachers' bits, detached."""
+    """Results of a step by bit-width: losses (B,), logits (N, C) and teachers' bits, detached."""
 
     losses: Tensor
     outputs: list[Tensor]
@@ -53,21 +53,21 @@ class JointStep:
     """Computes the gradients of a method's loss, one bit-width after the other.
 
     L = Σ_b CE(y_b, label) + KL(y_t ‖ y_b), from the highest b down. Each bit-width's pass is followed at
-    once by its backward pass, so that one graph is alive at a time; the gradients are those of the
+    once by its backward pass, so that only one graph exists at a time; the gradients are those of the
     sum, since a teacher's outputs are constants.
 
     Args:
         model: from `make_adaptive`, images to logits.
         bits: B.
         method: a name in `METHODS`.
-        swap_probability: p_1 at the start, of a block being the student's own; 1 swaps nothing.
+        swap_probability: initial p_1, the probability that a block stays the student's; 1 swaps nothing.
         swap_depth: how p_l depends on depth, "linear" or "uniform".
         teacher_lambda: λ of Eq. 4.
         confidence: a name in `CONFIDENCES`.
         distance: one of `DISTANCES`.
 
     Raises:
-        ValueError: an unknown name, or blocks are to be swapped and there is none.
+        ValueError: a name is unknown, or the network has no blocks to swap.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class JointStep:
         self.units = swap_units(model) if swaps else []
         if swaps and not self.units:
             raise ValueError(
-                f"this {type(model).__name__} has no residual block, so none can be swapped; nothing "
+                f"this {type(model).__name__} has no residual blocks to swap; nothing "
                 "was trained. Set swap_probability to 1."
             )
 
@@ -119,13 +119,15 @@ class JointStep:
         Args:
             x: images.
             y: labels (N,).
-            progress: share of the training that is done, 0 to 1.
+            progress: completed share of the training, 0 to 1.
             generator: draws which blocks are swapped, on the CPU.
             backward: called with each bit-width's loss.
         """
         losses, outputs, teachers, confidences = [], [], [], []
         distances, choice = None, None
-        if self.method.teacher == "dynamic" and len(self.bits) > 2:  # else there is one candidate
+        if (
+            self.method.teacher == "dynamic" and len(self.bits) > 2
+        ):  # otherwise there is only one candidate
             distances = model_distances(self.model, self.bits, kind=self.distance)
         for place, b in enumerate(self.bits):
             t = self._teacher(place, choice)
@@ -145,7 +147,7 @@ class JointStep:
         return Outcome(torch.stack(losses), outputs, teachers)
 
     def _teacher(self, place: int, choice: Choice | None) -> int | None:
-        """Return the place in `bits` of the teacher of the bit-width at `place`."""
+        """Return the index in `bits` of the teacher of the bit-width at index `place`."""
         if place == 0 or self.method.teacher is None:
             return None
         if self.method.teacher == "next" or place == 1:

@@ -1,6 +1,6 @@
-"""One stored model for every bit-width: the highest's codes, whose top bits are those of the others.
+"""Store one model for all bit-widths: the highest's codes, whose top bits are the others' codes.
 
-A stored weight is `layer.weight` itself, as unsigned 8-bit codes; `StoredCodes` takes the place of its
+A stored weight is `layer.weight` itself, as unsigned 8-bit codes; `StoredCodes` replaces its
 quantizer and truncates them. Everything else (norms and clips of each bit-width, biases, layers in
 full precision) is stored under its own name.
 """
@@ -21,7 +21,7 @@ FORMAT = 1
 
 
 class StoredCodes(Quantizer):
-    """Values of stored codes at any bit-width up to the stored one; the weight it is given is codes."""
+    """Quantizer whose input is stored codes; returns their values at any bit-width up to the stored."""
 
     def __init__(self, original: Quantizer, stored_bits: int) -> None:
         super().__init__(
@@ -62,14 +62,14 @@ class StoredCodes(Quantizer):
 def nested_state(
     model: nn.Module, policy: QuantPolicy | str | dict, bits: Sequence[int]
 ) -> dict[str, Any]:
-    """Return an adaptive network as codes of its highest bit-width: tensors and plain values only.
+    """Return an adaptive network as codes of its highest bit-width, in tensors and plain values.
 
     The network is set to the highest of `bits` afterwards.
 
     Args:
         model: from `make_adaptive`.
-        policy: what quantized it.
-        bits: B, the bit-widths it was trained at; others that have norms are kept as zero-shot ones.
+        policy: policy that quantized it.
+        bits: B, the bit-widths it was trained at; others with norms are stored as zero-shot ones.
 
     Raises:
         ValueError: the network is not adaptive, or its quantizer's codes are not nested.
@@ -83,7 +83,7 @@ def nested_state(
     for name, layer in layers.items():
         if not layer.w_quant.has_nested_codes:
             raise ValueError(
-                f"the codes of {name} at one bit-width do not hold those at lower ones; nothing was "
+                f"the codes of {name} at one bit-width do not contain those at lower ones; nothing was "
                 "stored. Train with policy coquant, whose modified DoReFa does."
             )
     zero_shot = {int(b) for m in switched for b in m.at} - set(bits)
@@ -105,13 +105,13 @@ def nested_state(
 
 
 def load_nested(model: nn.Module, stored: dict[str, Any]) -> nn.Module:
-    """Make a full-precision network of the same architecture the stored one, in place, and return it.
+    """Turn a full-precision network of the same architecture into the stored one, in place.
 
-    It is set to its highest bit-width; `set_precision` truncates the codes to any lower one.
+    Return it at its highest bit-width; `set_precision` truncates the codes to any lower one.
 
     Raises:
-        ValueError: the file is of another format.
-        RuntimeError: the network is another one.
+        ValueError: the file has another format.
+        RuntimeError: the network has another architecture.
     """
     if stored.get("format") != FORMAT:
         raise ValueError(

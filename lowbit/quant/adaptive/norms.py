@@ -14,10 +14,10 @@ from lowbit.quant.precision import Precision
 
 @torch.no_grad()
 def estimate_norms(model: nn.Module, batches: Iterable[Any], bits: Sequence[int]) -> int:
-    """Set batch-norm statistics at each of `bits` to the plain mean over `batches`; return how many.
+    """Set batch-norm statistics at each of `bits` to the plain mean over `batches`; return their number.
 
-    Statistics are reset first. Norms are in train mode and everything else in eval mode, as it will
-    be used. Each batch is seen at every bit-width, and each weight quantized once.
+    Statistics are reset first. Norms are in train mode and everything else in eval mode, as in later
+    use. Each batch is seen at every bit-width, and each weight is quantized once.
 
     Raises:
         ValueError: there was no batch.
@@ -49,6 +49,6 @@ def estimate_norms(model: nn.Module, batches: Iterable[Any], bits: Sequence[int]
             module.training = mode
     if count == 0:
         raise ValueError(
-            "norms were to be estimated from no batch; they have no statistics now. Pass at least one."
+            "no batch was given to estimate norms from; they now have no statistics. Pass at least one."
         )
     return count

@@ -17,10 +17,10 @@ DEPTHS = ("linear", "uniform")
 
 
 def swap_units(model: nn.Module) -> list[nn.ModuleList]:
-    """Return the parts of a network that are swapped, each the modules that switch together.
+    """Return a network's swappable units, each a list of modules that switch together.
 
-    They are its residual blocks: composite items of a list (a stage) with a quantized layer in them,
-    the innermost ones. A stem whose bits follow the precision, and its norm, are a unit before them.
+    They are its residual blocks: composite items of a list (a stage) that contain a quantized layer,
+    innermost ones only. A stem whose bits follow the precision is, with its norm, the first unit.
     """
     blocks = list(_blocks(model))
     if not blocks:
@@ -62,7 +62,7 @@ def student_probabilities(
     Args:
         p: p_1 at the start.
         units: L.
-        progress: share of the training that is done, 0 to 1.
+        progress: completed share of the training, 0 to 1.
         depth: "linear" or "uniform".
 
     Example:
@@ -81,10 +81,10 @@ def student_probabilities(
 def student_pass(
     model: nn.Module, bits: int, *, swapped: Sequence[nn.Module] = (), teacher: int | None = None
 ) -> Iterator[None]:
-    """Stand at `bits`, with the units in `swapped` at the teacher's bits; for a pass in the block.
+    """Set the network to `bits`, but the units in `swapped` to the teacher's bits, within the block.
 
-    A swapped unit uses the teacher's weights, clips and norms, whose running statistics stay as they
-    are: they are of the teacher's own passes. Gradient flows through all of them.
+    A swapped unit uses the teacher's weights, clips and norms, whose running statistics are not
+    updated: only the teacher's own passes do that. Gradient flows through all of them.
     """
     set_precision(model, Precision(bits, bits))
     borrowed = []

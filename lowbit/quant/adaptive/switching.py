@@ -1,7 +1,7 @@
-"""Norms and clips that a network keeps for each bit-width, chosen by `set_precision`.
+"""Separate norms and clips for each bit-width, selected by `set_precision`.
 
 A module's class is changed in place, as in `lowbit.quant.layers`. Its own tensors keep their
-state-dict names and belong to the widest bit-width; those of every other one are in its child `at`,
+state-dict names and belong to the widest bit-width; those of the others are in its child `at`,
 under the same names: `bn1.weight` at 8 bits, `bn1.at.4.weight` at 4.
 """
 
@@ -19,7 +19,7 @@ from lowbit.quant.precision import Precision
 
 
 class _Copy(nn.Module):
-    """Some tensors of a module, copied."""
+    """Copies of some tensors of a module."""
 
     def __init__(self, original: nn.Module, names: Sequence[str]) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ def _stored(module: nn.Module, name: str) -> Tensor | None:
 
 
 class PerBit:
-    """Mixin of a module that keeps some of its tensors for each bit-width.
+    """Mixin of a module that has some of its tensors once per bit-width.
 
     Attributes:
         per_bit: names of those tensors.
@@ -52,7 +52,7 @@ class PerBit:
     _width: str | None = None  # key in `at` of the tensors in use; None: the module's own
 
     def copy_for(self, bits: int) -> None:
-        """Give `bits` tensors of its own, which start as the next higher bit-width's."""
+        """Give `bits` its own tensors, initialized from the next higher bit-width's."""
         width = self._width_for(bits)
         self.at[str(bits)] = _Copy(self if width is None else self.at[width], self.per_bit)
 
@@ -79,7 +79,7 @@ def _in_use(name: str) -> property:
 
 
 class SwitchableNorm(PerBit, Switchable):
-    """Mixin of a batch norm with affine and statistics of its own at each bit-width."""
+    """Mixin of a batch norm with separate affine and statistics at each bit-width."""
 
     per_bit = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
     weight, bias, running_mean, running_var, num_batches_tracked = map(_in_use, per_bit)
@@ -89,7 +89,7 @@ class SwitchableNorm(PerBit, Switchable):
 
 
 class SwitchableClip(PerBit):
-    """Mixin of a quantizer with a clipping level of its own at each bit-width."""
+    """Mixin of a quantizer with a separate clipping level at each bit-width."""
 
     per_bit = ("q_scale",)
     q_scale = _in_use("q_scale")
@@ -124,23 +124,23 @@ def _switch(module: nn.Module, mixin: type[PerBit], bits: Sequence[int]) -> None
 def make_adaptive(
     model: nn.Module, bits: Sequence[int], *, shared_clips: bool = False
 ) -> nn.Module:
-    """Give every batch norm, and every learned clip, tensors of its own at each bit-width, in place.
+    """Give every batch norm and every learned clip separate tensors at each bit-width, in place.
 
-    Call it on a quantized and calibrated network: all bit-widths start from what is there. Weights
+    Call it on a quantized and calibrated network: all bit-widths start from its tensors. Weights
     stay shared; `set_precision` selects the tensors in use. The network is set to the widest afterwards.
 
     Args:
         model: from `lowbit.quant.quantize`.
         bits: B, the bit-widths to train, of weights and activations alike.
-        shared_clips: leave one clip a layer to all bit-widths (Switchable BN, SPEC D.5).
+        shared_clips: share one clip per layer among all bit-widths (Switchable BN, SPEC D.5).
 
     Raises:
-        ValueError: B is empty or repeats itself, or the network is not quantized, or is adaptive.
+        ValueError: B is empty or has duplicates, or the network is not quantized or already adaptive.
     """
     layers = [m for m in model.modules() if isinstance(m, Quantized)]
     if not bits or len(set(bits)) < len(bits):
         raise ValueError(
-            f"{tuple(bits)} is no set of bit-widths; nothing was changed. Name at least one, each once."
+            f"{tuple(bits)} is not a set of bit-widths; nothing was changed. Name at least one, each once."
         )
     if not layers or any(isinstance(m, PerBit) for m in model.modules()):
         raise ValueError(
@@ -162,9 +162,9 @@ def make_adaptive(
 
 
 def add_width(model: nn.Module, bits: int) -> None:
-    """Give an untrained bit-width norms of its own: the affine of the next higher (SPEC D.6).
+    """Give an untrained bit-width its own norms, with the next higher one's affine (SPEC D.6).
 
-    Clips need none, a bit-width without its own uses the next higher's. The statistics are those of
+    Clips need no copy: a bit-width without its own uses the next higher's. Statistics are those of
     another bit-width until `estimate_norms`.
     """
     for norm in model.modules():
@@ -173,7 +173,7 @@ def add_width(model: nn.Module, bits: int) -> None:
 
 
 class _Constant(nn.Module):
-    """A factor on a layer's quantized weight that is not learned."""
+    """A fixed factor on a layer's quantized weight."""
 
     initialized = True
 
@@ -183,7 +183,7 @@ class _Constant(nn.Module):
 
 
 def rescale_head(model: nn.Module) -> bool:
-    """Divide a classifier's quantized weight by sqrt(classes), in place; return whether it was done.
+    """Divide a classifier's quantized weight by sqrt(classes), in place; return whether that was done.
 
     DoReFa's values fill [-1, 1] and no norm follows a classifier: its logits would be too large to
     learn from (SAT, AdaBits; measured on digits, four bit-widths: 40 % without, 95 % with it).

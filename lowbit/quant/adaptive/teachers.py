@@ -1,4 +1,4 @@
-"""Dynamic teacher selection: a confident and close one of the higher bit-widths (CoQuant Eq. 4).
+"""Dynamic teacher selection: a confident and close higher bit-width (CoQuant Eq. 4).
 
 t = argmin over b' > b in B of  C(y_b') + λ Dist(b', b).  The paper's supplement names the two terms and
 λ, not their formulas; SPEC D.2 settles on entropy and the l2 distance, with the alternatives below.
@@ -29,7 +29,7 @@ CONFIDENCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "max-probability": _max_probability,
     "cross-entropy": F.cross_entropy,
 }
-"""From logits (N, C) and labels (N,) to a mean over the batch that is low where they are confident."""
+"""Map logits (N, C) and labels (N,) to a batch mean that is low for confident predictions."""
 
 DISTANCES = ("l2", "mean-squared", "bits")
 
@@ -72,7 +72,7 @@ def _at(quantizer: Quantizer, weight: Tensor, bits: int) -> Tensor:
 
 
 def _squares_of_nested(quantizer: Quantizer, weight: Tensor, bits: Sequence[int]) -> Tensor:
-    """The same from how often each code of the highest bit-width occurs: all others follow from it."""
+    """Compute the same from the histogram of the highest bit-width's codes, which fixes the others."""
     top = quantizer.bits = max(bits)
     counts = _counts(quantizer.codes(weight), 2**top)
     codes = torch.arange(2**top, device=weight.device)
@@ -92,9 +92,9 @@ def _counts(codes: Tensor, n: int) -> Tensor:
 
 
 class Choice:
-    """The index of the smallest score, fetched from the device while it works on.
+    """Index of the smallest score, copied from the device asynchronously.
 
-    Make it before queueing more work and ask for it after: on a GPU the copy then overlaps that work.
+    Create it before queueing more work and read it after: on a GPU the copy then overlaps that work.
     """
 
     def __init__(self, scores: Tensor) -> None:

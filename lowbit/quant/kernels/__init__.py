@@ -1,1 +1,1 @@
-"""Fake quantization as functions: eager, compiled by torch, and in C."""
+"""Fake-quantization functions: eager, compiled by torch, and in C."""

@@ -1,13 +1,13 @@
-"""The quantizers of `range_quantize` as C kernels for a CPU (`kernels.c`): one pass over memory each way.
+"""The quantizers of `range_quantize` as CPU kernels in C (`kernels.c`), one pass over memory each way.
 
-The system's C compiler makes them in half a second, once for a machine: the library is kept in
-~/.cache/lowbit-bench (or under XDG_CACHE_HOME) by what it was made of, and opening it takes a
-millisecond. A call costs a few microseconds, where a function that torch compiled costs tens and
+The system's C compiler builds them in half a second, once per machine: the library is cached in
+~/.cache/lowbit-bench (or under XDG_CACHE_HOME) by a hash of its inputs, and opening it takes a
+millisecond. A call costs a few microseconds, whereas a function compiled by torch costs tens, and
 several seconds at its first call in a process. So they are used wherever they apply, unless
-`use_fused_kernels(False)` or LOWBIT_FUSED=0 says otherwise; without a compiler quantizers run eagerly.
+`use_fused_kernels(False)` or LOWBIT_FUSED=0 disables them; without a compiler quantizers run eagerly.
 
 Values and gradients of tensors are those of the eager route, bit for bit; sums over a tensor, the
-gradients of scales, are added up in another order, which no number of threads changes.
+gradients of scales, are added in another order, which does not depend on the number of threads.
 """
 
 import ctypes
@@ -33,13 +33,13 @@ _FLAGS = (
     "-shared",
     "-fPIC",
     "-fopenmp",
-    # as eager operations round, and no others: nothing is contracted or reassociated
+    # round like the eager operations: no contraction or reassociation
     "-ffp-contract=off",
     "-fno-math-errno",
     "-fno-trapping-math",
     "-fno-strict-aliasing",
 )
-_VECTORS = {  # by what torch found; not -march=native: a cluster's machines may share the folder
+_VECTORS = {  # as detected by torch; not -march=native: a cluster's machines may share the folder
     "AVX2": ("-mavx2", "-mfma"),
     "AVX512": ("-mfma", "-mavx512f", "-mavx512vl", "-mavx512dq", "-mprefer-vector-width=512"),
 }
@@ -65,7 +65,7 @@ _COUNTING = ("sgd_transition_step", "blend_transition_step")
 
 @cache
 def _library() -> ctypes.CDLL | None:
-    """Open the kernels, compiled first if need be; None where that is impossible."""
+    """Open the kernels, compiled first if need be; None if that is impossible."""
     compiler = shutil.which(os.environ.get("CC", "cc"))
     if compiler is None:
         _logger.info("There is no C compiler (cc, or the one named in CC); quantizers run eagerly.")
@@ -78,7 +78,9 @@ def _library() -> ctypes.CDLL | None:
     try:
         if not file.exists():
             base.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=base) as folder:  # others may be doing the same
+            with tempfile.TemporaryDirectory(
+                dir=base
+            ) as folder:  # other processes may be doing the same
                 made = Path(folder) / file.name
                 subprocess.run([*command, "-o", made, "-lm"], check=True, capture_output=True)
                 made.replace(file)
@@ -86,7 +88,9 @@ def _library() -> ctypes.CDLL | None:
     except (OSError, subprocess.CalledProcessError) as error:
         said = getattr(error, "stderr", b"") or b""
         _logger.warning(
-            "The C kernels could not be made (%s %s); quantizers run eagerly.", error, said.decode()
+            "The C kernels could not be built (%s %s);  quantizers run eagerly.",
+            error,
+            said.decode(),
         )
         return None
     for name, arguments in _ARGUMENTS.items():
@@ -100,7 +104,7 @@ def supports(*tensors: Tensor, scales: tuple[Tensor | None, ...] = ()) -> bool:
     if torch.compiler.is_compiling() or not torch_compiled.is_enabled():
         return False
     for t in tensors:
-        plain = type(t) in (Tensor, nn.Parameter)  # nothing that stands for a tensor
+        plain = type(t) in (Tensor, nn.Parameter)  # no tensor subclasses or proxies
         if not plain or t.dtype != torch.float32 or not t.is_cpu:
             return False
     shape = tensors[0].shape
@@ -134,7 +138,7 @@ def _threads(n: int) -> int:
 
 
 def _partial_sums(v: Tensor, s: Tensor) -> Tensor:
-    """Return room for what each span of at most 4096 elements of a channel sums to."""
+    """Return a buffer for the sums of each span of at most 4096 elements of a channel."""
     return torch.empty(s.numel() + v.numel() // 4096, dtype=torch.float64)
 
 
@@ -167,7 +171,7 @@ def affine_forward(v: Tensor, s: Tensor, z: Tensor | None, lo: float, hi: float)
 def affine_backward(
     v: Tensor, g: Tensor, s: Tensor, z: Tensor | None, lo: float, hi: float
 ) -> Tensor:
-    """Return ∂v̂/∂v · g, straight through where the code lies in the closed range."""
+    """Return ∂v̂/∂v · g, straight through where the code is in the closed range."""
     dv = torch.empty_like(v)
     _library().affine_backward(_at(v), _at(g), _at(dv), _at(s), _at(z), *_size(v, s), lo, hi)
     return dv

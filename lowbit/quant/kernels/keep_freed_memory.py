@@ -1,6 +1,6 @@
 """Let the C library keep freed memory.
 
-glibc returns large freed blocks to the system and gets them back page by page: a quantizer's passes over
+glibc returns large freed blocks to the system and reacquires them page by page: a quantizer's passes over
 8 MiB activations then spend most of their time in page faults (measured: LSQ's backward pass 12.3 ms
 against 3.4 ms). Processes that train call this once; it changes no result.
 """

@@ -1,6 +1,6 @@
 """Fake-quantization as pure functions with hand-written gradients.
 
-Each function rounds to a grid in the forward pass and says explicitly where gradient passes in the
+Each function rounds to a grid in the forward pass and defines explicitly where gradient passes in the
 backward pass. `torch.clamp` is never differentiated: since torch 2.14 its gradient is zero at its
 bounds, which would silently stop every value coded with the lowest or highest level.
 
@@ -20,7 +20,7 @@ from lowbit.quant.kernels import c_kernels, torch_compiled
 
 
 def wide(x: Tensor) -> Tensor:
-    """Return `x` in the type quantization is computed in."""
+    """Return `x` in the type used to compute quantization."""
     return x if x.dtype in (torch.float32, torch.float64) else x.float()
 
 
@@ -37,7 +37,7 @@ def beyond(bound: float, outward: float, dtype: torch.dtype) -> float:
 
 def weighted_sum(q: Tensor, g: Tensor, shape: torch.Size) -> Tensor:
     """Return the sum of q·g over the axes along which a tensor of `shape` was broadcast."""
-    if shape.numel() == 1 and not torch.compiler.is_compiling():  # a compiler fuses the sum instead
+    if shape.numel() == 1 and not torch.compiler.is_compiling():  # a compiler fuses the sum itself
         return torch.dot(q.flatten(), g.flatten()).reshape(shape)
     return q.mul_(g).sum_to_size(shape)
 
@@ -48,7 +48,7 @@ _CHUNK = 64
 def peaks(rows: Tensor) -> Tensor:
     """Return the largest magnitudes of each row's chunks, (C, K) -> (C, chunks), in one pass.
 
-    Their own maximum is the row's, and they say where it lies: `argmax` over a dimension is not
+    Their maximum is the row's, and they help to locate it: `argmax` over a dimension is not
     vectorized on a CPU and takes ten times as long.
     """
     channels, width = rows.shape
@@ -83,7 +83,7 @@ def _zero_column(z: Tensor | None, s: Tensor) -> Tensor:
 class _Affine(torch.autograd.Function):
     """q = clamp(round(v/s) + z, lo, hi);  v̂ = (q - z) s.
 
-    Straight-through where the unclamped code lies in the closed range [lo, hi], zero outside.
+    Straight-through where the unclamped code is in the closed range [lo, hi], zero outside.
     """
 
     @staticmethod
@@ -103,7 +103,7 @@ class _Affine(torch.autograd.Function):
 class _Symmetric(torch.autograd.Function):
     """`_Affine` without zero-point whose scale is max|v|/n, differentiated through the maximum.
 
-    The gradient of s reaches the one weight that is the largest, of the tensor or of each channel.
+    The gradient of s reaches only the largest weight, of the tensor or of each channel.
     """
 
     @staticmethod
@@ -123,11 +123,11 @@ class _Symmetric(torch.autograd.Function):
         alike = torch_compiled.is_compatible(v, dv)
         if alike:
             rows, flat = torch_compiled.rows(v, s.numel()), torch_compiled.rows(dv, s.numel())
-        else:  # their elements may lie in different orders: those of the shape
+        else:  # memory orders may differ: use the order of the shape
             rows, flat = v.reshape(s.numel(), -1), dv.reshape(s.numel(), -1)
             peak = peaks(rows)
         top = place_of_peak(rows, peak)  # (C, 1)
-        # A channel of zeros has the stand-in scale 1 and sign(0) = 0: nothing flows.
+        # A channel of zeros has the placeholder scale 1 and sign(0) = 0: no gradient flows.
         share = rows.gather(1, top).sign() * (ds.reshape(-1, 1) / ctx.n)
         flat.scatter_add_(1, top, share.to(dv.dtype))
         return dv if alike else flat.reshape(dv.shape), None, None, None, None, None
@@ -176,7 +176,7 @@ def _affine_backward(
     q = ratio.round() if scale else ratio.round_()
     if z is not None:
         q.add_(z)
-    inside = lo - 0.5, hi + 0.5  # q is whole, so open and half a level further
+    inside = lo - 0.5, hi + 0.5  # q is an integer, so an open comparison half a level further out
     dv = masked(upstream, q, *inside).to(g.dtype)
     if not scale:
         return dv, None

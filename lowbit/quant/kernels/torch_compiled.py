@@ -1,20 +1,20 @@
-"""Quantizer kernels that read and write each tensor once, compiled by torch for the device at hand.
+"""Quantizer kernels that read and write each tensor once, compiled by torch for the current device.
 
-`range_quantize` computes with a handful of eager operations, each a pass over memory and, on a GPU, a
+`range_quantize` uses several eager operations, each a pass over memory and, on a GPU, a
 kernel launch. Here the same formulas are one kernel forward and one backward. CUDA tensors always use
 them. On a CPU the C kernels of `c_kernels` handle float32 tensors at once, where torch spends three to
-twelve seconds of a new process on compiling; what those do not support (half types) is compiled on
+twelve seconds of a new process on compiling; what they do not support (half types) is compiled on
 request, by `use_fused_kernels(True)` or LOWBIT_FUSED=1.
 `use_fused_kernels(False)` and LOWBIT_FUSED=0 turn all of them off. Without a compiler the eager route
-stays, with a warning.
+is used, with a warning.
 
-One compilation serves every shape and bit-width: kernels see a dense tensor as one dimension (or as
-(C, K) where there is a scale a channel), detached, and bit-widths as numbers in a tensor. Compiled on
+One compilation covers every shape and bit-width: kernels see a dense tensor as one dimension (or as
+(C, K) with one scale per channel), detached, and bit-widths as numbers in a tensor. Compiled on
 shaped tensors, or with Python integers, they would be compiled again for each, and after eight of
-them torch falls back to eager in silence.
+them torch silently falls back to eager.
 
 Sums over a tensor add in another order than eagerly, so the two routes agree to rounding, not bit for
-bit: a run that is to be repeated exactly repeats its setting.
+bit: repeating a run exactly requires the same setting.
 """
 
 import logging
@@ -33,15 +33,15 @@ _setting = os.environ.get("LOWBIT_FUSED", "").lower()
 if _setting not in _SETTINGS:
     raise ValueError(
         f"LOWBIT_FUSED is {_setting!r}; nothing was started. Set it to 1 (fused kernels everywhere), 0 "
-        "(nowhere) or auto (wherever they need no warming up, and on CUDA)."
+        "(nowhere) or auto (wherever they need no warm-up, and on CUDA)."
     )
 _wanted: bool | None = _SETTINGS[_setting]
 
 
 def use_fused_kernels(wanted: bool | None) -> None:
-    """Use fused kernels in this process: everywhere, nowhere, or (None) wherever they pay at once.
+    """Use fused kernels in this process: everywhere, nowhere, or (None) wherever they pay off at once.
 
-    None means those compiled by torch on CUDA, and on a CPU those of `c_kernels`.
+    None means torch-compiled ones on CUDA, and those of `c_kernels` on a CPU.
     """
     global _wanted
     _wanted = wanted
@@ -66,7 +66,7 @@ def _can_compile(kind: str) -> bool:
         tool = "a C++ compiler (g++, or the one named in CXX)"
         found = shutil.which(os.environ.get("CXX", "g++")) is not None
     if not found:
-        _logger.warning("Fused kernels need %s, which is not here; quantizers run eagerly.", tool)
+        _logger.warning("Fused kernels need %s, which is missing; quantizers run eagerly.", tool)
     return found
 
 
@@ -87,7 +87,7 @@ def _is_dense(t: Tensor) -> bool:
 
 
 def flat(t: Tensor, scale: Tensor) -> Tensor:
-    """View a dense tensor in memory order as (N,), or (C, K) for a scale a channel; detached."""
+    """View a dense tensor in memory order as (N,), or (C, K) for a scale per channel; detached."""
     t = t.detach()
     return t.as_strided((t.numel(),), (1,)) if scale.numel() == 1 else rows(t, scale.numel())
 
@@ -112,12 +112,12 @@ def column(scale: Tensor) -> Tensor:
 
 @cache
 def bounds(low: float, high: float, device: torch.device) -> Tensor:
-    """Return numbers a kernel needs, as a tensor made once."""
+    """Return a kernel's numeric arguments as a tensor, created once."""
     return torch.tensor([low, high], dtype=torch.float32, device=device)
 
 
 def kernel(function: Callable) -> Callable:
-    """Compile a pure elementwise function at its first call, once for any length."""
+    """Compile a pure elementwise function at its first call, once for all lengths."""
 
     @cache
     def compiled() -> Callable:  # not at import: loading the compiler takes a second
@@ -135,7 +135,7 @@ def _clip(x: Tensor, b: Tensor) -> Tensor:
 
 
 def _sum(x: Tensor) -> Tensor:
-    """Over all elements of (N,), over the rows' of (C, K)."""
+    """Sum over all elements of (N,), or over each row of (C, K)."""
     return x.sum(-1)
 
 
@@ -168,7 +168,7 @@ def affine_forward(v: Tensor, s: Tensor, z: Tensor, b: Tensor) -> Tensor:
 
 @kernel
 def affine_backward(v: Tensor, g: Tensor, s: Tensor, z: Tensor, b: Tensor) -> Tensor:
-    """Return ∂v̂/∂v · g, straight through where the code lies in the closed range."""
+    """Return ∂v̂/∂v · g, straight through where the code is in the closed range."""
     q = (v.float() / s).round() + z
     return torch.where((q >= b[0]) & (q <= b[1]), g, 0.0)
 
@@ -218,7 +218,7 @@ def _sgd_transition_step(
 
     d = g + λ_wd w;  v = μ v + d;  w = w - U v;  then the new codes against the old, all in one pass.
     `w`, `momentum` and `new` are overwritten; `inverse` is γ/s, hyper is (λ_wd, μ). The new codes have
-    a buffer of their own: written over the old ones, they would take a second pass.
+    a separate buffer: writing them over the old ones would take a second pass.
     """
     v = momentum * hyper[1] + (g + hyper[0] * w)
     stepped = w - u * v

@@ -1,8 +1,8 @@
-"""Quantizers: modules that own a scale and round a float tensor to a low-bit grid.
+"""Quantizers: modules with a scale that round a float tensor to a low-bit grid.
 
 `Quantizer` is the contract: `forward(x)`, `codes(x)`, `init_from(x)`, the attributes `bits`, `signed`,
-`granularity` and `scale`, and what else the rest of the project asks a quantizer.
-Facts a forward pass branches on (initialized, signed) are Python values, mirrored in the buffer
+`granularity` and `scale`, and everything else the project uses of a quantizer.
+Values a forward pass branches on (initialized, signed) are Python attributes, mirrored in the buffer
 `q_state` so that they survive a checkpoint, and never read from the device in a step.
 """
 

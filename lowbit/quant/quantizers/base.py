@@ -1,4 +1,4 @@
-"""The base class of quantizers, and the registry of their names."""
+"""Base class and registry of quantizers."""
 
 import importlib
 from typing import NamedTuple
@@ -9,15 +9,15 @@ from lowbit.common.suggest import did_you_mean
 from lowbit.quant.precision import OFF
 
 QUANTIZERS: dict[str, type["Quantizer"]] = {}
-"""Quantizers by the name a policy uses. A class registers itself with `@register`; its constructor
-takes what `Quantizer` takes and its own keyword options, which a policy's YAML may set."""
+"""Quantizers by their names in policies. A class is registered with `@register`; its constructor
+takes the arguments of `Quantizer` and its own keyword options, which a policy's YAML may set."""
 
 
 def find(name: str) -> type["Quantizer"]:
-    """Return the quantizer called `name`, or at `module:Class`, which is imported.
+    """Return the quantizer called `name`, or import one given as `module:Class`.
 
     Raises:
-        ValueError: there is none.
+        ValueError: no such quantizer.
     """
     if ":" in name:
         module, _, attribute = name.partition(":")
@@ -30,7 +30,7 @@ def find(name: str) -> type["Quantizer"]:
             ) from error
         if not (isinstance(found, type) and issubclass(found, Quantizer)):
             raise ValueError(
-                f"{name!r} is no quantizer; no policy was made. It must be a subclass of "
+                f"{name!r} is not a quantizer; no policy was made. It must be a subclass of "
                 "lowbit.quant.Quantizer."
             )
         return found
@@ -69,22 +69,22 @@ class TransitionPoints(NamedTuple):
 
 
 class Quantizer(nn.Module):
-    """Base of all quantizers; itself the identity at 32 bits.
+    """Base class of quantizers; the identity at 32 bits.
 
-    Everything that the rest of the project asks a quantizer is defined here, with a default. A new
-    quantizer overrides what differs.
+    Everything the rest of the project uses of a quantizer is defined here, with a default. A new
+    quantizer overrides only what differs.
 
     Attributes:
         bits: current bit-width; 32 turns the quantizer off exactly.
-        signed: whether codes run below zero.
+        signed: whether codes can be negative.
         granularity: "tensor" (one scale) or "channel" (one for each index of dimension 0).
         scale: the positive scale, shape (1,) or broadcastable over dimension 0.
         observing: while True, forward passes record their input and do not quantize.
 
     Args:
-        bits: bit-width to start at.
-        channels: None for one scale a tensor, else the size of dimension 0.
-        ndim: dimensions of the tensors to come, which shapes a stored scale per channel.
+        bits: initial bit-width.
+        channels: None for one scale per tensor, else the size of dimension 0.
+        ndim: number of dimensions of the tensors, which shapes a stored per-channel scale.
         role: "weight" or "activation" (whose dimension 0 counts samples).
     """
 
@@ -92,7 +92,7 @@ class Quantizer(nn.Module):
     """Whether the output's range is fixed, so that the input's scale is lost."""
 
     moves_with_weights = False
-    """Whether levels are computed from the weight itself, so that its transition points move with it."""
+    """Whether levels are computed from the weight itself, so that its transition points change with it."""
 
     positive_only = False
     """Whether activations below zero become zero."""
@@ -122,7 +122,7 @@ class Quantizer(nn.Module):
 
     @property
     def ready(self) -> bool:
-        """Whether the next tensor can be quantized: the scale is known, or taken from each tensor."""
+        """Whether tensors can be quantized now: the scale is set, or taken from each tensor."""
         return self.initialized
 
     @property
@@ -144,12 +144,12 @@ class Quantizer(nn.Module):
 
     @property
     def gain(self) -> Tensor | float:
-        """About x / forward(x): what restores the scale of the input."""
+        """About x / forward(x): the factor that restores the input's scale."""
         return 1.0
 
     @property
     def ranges_need_full_precision(self) -> bool:
-        """Whether ranges are fixed from full-precision passes (`observe`) and never move afterwards."""
+        """Whether ranges are fixed from full-precision passes (`observe`) and never change afterwards."""
         return False
 
     @property
@@ -175,7 +175,7 @@ class Quantizer(nn.Module):
         if self._bits >= OFF or x.numel() == 0:
             return x
         if not self.ready:
-            self.follow_buffers()  # an average of models is given tensors, but no attributes
+            self.follow_buffers()  # an averaged model receives tensors but no attributes
             if not self.ready:
                 self._initialize_late(x.detach())
         return self._quantize(x)
@@ -184,15 +184,15 @@ class Quantizer(nn.Module):
         raise NotImplementedError
 
     def codes(self, x: Tensor) -> Tensor:
-        """Return the integer code of each element, in the narrowest type that holds all of them."""
+        """Return the integer code of each element, in the narrowest type that fits."""
         raise NotImplementedError
 
     def levels(self) -> tuple[int, int] | None:
-        """Return the lowest and the highest code; None where they are not known."""
+        """Return the lowest and the highest code, or None if unknown."""
         return None
 
     def linear_codes(self) -> LinearCodes | None:
-        """Return the constants of codes of that form, else None.
+        """Return the constants of linear codes; None if the codes are not linear.
 
         Kernels then compute the codes instead of `codes`, with the scale of `LearnedScale`. A subclass
         that overrides `codes` must override this too.
@@ -200,7 +200,7 @@ class Quantizer(nn.Module):
         return None
 
     def transition_points(self, weight: Tensor) -> TransitionPoints | None:
-        """Return where the codes of `weight` change; None where that is not known.
+        """Return the points where the codes of `weight` change, or None if unknown.
 
         With `levels`, the points lie halfway between the levels of `grid`.
         """
@@ -215,16 +215,16 @@ class Quantizer(nn.Module):
         return self.scale, 0.0
 
     def follow_buffers(self) -> None:
-        """Set what is kept as attributes (initialized, signed) from the buffers that say the same."""
+        """Set the attributes (initialized, signed) from the buffers that mirror them."""
 
     def reset(self) -> None:
-        """Forget what was observed."""
+        """Discard all observations."""
 
     def observe(self, x: Tensor) -> None:
-        """Take one more batch into the statistics the scale is set from."""
+        """Add a batch to the statistics the scale is set from."""
 
     def finish(self) -> None:
-        """Set the scale from what was observed."""
+        """Set the scale from the observations."""
 
     def init_from(self, x: Tensor) -> None:
         """Set the scale from `x` alone."""

@@ -1,4 +1,4 @@
-"""DoReFa, its bit-nested variants, and Any-Precision's, whose weights keep their mean magnitude."""
+"""DoReFa, its bit-nested variants, and Any-Precision's variant with the weights' mean magnitude."""
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ class DoReFa(Quantizer):
     With w̃ = ½(tanh w / max|tanh w| + 1), n = 2^k - 1 and code c:
         original: c = round(n w̃), w_q = 2c/n - 1; one bit: sign(w) E|w|.
         modified: c = min(⌊2^k w̃⌋, n), w_q = 2c/n - 1. Lower-bit codes are the top bits of higher-bit
-            ones (AdaBits; CoQuant's "modified DoReFa"), so one stored model serves every bit-width.
+            ones (AdaBits; CoQuant's "modified DoReFa"), so one stored model covers every bit-width.
         centered: c as modified, w_q = (2c + 1)/2^k - 1, without the modified scheme's bias.
 
     Activations: round(n clip(x, 0, 1))/n. The gradient passes straight through the rounding, is that
@@ -115,7 +115,7 @@ class DoReFa(Quantizer):
             step, offset = self.grid(x)
             value = self._codes(x) * step + offset
         smooth = x if self._is_sign else 2 * self._unit(x) - 1
-        # This way around the value is on the grid to the last bit: what is added is exactly 0.
+        # In this order the value is exactly on the grid: the added term is exactly 0.
         return (value + (smooth - smooth.detach())).to(x.dtype)
 
     @torch.no_grad()
@@ -127,7 +127,7 @@ class DoReFa(Quantizer):
 class ScaledDoReFa(DoReFa):
     """w_q = E|w| (2c/n - 1), DoReFa's values times a constant (Yu et al. 2021, Any-Precision DNNs).
 
-    For weights only; the mean magnitude E|w| is of the tensor, or of each channel, and has no gradient.
+    For weights only; the mean magnitude E|w| is per tensor or per channel and has no gradient.
     """
 
     fills_unit_range = False

@@ -1,4 +1,4 @@
-"""Element-wise gradient scaling: an interval quantizer whose rounding has a corrected gradient."""
+"""Element-wise gradient scaling: an interval quantizer with a corrected rounding gradient."""
 
 import torch
 from torch import Tensor, nn

@@ -1,4 +1,4 @@
-"""The quantizer of transition-rate scheduling."""
+"""Interval quantizer of transition-rate scheduling."""
 
 import torch
 from torch import Tensor
@@ -14,8 +14,8 @@ class Interval(LearnedScale):
 
     Signed (α, β, γ) = (-2^(b-1), 2^(b-1)-1, 2^(b-1)); unsigned (0, 2^b-1, 2^b), but (0, 1, 1) at one
     bit, whose weights are signs (`Sign`). The scale starts as in
-    EWGS: 3 std for signed data, 3 std / sqrt(1 - 2/π) for the half-normal an activation resembles.
-    The output lies in [-1, 1) or [0, 1) whatever the scale, so a normalization must follow, or a
+    EWGS: 3 std for signed data, 3 std / sqrt(1 - 2/π) for activations, which are roughly half-normal.
+    The output is in [-1, 1) or [0, 1) for any scale, so a normalization must follow, or a
     learned output scale.
     """
 

@@ -1,4 +1,4 @@
-"""The base class of quantizers with a learned scale: parameter, initialization, state."""
+"""Base class of quantizers with a learned scale."""
 
 import math
 
@@ -28,8 +28,8 @@ def interval_scale(mean: Tensor, *, signed: bool) -> Tensor:
 class LearnedScale(Quantizer):
     """A quantizer whose scale is a parameter, set from statistics before training starts.
 
-    `q_scale` has its final shape from construction on, so an optimizer built at once, or a resumed
-    checkpoint, finds it. `q_state` is (initialized, signed, reference bits).
+    `q_scale` has its final shape from construction on, so an optimizer built right away or a loaded
+    checkpoint finds it. `q_state` is (initialized, signed, reference bits).
 
     Args:
         learn_scale: whether `q_scale` requires gradient.
@@ -59,11 +59,11 @@ class LearnedScale(Quantizer):
         self._count += x.numel() // (self.channels or 1)
 
     def _statistics(self, x: Tensor) -> Tensor:
-        """Sums that the scale is set from, (k,) or (k, C), over the last dimension or all."""
+        """Sums for setting the scale, (k,) or (k, C), over the last dimension or all."""
         raise NotImplementedError
 
     def _initial_scale(self, mean: Tensor) -> Tensor:
-        """Scale from the mean statistics; `self.signed` is known."""
+        """Scale from the mean statistics; `self.signed` is already set."""
         raise NotImplementedError
 
     @torch.no_grad()
@@ -73,13 +73,13 @@ class LearnedScale(Quantizer):
         self._merge()
         self.signed = bool(self._low < 0)
         scale = self._initial_scale(self._sums / self._count)
-        scale = torch.where(scale == 0, torch.ones_like(scale), scale)  # a dead channel stays exact
+        scale = torch.where(scale == 0, torch.ones_like(scale), scale)  # keeps a dead channel exact
         self.q_scale.copy_(scale.reshape(self.q_scale.shape))
         self._mark_initialized()
         self.reset()
 
     def _merge(self) -> None:
-        """Make the ranks of a distributed run agree on what was observed."""
+        """Merge the observations over the ranks of a distributed run."""
         if self.role == "weight" or not (dist.is_available() and dist.is_initialized()):
             return  # every rank has the same weights
         count = self._sums.new_tensor(self._count)
@@ -104,7 +104,7 @@ class LearnedScale(Quantizer):
         self._restore(reference_bits)
 
     def _restore(self, reference_bits: int) -> None:
-        """Follow a state dict whose scale belongs to `reference_bits`."""
+        """Adapt to a loaded scale that belongs to `reference_bits`."""
 
     @property
     def scale(self) -> Tensor:

@@ -18,11 +18,11 @@ class LSQ(LearnedScale):
 
     Signed: Q_N = 2^(b-1), Q_P = 2^(b-1)-1; unsigned: Q_N = 0, Q_P = 2^b-1. The step starts at
     2 mean|v| / sqrt(Q_P); when the bit-width changes it is rescaled by the same rule, so that the mean
-    magnitude it was fitted to is kept. Its gradient is scaled by 1/sqrt(N Q_P), where N is the number
-    of weights of a scale, or of features of one sample of an activation.
+    magnitude it implies is kept. Its gradient is scaled by 1/sqrt(N Q_P), where N is the number
+    of weights per scale, or of features per sample of an activation.
     """
 
-    _reference_bits = 0  # bits that q_scale is the step of
+    _reference_bits = 0  # bit-width that q_scale belongs to
 
     @property
     def bits(self) -> int:
@@ -50,7 +50,7 @@ class LSQ(LearnedScale):
         return x.abs().sum(-1 if self.channels else None).unsqueeze(0)
 
     def _initial_scale(self, mean: Tensor) -> Tensor:
-        bits = self._bits if self._bits < OFF else 8  # off for now: kept as an 8-bit step
+        bits = self._bits if self._bits < OFF else 8  # currently off: stored as an 8-bit step
         return 2 * mean[0] / math.sqrt(self._q_p(bits))
 
     def _mark_initialized(self, reference_bits: int = 0) -> None:
@@ -59,7 +59,7 @@ class LSQ(LearnedScale):
 
     def _restore(self, reference_bits: int) -> None:
         self._reference_bits = reference_bits
-        self.bits = self._bits  # rescales where this model is set to other bits than the file
+        self.bits = self._bits  # rescales if this model's bits differ from the file's
 
     def _quantize(self, x: Tensor) -> Tensor:
         lo, hi = self.levels()
@@ -79,11 +79,11 @@ class LSQ(LearnedScale):
 class LSQPlus(LearnedScale):
     """LSQ+ (Bhalgat et al. 2020): activations with a learned offset, weights from μ and σ.
 
-    Activations have codes 0..2^b-1 over [β, β + s(2^b-1)], starting at the range that was observed,
+    Activations have codes 0..2^b-1 over [β, β + s(2^b-1)], starting at the observed range,
     so that a signed activation (a linear bottleneck, SiLU) wastes no level. Weights are symmetric,
     s = max(|μ-3σ|, |μ+3σ|) / 2^(b-1), and have no offset.
 
-    `q_scale` holds the full range, which no bit-width changes; `q_offset` is β.
+    `q_scale` holds the full range, which is independent of the bit-width; `q_offset` is β.
     """
 
     def __init__(self, **place) -> None:

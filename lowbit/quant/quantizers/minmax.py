@@ -30,11 +30,11 @@ class MinMax(Quantizer):
         min_anchored: s = (max-min)/n, multiples of s counted from min (the CQ authors' other code).
 
     Ranges:
-        call: of each tensor as it comes.
+        call: of each tensor.
         observed: of all batches seen while observing, then fixed.
-        running: of each tensor while training; an exponential average of those in eval mode.
+        running: of each tensor in train mode; their exponential average in eval mode.
 
-    Where the range is empty (a dead channel, a constant), s is the constant's magnitude, or 1 for
+    If the range is empty (a dead channel, a constant), s is the constant's magnitude, or 1 for
     zeros: that channel stays exact and the others are quantized as usual.
 
     Args:
@@ -44,7 +44,7 @@ class MinMax(Quantizer):
         scale_gradient: symmetric only: let gradient flow through max|x|, as the official SSQL code
             does for weights.
         momentum: weight of the past in a running range, and in the observer's moving average.
-        observer: how an observed range is found, see `Observer`.
+        observer: how an observed range is computed, see `Observer`.
         percentile: of the percentile observer.
     """
 
@@ -74,7 +74,7 @@ class MinMax(Quantizer):
         if scale_gradient and (scheme, range) != ("symmetric", "call"):
             raise ValueError(
                 f"scale_gradient has no meaning for scheme {scheme!r} with range {range!r}; no "
-                "quantizer was made. Use scheme 'symmetric' and range 'call', or leave it out."
+                "quantizer was made. Use scheme 'symmetric' and range 'call', or omit it."
             )
         self.scheme, self.range, self.rounding = scheme, range, rounding
         self.scale_gradient, self.momentum = scale_gradient, momentum
@@ -82,13 +82,15 @@ class MinMax(Quantizer):
         if range != "call":
             if self.channels is not None:
                 raise ValueError(
-                    f"range {range!r} keeps one range a tensor, but one scale for each of "
-                    f"{self.channels} channels was asked for; no quantizer was made. Use range 'call'."
+                    f"range {range!r} keeps one range per tensor, but one scale for each of "
+                    f"{self.channels} channels was requested; no quantizer was made. Use range 'call'."
                 )
             self._settings = {"momentum": momentum, "percentile": percentile}
             self.observer = observer
             self._observer = Observer(observer, **self._settings)
-            size = MAX_BITS + 1 if observer == "mse" else 1  # one range for all bits, or for each
+            size = (
+                MAX_BITS + 1 if observer == "mse" else 1
+            )  # one range for all bits, or one per bit-width
             self.register_buffer("q_min", torch.full((size,), math.inf))
             self.register_buffer("q_max", torch.full((size,), -math.inf))
 
@@ -129,7 +131,7 @@ class MinMax(Quantizer):
         self.initialized = True
 
     def _merge_running(self) -> None:
-        """Make the ranks of a distributed run agree on the average of their ranges."""
+        """Average the ranges over the ranks of a distributed run."""
         if dist.is_available() and dist.is_initialized():
             for value in (self.q_min, self.q_max):
                 dist.all_reduce(value)
@@ -186,7 +188,7 @@ class MinMax(Quantizer):
     def scale(self) -> Tensor:
         if self.range == "call":
             raise AttributeError(
-                "this MinMax takes its scale from each tensor as it comes and keeps none; ask "
+                "this MinMax takes its scale from each tensor and stores none; call "
                 "grid(x) for the scale of a tensor."
             )
         return self._scale_of(*self._ranges(self.q_min))
@@ -202,7 +204,7 @@ class MinMax(Quantizer):
         return fake_quantize_anchored(x, s, anchor, floor=self.rounding == "floor")
 
     def _quantize_attached(self, x: Tensor) -> Tensor:
-        """Quantize by the largest magnitudes of `x`, and let the scale's gradient reach them."""
+        """Quantize by the largest magnitudes of `x`, passing the scale's gradient to them."""
         peak = peaks(torch_compiled.rows(x.detach(), self.channels or 1))
         high = peak.amax(1).reshape(self.scale_shape)
         return fake_quantize_symmetric(x, self._scale_of(-high, high), peak, self._bits)

@@ -1,6 +1,6 @@
-"""Observers: the range of a min-max quantizer, from batches of activations.
+"""Observers, which find a min-max quantizer's range from batches of activations.
 
-An observer is used while a calibration runs. Its result is a range for each bit-width (the same for
+An observer is used during calibration. Its result is a range for each bit-width (the same for
 all, except with `mse`), merged over the processes of a distributed run, so that ranks agree.
 """
 
@@ -21,10 +21,10 @@ class Observer:
 
     Args:
         kind: "minmax": smallest and largest value of all batches (SSQL); "moving_average": an
-            exponential average of each batch's; "percentile": what leaves (100 - percentile) % of
-            the values out, in equal parts below and above (nothing below where all are positive);
+            exponential average over batches; "percentile": the range that excludes (100 - percentile) % of
+            the values, in equal parts below and above (none below if all are positive);
             "mse": the shrunken min-max range whose affine grid has the least squared error, which
-            differs from bit-width to bit-width.
+            depends on the bit-width.
         momentum: weight of the past in a moving average.
         percentile: share kept, in percent.
     """
@@ -33,7 +33,7 @@ class Observer:
         one_of("observer", kind, OBSERVERS)
         if not 50 < percentile <= 100:
             raise ValueError(
-                f"percentile {percentile} keeps too little; no quantizer was made. Use a number above "
+                f"percentile {percentile} is too small; no quantizer was made. Use a number above "
                 "50 and up to 100."
             )
         self.kind, self.momentum, self.percentile = kind, momentum, percentile
@@ -46,7 +46,7 @@ class Observer:
         return self.kind in ("percentile", "mse")
 
     def update(self, x: Tensor) -> None:
-        """Take in one batch. NaN is not filtered out: `calibrate` reports it."""
+        """Add a batch. NaN is not filtered out: `calibrate` reports it."""
         x = x.float()
         low, high = torch.aminmax(x)
         if self.low is None:
@@ -64,7 +64,7 @@ class Observer:
             self.counts = counts if self.counts is None else self.counts + counts
 
     def merge(self) -> None:
-        """Make the ranks of a distributed run agree."""
+        """Merge the statistics over the ranks of a distributed run."""
         if self.low is None or not (dist.is_available() and dist.is_initialized()):
             return
         own = self.low, self.high
@@ -97,7 +97,7 @@ def histogram(x: Tensor, low: Tensor, high: Tensor) -> Tensor:
 
 
 def rebin(counts: Tensor | None, old: tuple, new: tuple) -> Tensor | None:
-    """Move counts to the bins of a wider range, each bin's by its centre."""
+    """Move counts to the bins of a wider range, assigning each bin by its centre."""
     if counts is None:
         return None
     width = (new[1] - new[0]) / BINS
@@ -114,7 +114,7 @@ def _centres(low: Tensor, high: Tensor) -> Tensor:
 def percentile_range(
     counts: Tensor, low: Tensor, high: Tensor, percentile: float
 ) -> tuple[Tensor, Tensor]:
-    """Return the range that keeps `percentile` % of what was counted."""
+    """Return the range that keeps `percentile` % of the counted values."""
     share = counts.cumsum(0) / counts.sum()
     left_out = 1 - percentile / 100
     below = 0.0 if bool(low >= 0) else left_out / 2
@@ -135,7 +135,7 @@ def mse_ranges(counts: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tenso
     x = _centres(low, high)  # (B,)
     shrink = torch.arange(1, CANDIDATES + 1, device=low.device, dtype=torch.float64) / CANDIDATES
     lows, highs = low.double() * shrink, high.double() * shrink  # (K,)
-    found = [torch.zeros_like(lows[0])]  # no range for 0 bits
+    found = [torch.zeros_like(lows[0])]  # 0 bits has no range
     best_low, best_high = found.copy(), found.copy()
     for bits in range(1, MAX_BITS + 1):
         n = 2**bits - 1

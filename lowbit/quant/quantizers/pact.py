@@ -18,7 +18,7 @@ class PACT(LearnedScale):
 
     Args:
         alpha: initial level (CoQuant: 8 on CIFAR and ImageNet, 4 or 2 on video); None starts at the
-            largest activation seen while calibrating.
+            largest activation seen in calibration.
     """
 
     positive_only = True

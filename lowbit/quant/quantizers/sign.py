@@ -15,12 +15,12 @@ class Sign(LearnedScale):
     With `magnitude: none` the output is ±1 and the gradient 1/s inside |x| <= s: the vanilla binary
     network of transition-rate scheduling, whose scale starts at 3 std. With `magnitude: mean` weights
     become ±E|w| (ReActNet); then only the sign is a code, as the magnitude moves with the data. Its
-    scale is 1, and the gradient, 1 inside |w| <= 1, knows no magnitude, as in ReActNet's own code.
+    scale is 1, and the gradient, 1 inside |w| <= 1, ignores the magnitude, as in ReActNet's own code.
 
     Args:
         magnitude: "none" or "mean".
         gradient: "clip" (slope 1) or "polynomial" (slope 2 - 2|x/s|, for activations).
-        interval: what the scale starts at: "data", 3 std, or "unit", 1 (Bi-Real Net, ReActNet).
+        interval: initial scale: "data", 3 std, or "unit", 1 (Bi-Real Net, ReActNet).
     """
 
     rescales = True
@@ -71,7 +71,7 @@ class Sign(LearnedScale):
         y = sign(x, self.scale, polynomial=self.gradient == "polynomial")
         if self.magnitude == "none":
             return y
-        # This way around the value is on the grid to the last bit: what is added is exactly 0.
+        # In this order the value is exactly on the grid: the added term is exactly 0.
         return (y.detach() * self._size(x.detach()) + (y - y.detach())).to(x.dtype)
 
     @torch.no_grad()

@@ -1,6 +1,6 @@
 """Integer codes of latent weights from one step to the next, and how many of them changed.
 
-A transition is a change of code w_d (TR Eq. 5), never of the quantized weight w_q, which also moves
+A transition is a change of code w_d (TR Eq. 5), never of the quantized weight w_q, which also changes
 with its scale.
 """
 
@@ -18,8 +18,8 @@ from lowbit.quant.kernels import c_kernels, torch_compiled
 from lowbit.quant.precision import OFF
 from lowbit.quant.quantizers.base import LinearCodes
 
-CHUNK = 1024  # every layer starts at a multiple of it, so that one sum serves the chunks of all
-CPU_BATCH = 256 * CHUNK  # elements whose operands stay in the cache
+CHUNK = 1024  # every layer starts at a multiple of it, so that one sum covers all layers' chunks
+CPU_BATCH = 256 * CHUNK  # elements whose operands fit in the cache
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class _Batch:
-    """Pieces whose codes are read together, and where: from `start` to `stop` of the buffer."""
+    """Pieces whose codes are read together into `start` to `stop` of the buffer."""
 
     pieces: list[Piece]
     start: int
@@ -46,9 +46,9 @@ class _Batch:
 
 
 class Codes:
-    """The codes of layers' weights in one flat integer buffer; this object owns them.
+    """Codes of layers' weights in one flat integer buffer.
 
-    Two buffers alternate: reading fills one, which is compared with the other. Codes that a quantizer
+    Two buffers alternate: reading fills one, which is then compared with the other. Codes that a quantizer
     declares linear (`Quantizer.linear_codes`) are read in batches, or by a fused kernel; others come
     from the quantizer's `codes`, one layer at a time.
 
@@ -59,7 +59,7 @@ class Codes:
     def __init__(self, layers: Mapping[str, nn.Module]) -> None:
         if not layers:
             raise ValueError(
-                "there is no quantized layer whose codes could be counted. Call lowbit.quant.quantize(model, "
+                "there is no quantized layer to count codes of. Call lowbit.quant.quantize(model, "
                 "...) with a policy that quantizes weights."
             )
         self.names, self.layers = list(layers), list(layers.values())
@@ -73,18 +73,18 @@ class Codes:
         self.numel = torch.tensor(
             [layer.weight.numel() for layer in self.layers], dtype=torch.float64, device=device
         )
-        self.changed = torch.zeros_like(self.numel)  # codes that differ from those before, a layer
+        self.changed = torch.zeros_like(self.numel)  # changed codes per layer
         self._jumps: Tensor | None = torch.zeros_like(self.numel)
         self._one = torch.ones(1, device=device)
         self._kind: list[tuple[int, tuple[int, ...]]] | None = None
 
     @property
     def stale(self) -> bool:
-        """Whether there are no codes yet, or codes of other bits or another memory layout than now."""
+        """Whether codes are missing, or have other bits or another memory layout than the weights."""
         return self._kind != [(layer.w_quant.bits, layer.weight.stride()) for layer in self.layers]
 
     def start(self) -> None:
-        """Read the codes before the first step, or after the bits changed; none has changed yet.
+        """Read the codes before the first step, or after the bits changed; counts no transitions.
 
         Raises:
             ValueError: a layer is at full precision, where a weight has no code.
@@ -146,11 +146,11 @@ class Codes:
 
     @property
     def bounds(self) -> list[tuple[int, int] | None]:
-        """Lowest and highest code of each layer; None where only the quantizer knows its codes."""
+        """Lowest and highest code of each layer; None if only the quantizer can compute its codes."""
         return self._bounds
 
     def inverses(self) -> list[Tensor]:
-        """Return γ/s of each layer, (1,); 1 where only the quantizer knows its codes."""
+        """Return γ/s of each layer, (1,); 1 if only the quantizer can compute its codes."""
         forms = [form for form in self._linear if form is not None]
         if not forms:
             return [self._one for _ in self.layers]
@@ -167,14 +167,14 @@ class Codes:
         return [self._one if form is None else next(inverses) for form in self._linear]
 
     def buffers(self) -> list[tuple[Tensor, Tensor]]:
-        """Return, for each layer, its last codes and where the next ones go, flat."""
+        """Return, for each layer, its last codes and the buffer for the next ones, flat."""
         return [
             (self._old[a : a + layer.weight.numel()], self._new[a : a + layer.weight.numel()])
             for a, layer in zip(self._offsets, self.layers, strict=True)
         ]
 
     def settle(self, changed: Tensor | list[Tensor | int]) -> None:
-        """Make the next codes, which have been written, the last ones."""
+        """Make the newly written codes the last ones."""
         if isinstance(changed, list):
             changed = torch.stack([torch.as_tensor(count) for count in changed])
         self.changed, self._jumps = changed.to(self.numel), None
@@ -185,7 +185,7 @@ class Codes:
         """Read all codes and compare them with the last ones, without waiting for the device.
 
         Args:
-            move: called with each batch's pieces right before they are read, to change the weights
+            move: called with each batch's pieces just before they are read, to change the weights
                 while they are in the cache.
         """
         inverses, weights = self.inverses(), [layer.weight.detach() for layer in self.layers]
@@ -206,7 +206,7 @@ class Codes:
 
     @property
     def jumps(self) -> Tensor:
-        """Sum of |difference| over the codes of each layer: the other buffer has those before."""
+        """Sum of |difference| over the codes of each layer: the other buffer holds the previous ones."""
         if self._jumps is None:
             distances = [
                 (self._old[b.start : b.stop].float() - self._new[b.start : b.stop]).abs_()
@@ -230,17 +230,17 @@ class Codes:
             codes = self.layers[piece.layer].w_quant.codes(weight)
             q[: piece.stop].as_strided(weight.shape, weight.stride()).copy_(codes)
             return
-        for piece in batch.pieces:  # foreach has no `out`, and a pass of its own would put it there
+        for piece in batch.pieces:  # foreach has no `out`, and copying would take another pass
             at = self._offsets[piece.layer] + piece.start - batch.start
             place = q[at : at + piece.stop - piece.start]
             torch.mul(piece.of(weights), inverses[piece.layer], out=place)
         q.clamp_(*batch.bounds).round_()
 
     def distances(self) -> Tensor:
-        """Return how far one transition moves a quantized weight, one number a layer.
+        """Return how far one transition moves a quantized weight, one number per layer.
 
-        It is the grid's step (its mean where there is one a channel). Between the codes -1 and +1 of a
-        binary weight lie two units of code, counted as one transition of half that distance (Eq. 8).
+        It is the grid's step (its mean if there is one per channel). Between the codes -1 and +1 of a
+        binary weight are two code units, counted as one transition of half that distance (Eq. 8).
         """
         steps = []
         for layer in self.layers:
@@ -253,7 +253,7 @@ class Codes:
         return self.jumps / self._spacing / self.numel * distances
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the last codes, each shaped as its weight, and what was counted."""
+        """Return the last codes, each shaped like its weight, and the counts."""
         return {"codes": self._shaped(), "changed": self.changed, "jumps": self.jumps}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -285,14 +285,14 @@ def _is_dense(t: Tensor) -> bool:
 
 
 def _code_dtype(layer: nn.Module) -> torch.dtype:
-    """Return int8 where a layer's codes and their differences' signs fit, as 4-bit codes do."""
+    """Return int8 if the codes and the signs of their differences fit, as for 4-bit codes."""
     return layer.w_quant.codes(layer.weight.detach()).dtype
 
 
 def _raised(flags: Tensor) -> Tensor:
     """Return how many booleans are true in each chunk.
 
-    A byte is 0 or 1. As int64 eight are added at once, and no byte of a sum of 128 overflows; sums of
+    Bytes are 0 or 1. As int64, eight are added at once, and no byte overflows in a sum of 128; sums of
     bytes themselves are not vectorized on a CPU.
     """
     lanes = flags.view(torch.int64).view(-1, CHUNK // 8).sum(1)
@@ -300,5 +300,5 @@ def _raised(flags: Tensor) -> Tensor:
 
 
 def _linear_codes(layer: nn.Module) -> LinearCodes | None:
-    """Return the form of a layer's codes where they are computed here, in float32, else None."""
+    """Return the linear form of a layer's codes if they can be computed here, in float32, else None."""
     return layer.w_quant.linear_codes() if layer.weight.dtype == torch.float32 else None

@@ -1,6 +1,6 @@
-"""Controllers: how the adaptive learning rate U follows the running transition rate K.
+"""Controllers, which adapt the learning rate U to the running transition rate K.
 
-All work on tensors with one number a layer, on the device. `ceiling` bounds U from what the host knows;
+All work on device tensors with one number per layer. `ceiling` bounds U with values known on the host;
 the optimizer takes its base step at that rate.
 """
 
@@ -15,7 +15,7 @@ LARGEST_RATIO = 10.0  # of R/K where it multiplies U: K starts at 0
 
 @dataclass(frozen=True)
 class Controller:
-    """One way to move U.
+    """A rule for updating U.
 
     Attributes:
         update: (U, K, R, η, m) -> the new U.
@@ -71,7 +71,7 @@ def find_controller(name: str) -> Controller:
     """Return the controller called `name`.
 
     Raises:
-        ValueError: there is none.
+        ValueError: no such controller.
     """
     if name not in CONTROLLERS:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Transition rates of any optimizer, counted after its steps."""
+"""Count the transition rates of any optimizer."""
 
 from collections.abc import Mapping
 from typing import Any

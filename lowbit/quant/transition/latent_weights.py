@@ -1,4 +1,4 @@
-"""Statistics of latent weights between transition points, which show oscillation in training."""
+"""Positions of latent weights between transition points, which reveal oscillation in training."""
 
 from typing import Any
 
@@ -14,18 +14,18 @@ from lowbit.quant.quantizers.base import TransitionPoints
 def latent_statistics(model: nn.Module, bins: int = 20) -> dict[str, dict[str, Any]]:
     """Describe each quantized layer's latent weights, in units of the step δ between levels.
 
-    In the paper's Fig. S3c latent weights gather at the transition points late in a plain training;
+    In the paper's Fig. S3c latent weights gather at transition points late in plain training;
     its Fig. S3d is the mean distance to the nearest one. Reads the device; call it once an epoch.
 
     Args:
         model: a quantized model; layers at full precision are left out, and those whose quantizer
-            does not know its transition points.
+            cannot give its transition points.
         bins: number of bins of each histogram.
 
     Returns:
         For each layer's name: `mean_distance` to the nearest transition point; `distance`, shares of
-        the weights by that distance in equal bins over [0, 0.5] (clipped weights that lie farther off
-        count in the last); `position`, shares by signed distance from the level they are coded as,
+        the weights by that distance in equal bins over [0, 0.5] (clipped weights farther away
+        count in the last); `position`, shares by signed distance from their level,
         over [-0.5, 0.5]; `weights`, shares over `range`, which are codes and begins and ends one step
         outside the transition points.
     """

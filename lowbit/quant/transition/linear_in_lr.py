@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn, optim
 
-_RATES = (1e-3, 1.0)  # small and large: a step may be clipped, or follow a schedule of its own
-_STEPS = 4  # momentum, bias correction and step counts are in use after the first
+_RATES = (1e-3, 1.0)  # small and large: a step may be clipped or follow its own schedule
+_STEPS = 4  # momentum, bias correction and step counts are active after the first
 
 
-# How a step is carried out, not what it computes; some of it needs a GPU.
+# These affect how a step is executed, not its result; some need a GPU.
 _EXECUTION = frozenset({"foreach", "fused", "capturable", "differentiable"})
 
 
@@ -19,8 +19,8 @@ def why_not_linear(base: type[optim.Optimizer], **options: Any) -> str | None:
     """Return why `base` with `options` has no transition-rate variant, or None if it has one.
 
     From each of a few states of a small problem, a step at twice the learning rate must lead twice as
-    far and leave the same optimizer state: then U in place of the learning rate scales exactly the
-    step, and no rate of the past lives on in a momentum buffer.
+    far and leave the same optimizer state. Then using U as the learning rate scales exactly the
+    step, and no past rate remains in a momentum buffer.
 
     Example:
         >>> why_not_linear(torch.optim.SGD) is None
@@ -37,7 +37,7 @@ def _reason(base: type[optim.Optimizer], options: tuple[tuple[str, Any], ...]) -
     try:
         reasons = (_probe(base, lr, dict(options)) for lr in _RATES)
         return next((reason for reason in reasons if reason is not None), None)
-    except Exception as error:  # whatever a foreign optimizer raises says that it cannot be driven
+    except Exception as error:  # any exception means that the optimizer cannot be driven
         return f"it cannot take a plain step ({type(error).__name__}: {error})"
 
 
@@ -59,7 +59,7 @@ def _probe(base: type[optim.Optimizer], lr: float, options: dict[str, Any]) -> s
 def _build(
     base: type[optim.Optimizer], weight: nn.Parameter, lr: float, options: dict[str, Any]
 ) -> optim.Optimizer:
-    """Make the optimizer with the momentum and decay it has, as they could hide a learning rate."""
+    """Build the optimizer with momentum and decay if it has them, as they could hide a learning rate."""
     accepted = base([weight], lr=lr, **options).defaults
     wanted = {"momentum": 0.9, "weight_decay": 0.1}
     known = {key: value for key, value in wanted.items() if key in accepted}
@@ -69,7 +69,7 @@ def _build(
 def _step(
     weight: nn.Parameter, optimizer: optim.Optimizer, lr: float, factor: int
 ) -> tuple[Tensor, dict]:
-    """Return where a step at `factor` times the learning rate leads, on a copy, and its state."""
+    """Take a step at `factor` times the learning rate on a copy; return its weights and state."""
     memo: dict[int, Any] = {}
     twin, stepper = copy.deepcopy((weight, optimizer), memo)
     twin.grad = weight.grad.clone()

@@ -11,10 +11,10 @@ Eqs. 5 and 10-12, Algorithm 1):
     w = w - U g                           in place of the layer's learning rate
 
 `transition(SGD)` is SGDT, `transition(AdamW)` is AdamWT. A step that is linear in the learning rate
-goes U/B as far at rate U as at rate B, and leaves the same state. So all layers step together at one
-rate B that no U exceeds, and each keeps the share U/B of its step: one foreach or fused step whatever
-the number of layers, and no rate that the host would have to wait for. Whether an optimizer is linear
-is found by trying (`lowbit.quant.transition.linear_in_lr`). SGD with momentum has a faster path
+goes U/B as far at rate U as at rate B and leaves the same state. So all layers step together at one
+rate B that no U exceeds, and each keeps the share U/B of its step: one foreach or fused step for any
+number of layers, and no rate the host has to wait for. Whether an optimizer is linear
+is tested (`lowbit.quant.transition.linear_in_lr`). SGD with momentum has a faster path
 (`lowbit.quant.transition.sgd_step`).
 """
 
@@ -35,7 +35,7 @@ from lowbit.quant.transition.target_rate import TargetSchedule
 
 SCOPES = ("layer", "global")
 DECAYS = ("adaptive", "base")
-HIGHEST = 1024  # B is at most this times U_0: far above it, a step would lose digits to its size
+HIGHEST = 1024  # B is at most this times U_0: a much larger step would lose precision
 
 
 @cache
@@ -66,14 +66,14 @@ def _check_linear(base: type[optim.Optimizer], **options: Any) -> None:
 class _Transition:
     """A torch optimizer whose learning rate of each quantized layer follows a target transition rate.
 
-    Parameters other than quantized layers' weights are stepped by the base optimizer as usual. The
+    The base optimizer steps all parameters other than quantized layers' weights as usual. The
     scales of scheduled weights stay frozen: moving one would move every transition point. A step does
-    not wait for the device. A scheduler's learning rate acts on the other parameters only.
+    not wait for the device. A scheduler's learning rate affects only the other parameters.
 
     Args:
         params: as for the base optimizer.
         model: the quantized model the weights belong to.
-        lr: learning rate of everything else, and U_0 where a group has none of its own.
+        lr: learning rate of everything else, and U_0 of groups that set none.
         target: initial target rate R_0, see `target_rate`.
         total_steps: steps over which the target falls.
         schedule: "cosine", "linear", "step" or "constant", see `TargetSchedule`.
@@ -84,8 +84,8 @@ class _Transition:
         scope: "layer", or "global": one k over all layers' weights, and with it one K and U.
         eta: step of the controller η; `lr` if None.
         momentum_k: m, weight of the past in the running rate.
-        decay: what multiplies decoupled weight decay (AdamW): "adaptive" is U, as the paper's
-            equations have it; "base" the group's learning rate, which can cause transitions at U = 0.
+        decay: factor of decoupled weight decay (AdamW): "adaptive" is U, as in the paper's
+            equations; "base" the group's learning rate, which can cause transitions at U = 0.
         **kwargs: the base optimizer's.
     """
 
@@ -123,12 +123,12 @@ class _Transition:
         groups, latent = _split(params, layers, frozen, lr)
         if not latent:
             raise ValueError(
-                "no parameter given belongs to a quantized layer; no optimizer was made. Call "
+                "none of the given parameters belongs to a quantized layer; no optimizer was made. Call "
                 "lowbit.quant.quantize(model, ...) first, and pass the model's own parameters."
             )
         super().__init__(groups, lr=lr, **kwargs)
-        # Else a gradient scaler would call step() on infinite gradients and leave it to the kernel to
-        # pass over them, which K and U would not know of.
+        # Otherwise a gradient scaler would call step() on infinite gradients and let the kernel
+        # skip them, unnoticed by K and U.
         self._step_supports_amp_scaling = False
         self.eta, self.momentum_k = float(lr) if eta is None else eta, momentum_k
         self.scope, self.decay = scope, decay
@@ -139,7 +139,7 @@ class _Transition:
         starts = [g["start_rate"] for g in self._latent_groups() for _ in g["params"]]
         self._rate = torch.tensor(starts, dtype=torch.float64, device=latent[0].device)  # U
         self._running = torch.zeros_like(self._rate)  # K
-        self._distances: Tensor | None = None  # of one transition, where effective steps count
+        self._distances: Tensor | None = None  # of one transition, if effective steps are used
 
     def _latent_groups(self) -> list[dict[str, Any]]:
         return [group for group in self.param_groups if "start_rate" in group]
@@ -151,8 +151,8 @@ class _Transition:
     def step(self, closure=None):
         """Set each layer's U, then step the base optimizer.
 
-        Transitions are counted behind the step, from the weights it leaves. A step that a gradient
-        scaler skips never arrives here, so it moves neither K nor U.
+        Transitions are counted after the step, from the new weights. A step that a gradient
+        scaler skips is not seen here, so it changes neither K nor U.
         """
         loss = None
         if closure is not None:
@@ -171,7 +171,7 @@ class _Transition:
         return loss
 
     def _control(self) -> None:
-        """Move K and U by what the codes did in the last step."""
+        """Update K and U from the code changes of the last step."""
         codes, r = self._codes, self._target(self._step)
         target = torch.full_like(self._rate, r)
         k = codes.changed
@@ -228,7 +228,7 @@ class _Transition:
 
     @contextmanager
     def _ceilings_as_rates(self) -> Iterator[None]:
-        """Give latent groups the rate B; a learning-rate scheduler finds them as it left them."""
+        """Give latent groups the rate B within the block; restore what a scheduler set afterwards."""
         groups = self._latent_groups()
         kept = [{key: group.get(key) for key in ("lr", "weight_decay")} for group in groups]
         for group in groups:
@@ -252,8 +252,8 @@ class _Transition:
 
         Returns:
             target: R of the last step.
-            names: the layers', in the order of the lists that follow.
-            rate: k, the share of codes that the last step changed.
+            names: of the layers, in the order of the lists below.
+            rate: k, the share of codes changed by the last step.
             running: K.
             lr: U.
             effective_step: mean |w_q^t - w_q^(t-1)| of the last step.
@@ -329,7 +329,7 @@ def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
 def _split(
     params: Iterable, layers: dict, frozen: set, lr: float
 ) -> tuple[list[dict[str, Any]], list[nn.Parameter]]:
-    """Move the quantized layers' weights of each group into a group behind all others; drop `frozen`.
+    """Move each group's quantized-layer weights into a group after all others; drop `frozen`.
 
     A latent group carries U_0 (`start_rate`) and B (`ceiling`), which are saved with the state.
     """

@@ -1,7 +1,7 @@
-"""SGDT's step: decay, momentum, update, codes and count while the weights are at hand.
+"""SGDT's step: decay, momentum, update, codes and count in one pass over the weights.
 
-SGD's step is short enough that taking it at one rate and keeping a share of it (see
-`lowbit.quant.transition.optimizer`) would cost half as much again. Here it is one kernel a layer, or
+SGD's step is so cheap that taking it at one rate and keeping a share of it (see
+`lowbit.quant.transition.optimizer`) would cost half as much again. Here it is one kernel per layer, or
 on a CPU a few operations on pieces that stay in the cache.
 """
 
@@ -16,7 +16,7 @@ from lowbit.quant.transition.codes import Codes, Piece, flat
 
 
 def applies_to(optimizer: optim.Optimizer, codes: Codes, *, in_one_kernel: bool = False) -> bool:
-    """Whether `optimizer` is SGD with momentum in its plain form, on weights that can be cut up."""
+    """Whether `optimizer` is plain SGD with momentum, on weights that can be split."""
     if optimizer._base is not optim.SGD:
         return False
     special = ("nesterov", "maximize", "dampening", "differentiable")
@@ -53,7 +53,7 @@ def fused_step(optimizer: optim.Optimizer, codes: Codes, rate: Tensor) -> None:
 
 
 def batched_step(optimizer: optim.Optimizer, codes: Codes, rate: Tensor) -> None:
-    """The same by eager operations on a CPU, where a rate can be read without waiting."""
+    """Do the same with eager operations on a CPU, where reading a rate does not wait."""
     rates = rate.tolist()
     weights, groups = zip(*_weights(optimizer), strict=True)
     grads = [weight.grad for weight in weights]
@@ -89,7 +89,7 @@ def _momentum(optimizer: optim.Optimizer, weight: nn.Parameter) -> Tensor:
 
 @contextmanager
 def _without_gradients(codes: Codes) -> Iterator[None]:
-    """Hide the latent weights from the base optimizer: they have been stepped."""
+    """Hide the latent weights from the base optimizer: they have already been stepped."""
     grads = [layer.weight.grad for layer in codes.layers]
     for layer in codes.layers:
         layer.weight.grad = None

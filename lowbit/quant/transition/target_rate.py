@@ -1,4 +1,4 @@
-"""Target transition rates: how often a quantized layer's weights should change level, over a run."""
+"""Target transition rates over a run: how often a quantized layer's weights should change level."""
 
 import math
 from collections.abc import Callable
@@ -23,12 +23,12 @@ def target_rate(lambda_: float, weight_bits: int) -> float:
 
 @dataclass(frozen=True)
 class TargetSchedule:
-    """The target R_t from R_0 to a final value, moved every iteration.
+    """The target R_t from R_0 to a final value, updated every iteration.
 
     Attributes:
         total_steps: steps over which the cosine and the line fall; the target stays there afterwards.
         schedule: "cosine", "linear", "constant", or "step": times `factor` at each milestone.
-        final: where the cosine and the line end, and below which steps do not go.
+        final: end of the cosine and the line, and lower bound of "step".
         milestones: steps of the "step" schedule.
         factor: of the "step" schedule; 1/5 in the paper (Table S3).
 
@@ -52,13 +52,13 @@ class TargetSchedule:
             )
         if self.total_steps < 1:
             raise ValueError(
-                f"total_steps is {self.total_steps}; no optimizer was made. The target rate needs at "
-                "least one step to fall over."
+                f"total_steps is {self.total_steps}; no optimizer was made. The target needs at "
+                "least one step to decay over."
             )
         if (self.schedule == "step") != bool(self.milestones):
             raise ValueError(
                 f"target schedule {self.schedule!r} got milestones {list(self.milestones)}; no "
-                "optimizer was made. 'step' needs the steps to fall at, the others take none."
+                "optimizer was made. 'step' needs milestones, the other schedules take none."
             )
 
     def at(self, step: int, initial: float) -> float:
