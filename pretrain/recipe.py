@@ -93,7 +93,9 @@ class Recipe(_Model):
     augmentation: Augmentation = Field(Augmentation(), description="of the views")
 
     epochs: int = Field(400, ge=0, description="epochs; 0: the untrained network of the seed")
-    batch_size: int = Field(512, ge=2, description="images per step; the remainder of an epoch is dropped")
+    batch_size: int = Field(
+        512, ge=2, description="images per step; the remainder of an epoch is dropped"
+    )
     accumulate: int = Field(
         1,
         ge=1,
@@ -107,7 +109,9 @@ class Recipe(_Model):
     weight_decay: float = Field(
         5e-4, ge=0, description="weight decay, on all parameters; lars: not on biases and norms"
     )
-    schedule: Literal["epoch", "step"] = Field("epoch", description="how often the cosine is updated")
+    schedule: Literal["epoch", "step"] = Field(
+        "epoch", description="how often the cosine is updated"
+    )
     warmup_epochs: int = Field(0, ge=0, description="epochs of linear warm-up")
     predictor_lr: Literal["scheduled", "fixed"] = Field(
         "scheduled", description="fixed: the predictor's rate stays at lr (SimSiam)"
@@ -140,7 +144,8 @@ class Recipe(_Model):
     activation_bits: tuple[Bit, Bit] = Field((4, 8), description="ssql: range of b_a, inclusive")
     precision_set: tuple[Bit, Bit] = Field((6, 16), description="cq: range of q, inclusive")
     loss_reduction: Reduction | None = Field(
-        None, description="how the pairing's terms are combined; null: as published, ssql mean, cq sum"
+        None,
+        description="how the pairing's terms are combined; null: as published, ssql mean, cq sum",
     )
 
     seed: int = Field(0, ge=0, description="seed of initialization, order, views and bits")

@@ -23,7 +23,9 @@ _logger = logging.getLogger(__name__)
 
 
 def _cost(job: CostInputs) -> Work:
-    evaluations = 100  # passes over the features until the gradient vanishes, reported in the details
+    evaluations = (
+        100  # passes over the features until the gradient vanishes, reported in the details
+    )
     return cost_on_features(
         job, len(job.recipe.l2_strengths) * evaluations * 2 * job.train * job.head
     )

@@ -48,8 +48,12 @@ class RecipeFields(Section):
         "linear", description="linear | linear-exact | knn | finetune | semi | qat | adaptive"
     )
     checkpoint: str = Field(description="backbone file")
-    architecture: str | None = Field(None, description="network's name; null: as stated in the file")
-    allow_partial: bool = Field(False, description="score a file that fills only part of the network")
+    architecture: str | None = Field(
+        None, description="network's name; null: as stated in the file"
+    )
+    allow_partial: bool = Field(
+        False, description="score a file that fills only part of the network"
+    )
 
     dataset: str = Field("digits", description="image set")
     data_root: str | None = Field(None, description="folder of the sets; null: $LOWBIT_DATA")
@@ -92,7 +96,9 @@ class RecipeFields(Section):
         description="epochs at which `step` decays; default 60 % and 80 % of all"
     )
     gamma: float = Field(0.1, gt=0, le=1, description="factor of each decay")
-    momentum: float = Field(0.9, ge=0, lt=1, description="momentum of sgd and rmsprop, and their t-variants")
+    momentum: float = Field(
+        0.9, ge=0, lt=1, description="momentum of sgd and rmsprop, and their t-variants"
+    )
     nesterov: bool = Field(False, description="Nesterov's momentum of sgd and sgdt")
     weight_decay: float | None = Field(
         None, ge=0, description="weight decay; default 0 (linear, semi), 1e-4 (finetune, qat)"

@@ -139,7 +139,9 @@ class Distillation(Section):
     """A full-precision network whose predictions a quantized one learns (SPEC C.1: ReActNet)."""
 
     teacher: str = Field(description="file of a backbone and its classifier")
-    architecture: str | None = Field(None, description="teacher's network; null: as stated in the file")
+    architecture: str | None = Field(
+        None, description="teacher's network; null: as stated in the file"
+    )
     temperature: Positive = Field(1.0, description="T of both softmaxes; the term is scaled by T^2")
     weight: float = Field(
         1.0, gt=0, le=1, description="share of the teacher's term; 1: labels are not used"
@@ -150,14 +152,18 @@ class Adaptive(Section):
     """One set of weights for several bit-widths (SPEC D)."""
 
     method: Literal["coquant", "adabits", "switchable-bn", "any-precision", "individual"] = Field(
-        "coquant", description="training method; individual: one network per bit-width, for comparison"
+        "coquant",
+        description="training method; individual: one network per bit-width, for comparison",
     )
     bits: Annotated[tuple[Bits, ...], Field(min_length=1)] = Field(
         (8, 6, 4, 2), description="trained bit-widths, decreasing"
     )
     zero_shot: tuple[Bits, ...] = Field((7, 5, 3), description="bit-widths scored but not trained")
     swap_probability: float = Field(
-        0.9, ge=0, le=1, description="coquant: initial p_1, the probability that a block stays the student's"
+        0.9,
+        ge=0,
+        le=1,
+        description="coquant: initial p_1, the probability that a block stays the student's",
     )
     swap_depth: Literal["linear", "uniform"] = Field(
         "linear", description="coquant: p over depth, rising to 1 or the same everywhere"

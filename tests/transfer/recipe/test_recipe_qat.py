@@ -133,7 +133,7 @@ def test_a_policy_is_part_of_the_board_unless_it_is_trained_with():
         ({"protocol": "semi", "optimizer": "sgdt"}, "'semi' does not train.*Choose sgd"),
         ({"protocol": "linear", "optimizer": "adam"}, "optimizer has no meaning"),
         ({"optimizer": "lars"}, "Input should be 'sgd'"),
-        ({"optimizer": "adam", "nesterov": True}, "nesterov has no meaning to optimizer 'adam'"),
+        ({"optimizer": "adam", "nesterov": True}, "nesterov has no effect on optimizer 'adam'"),
         ({"fp_start": {}, "warmup_fc": {}}, "warmup_fc and fp_start are different starts"),
         ({"fp_start": {}, "checkpoint_head": True}, "are different starts"),
         ({"precisions": ["FP", "4w4a"]}, "classifier is random.*Give fp_start"),
@@ -146,7 +146,7 @@ def test_a_policy_is_part_of_the_board_unless_it_is_trained_with():
         ({"optimizer": "sgdt", "precisions": ["32w4a"]}, "no levels at 32w4a.*Choose sgd"),
         ({"amp": "fp8"}, "Input should be 'bf16'"),
         ({"adaptive": {}}, "adaptive has no meaning"),
-        ({"protocol": "adaptive", "adaptive": {"bits": [4, 8]}}, "do not fall"),
+        ({"protocol": "adaptive", "adaptive": {"bits": [4, 8]}}, "do not decrease"),
         ({"protocol": "adaptive", "adaptive": {"zero_shot": [8]}}, "one of adaptive.bits"),
         ({"protocol": "adaptive", "precisions": ["2w4a"]}, "not all among those of"),
     ],
@@ -159,8 +159,11 @@ def test_what_contradicts_is_refused(fields, message):
 @pytest.mark.parametrize(
     ("section", "message"),
     [
-        ({"milestones": [2]}, "mean nothing to schedule 'cosine'"),
-        ({"schedule": "step", "milestones": [400]}, r"transition.milestones \[400\] do not rise"),
+        ({"milestones": [2]}, "do not apply to schedule 'cosine'"),
+        (
+            {"schedule": "step", "milestones": [400]},
+            r"transition.milestones \[400\] do not increase",
+        ),
         ({"controller": "s4"}, "Input should be 'eq11'"),
         ({"lambda_": 0}, "greater than 0"),
         ({"momentum": 1.0}, "less than 1"),

@@ -118,7 +118,7 @@ def test_a_list_of_another_length_or_that_cannot_be_read_is_refused(publish):
     path = root / "dtd/dtd/labels/train1.txt"
     content = path.read_text()
     path.write_text("\n".join(content.splitlines()[1:]))
-    with pytest.raises(ValueError, match="is not whole, and lists 20 where 21 are published"):
+    with pytest.raises(ValueError, match="is incomplete and lists 20 files where 21 are published"):
         data.locate("dtd", root=root)
     path.write_text("banded")
     with pytest.raises(ValueError, match=r"lists of dtd .* cannot be read"):
