@@ -268,7 +268,7 @@ def test_what_cannot_be_drawn_is_refused(write, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"contains no epoch .*protocol qat"):
         read([tmp_path / "empty"])
     folder = write("a", [make_row(0)])
-    with pytest.raises(ValueError, match="named twice"):
+    with pytest.raises(ValueError, match="listed twice"):
         read([folder, tmp_path / "." / "a"])
     frames = read([folder])
     with pytest.raises(ValueError, match=r"has a quantized layer 'fc'.*layer1.0.conv1"):

@@ -56,12 +56,12 @@ def test_a_validated_recipe_validates_again_to_itself():
     [
         ({"protocol": "lineer"}, "Did you mean 'linear'"),
         ({"protocol": ["linear"]}, "no transfer protocol"),
-        ({"protocol": "finetune", "augment_views": 2}, "augment_views has no meaning"),
-        ({"warmup_fc": {}}, "warmup_fc has no meaning"),
+        ({"protocol": "finetune", "augment_views": 2}, "augment_views does not apply"),
+        ({"warmup_fc": {}}, "warmup_fc does not apply"),
         ({"epochs": 10, "milestones": [10]}, "would never happen"),
         ({"epochs": 10, "milestones": [5, 3]}, "do not increase"),
         ({"epochs": "ten"}, "valid integer"),
-        ({"precisions": ["4w4a", "W4A4"]}, "named twice"),
+        ({"precisions": ["4w4a", "W4A4"]}, "listed twice"),
         ({"precisions": ["4x4"]}, "not a precision"),
         ({"precisions": []}, "at least 1 item"),
         ({"policy": "sssql"}, "no policy"),
@@ -74,8 +74,8 @@ def test_a_validated_recipe_validates_again_to_itself():
         ({"protocol": "knn", "epochs": 5}, "does not train with SGD and has no epochs"),
         ({"protocol": "linear-exact", "lr": 1.0}, "does not train with SGD and has no lr"),
         ({"protocol": "linear-exact", "l2_strengths": [0.0]}, "greater than 0"),
-        ({"label_fraction": 0.1}, "label_fraction has no meaning"),
-        ({"knn_k": 200}, "knn_k has no meaning"),
+        ({"label_fraction": 0.1}, "label_fraction does not apply"),
+        ({"knn_k": 200}, "knn_k does not apply"),
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_runs(fields, message):

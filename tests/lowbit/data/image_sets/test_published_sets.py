@@ -131,7 +131,7 @@ def test_lists_that_moved_images_between_the_parts_are_refused(publish):
         (root / f"food-101/meta/{part}.json").rename(root / f"food-101/meta/{part}_")
     (root / "food-101/meta/train_").rename(root / "food-101/meta/test.json")
     (root / "food-101/meta/test_").rename(root / "food-101/meta/train.json")
-    with pytest.raises(ValueError, match=r"where .* are published; nothing was loaded"):
+    with pytest.raises(ValueError, match=r"but .* are published; nothing was loaded"):
         data.locate("food101", root=root)
 
 

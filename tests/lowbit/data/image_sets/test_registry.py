@@ -122,7 +122,7 @@ def test_a_set_with_a_class_too_few_is_refused(monkeypatch):
 
     changed = replace(digits, read=read)
     monkeypatch.setattr(registry, "image_set", lambda name: changed)
-    with pytest.raises(ValueError, match="where 10 are specified"):
+    with pytest.raises(ValueError, match="but 10 are specified"):
         data.load("digits", "val")
 
 
