@@ -184,7 +184,7 @@ def _load(args: argparse.Namespace) -> dict[str, Any]:
     from lowbit.backbones import load_backbone
 
     if len(set(args.checkpoints)) < len(args.checkpoints):
-        raise ValueError("a checkpoint is given twice; nothing was drawn. Give each once.")
+        raise ValueError("a checkpoint is listed twice; nothing was drawn. List each once.")
     loaded = []
     for path in args.checkpoints:
         backbone, report = load_backbone(path, args.architecture)

@@ -30,7 +30,7 @@ CONFIGS = Path(__file__).parents[2] / "configs" / "detection"
         ({"target_schedule": "linear"}, "follows no target rate"),
         ({"lr_schedule": "step"}, "needs the iterations of its drops"),
         ({"lr_milestones": (5,)}, "needs the iterations of its drops"),
-        ({"lr_schedule": "step", "lr_milestones": (9, 5)}, "do not rise"),
+        ({"lr_schedule": "step", "lr_milestones": (9, 5)}, "do not increase"),
         ({"lr_schedule": "step", "lr_milestones": (5, 1000)}, "would never happen"),
         ({"method": "ptq"}, "List them, precisions"),
         ({"method": "ptq", "precisions": ("4w4a", "W4A4")}, "given twice"),

@@ -60,9 +60,7 @@ def test_losses_are_looked_at_within_an_epoch(tmp_path, monkeypatch):
     with pytest.raises(FloatingPointError, match="the loss became inf at step 2 of 8") as caught:
         run(Recipe(**RECIPE, epochs=1, pairing="ssql"), tmp_path)
     assert len(taken) == 4  # found when the look after the next came
-    assert "bits drawn: " in str(caught.value) and "no state was saved before it" in str(
-        caught.value
-    )
+    assert "bits drawn: " in str(caught.value) and "no state was saved before" in str(caught.value)
 
 
 def test_glances_leave_a_curve_within_epochs(tmp_path, monkeypatch):

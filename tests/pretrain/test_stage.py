@@ -181,9 +181,7 @@ def test_the_folder_of_another_recipe_is_refused(tmp_path):
         run(_recipe(epochs=1, lr=0.5), tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("epoch", "good"), [(1, "no state was saved before it"), (2, "of epoch 2")]
-)
+@pytest.mark.parametrize(("epoch", "good"), [(1, "no state was saved before"), (2, "of epoch 2")])
 def test_a_lost_loss_stops_the_run_and_names_the_step(tmp_path, monkeypatch, epoch, good):
     """The third step of an epoch gives NaN; what was saved before stays, nothing is saved after."""
     train_epoch = Trainer.train_epoch

@@ -75,7 +75,7 @@ class Accuracy:
         ends = np.array([(1 - LEVEL) / 2, (1 + LEVEL) / 2])
         if metric == "top1":
             from scipy.stats import (
-                binom,  # imported here: slow to import, and used once, at the end of a job
+                binom,  # here: slow to import, and used once, at the end of a job
             )
 
             low, high = binom.ppf(ends, self.n, self.top1 / 100) / self.n

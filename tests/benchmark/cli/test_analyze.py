@@ -136,7 +136,7 @@ def test_transitions_leave_pictures_and_the_numbers_of_the_jobs(tmp_path, capsys
     [
         (["transitions", "none"], "there is no folder none; nothing was drawn"),
         (["weights", "none.pth"], "there is no checkpoint none.pth"),
-        (["weights", "none.pth", "none.pth"], "given twice; nothing was drawn"),
+        (["weights", "none.pth", "none.pth"], "listed twice; nothing was drawn"),
         (["tsne", "none.pth", "--dataset", "digitz"], "Did you mean 'digits'"),
         (["tsne", "none.pth", "--dataset", "digits", "--precision", "4"], "is not a precision"),
         (["correlation", "--config-file", "none.yaml"], "There is no file none.yaml"),

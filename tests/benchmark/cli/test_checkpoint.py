@@ -55,7 +55,7 @@ def test_inspect_of_a_detector(tmp_path, capsys):
     torch.save({"model": tensors}, tmp_path / "x.pth")
     assert main(["inspect", str(tmp_path / "x.pth")]) == 1
     text = capsys.readouterr().out
-    assert "architecture  unknown" in text and "holds a whole detector" in text
+    assert "architecture  unknown" in text and "holds a full detector" in text
 
 
 def test_inspect_prints_what_our_own_files_say(tmp_path, capsys):

@@ -232,7 +232,7 @@ def test_a_signal_ends_jobs_and_gives_claims_back(bench, caplog, signum, code):
     pretrain, *transfers = planned.jobs.values()
     assert bench.result(pretrain).status == "completed"
     assert [bench.result(job) for job in transfers] == [None, None]
-    assert "1 of 3 jobs finished. Run the same command to go on." in caplog.text
+    assert "1 of 3 jobs finished. Run the same command to continue." in caplog.text
 
 
 def test_a_job_that_does_not_hear_sigterm_is_killed(bench):

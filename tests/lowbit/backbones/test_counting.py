@@ -56,5 +56,5 @@ def test_a_damaged_file_is_counted_over(kept, text):
 
 
 def test_a_network_that_takes_no_such_images_is_refused():
-    with pytest.raises(ValueError, match="takes no images of 100 pixels"):
+    with pytest.raises(ValueError, match="does not accept images of 100 pixels"):
         network_size("deit_tiny_patch16_224", 100)

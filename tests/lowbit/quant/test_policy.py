@@ -97,7 +97,7 @@ def test_first_matching_pattern_wins():
         ("sqsl", "Did you mean 'ssql'"),
         ({"base": "lsq", "frist": 8}, "Did you mean 'first'"),
         ({"base": "lsq", "weight": {"kind": "LQS"}}, "Did you mean 'LSQ'"),
-        ({"base": "lsq", "first": "full"}, "not a rule for bits"),
+        ({"base": "lsq", "first": "full"}, "not a bit rule"),
         ({"base": "lsq", "activation_side": "both"}, "Use 'input' or 'output'"),
     ],
 )

@@ -159,7 +159,7 @@ def test_processes_stop_together_and_go_on_to_the_same_weights(tmp_path):
     assert all("after step 3 of 4 in epoch 2" in message for message in messages)
     saved = torch.load(cut / "last.pth", weights_only=True)["trainer"]
     assert (saved["epoch"], saved["position"]) == (1, 3)
-    with pytest.raises(ValueError, match="2 processes trained this run until now, and 1 would"):
+    with pytest.raises(ValueError, match="2 processes have trained this run so far, but 1 would"):
         run(recipe, cut)
     assert _in_processes(_run, recipe, cut, folder=tmp_path / "c") == expected
     lines = (cut / "metrics.jsonl").read_text().splitlines()

@@ -52,6 +52,8 @@ def test_decays_are_their_formulas_to_the_bit(total):
 @pytest.mark.parametrize("milestones", [[0], [5, 3], [3, 3], [10]])
 def test_milestones_rise_within_the_training(milestones):
     check_milestones([3, 9], 10)
-    told = rf"steps \[{str(milestones)[1:-1]}\] do not rise within 1..9; .*last of 10 epochs would"
+    told = (
+        rf"steps \[{str(milestones)[1:-1]}\] do not increase within 1..9; .*last of 10 epochs would"
+    )
     with pytest.raises(ValueError, match=told):
         check_milestones(milestones, 10, name="steps")

@@ -144,7 +144,7 @@ def test_the_summary_says_how_large_the_correlation_gets(tmp_path):
     [
         ({"pairing": "plain"}, "has pairing 'plain', .* add: pairing ssql"),
         ({"pairing": "cq-c", "framework": "simclr"}, "has pairing 'cq-c'"),
-        ({"epochs": 0}, "no step to watch; nothing was trained. Add: epochs 5"),
+        ({"epochs": 0}, "no steps to record; nothing was trained. Add: epochs 5"),
     ],
 )
 def test_a_recipe_without_these_errors_is_refused(fields, message, tmp_path):
@@ -155,6 +155,8 @@ def test_a_recipe_without_these_errors_is_refused(fields, message, tmp_path):
 
 def test_an_earlier_run_is_kept(tmp_path):
     (tmp_path / "checkpoint.pth").write_text("precious")
-    with pytest.raises(ValueError, match="holds an earlier run, whose steps cannot be watched"):
+    with pytest.raises(
+        ValueError, match="holds an earlier run, whose steps can no longer be recorded"
+    ):
         correlate(Recipe(**SMALL), tmp_path)
     assert (tmp_path / "checkpoint.pth").read_text() == "precious"

@@ -80,7 +80,9 @@ def test_neighbours_vote_without_the_image_itself(k):
 
 
 def test_too_few_images_for_the_neighbours_are_refused():
-    with pytest.raises(ValueError, match="20 images have no 20 neighbours each; nothing was drawn"):
+    with pytest.raises(
+        ValueError, match="20 images do not have 20 neighbours each; nothing was drawn"
+    ):
         neighbour_accuracy(torch.randn(20, 3), torch.zeros(20, dtype=torch.int64))
 
 

@@ -107,7 +107,7 @@ def test_pictures_show_the_numbers(layers):
 
 
 def test_different_networks_are_not_laid_side_by_side():
-    with pytest.raises(ValueError, match="b and a are not of one architecture"):
+    with pytest.raises(ValueError, match="b and a have different architectures"):
         weight_layers({"a": create_backbone(NAME), "b": create_backbone("resnet20")})
 
 

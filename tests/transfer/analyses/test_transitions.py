@@ -245,8 +245,8 @@ def test_what_a_training_records_is_such_a_row(scope):
     [
         ({"transitions": None}, "transitions"),
         ({"transitions": make_row(0)["transitions"] | {"rate": [0.1]*2}}, "rate has 2 values for 3"),
-        ({"latent": make_row(0)["latent"] | {"edges": [0.0, 0.5]}}, "as many bins as edges"),
-        ({"latent": make_row(0)["latent"] | {"mean_distance": []}}, "one entry a layer"),
+        ({"latent": make_row(0)["latent"] | {"edges": [0.0, 0.5]}}, "a different number of bins than edges"),
+        ({"latent": make_row(0)["latent"] | {"mean_distance": []}}, "one entry per layer"),
     ],
 )  # fmt: skip
 def test_a_row_of_another_kind_is_refused_with_its_place(write, change, message):
@@ -265,10 +265,10 @@ def test_what_cannot_be_drawn_is_refused(write, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"there is no folder .*nothing was drawn"):
         read([tmp_path / "none"])
     (tmp_path / "empty").mkdir()
-    with pytest.raises(FileNotFoundError, match=r"holds no epoch .*protocol qat"):
+    with pytest.raises(FileNotFoundError, match=r"contains no epoch .*protocol qat"):
         read([tmp_path / "empty"])
     folder = write("a", [make_row(0)])
-    with pytest.raises(ValueError, match="named twice"):
+    with pytest.raises(ValueError, match="listed twice"):
         read([folder, tmp_path / "." / "a"])
     frames = read([folder])
     with pytest.raises(ValueError, match=r"has a quantized layer 'fc'.*layer1.0.conv1"):

@@ -178,5 +178,5 @@ def test_a_bound_that_is_no_number_is_refused_before_anything_is_computed(
     quantized, tmp_path, monkeypatch
 ):
     monkeypatch.setenv("LOWBIT_CACHE_GB", "lots")
-    with pytest.raises(ValueError, match="no feature was computed"):
+    with pytest.raises(ValueError, match="no features were computed"):
         _cached(quantized, tmp_path)

@@ -45,7 +45,7 @@ def test_the_best_on_val_is_kept_and_of_equals_the_first(few_digits):
         "value": {"FP": 2.0, "2w2a": 3.0},
         "top1": {"FP": [0.0, 100.0, 100.0], "2w2a": [0.0, 0.0, 100.0]},
     }
-    with pytest.raises(AssertionError, match="without validation images"):
+    with pytest.raises(AssertionError, match="requires validation images"):
         choose_on(None, None, heads, setting="lr", values=(1.0, 2.0, 3.0))
 
 

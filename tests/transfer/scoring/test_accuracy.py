@@ -33,7 +33,7 @@ def test_counts_by_hand_and_a_class_without_images():
 
 
 def test_a_missing_prediction_is_refused():
-    with pytest.raises(ValueError, match="3 predictions came for 4 labels"):
+    with pytest.raises(ValueError, match="there are 3 predictions for 4 labels"):
         accuracy(torch.zeros(3, dtype=torch.long), torch.zeros(4, dtype=torch.long), 2)
 
 

@@ -29,7 +29,7 @@ def test_every_candidate_is_told_from_the_others(name):
 
 def test_networks_that_differ_in_strides_alone_must_be_named(tmp_path):
     torch.save(create_backbone("mobilenetv2").state_dict(), tmp_path / "x.pth")
-    with pytest.raises(CheckpointError, match="agrees with mobilenetv2 and mobilenetv2_cifar"):
+    with pytest.raises(CheckpointError, match="matches mobilenetv2 and mobilenetv2_cifar"):
         load_backbone(tmp_path / "x.pth")
 
 
@@ -43,7 +43,7 @@ def test_an_unknown_network_is_answered_with_the_nearest(tmp_path):
 
 def test_names_of_no_network(tmp_path):
     torch.save({"one.two": torch.zeros(2)}, tmp_path / "x.pth")
-    with pytest.raises(CheckpointError, match=r"No network here has such names: one\.two"):
+    with pytest.raises(CheckpointError, match=r"No known network has such names: one\.two"):
         load_backbone(tmp_path / "x.pth")
 
 

@@ -78,7 +78,7 @@ def test_a_missing_batch_counter_is_no_loss(net, tmp_path):
 def test_refuses_another_shape(net, tmp_path):
     state = net.state_dict()
     state["conv1.weight"] = torch.zeros(16, 3, 7, 7)
-    with pytest.raises(CheckpointError, match=r"of another shape: conv1\.weight"):
+    with pytest.raises(CheckpointError, match=r"wrong shape: conv1\.weight"):
         load_backbone(saved(state, tmp_path), "resnet10_slim")
 
 
@@ -106,7 +106,7 @@ def test_refuses_a_deeper_network_than_asked_for(tmp_path):
 )
 def test_refuses_a_whole_detector(net, tmp_path, name):
     path = saved({"model": {**net.state_dict(), name: torch.zeros(2)}}, tmp_path)
-    with pytest.raises(CheckpointError, match="holds a whole detector"):
+    with pytest.raises(CheckpointError, match="holds a full detector"):
         load_backbone(path, "resnet10_slim", allow_partial=True)
 
 

@@ -118,7 +118,7 @@ def test_a_list_of_another_length_or_that_cannot_be_read_is_refused(publish):
     path = root / "dtd/dtd/labels/train1.txt"
     content = path.read_text()
     path.write_text("\n".join(content.splitlines()[1:]))
-    with pytest.raises(ValueError, match="is not whole, and lists 20 where 21 are published"):
+    with pytest.raises(ValueError, match="is incomplete and lists 20 files where 21 are published"):
         data.locate("dtd", root=root)
     path.write_text("banded")
     with pytest.raises(ValueError, match=r"lists of dtd .* cannot be read"):
@@ -131,7 +131,7 @@ def test_lists_that_moved_images_between_the_parts_are_refused(publish):
         (root / f"food-101/meta/{part}.json").rename(root / f"food-101/meta/{part}_")
     (root / "food-101/meta/train_").rename(root / "food-101/meta/test.json")
     (root / "food-101/meta/test_").rename(root / "food-101/meta/train.json")
-    with pytest.raises(ValueError, match=r"where .* are published; nothing was loaded"):
+    with pytest.raises(ValueError, match=r"but .* are published; nothing was loaded"):
         data.locate("food101", root=root)
 
 

@@ -122,7 +122,7 @@ def test_a_set_with_a_class_too_few_is_refused(monkeypatch):
 
     changed = replace(digits, read=read)
     monkeypatch.setattr(registry, "image_set", lambda name: changed)
-    with pytest.raises(ValueError, match="where 10 are specified"):
+    with pytest.raises(ValueError, match="but 10 are specified"):
         data.load("digits", "val")
 
 
@@ -164,7 +164,9 @@ def test_cifar_val_is_a_stratified_tenth_of_train_by_the_pinned_rule(tmp_path, m
 
 
 def test_missing_files_say_how_to_get_them(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"nothing was loaded. Get it with .*download=True"):
+    with pytest.raises(
+        FileNotFoundError, match=r"nothing was loaded. Download it with .*download=True"
+    ):
         data.load("cifar100", "train", root=tmp_path)
 
 

@@ -117,13 +117,13 @@ def test_an_empty_video_and_a_lone_one_are_refused(videos):
     empty = videos / "sports/test/run/v0"
     for path in empty.glob("*.png"):
         path.unlink()
-    with pytest.raises(ValueError, match=r"v0 has no frame"):
+    with pytest.raises(ValueError, match=r"v0 has no frames"):
         frames_of(empty)
     for name in CLASSES:  # val is carved, so a class needs two
         for video in (1, 2, 3):
             path = videos / f"sports/train/{name}/v{video}"
             path.rename(videos / f"{name}{video}")
-    with pytest.raises(ValueError, match="has 1 videos where 2 or more"):
+    with pytest.raises(ValueError, match="has 1 videos, but 2 or more"):
         data.locate("frames:sports", root=videos)
 
 

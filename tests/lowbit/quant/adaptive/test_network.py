@@ -156,7 +156,7 @@ def test_timm_s_norm_with_an_activation_inside_switches():
     [
         (lambda: make_adaptive(Classified(), BITS), r"not quantized.*Call lowbit.quant.quantize"),
         (lambda: make_adaptive(network(), BITS), "already adaptive"),
-        (lambda: network(bits=()), "no set of bit-widths"),
+        (lambda: network(bits=()), "not a set of bit-widths"),
         (lambda: network(bits=(8, 8)), "Name at least one, each once"),
     ],
 )

@@ -102,7 +102,7 @@ def test_calibrating_on_nan_is_refused(policy):
 def test_options_are_checked():
     with pytest.raises(ValueError, match="observer 'minmux'"):
         MinMax(observer="minmux")
-    with pytest.raises(ValueError, match="keeps too little"):
+    with pytest.raises(ValueError, match="is too small"):
         MinMax(observer="percentile", percentile=0.999)
 
 

@@ -139,7 +139,7 @@ def test_refused_schedules():
         TargetSchedule(10, "cosin")
     with pytest.raises(ValueError, match="total_steps is 0"):
         TargetSchedule(0)
-    with pytest.raises(ValueError, match="'step' needs the steps"):
+    with pytest.raises(ValueError, match="'step' needs milestones"):
         TargetSchedule(10, "step")
     with pytest.raises(ValueError, match="got milestones"):
         TargetSchedule(10, "cosine", milestones=(3,))
