@@ -31,7 +31,7 @@ def test_it_is_of_the_same_seed_or_the_only_one(bench):
 
 
 def test_several_networks_are_refused(bench):
-    with pytest.raises(RecipeError, match=r"a network at each of FP, 4w4a.*one precision"):
+    with pytest.raises(RecipeError, match=r"one network for each of FP, 4w4a.*one precision"):
         bench.plan(transfer=[{**FIRST, "precisions": ["FP", "4w4a"]}, SECOND])
 
 

@@ -190,7 +190,7 @@ def test_a_mask_heads_predictor_stays_and_a_mask_head_without_regions_is_refused
     )
     options = {"batches": [samples], "scope": "full"}
     model.roi_heads.box_predictor.test_score_thresh = 1.0
-    with pytest.raises(ValueError, match=r"2 activation quantizers \(as roi_heads.mask_head"):
+    with pytest.raises(ValueError, match=r"2 activation quantizers \(such as roi_heads.mask_head"):
         quantize_detector(model, get_policy("lsq"), W4A4, **options)
     model.roi_heads.box_predictor.test_score_thresh = 0.0
     quantize_detector(model, get_policy("lsq"), W4A4, **options)

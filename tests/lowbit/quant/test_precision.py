@@ -31,5 +31,5 @@ def test_keys_a_table():
 
 @pytest.mark.parametrize("text", ["4", "4w", "0w4a", "4w17a", "fp16", ""])
 def test_refuses_what_is_no_precision(text):
-    with pytest.raises(ValueError, match=r"no precision was made|not a precision"):
+    with pytest.raises(ValueError, match=r"no precision was created|not a precision"):
         Precision.parse(text)
