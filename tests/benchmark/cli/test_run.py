@@ -185,7 +185,10 @@ def stamps(runs):
         ("suite.yaml --only pretrian", "Did you mean 'pretrain'"),
         ("suite.yaml --shard 2/2", "write I/N with I in 0..N-1"),
         ("suite.yaml --workers 0", "write 1 or more"),
-        ("suite.yaml --runs-dir linear.yaml", "linear.yaml is a file; name a new or existing folder"),
+        (
+            "suite.yaml --runs-dir linear.yaml",
+            "linear.yaml is a file; name a new or existing folder",
+        ),
         ("suite.yaml --executor slurm", "invalid choice: 'slurm'"),
         ("suite.yaml --overwrite sometimes", "invalid choice: 'sometimes'"),
         ("suite.yaml --wrokers 2", "--wrokers"),
