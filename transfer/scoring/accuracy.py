@@ -74,9 +74,8 @@ class Accuracy:
             return None
         ends = np.array([(1 - LEVEL) / 2, (1 + LEVEL) / 2])
         if metric == "top1":
-            from scipy.stats import (
-                binom,  # here: slow to import, and used once, at the end of a job
-            )
+            # Here: slow to import, and used once, at the end of a job.
+            from scipy.stats import binom
 
             low, high = binom.ppf(ends, self.n, self.top1 / 100) / self.n
         else:
