@@ -1,4 +1,4 @@
-"""A training that one or two processes can do: spawned processes import it by its name."""
+"""A training that one or two processes can do."""
 
 import os
 import signal
@@ -62,10 +62,17 @@ def train(folder: str, cases: dict[str, list]) -> None:
         torch.save({"model": state, "rates": rates}, f"{cfg.OUTPUT_DIR}/learned_{rank}.pth")
 
 
-def train_until_told_to_stop(folder: str, backbone: str) -> int:
-    """Train in the group that a launcher started; the second process is told to stop in iteration 3."""
-    from lowbit.common.preemption import Preempted
+def train_together(folder: str, cases: dict[str, list]) -> None:
+    """Train in the group that a launcher's variables describe."""
     from lowbit.detection import process_group
+
+    with process_group():
+        train(folder, cases)
+
+
+def train_until_told_to_stop(folder: str, backbone: str) -> int:
+    """Train so; the second process is told to stop in iteration 3."""
+    from lowbit.common.preemption import Preempted
     from lowbit.training import distributed
     from lowbit.training.seeding import seed_everything
     from tests.detection.stopping import SEEDED_BY
@@ -75,10 +82,12 @@ def train_until_told_to_stop(folder: str, backbone: str) -> int:
         if distributed.rank() == 1 and index == 3 * 2 + 1:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    with process_group(), MonkeyPatch.context() as patch:
+    with MonkeyPatch.context() as patch:
         patch.setattr(SEEDED_BY["detectron2"], seed_and_signal)
         try:
-            train(folder, {"stopped": ["SOLVER.MAX_ITER", 6, "MODEL.LOWBIT.CHECKPOINT", backbone]})
+            train_together(
+                folder, {"stopped": ["SOLVER.MAX_ITER", 6, "MODEL.LOWBIT.CHECKPOINT", backbone]}
+            )
         except Preempted as stop:
             assert "after iteration 3 of 6" in str(stop)
             return stop.code

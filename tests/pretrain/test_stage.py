@@ -13,7 +13,7 @@ from lowbit.pretrain.trainer import Trainer, feature_std
 SMALL = {
     "architecture": "resnet10_slim",
     "dataset": "digits",
-    "image_size": 16,
+    "image_size": 8,
     "batch_size": 256,
     "dim": 16,
     "hidden_dim": 8,
@@ -104,7 +104,7 @@ def test_methods_of_one_seed_start_alike_and_see_the_same_views():
     trainers = []
     for pairing in ("plain", "ssql"):
         torch.manual_seed(0)
-        source = view_source("digits", "train", size=16, augmentation={})
+        source = view_source("digits", "train", size=8, augmentation={})
         trainers.append(Trainer(_recipe(pairing=pairing), source, device=CPU))
     plain, ssql = (trainer.framework.state_dict() for trainer in trainers)
     assert all(torch.equal(tensor, ssql[name]) for name, tensor in plain.items())

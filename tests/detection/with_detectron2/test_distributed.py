@@ -1,13 +1,17 @@
 """Two processes learn what one learns at the same total batch, whatever the optimizer."""
 
 import os
-from pathlib import Path
 
 import pytest
 import torch
 
-from lowbit.benchmark.executors.launch_processes import launch as launch_ours
-from tests.detection.distributed_training import CONFIG, train, train_until_told_to_stop
+from tests.detection.distributed_training import (
+    CONFIG,
+    train,
+    train_together,
+    train_until_told_to_stop,
+)
+from tests.forked_ranks import launch
 
 pytestmark = [
     pytest.mark.detectron2,
@@ -23,10 +27,8 @@ CASES = {
 
 
 @pytest.fixture
-def folder(backbone_file, tmp_path, monkeypatch):
+def folder(tmp_path):
     """A folder with the configuration and a detector in full precision to be quantized."""
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[3]))
     (tmp_path / "config.yaml").write_text(CONFIG)
     return tmp_path
 
@@ -41,10 +43,8 @@ def start_file(folder, backbone_file):
     return str(save_trained(cfg, LowbitTrainer.build_model(cfg)))
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="launch would use NCCL, which wants two GPUs")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="NCCL wants two GPUs")
 def test_two_processes_equal_one(folder, backbone_file):
-    from detectron2.engine import launch
-
     from lowbit.detection.datasets.catalog import load_detection
     from lowbit.detection.datasets.digit_scenes import Layout
     from lowbit.detection.with_detectron2.catalog import register
@@ -57,7 +57,7 @@ def test_two_processes_equal_one(folder, backbone_file):
     common = [*LSQ, "MODEL.LOWBIT.DETECTOR", detector, "SOLVER.MAX_ITER", 6]
     cases = {name: [*common, *opts] for name, opts in CASES.items()}
     train(str(folder), cases)
-    launch(train, 2, dist_url="auto", args=(str(folder), cases))
+    launch(train_together, str(folder), cases, folder=folder)
     start = torch.load(detector, weights_only=True)["model"]
     for case in cases:
         one = torch.load(folder / f"{case}_1" / "learned_0.pth")
@@ -75,8 +75,8 @@ def test_two_processes_equal_one(folder, backbone_file):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="NCCL wants two GPUs")
 def test_two_processes_stop_after_the_same_iteration(folder, backbone_file):
-    code = launch_ours(train_until_told_to_stop, str(folder), backbone_file, processes=2)
-    assert code == os.EX_TEMPFAIL
+    codes = launch(train_until_told_to_stop, str(folder), backbone_file, folder=folder)
+    assert codes == [os.EX_TEMPFAIL] * 2
     newest = (folder / "stopped_2" / "last_checkpoint").read_text()
     state = torch.load(folder / "stopped_2" / newest, weights_only=True)
     assert (newest, state["iteration"]) == ("model_0000002.pth", 2)

@@ -2,11 +2,9 @@
 
 import copy
 import io
-import socket
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
@@ -22,6 +20,8 @@ from lowbit.quant import (
     scales,
     set_precision,
 )
+from lowbit.training import distributed
+from tests.forked_ranks import in_processes
 
 POLICIES = ["lsq", "tr", "ssql", "cq"]
 IMAGES = torch.randn(8, 3, 12, 12, generator=torch.Generator().manual_seed(1))
@@ -193,34 +193,25 @@ def _snapshot(net):
     return {name: value.clone() for name, value in net.state_dict().items()}
 
 
-def _train_on_a_rank(rank, port, results):
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2
-    )
-    half = slice(4 * rank, 4 * rank + 4)
+def _train_on_a_rank():
+    half = slice(4 * distributed.rank(), 4 * distributed.rank() + 4)
+    found = {}
     for policy in POLICIES:
         net = _calibrated_double(policy, IMAGES[half])
         start = _snapshot(net)
         first = _train(DistributedDataParallel(net), IMAGES[half], LABELS[half])
-        results[policy, rank] = start, first, _snapshot(net)
-    torch.distributed.destroy_process_group()
+        found[policy] = start, first, _snapshot(net)
+    return found
 
 
 @pytest.fixture(scope="module")
-def ranks():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    with mp.Manager() as manager:
-        results = manager.dict()
-        mp.spawn(_train_on_a_rank, args=(port, results), nprocs=2)
-        return dict(results)
+def ranks(tmp_path_factory):
+    return in_processes(_train_on_a_rank, folder=tmp_path_factory.mktemp("ranks"))
 
 
 @pytest.mark.parametrize("policy", POLICIES)
 def test_ranks_agree_on_what_they_calibrated_and_on_what_they_learned(policy, ranks):
-    for first, second in zip(ranks[policy, 0], ranks[policy, 1], strict=True):
+    for first, second in zip(ranks[0][policy], ranks[1][policy], strict=True):
         assert first.keys() == second.keys()
         for name in first:
             assert torch.equal(first[name], second[name]), name
@@ -228,7 +219,7 @@ def test_ranks_agree_on_what_they_calibrated_and_on_what_they_learned(policy, ra
 
 @pytest.mark.parametrize("policy", POLICIES)
 def test_two_processes_train_as_one_with_their_batch(policy, ranks):
-    start, first, final = ranks[policy, 0]
+    start, first, final = ranks[0][policy]
     net = _calibrated_double(policy, IMAGES)
     if (
         policy != "cq"

@@ -1,18 +1,15 @@
 """Two processes that share a batch against one that has all of it, by gloo."""
 
-import os
-import socket
-
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import nn
 
 from lowbit.pretrain.frameworks import FrameworkOptions, create_framework
 from lowbit.pretrain.frameworks.losses import info_nce, nt_xent
 from lowbit.pretrain.frameworks.ranks import gather_rows, shuffled
 from lowbit.quant import FP
+from tests.forked_ranks import in_processes
 
 RANKS, ROWS = 2, 3
 
@@ -85,31 +82,20 @@ def _order_kept():
     return kept and mixed and torch.equal(gather_rows(x).flatten(), torch.arange(80.0))
 
 
-def _work(rank, port, folder):
-    torch.set_num_threads(1)
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    dist.init_process_group("gloo", rank=rank, world_size=RANKS)
+def _work():
+    rank = dist.get_rank()
     rows = slice(rank * ROWS, (rank + 1) * ROWS)
-    found = {
+    return {
         "losses": _losses(rows),
         "order": _order_kept(),
         **{name: _train(name, _views()[:, rows]) for name in ("simclr", "moco_v2")},
     }
-    torch.save(found, f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory):
     """What each of the two processes found."""
-    folder = tmp_path_factory.mktemp("ranks")
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-    # A forked process imports nothing again; autograd forbids it once it has threads of a device.
-    method = "spawn" if torch.cuda.is_available() else "fork"
-    mp.start_processes(_work, args=(port, str(folder)), nprocs=RANKS, start_method=method)
-    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(RANKS)]
+    return in_processes(_work, folder=tmp_path_factory.mktemp("ranks"), size=RANKS)
 
 
 @pytest.mark.parametrize("index", [0, 1], ids=["nt_xent", "info_nce"])

@@ -2,11 +2,12 @@
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 
 from lowbit.backbones import create_backbone
 from lowbit.quant import LSQ, MinMax, calibrate, quantize, set_precision
 from lowbit.quant.quantizers.observers import Observer
+from lowbit.training import distributed
+from tests.forked_ranks import in_processes
 
 
 def observed(kind, *batches, **settings):
@@ -106,11 +107,8 @@ def test_options_are_checked():
         MinMax(observer="percentile", percentile=0.999)
 
 
-def _calibrate_on_a_rank(rank, port, results):
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2
-    )
+def _calibrate_on_a_rank():
+    rank = distributed.rank()
     x = torch.linspace(-1 - rank, 3 + 2 * rank, 1000)
     found = {}
     for observer in ("minmax", "percentile", "mse"):
@@ -120,21 +118,12 @@ def _calibrate_on_a_rank(rank, port, results):
     q = LSQ(bits=4)
     q.init_from(x)
     found["LSQ"] = q.scale.item()
-    results[rank] = found
-    torch.distributed.destroy_process_group()
+    return found
 
 
 def test_ranks_agree(tmp_path):
     """A.13-5: the official code calibrates every rank on other images and never merges."""
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    with mp.Manager() as manager:
-        results = manager.dict()
-        mp.spawn(_calibrate_on_a_rank, args=(port, results), nprocs=2)
-        first, second = results[0], results[1]
+    first, second = in_processes(_calibrate_on_a_rank, folder=tmp_path)
     assert first == second
     assert first["minmax"] == pytest.approx((5 + 2) / 15)  # of the union
     both = torch.cat([torch.linspace(-1, 3, 1000), torch.linspace(-2, 5, 1000)])

@@ -4,8 +4,6 @@ from collections import Counter
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import nn, optim
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -13,6 +11,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from lowbit.quant import Precision, quantize, quantized_layers, transition, use_fused_kernels
 from lowbit.quant.kernels import c_kernels, torch_compiled
 from lowbit.quant.transition import sgd_step
+from lowbit.training import distributed
+from tests.forked_ranks import in_processes
 
 OPTIONS = {"lr": 0.05, "target": 0.05, "total_steps": 50}
 SEVEN = (
@@ -170,28 +170,21 @@ def test_autocast_leaves_codes_to_the_latent_weights(base):
         assert optimizer.rates()["rate"] == pytest.approx(k)
 
 
-def _train(_, rank, file, folder):
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=2)
+def _train_on_a_rank():
+    torch.manual_seed(0)
     net = network()
     net(torch.randn(8, 8))  # activation scales, from the same images on both
     model = DistributedDataParallel(net)
     optimizer = transition(optim.SGD)(net.parameters(), model=net, momentum=0.9, **OPTIONS)
-    generator = torch.Generator().manual_seed(rank)  # each rank sees other images
+    generator = torch.Generator().manual_seed(distributed.rank())  # each rank sees other images
     for _ in range(8):
         optimizer.zero_grad()
         model(torch.randn(8, 8, generator=generator)).square().mean().backward()
         optimizer.step()
-    state = {"rates": optimizer.rates(), "codes": optimizer.state_dict()["transition"]["codes"]}
-    torch.save(state, f"{folder}/{rank}.pth")
-    dist.destroy_process_group()
+    return {"rates": optimizer.rates(), "codes": optimizer.state_dict()["transition"]["codes"]}
 
 
 def test_ranks_agree_on_codes_and_rates(tmp_path):
-    place = (tmp_path / "store", tmp_path)
-    other = mp.start_processes(_train, args=(1, *place), nprocs=1, join=False, start_method="spawn")
-    _train(0, 0, *place)
-    other.join()
-    one, two = (torch.load(tmp_path / f"{rank}.pth") for rank in range(2))
+    one, two = in_processes(_train_on_a_rank, folder=tmp_path)
     assert one["rates"] == two["rates"] and max(one["rates"]["running"]) > 0
     assert all(torch.equal(a, b) for a, b in zip(one["codes"], two["codes"], strict=True))
