@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
-# globox calls a detection of an object of another size a false alarm if it touches one of the asked size.
+# globox counts a detection of an object of another size as false wherever the asked size occurs too.
 #
 # Guess:    globox documents COCO's metrics, so on a file without crowds its AP by size is that of pycocotools,
 #           as its AP over all sizes is.
 # Observed: in globox 2.9.0 it is not. COCO ignores a detection that finds an object outside the asked range of
 #           areas. globox compares the objects inside the range first and stops there, even if none of them
-#           overlaps, so the ones outside are never compared: the detection counts as false. Two objects on one image, one of 95 x 95 and one of 200 x 200
-#           pixels, the first found by a slightly larger box, the second exactly: AP of large objects is 1.0
-#           by pycocotools 2.0.11 and 0.5 by globox. AP over all sizes agrees.
+#           overlaps, so the ones outside are never compared and the detection counts as false. With two
+#           objects on one image, of 95 x 95 and 200 x 200 pixels, the first found by a box a little larger,
+#           the second exactly, AP of large objects is 1.0 by pycocotools 2.0.11 and 0.5 by globox. AP over
+#           all sizes agrees.
 # So:       compare AP by size only between numbers of one scorer.
 set -euo pipefail
 folder=$(mktemp -d)
