@@ -16,6 +16,10 @@ EXAMPLES = """examples:
   # convert its backbone for Detectron2, in the same folder
   lowbit-bench checkpoint convert moco_v2_800ep_pretrain.pth.tar --to detectron2
 
+  # write its momentum encoder, to be scored like any other file
+  lowbit-bench checkpoint convert moco_v2_800ep_pretrain.pth.tar --to safetensors \\
+      --prefix state_dict.encoder_k --output momentum.safetensors
+
 exit code: 0 the file loads or was written, 1 it does not or was not, 2 invalid command line."""
 
 
@@ -35,7 +39,7 @@ def inspect(args: argparse.Namespace) -> int:
         inspect_checkpoint,  # here, so that --help needs no torch
     )
 
-    found = inspect_checkpoint(args.file, args.architecture)
+    found = inspect_checkpoint(args.file, args.architecture, prefix=args.prefix)
     if args.json:
         print(json.dumps(found, indent=2))
         return 0 if found["loads"] else 1
@@ -64,6 +68,11 @@ def _print_match(found: dict[str, Any]) -> None:
     print(f"architecture  {found['architecture']}{how}")
     share = f"{100 * found['share']:.1f} % of parameters"
     print(f"matched       {found['matched']}/{found['total']} tensors, {share}")
+    if found["prefix"]:
+        print(f"taken from    {found['prefix']!r}")
+    if found["copies"]:
+        how = "take one by --prefix "
+        print(f"other copies  {', '.join(found['copies'])}: {how}{found['copies'][0] or repr('')}")
     for word in ("missing", "mismatched", "extra"):
         if found[word]:
             print(f"{word:<13} {', '.join(found[word][:5])}{' ...' if found[word][5:] else ''}")
@@ -78,6 +87,7 @@ def convert(args: argparse.Namespace) -> int:
         args.to,
         output=args.output,
         architecture=args.architecture,
+        prefix=args.prefix,
         overwrite=args.overwrite,
     )
     print(done.report)
@@ -100,6 +110,11 @@ def _parser(prog: str | None) -> argparse.ArgumentParser:
         verb.add_argument("file", type=Path, metavar="FILE", help="checkpoint")
         verb.add_argument(
             "--architecture", help="network name; default: as given by the file or its shapes"
+        )
+        verb.add_argument(
+            "--prefix",
+            help="which copy of the network to take, such as state_dict.encoder_k; default: the "
+            "online network's",
         )
         verb.set_defaults(verb=function)
         if function is inspect:

@@ -9,7 +9,6 @@ from torch import Tensor
 from lowbit.backbones import CheckpointError
 from lowbit.backbones.checkpoints.read_file import read
 
-_WRAPPERS = re.compile(r"^(module\.|_orig_mod\.)+")
 # torchvision: fc, classifier.N, heads.head; timm: fc, classifier, head, head.fc; ours: fc.
 _CLASSIFIER = re.compile(r"^(\w+\.)?(fc|classifier(\.\d)?|head(\.fc)?)\.weight$")
 
@@ -26,7 +25,7 @@ def stored_classifier(
     wanted, others = (num_classes, num_features), []
     for tensors in read(path).containers.values():
         for name, weight in tensors.items():
-            if not _CLASSIFIER.match(_WRAPPERS.sub("", name)):
+            if not _CLASSIFIER.match(name):
                 continue
             if tuple(weight.shape) == wanted:
                 bias = tensors.get(name.removesuffix("weight") + "bias")

@@ -63,6 +63,7 @@ def convert(
     *,
     output: str | Path | None = None,
     architecture: str | None = None,
+    prefix: str | None = None,
     overwrite: bool = False,
 ) -> Converted:
     """Read any checkpoint and write its backbone, without classifier, for another library.
@@ -72,6 +73,7 @@ def convert(
         target: one of `TARGETS`.
         output: the new file; default `<name>.<target>.<suffix>` next to the original.
         architecture: as in `load_backbone`.
+        prefix: as in `load_backbone`.
         overwrite: replace an existing file.
 
     Raises:
@@ -86,7 +88,7 @@ def convert(
             f"{', '.join(TARGETS)}."
         )
     path, suffix = Path(path), _SUFFIXES[target]
-    network, report = load_backbone(path, architecture)
+    network, report = load_backbone(path, architecture, prefix=prefix)
     output = Path(output) if output else path.with_name(_default_name(path, target))
     if output.suffix != suffix:
         raise ValueError(
@@ -108,7 +110,12 @@ def convert(
         )
     writer = {"torchvision": _torchvision, "timm": _timm, "detectron2": _detectron2}.get(target)
     if writer is None:
-        origin = {"file": path.name, "sha256": report.sha256, "layout": report.format}
+        origin = {
+            "file": path.name,
+            "sha256": report.sha256,
+            "layout": report.format,
+            "prefix": report.prefix,
+        }
         sha256 = save_backbone(output, network, {**report.meta, "converted_from": origin})
         return Converted(output, sha256, _safetensors_usage(output, report.architecture), report)
     content, usage = writer(network, output)

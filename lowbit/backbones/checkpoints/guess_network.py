@@ -1,14 +1,18 @@
-"""Guess the network in a file from the names and shapes of its tensors."""
+"""Guess the network in a file from the names and shapes of its tensors.
+
+Shapes show neither strides nor attention heads nor activations. Networks that differ in these alone
+tie, and only what a file's names say of its origin (`_ORIGINS`) decides between them.
+"""
 
 import functools
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
-from lowbit.backbones.checkpoints.layouts import Match, match
-from lowbit.backbones.networks.registry import create_backbone, list_backbones
+from lowbit.backbones.checkpoints.match import Containers, Match, match
+from lowbit.backbones.networks.registry import cifar_resnet, create_backbone, list_backbones
 
 _COMMON = (
     "resnet18",
@@ -19,6 +23,24 @@ _COMMON = (
     "vit_small_patch16_224",
     "vit_small_patch8_224",
     "vit_base_patch16_224",
+)
+
+_THIRD_STAGE = re.compile(r"(?:.*\.)?layer3\.(\d+)\..*")
+
+
+@dataclass(frozen=True)
+class _Origin:
+    """A pattern of names that only files with, or without, a certain network have."""
+
+    names: re.Pattern[str]
+    network: str
+    proves: bool
+
+
+_ORIGINS = (
+    _Origin(re.compile(r"(.*\.)?base_encoder\..*"), "vit_small_moco_v3", proves=True),
+    # masked image modelling (MAE, SimMIM, iBOT), which MoCo v3 does not do
+    _Origin(re.compile(r"(.*\.)?(decoder_.*|mask_token)"), "vit_small_moco_v3", proves=False),
 )
 
 
@@ -48,9 +70,16 @@ def signature(architecture: str) -> Signature:
     return Signature(shapes, frozenset(name for name, _ in network.named_parameters()))
 
 
-def candidates() -> tuple[str, ...]:
-    """Return the networks that a file from another project is compared with."""
-    return (*list_backbones(), *_COMMON)
+def candidates(names: Iterable[str] = ()) -> tuple[str, ...]:
+    """Return the networks that a file from another project is compared with.
+
+    Args:
+        names: the file's; they show how deep its CIFAR ResNet is, if it is one.
+    """
+    blocks = (int(found[1]) + 1 for name in names if (found := _THIRD_STAGE.fullmatch(name)))
+    deepest = max(blocks, default=0)
+    of_this_depth = (cifar_resnet(deepest),) if deepest else ()
+    return tuple(dict.fromkeys((*list_backbones(), *of_this_depth, *_COMMON)))
 
 
 @dataclass(frozen=True)
@@ -58,40 +87,51 @@ class Guess:
     """Networks that a file may contain.
 
     Attributes:
-        complete: networks whose tensors all match.
+        complete: networks whose tensors all match, and where in the file.
         nearest: the network with the most matching tensors.
         match: match of the nearest network.
     """
 
-    complete: tuple[str, ...]
+    complete: dict[str, Match]
     nearest: str
     match: Match
 
 
-def guess(containers: Mapping[str, Mapping[str, Tensor]]) -> Guess:
-    """Compare a file with every candidate."""
-    matches = {name: match(containers, signature(name).shapes) for name in candidates()}
+def guess(containers: Containers, *, prefix: str | None = None) -> Guess:
+    """Compare a file, or its tensors at `prefix` (see `match`), with every candidate."""
+    names = _names(containers)
+    matches = {
+        name: match(containers, signature(name).shapes, prefix=prefix) for name in candidates(names)
+    }
     nearest = max(matches, key=lambda name: _agreement(matches[name]))
-    complete = tuple(
-        name for name, m in matches.items() if m.complete and not has_wrong_heads(name, m.found)
-    )
+    complete = {name: m for name, m in matches.items() if m.complete}
+    for origin in _ORIGINS:
+        if origin.network in complete and len(complete) > 1 and _any_is(origin, names):
+            complete = {n: m for n, m in complete.items() if (n == origin.network) == origin.proves}
     if complete and nearest not in complete:
-        nearest = complete[0]
+        nearest = next(iter(complete))
     return Guess(complete, nearest, matches[nearest])
 
 
-def has_wrong_heads(architecture: str, found: Mapping[str, Tensor]) -> bool:
-    """Return whether file and network disagree on a ViT-S's heads: MoCo v3 has 12, others have 6.
+def contradiction(architecture: str, containers: Containers) -> str | None:
+    """Return how a file's names contradict a network that fits its shapes; None if they do not."""
+    names = _names(containers)
+    for origin in _ORIGINS:
+        evidence = _any_is(origin, names)
+        if not evidence or (architecture == origin.network) == origin.proves:
+            continue
+        if signature(architecture).shapes == signature(origin.network).shapes:
+            verb = "show" if origin.proves else "speak against"
+            return f"its names ({evidence}) {verb} {origin.network}, whose tensors are alike"
+    return None
 
-    No shape shows the number of heads. MoCo v3's position embedding does: it is a fixed sinusoid, and
-    exactly zero for the class token (https://arxiv.org/abs/2104.02057, Appendix A).
-    """
-    position = found.get("pos_embed")
-    small = "vit_small" in architecture or "deit_small" in architecture
-    if position is None or position.dim() != 3 or not small:
-        return False
-    fixed = bool((position[:, 0] == 0).all())
-    return fixed != (architecture == "vit_small_moco_v3")
+
+def _names(containers: Containers) -> list[str]:
+    return [name for tensors in containers.values() for name in tensors]
+
+
+def _any_is(origin: _Origin, names: Iterable[str]) -> str | None:
+    return next((name for name in names if origin.names.fullmatch(name)), None)
 
 
 def _agreement(m: Match) -> float:

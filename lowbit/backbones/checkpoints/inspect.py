@@ -10,7 +10,9 @@ from lowbit.backbones.checkpoints.load import CheckpointError, examine, load_bac
 from lowbit.backbones.checkpoints.read_file import read
 
 
-def inspect_checkpoint(path: str | Path, architecture: str | None = None) -> dict[str, Any]:
+def inspect_checkpoint(
+    path: str | Path, architecture: str | None = None, *, prefix: str | None = None
+) -> dict[str, Any]:
     """Return a description of a file's contents as JSON.
 
     If the network is ambiguous, the nearest one is reported, if any tensor matches. `loads` is
@@ -24,9 +26,9 @@ def inspect_checkpoint(path: str | Path, architecture: str | None = None) -> dic
     """
     contents = read(path)
     names = [name for tensors in contents.containers.values() for name in tensors]
-    report, found = examine(contents, architecture, nearest=True)
+    report, found = examine(contents, architecture, prefix=prefix, nearest=True)
     try:
-        load_backbone(path, architecture)
+        load_backbone(path, architecture, prefix=prefix)
         refusal = None
     except CheckpointError as error:
         refusal = str(error)
@@ -37,6 +39,8 @@ def inspect_checkpoint(path: str | Path, architecture: str | None = None) -> dic
         "layout": report.format,
         "architecture": report.architecture if report.matched else None,
         "guessed": report.guessed,
+        "prefix": report.prefix,
+        "copies": list(report.copies),
         "loads": refusal is None,
         "refusal": refusal,
         "matched": report.matched,

@@ -16,6 +16,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from lowbit.backbones.checkpoints.bare_names import bare_names
 from lowbit.common.atomic_file import atomic
 
 META_KEY = "lowbit_bench"  # where our files store their metadata
@@ -52,8 +53,8 @@ class Contents:
         path: the file.
         size: bytes.
         sha256: of its bytes.
-        containers: where in the file (`""`, `state_dict`, `teacher`, ...) -> named tensors; the
-            online network before the momentum network.
+        containers: where in the file (`""`, `state_dict`, `teacher`, ...) -> tensors by their
+            bare names (`bare_names`); the online network before the momentum network.
         meta: metadata in files of this suite; empty for files of other projects.
     """
 
@@ -188,9 +189,12 @@ class _ArraysOnly(pickle.Unpickler):
 
 def _containers(data: Mapping[Any, Any]) -> Iterator[tuple[str, dict[str, Tensor]]]:
     """Yield every mapping of names to tensors, online networks first."""
-    found = list(_walk(data, ()))
-    momentum = ("target", "momentum", "ema", "teacher")
-    yield from sorted(found, key=lambda item: any(word in item[0] for word in momentum))
+    yield from sorted(_walk(data, ()), key=lambda item: is_momentum(item[0]))
+
+
+def is_momentum(container: str) -> bool:
+    """Whether a container's name says that it holds an averaged copy of the network in training."""
+    return any(word in container for word in ("target", "momentum", "ema", "teacher"))
 
 
 def _walk(
@@ -200,7 +204,8 @@ def _walk(
         k: t for k, v in data.items() if isinstance(k, str) and (t := _tensor(v)) is not None
     }
     if tensors:
-        yield ".".join(path), tensors
+        bare = bare_names(tensors)
+        yield ".".join(path), {bare[name]: tensor for name, tensor in tensors.items()}
     if len(path) == _DEPTH:  # a pickle may contain itself
         return
     for key, value in data.items():

@@ -1,5 +1,7 @@
 """Registry of backbones, which map images to pooled features and have no classifier."""
 
+import re
+
 import timm
 import torch
 from fvcore.common.registry import Registry
@@ -28,32 +30,28 @@ def resnet10_slim() -> nn.Module:
     return SmallResNet((1, 1, 1, 1), (16, 32, 64, 128), stem_stride=2, shortcut="conv")
 
 
-def _cifar_three_stage(blocks: int) -> nn.Module:
-    return SmallResNet((blocks,) * 3, (16, 32, 64), stem_stride=1, shortcut="pad")
+# Of the CIFAR ResNets, which exist at any depth of 6n + 2: He et al. (2016), Contrastive Quant.
+_PUBLISHED_DEPTHS = (20, 32, 44, 56, 74, 110, 152)
+_IMAGENET_DEPTHS = (26, 50, 152, 200)  # resnet26, ... are timm's networks for ImageNet
+_CIFAR_RESNET = re.compile(r"resnet(?P<depth>\d+)(?P<rest>_cifar\d*)?")
 
 
-@BACKBONES.register()
-def resnet20() -> nn.Module:
-    """CIFAR ResNet-20 (He et al. 2016, n=3)."""
-    return _cifar_three_stage(3)
+def cifar_resnet(blocks: int) -> str:
+    """Return the name of the CIFAR ResNet of three stages of n = `blocks` blocks, 6n + 2 layers.
+
+    Example:
+        >>> cifar_resnet(3), cifar_resnet(8)  # resnet50 is ImageNet's
+        ('resnet20', 'resnet50_cifar3')
+    """
+    depth = 6 * blocks + 2
+    return f"resnet{depth}_cifar3" if depth in _IMAGENET_DEPTHS else f"resnet{depth}"
 
 
-@BACKBONES.register()
-def resnet74() -> nn.Module:
-    """CIFAR ResNet-74, n=12 (Contrastive Quant)."""
-    return _cifar_three_stage(12)
-
-
-@BACKBONES.register()
-def resnet110() -> nn.Module:
-    """CIFAR ResNet-110, n=18 (Contrastive Quant)."""
-    return _cifar_three_stage(18)
-
-
-@BACKBONES.register()
-def resnet152_cifar3() -> nn.Module:
-    """CIFAR ResNet-152, n=25 (Contrastive Quant); `resnet152` is ImageNet's bottleneck network."""
-    return _cifar_three_stage(25)
+def _cifar_blocks(architecture: str) -> int | None:
+    """Return the blocks in each stage of a CIFAR ResNet, None for any other name."""
+    found = _CIFAR_RESNET.fullmatch(architecture)
+    blocks = (int(found["depth"]) - 2) // 6 if found else 0
+    return blocks if blocks > 0 and architecture == cifar_resnet(blocks) else None
 
 
 def _cifar_stem(name: str) -> nn.Module:
@@ -133,28 +131,47 @@ def vit_small_moco_v3() -> nn.Module:
 
 
 def list_backbones() -> list[str]:
-    """Return the registered names; every timm name works as well."""
-    return sorted(name for name, _ in BACKBONES)
+    """Return the suite's own names; every timm name and every depth of CIFAR ResNet works as well."""
+    three_stages = (cifar_resnet((depth - 2) // 6) for depth in _PUBLISHED_DEPTHS)
+    return sorted([*three_stages, *(name for name, _ in BACKBONES)])
 
 
 def create_backbone(architecture: str) -> nn.Module:
     """Build a network with random weights by its name here or in timm.
 
-    The name is stored as the network's `.architecture`.
+    CIFAR ResNets (He et al. 2016) of 6n + 2 layers are `resnet20`, `resnet32`, `resnet44`, ...;
+    where ImageNet's has the name, `resnet26_cifar3`, `resnet50_cifar3`, `resnet152_cifar3`,
+    `resnet200_cifar3`. The name is stored as the network's `.architecture`.
 
     Raises:
         ValueError: the name is unknown to both.
     """
     if architecture in BACKBONES:
         net = BACKBONES.get(architecture)()
+    elif (blocks := _cifar_blocks(architecture)) is not None:
+        net = SmallResNet((blocks,) * 3, (16, 32, 64), stem_stride=1, shortcut="pad")
     elif timm.is_model(architecture):
         net = timm.create_model(architecture, pretrained=False, num_classes=0)
     else:
         names = [*list_backbones(), *timm.list_models()]
         raise ValueError(
             f"there is no network {architecture!r}; nothing was built."
-            f"{did_you_mean(architecture, names)} Own names: {', '.join(list_backbones())}; any name "
-            "from timm.list_models() works as well."
+            f"{_depths(architecture) or did_you_mean(architecture, names)} Own names: "
+            f"{', '.join(list_backbones())}; any name from timm.list_models() works as well."
         )
     net.architecture = architecture
     return net
+
+
+def _depths(architecture: str) -> str:
+    """Return which CIFAR ResNets are nearest to a depth that does not exist."""
+    found = _CIFAR_RESNET.fullmatch(architecture)
+    if not found:
+        return ""
+    blocks, rest = divmod(int(found["depth"]) - 2, 6)
+    near = {max(1, blocks), max(1, blocks + bool(rest))}
+    names = " and ".join(f"{cifar_resnet(n)} (n={n})" for n in sorted(near))
+    return (
+        " CIFAR ResNets of three stages have 6n + 2 layers (resnet20, resnet32, resnet44, ...); "
+        f"nearest: {names}."
+    )

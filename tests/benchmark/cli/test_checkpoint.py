@@ -24,7 +24,7 @@ def test_inspect_says_what_is_in_a_file(moco, capsys):
     text = capsys.readouterr().out
     assert "layout        MoCo" in text and "resnet10_slim (inferred from its shapes)" in text
     assert "matched       72/72 tensors, 100.0 % of parameters" in text
-    assert "module.encoder_k.* (72)" in text and "module.queue (1)" in text
+    assert "encoder_k.* (72)" in text and "queue (1)" in text
     assert "batch norm    untrained (12 of 12)" in text and "loads         yes" in text
 
 
@@ -34,7 +34,7 @@ def test_inspect_as_json(moco, capsys):
     assert found["loads"] and found["matched"] == found["total"] == 72 and found["share"] == 1
     assert found["size"] == moco.stat().st_size
     assert found["sha256"] == load_backbone(moco)[1].sha256
-    assert found["unused"]["module.encoder_q.fc.*"] == 1
+    assert found["unused"]["encoder_q.fc.*"] == 1
 
 
 def test_inspect_names_the_nearest_network_of_a_file_that_would_be_refused(tmp_path, capsys):

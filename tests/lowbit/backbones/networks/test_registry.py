@@ -15,8 +15,16 @@ def test_maps_images_to_features(name):
 
 @pytest.mark.parametrize(
     ("name", "convolutions"),
-    # 6n + 1 weight layers less the option-A shortcuts, which have none, and less the classifier
-    [("resnet20", 19), ("resnet74", 73), ("resnet110", 109), ("resnet152_cifar3", 151)],
+    # 6n + 2 layers of weights less the classifier; option-A shortcuts have none
+    [
+        ("resnet8", 7),
+        ("resnet20", 19),
+        ("resnet56", 55),
+        ("resnet74", 73),
+        ("resnet110", 109),
+        ("resnet26_cifar3", 25),
+        ("resnet152_cifar3", 151),
+    ],
 )
 def test_cifar_resnets_have_their_depth(name, convolutions):
     net = create_backbone(name)
@@ -24,9 +32,30 @@ def test_cifar_resnets_have_their_depth(name, convolutions):
     assert net.num_features == 64
 
 
-def test_resnet20_has_the_published_size():
-    parameters = sum(p.numel() for p in create_backbone("resnet20").parameters())
-    assert parameters + 64 * 10 + 10 == 269_722  # He et al. 2016: 0.27 M with the classifier
+@pytest.mark.parametrize(
+    ("name", "millions"),  # He et al. 2016, Table 6, with the classifier of ten classes
+    [("resnet20", 0.27), ("resnet32", 0.46), ("resnet44", 0.66), ("resnet56", 0.85)],
+)
+def test_cifar_resnets_have_the_published_size(name, millions):
+    parameters = sum(p.numel() for p in create_backbone(name).parameters())
+    assert round((parameters + 64 * 10 + 10) / 1e6, 2) == millions
+
+
+@pytest.mark.parametrize(
+    ("wrong", "nearest"),
+    [
+        ("resnet57", r"resnet56 \(n=9\) and resnet62 \(n=10\)\."),
+        ("resnet57_cifar", r"resnet56 \(n=9\) and resnet62 \(n=10\)\."),
+        ("resnet56_cifar3", r"nearest: resnet56 \(n=9\)\."),
+        ("resnet49_cifar", r"resnet44 \(n=7\) and resnet50_cifar3 \(n=8\)\."),
+        ("resnet2", r"nearest: resnet8 \(n=1\)\."),
+    ],
+)
+def test_depths_that_do_not_exist_are_answered_with_those_that_do(wrong, nearest):
+    with pytest.raises(
+        ValueError, match=rf"{wrong}'; nothing was built.*6n \+ 2 layers.*{nearest}"
+    ):
+        create_backbone(wrong)
 
 
 @pytest.mark.parametrize(
