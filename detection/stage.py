@@ -82,6 +82,7 @@ def split_sha256(recipe: Recipe) -> str:
         layout=recipe.layout,
         seed=recipe.scene_seed,
         root=recipe.data_root,
+        voc_base=recipe.voc_base,
     )
 
 
@@ -251,6 +252,7 @@ def load_images(recipe: Recipe, split: str) -> DetectionSet:
         layout=recipe.layout,
         seed=recipe.scene_seed,
         root=recipe.data_root,
+        voc_base=recipe.voc_base,
     )
 
 

@@ -32,7 +32,8 @@ def train_config(args: argparse.Namespace) -> dict[str, float]:
 
 def _run(args: argparse.Namespace, results: dict[str, float]) -> None:
     cfg = read_config(args.config_file, args.opts, processes=comm.get_world_size())
-    register_named((*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST))
+    names = (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
+    register_named(names, voc_base=cfg.DATASETS.VOC_BASE)
     if args.num_gpus == 0:
         cfg.MODEL.DEVICE = "cpu"
     if args.output_dir is not None:
