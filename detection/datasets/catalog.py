@@ -29,6 +29,10 @@ its name with `-` for `_` is the data set's name in recipes. `root` is the folde
 class Source(Protocol):
     """Where the splits of a detection set come from."""
 
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits that it has."""
+
     def load(self, split: str, count: int | None = None) -> DetectionSet:
         """Load `count` images of a split ("train", "val" or "test"); None: all of them."""
 

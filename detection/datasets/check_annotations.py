@@ -3,8 +3,9 @@
 import logging
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,15 @@ def check_pair(train: DetectionSet, test: DetectionSet) -> None:
     """
     check(train)
     check(test)
+    check_match(train, test)
+
+
+def check_match(train: DetectionSet, test: DetectionSet) -> None:
+    """Refuse two sets that differ in their classes or share images.
+
+    Raises:
+        ValueError: they do.
+    """
     if train.classes != test.classes:
         differing = sorted(set(train.classes) ^ set(test.classes)) or "their order"
         raise ValueError(
@@ -87,6 +97,22 @@ def check_pair(train: DetectionSet, test: DetectionSet) -> None:
             )
 
 
+def problems(sets: Mapping[str, DetectionSet]) -> list[str]:
+    """Return what `check_pair` would refuse, and the same of val; nothing is raised.
+
+    Args:
+        sets: "train", "test" and, if there is one, "val".
+    """
+    found = []
+    checks = [partial(check, images, undone="changed") for images in sets.values()]
+    for one in (*checks, partial(check_match, sets["train"], sets["test"])):
+        try:
+            one()
+        except ValueError as error:
+            found.append(str(error))
+    return found
+
+
 def find_problems(images: DetectionSet) -> Iterator[Finding]:
     """Yield every problem of a set: in its lists, its image files and its objects."""
     truth = images.truth
@@ -97,7 +123,7 @@ def find_problems(images: DetectionSet) -> Iterator[Finding]:
         if names[category["name"]] > 1:
             yield _fatal("a class name twice", "categories", category, repr(category["name"]))
     if not any(map(_counts, truth["annotations"])):
-        what = f"{len(images)} images, and only crowds or boxes without area in them"
+        what = f"{len(images)} images with no object but crowds and boxes without area"
         yield Finding("no annotated object", "images", next(iter(images.ids), None), what, True)
     yield from _image_problems(images)
     yield from _voc_problems(images)
@@ -163,7 +189,7 @@ def _voc_problems(images: DetectionSet) -> Iterator[Finding]:
                 annotation,
                 f"annotation {annotation['id']}: a corner of {low + 1:g}",
             )
-    if images.split != "train" and all(a["difficult"] for a in annotations):
+    if images.split != "train" and annotations and all(a["difficult"] for a in annotations):
         what = f"{len(annotations)} objects"
         first = next(iter(images.ids), None)
         yield Finding("only difficult objects to test on", "images", first, what, True)

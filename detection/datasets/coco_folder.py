@@ -51,6 +51,11 @@ class CocoFolder:
                 + " there, or point $LOWBIT_DATA (or data_root) at the folder that has them."
             )
 
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits that it has."""
+        return tuple(self.files)
+
     def load(self, split: str, count: int | None = None) -> DetectionSet:
         """Read a split's annotations; its images are read on access."""
         return read_part(self._file(split), name=self.name, split=split, count=count)

@@ -67,6 +67,11 @@ class VocFolder:
         self.name, self.parts = name, parts
         self._classes, self._base = classes, base
 
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits that it has."""
+        return tuple(self.parts)
+
     @cached_property
     def classes(self) -> tuple[str, ...]:
         """The class names; a label is an index into them."""
@@ -105,7 +110,7 @@ class VocFolder:
 
         def where(section: str, entry_id: int | None) -> str:
             place = places.get((section, entry_id))
-            return line_of(*place) if place else f"{split} of {self.name}"
+            return line_of(*place) if place else str(self.parts[split][0][0])
 
         categories = [{"id": number, "name": name} for name, number in ids.items()]
         return DetectionSet(

@@ -1,9 +1,11 @@
 """Annotation checks: what is fatal refuses the training, and every finding has its file and line."""
 
+import json
 import logging
 import shutil
 
 import pytest
+from PIL import Image
 
 from lowbit.detection.datasets.catalog import load_detection
 from lowbit.detection.datasets.check_annotations import check, check_pair
@@ -75,15 +77,25 @@ def test_an_id_twice_names_both_lines(load):
         check(load(GOOD, categories=((1, "cat"), (5, "cat"))))
 
 
-def test_image_files_are_looked_at(load):
+def test_image_files_are_looked_at(load, monkeypatch):
     images = load(GOOD)
+    path = load.file.parents[1] / "train" / "0007.png"
     file = images.images.paths[1]
     write_image(load.file.parents[1] / "train" / "0007.png", size=(30, 40))
     with pytest.raises(
         ValueError, match=r"of another size: 1\n.*0007.png is 30x40 upright, not 40x30"
     ):
         check(images)
-    load.file.parents[1].joinpath("train", "0007.png").write_text("no image")
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-300])
+    with pytest.raises(ValueError, match=r"a damaged image file: 1\n.*0007.*truncated"):
+        check(images)
+    path.write_bytes(whole)
+    with monkeypatch.context() as patch:
+        patch.setattr(Image, "MAX_IMAGE_PIXELS", 500)  # Pillow refuses twice as many
+        with pytest.raises(ValueError, match=r"a damaged image file: 2\n.*0003.*bomb"):
+            check(images)
+    path.write_text("no image")
     with pytest.raises(ValueError, match=r"a damaged image file: 1\n.*train\.json:\d+: .*0007"):
         check(images)
     load.file.parents[1].joinpath("train", "0007.png").unlink()
@@ -115,9 +127,31 @@ def test_harmless_findings_are_listed_once(load, caplog):
     assert f"{load.file}:{place}: annotation 13: by 1 pixels" in text
 
 
-def test_no_object_at_all_is_fatal(load):
-    with pytest.raises(ValueError, match="no annotated object: 1"):
-        check(load([]))
+def test_no_object_or_image_at_all_is_fatal(load, tmp_path):
+    crowds = [annotation(1, 7, 1, [2, 3, 9, 8], iscrowd=1), annotation(2, 7, 1, [2, 3, 0, 8])]
+    for annotations, images in (([], (7, 3)), (crowds, (7, 3)), ([], ())):
+        with pytest.raises(ValueError, match=r"no annotated object: 1\n.*instances_train\.json"):
+            check(load(annotations, images=images))
+    objects = {"a": [("cat", (1, 1, 9, 9), 0)], "b": [("cat", (1, 1, 9, 9), 1)]}
+    write_voc(tmp_path / "hard", objects, {"train": [], "test": ["b"]})
+    with pytest.raises(ValueError, match=r"no annotated object: 1\n.*hard: 0 images"):
+        check(load_detection("voc:hard", "train", root=tmp_path))
+    with pytest.raises(ValueError, match=r"only difficult objects to test on: 1\n.*b\.xml"):
+        check(load_detection("voc:hard", "test", root=tmp_path))
+
+
+def test_one_image_is_enough(load, tmp_path, caplog):
+    assert check(load([annotation(1, 7, 1, [2, 3, 9, 8])], images=(7,))) == []
+
+
+def test_an_image_file_twice_is_fatal(load):
+    with pytest.raises(ValueError, match=r"an image file twice: 2\n.*\d+: .*0007\.png"):
+        images = load(GOOD)
+        again = {**images.truth["images"][1], "id": 8}
+        content = json.loads(load.file.read_text())
+        content["images"].append(again)
+        load.file.write_text(json.dumps(content, indent=1))
+        check(load_detection("coco:pets", "train", root=load.file.parents[2]))
 
 
 def test_a_voc_folders_findings_name_its_files(tmp_path):
