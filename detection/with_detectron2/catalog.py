@@ -96,6 +96,17 @@ def register_named(
             register(name, partial(load_detection, "digit-scenes", split, root=root))
 
 
+def load_registered(names: Iterable[str]) -> None:
+    """Load and check this suite's sets among `names`, so that errors come before a training.
+
+    Raises:
+        ValueError: a set has errors.
+    """
+    for name in names:
+        if load := MetadataCatalog.get(name).get("detection_set"):
+            load()
+
+
 def _checked(load: Callable[[], DetectionSet]) -> Callable[[], DetectionSet]:
     def loaded() -> DetectionSet:
         images = load()

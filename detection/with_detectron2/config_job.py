@@ -30,6 +30,7 @@ from lowbit.detection.recipe import VERSION, Recipe
 from lowbit.detection.with_detectron2.build_detector import save_trained, start_from
 from lowbit.detection.with_detectron2.catalog import (
     INFERENCE,
+    load_registered,
     register_named,
     registered_set,
     voc_list,
@@ -130,6 +131,7 @@ def run(recipe: Recipe, folder: Path) -> dict[str, Any]:
     key = _decisive(job_config(recipe))
     cfg = job_config(recipe, processes=comm.get_world_size())
     cfg.OUTPUT_DIR, cfg.MODEL.DEVICE = str(folder), str(resolve_device(recipe.device))
+    load_registered(_register(cfg, recipe))
     images = tested_set(recipe)
     cfg.freeze()
     start = start_from(cfg)
