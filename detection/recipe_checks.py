@@ -30,6 +30,11 @@ def check_recipe(recipe: RecipeFields) -> None:
         )
     check_method(recipe)
     check_training(recipe)
+    if recipe.voc_base is not None and not recipe.dataset.startswith("voc:"):
+        raise ValueError(
+            f"voc_base is {recipe.voc_base}, which only voc:NAME has, but the dataset is "
+            f"{recipe.dataset}; nothing was trained. Leave it out."
+        )
     if recipe.train_images is not None and recipe.calibration_images > recipe.train_images:
         raise ValueError(
             f"calibration_images is {recipe.calibration_images}, but there are only "

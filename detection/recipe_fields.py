@@ -83,6 +83,10 @@ class RecipeFields(BaseModel):
 
     dataset: str = Field("digit-scenes", description="detection set")
     data_root: str | None = Field(None, description="folder of the image sets; null: $LOWBIT_DATA")
+    voc_base: Literal[0, 1] | None = Field(
+        None,
+        description="voc:NAME: corners count from 1, inclusive, or from 0, borders; null: 1, and a corner of 0 is refused",
+    )
     image_size: Count = Field(96, description="side of a scene, pixels")
     train_images: Count | None = Field(
         None, description="number of images; null: all, or 2000 of digit-scenes"

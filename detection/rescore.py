@@ -38,7 +38,7 @@ def rescore(
         measurement
         for precision, file in files.items()
         for measurement in measure(
-            images, read_detections(file), precision=precision, engine=engine
+            images, _read(file, images), precision=precision, engine=engine
         ).measurements
     ]
 
@@ -59,8 +59,13 @@ def redraw_detections(
         ValueError: the annotations are not those that the job was scored on.
     """
     images = _same_set(recipe, identity, undone="drawn")
-    run = match(images.to_coco(), read_detections(file))
+    run = match(images.to_coco(), _read(file, images))
     return redraw(run, draw_images(len(run.params.imgIds), draws))
+
+
+def _read(file: Path, images: DetectionSet) -> list[dict[str, Any]]:
+    """Read detections; jobs on VOC's sets used to write the images' names for their ids."""
+    return [{**d, "image_id": images.image_id(d["image_id"])} for d in read_detections(file)]
 
 
 def _same_set(recipe: Recipe, identity: Mapping[str, Any], *, undone: str) -> DetectionSet:

@@ -82,6 +82,7 @@ def split_sha256(recipe: Recipe) -> str:
         layout=recipe.layout,
         seed=recipe.scene_seed,
         root=recipe.data_root,
+        voc_base=recipe.voc_base,
     )
 
 
@@ -132,9 +133,9 @@ def run(recipe: Recipe, folder: Path) -> dict[str, Any]:
         update={"engine": engine.name, "device": str(resolve_device(recipe.device))}
     )
     start = load_start(recipe)
-    claim(folder, _job_key(recipe, start))
     train, test = load_images(recipe, "train"), tested_set(recipe)
     check_pair(train, test)
+    claim(folder, _job_key(recipe, start))
     job = score_ptq if recipe.method == "ptq" else _train_and_score
     costs = _costs(recipe, start.architecture)
     result = job(engine, recipe, start, train, test, folder)
@@ -251,6 +252,7 @@ def load_images(recipe: Recipe, split: str) -> DetectionSet:
         layout=recipe.layout,
         seed=recipe.scene_seed,
         root=recipe.data_root,
+        voc_base=recipe.voc_base,
     )
 
 

@@ -1,8 +1,8 @@
-"""List image sets, download and unpack them, or verify the files on disk."""
+"""List image sets, download and unpack them, or verify the files on disk, of detection sets too."""
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +10,7 @@ from lowbit.benchmark.cli import make_parser
 
 if TYPE_CHECKING:
     from lowbit.data.image_sets.spec import FilesOnDisk
+    from lowbit.detection.datasets.catalog import Source
 
 EXAMPLES = """examples:
   lowbit-bench datasets list
@@ -22,6 +23,9 @@ EXAMPLES = """examples:
   # a folder of your own, ./datasets/birds/{train,test}/CLASS/*.jpg: decode every file
   lowbit-bench datasets verify folder:birds --root ./datasets --full
 
+  # annotated images: every value of the annotations, and the header of every image
+  lowbit-bench datasets verify coco:pets voc:raccoon --root ./datasets
+
 exit code: 0 success, 1 a set is missing or damaged, 2 invalid command line."""
 SPLITS = ("train", "val", "test")
 
@@ -33,8 +37,9 @@ def main(arguments: Sequence[str] | None = None, *, prog: str | None = None) -> 
 
     names = args.names or [*list_datasets(), *_folders(args.root)]
     try:
-        for name in names:
-            image_set(name)  # an unknown name is a usage error, not a damaged set
+        for name in names:  # an unknown name is a usage error, not a damaged set
+            if not _is_detection(name):
+                image_set(name)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -50,6 +55,9 @@ def show(names: Sequence[str], args: argparse.Namespace) -> int:
         f"{'name':<{wide}} {'classes':>7} {'pixels':>6} {'train':>9} {'val':>7} {'test':>7}  {'splits':<12} pin"
     )
     for name in names:
+        if _is_detection(name):
+            print(f"{name:<{wide}} annotated images, which `verify` counts")
+            continue
         try:
             spec = locate(name, root=args.root)
         except (FileNotFoundError, ValueError):  # `verify` says why
@@ -85,6 +93,8 @@ def _unpack(name: str, args: argparse.Namespace) -> None:
     from lowbit.data.image_sets.archives import archives, unpack
     from lowbit.data.image_sets.spec import resolve_root
 
+    if _is_detection(name):
+        return
     root = resolve_root(args.root)
     needed = archives(name, root)
     try:
@@ -100,12 +110,8 @@ def _unpack(name: str, args: argparse.Namespace) -> None:
 
 
 def _verify(name: str, args: argparse.Namespace) -> int:
-    from lowbit.data import image_set
-
-    spec = image_set(name)
-    check = _verify_folder if spec.pin == "files" else _verify_published
     try:
-        counts, sha256, problems = (check if spec.folder else _verify_pinned)(name, args)
+        counts, sha256, problems = _verifier(name)(name, args)
     except (FileNotFoundError, ValueError) as error:
         print(f"{name}: NOT READY: {error}")
         for problem in _damaged_archives(name, args):
@@ -117,6 +123,27 @@ def _verify(name: str, args: argparse.Namespace) -> int:
     outcome = f"{len(problems)} problems" if problems else "ok"
     print(f"{name}: {outcome}, {found}, splits {sha256[:12]}")
     return int(bool(problems))
+
+
+def _verifier(name: str) -> Callable[[str, argparse.Namespace], tuple[dict, str, list[str]]]:
+    from lowbit.data import image_set
+
+    if _is_detection(name):
+        return _verify_detection
+    spec = image_set(name)
+    if not spec.folder:
+        return _verify_pinned
+    return _verify_folder if spec.pin == "files" else _verify_published
+
+
+def _verify_detection(name: str, args: argparse.Namespace) -> tuple[dict, str, list[str]]:
+    """Check every annotation of every split, and whether its images can be decoded."""
+    from lowbit.detection.datasets.check_annotations import problems
+
+    source = _detection_source(name, args)
+    sets = {split: source.load(split) for split in source.splits}
+    counts = {split: len(sets.get(split, ())) for split in SPLITS}
+    return counts, source.sha256(train=None, test=None, test_split="test"), problems(sets)
 
 
 def _verify_pinned(name: str, args: argparse.Namespace) -> tuple[dict, str, list[str]]:
@@ -158,6 +185,8 @@ def _damaged_archives(name: str, args: argparse.Namespace) -> list[str]:
     from lowbit.data.image_sets.archives import damaged
     from lowbit.data.image_sets.spec import resolve_root
 
+    if _is_detection(name):
+        return []
     return list(damaged(name, resolve_root(args.root)))
 
 
@@ -172,6 +201,8 @@ def _advice(name: str, args: argparse.Namespace) -> str:
     from lowbit.data.image_sets.archives import archives
     from lowbit.data.image_sets.spec import FOLDER, FRAMES, resolve_root
 
+    if _is_detection(name):
+        return "\ndocs/detection_data.md has the layouts of folders of annotated images."
     if name.startswith(FRAMES):
         return (
             "\nA video is a folder of its frames, named in their order, in the folder of its class: "
@@ -202,6 +233,19 @@ def _advice(name: str, args: argparse.Namespace) -> str:
     )
 
 
+def _is_detection(name: str) -> bool:
+    from lowbit.detection.datasets.catalog import list_detection_sets
+
+    return name.startswith(("coco:", "voc:")) or name in list_detection_sets()
+
+
+def _detection_source(name: str, args: argparse.Namespace) -> "Source":
+    from lowbit.detection.datasets.catalog import find_source
+
+    base = args.voc_base if name.startswith("voc:") else None
+    return find_source(name, root=args.root, voc_base=base)
+
+
 def _folders(root: Path | None) -> list[str]:
     """List the folders of images or videos under the root that are not registered sets."""
     from lowbit.data import list_datasets
@@ -225,10 +269,17 @@ def _parser(prog: str | None) -> argparse.ArgumentParser:
             "names",
             nargs="*",
             metavar="NAME",
-            help="image sets, folder:NAME for a folder; default: all that are registered or found",
+            help="image sets, folder:NAME for a folder, coco:NAME or voc:NAME for annotated images; "
+            "default: all image sets that are registered or found",
         )
         verb.add_argument(
             "--root", type=Path, help="folder of the sets; default: $LOWBIT_DATA, else ./datasets"
+        )
+        verb.add_argument(
+            "--voc-base",
+            type=int,
+            choices=(0, 1),
+            help="voc:NAME: what corners count from; default: 1, and a corner of 0 is refused",
         )
         verb.set_defaults(verb=function, full=False)
         if function is prepare:

@@ -111,12 +111,15 @@ def _report(result: dict[str, Any], folder: Path) -> None:
 
 
 def _evaluate_recipe(recipe: Any, folder: Path) -> dict[str, float]:
+    from lowbit.detection.datasets.check_annotations import check
     from lowbit.detection.engines import get_engine
     from lowbit.detection.evaluation.measurements import measure
     from lowbit.detection.stage import load_images
     from lowbit.detection.trained_detector import load_trained
     from lowbit.training.seeding import resolve_device
 
+    images = load_images(recipe, recipe.test_split)
+    check(images, undone="evaluated")
     path = folder / "detector.pth"
     engine = get_engine(recipe.engine)
     detector, made = load_trained(path, engine=engine, device=str(resolve_device(recipe.device)))
@@ -125,7 +128,6 @@ def _evaluate_recipe(recipe: Any, folder: Path) -> dict[str, float]:
             f"{path} holds a detector at {made.precision}, but the recipe has {recipe.precision}; "
             "nothing was evaluated. Give the recipe it was trained with."
         )
-    images = load_images(recipe, recipe.test_split)
     detections = engine.predict(detector, images, made)
     found = measure(images, detections, precision=made.precision, engine=engine.name)
     return {m["metric"]: m["value"] for m in found.measurements}

@@ -2,7 +2,6 @@
 
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -30,6 +29,10 @@ its name with `-` for `_` is the data set's name in recipes. `root` is the folde
 class Source(Protocol):
     """Where the splits of a detection set come from."""
 
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits that it has."""
+
     def load(self, split: str, count: int | None = None) -> DetectionSet:
         """Load `count` images of a split ("train", "val" or "test"); None: all of them."""
 
@@ -37,7 +40,7 @@ class Source(Protocol):
         """Hash what determines `train` training and `test` test images, without drawing any."""
 
 
-_FOLDERS: dict[str, Callable[[str, Path], Source]] = {"coco:": CocoFolder, "voc:": voc_folder}
+_FOLDERS = ("coco", "voc")  # formats of a folder, FORMAT:NAME
 
 
 def list_detection_sets() -> list[str]:
@@ -52,7 +55,7 @@ def check_name(name: str) -> str:
         ValueError: there is no such set.
     """
     prefix, colon, folder = name.partition(":")
-    if colon and f"{prefix}:" in _FOLDERS and folder and not set(folder) & set("/\\"):
+    if colon and prefix in _FOLDERS and folder and not set(folder) & set("/\\"):
         return name
     if name in list_detection_sets():
         return name
@@ -69,6 +72,7 @@ def find_source(
     layout: Layout | None = None,
     seed: int = 0,
     root: str | os.PathLike | None = None,
+    voc_base: int | None = None,
 ) -> Source:
     """Find a detection set.
 
@@ -78,16 +82,25 @@ def find_source(
         seed: seed of the stream of scenes.
         root: folder of the sets; default: the first of `$LOWBIT_DATA`, `$DETECTRON2_DATASETS` and
             `./datasets` that contains it.
+        voc_base: of `voc:NAME`: what corners count from. 1: pixels, inclusive, as VOC's do. 0: borders,
+            as tools that convert from COCO write them. None: 1, and the check refuses a corner of 0.
 
     Raises:
-        ValueError: there is no such set.
+        ValueError: there is no such set, or it has no `voc_base`.
         FileNotFoundError: its files are missing.
     """
     prefix, colon, folder = check_name(name).partition(":")
+    if prefix + colon == "voc:":
+        return voc_folder(name, _locate(folder, root) / folder, base=voc_base)
+    if voc_base is not None:
+        raise ValueError(
+            f"voc_base is {voc_base}, which only voc:NAME has; nothing was loaded. Leave it out for "
+            f"{name}."
+        )
     if not colon:
         found = DETECTION_SETS.get(name.replace("-", "_"))
         return found(root, layout=layout, seed=seed)
-    return _FOLDERS[f"{prefix}:"](name, _locate(folder, root) / folder)
+    return CocoFolder(name, _locate(folder, root) / folder)
 
 
 def load_detection(name: str, split: str, count: int | None = None, **options) -> DetectionSet:
@@ -97,7 +110,7 @@ def load_detection(name: str, split: str, count: int | None = None, **options) -
         name: a registered set, `coco:NAME` or `voc:NAME`.
         split: "train", "val" or "test".
         count: number of images; None: all of them.
-        options: layout, seed and root, see `find_source`.
+        options: layout, seed, root and voc_base, see `find_source`.
     """
     return find_source(name, **options).load(split, count)
 

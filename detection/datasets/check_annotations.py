@@ -3,13 +3,15 @@
 import logging
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from lowbit.data.decoding import verified_size
 from lowbit.detection.datasets.detection_set import DetectionSet
-from lowbit.detection.datasets.images_on_disk import ImageFiles, read_size
+from lowbit.detection.datasets.images_on_disk import ImageFiles
 
 _logger = logging.getLogger(__name__)
 
@@ -35,8 +37,12 @@ class Finding:
     fatal: bool
 
 
-def check(images: DetectionSet) -> list[Finding]:
-    """Refuse annotations that would break training; log harmless problems.
+def check(images: DetectionSet, *, undone: str = "trained") -> list[Finding]:
+    """Refuse annotations that would break training or evaluation; log harmless problems.
+
+    Args:
+        images: the set.
+        undone: what is not done with a refused set.
 
     Returns:
         the harmless findings.
@@ -50,7 +56,7 @@ def check(images: DetectionSet) -> list[Finding]:
     if fatal:
         raise ValueError(
             f"the annotations of {images.split} of {images.name} have {len(fatal)} errors; nothing "
-            "was trained. Correct them, or remove the images:\n"
+            f"was {undone}. Correct them, or remove the images:\n"
             + "\n".join(describe(images, fatal))
         )
     if findings:
@@ -67,6 +73,15 @@ def check_pair(train: DetectionSet, test: DetectionSet) -> None:
     """
     check(train)
     check(test)
+    check_match(train, test)
+
+
+def check_match(train: DetectionSet, test: DetectionSet) -> None:
+    """Refuse two sets that differ in their classes or share images.
+
+    Raises:
+        ValueError: they do.
+    """
     if train.classes != test.classes:
         differing = sorted(set(train.classes) ^ set(test.classes)) or "their order"
         raise ValueError(
@@ -82,6 +97,22 @@ def check_pair(train: DetectionSet, test: DetectionSet) -> None:
             )
 
 
+def problems(sets: Mapping[str, DetectionSet]) -> list[str]:
+    """Return what `check_pair` would refuse, and the same of val; nothing is raised.
+
+    Args:
+        sets: "train", "test" and, if there is one, "val".
+    """
+    found = []
+    checks = [partial(check, images, undone="changed") for images in sets.values()]
+    for one in (*checks, partial(check_match, sets["train"], sets["test"])):
+        try:
+            one()
+        except ValueError as error:
+            found.append(str(error))
+    return found
+
+
 def find_problems(images: DetectionSet) -> Iterator[Finding]:
     """Yield every problem of a set: in its lists, its image files and its objects."""
     truth = images.truth
@@ -91,9 +122,11 @@ def find_problems(images: DetectionSet) -> Iterator[Finding]:
     for category in truth["categories"]:
         if names[category["name"]] > 1:
             yield _fatal("a class name twice", "categories", category, repr(category["name"]))
-    if not truth["annotations"]:
-        yield Finding("no annotated object", "images", images.ids[0], f"{len(images)} images", True)
+    if not any(map(_counts, truth["annotations"])):
+        what = f"{len(images)} images with no object but crowds and boxes without area"
+        yield Finding("no annotated object", "images", next(iter(images.ids), None), what, True)
     yield from _image_problems(images)
+    yield from _voc_problems(images)
     sizes = {image["id"]: (image["width"], image["height"]) for image in truth["images"]}
     categories = {category["id"] for category in truth["categories"]}
     for annotation in truth["annotations"]:
@@ -123,12 +156,15 @@ def _duplicates(section: str, ids: list) -> Iterator[Finding]:
 def _image_problems(images: DetectionSet) -> Iterator[Finding]:
     if not isinstance(images.images, ImageFiles):
         return
+    times = Counter(images.images.paths)
     for image, path in zip(images.truth["images"], images.images.paths, strict=True):
+        if times[path] > 1:
+            yield _fatal("an image file twice", "images", image, path)
         if not Path(path).is_file():
             yield _fatal("a missing image file", "images", image, f"there is no {path}")
             continue
         try:
-            found = read_size(path)
+            found = verified_size(path)
         except ValueError as error:
             yield _fatal("a damaged image file", "images", image, str(error).split(";")[0])
             continue
@@ -136,6 +172,32 @@ def _image_problems(images: DetectionSet) -> Iterator[Finding]:
         if found != said:
             what = f"{path} is {found[1]}x{found[0]} upright, not {said[1]}x{said[0]}"
             yield _fatal("an image of another size", "images", image, what)
+
+
+def _voc_problems(images: DetectionSet) -> Iterator[Finding]:
+    """Yield the corners that deny the coordinates' base, and a test set that VOC's metrics cannot score."""
+    if images.style != "voc":
+        return
+    annotations = images.truth["annotations"]
+    for annotation in annotations:
+        low = min(annotation["bbox"][:2])
+        if images.voc_base is None and -1 <= low < 0:
+            yield _fatal(
+                "a corner below 1, where VOC counts from 1; set voc_base: 0 if this set counts from 0 "
+                "(box [xmin, ymin, xmax - xmin, ymax - ymin]), or voc_base: 1 to clip the box",
+                "annotations",
+                annotation,
+                f"annotation {annotation['id']}: a corner of {low + 1:g}",
+            )
+    if images.split != "train" and annotations and all(a["difficult"] for a in annotations):
+        what = f"{len(annotations)} objects"
+        first = next(iter(images.ids), None)
+        yield Finding("only difficult objects to test on", "images", first, what, True)
+
+
+def _counts(annotation: dict[str, Any]) -> bool:
+    """Whether an object is trained on and asked for in evaluation."""
+    return not annotation.get("iscrowd", 0) and min(annotation["bbox"][2:]) > 0
 
 
 def _object_problems(
@@ -150,8 +212,6 @@ def _object_problems(
     about = f"annotation {annotation['id']}"
     if annotation["category_id"] not in categories:
         yield fatal("an unknown class", f"{about}: class {annotation['category_id']!r}")
-    if annotation["id"] == 0:
-        yield harmless("an id 0, which evaluation counts from 1", "id 0")
     if "area" not in annotation:
         yield harmless("a missing area, taken to be the box's", "no area")
     if "iscrowd" not in annotation:

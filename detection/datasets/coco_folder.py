@@ -6,25 +6,17 @@ part's name determines the split: train*, val*, test*. Without a test part, val 
 """
 
 import hashlib
-import json
-import re
-from bisect import bisect_right
 from collections.abc import Iterable
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from lowbit.common.file_hash import file_sha256
+from lowbit.detection.datasets.coco_json import Places, read_json
 from lowbit.detection.datasets.detection_set import DetectionSet
 from lowbit.detection.datasets.images_on_disk import ImageFiles
 from lowbit.detection.datasets.subsets import first
 
 _LAYOUTS = ("annotations/instances_*.json", "annotations/*.json", "*/_annotations.coco.json")
-_SECTIONS = {
-    "images": ("id", "file_name", "height", "width"),
-    "annotations": ("id", "image_id", "category_id", "bbox"),
-    "categories": ("id", "name"),
-}
 _FIELDS = ("id", "image_id", "category_id", "bbox", "area", "iscrowd")  # kept of an annotation
 
 
@@ -58,6 +50,11 @@ class CocoFolder:
                 + " and ".join(f"annotations/instances_{part}.json" for part in wanted)
                 + " there, or point $LOWBIT_DATA (or data_root) at the folder that has them."
             )
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits that it has."""
+        return tuple(self.files)
 
     def load(self, split: str, count: int | None = None) -> DetectionSet:
         """Read a split's annotations; its images are read on access."""
@@ -98,7 +95,7 @@ def read_part(
         "images": images,
         # An annotation of an unknown image is kept, so that the check finds it.
         "annotations": [
-            {field: a[field] for field in _FIELDS if field in a}
+            {field: a[field] for field in _FIELDS if a.get(field) is not None}
             for a in content["annotations"]
             if a["image_id"] in chosen or a["image_id"] not in known
         ],
@@ -113,59 +110,6 @@ def read_part(
         split_sha256=_sha256(file, count),
         where=Places(file),
     )
-
-
-class Places:
-    """Find the line of an entry in a JSON file; the file is read on the first call.
-
-    Args:
-        file: annotations in COCO's format.
-    """
-
-    def __init__(self, file: Path) -> None:
-        self.file = file
-
-    def __call__(self, section: str, entry_id: Any) -> str:
-        """Return file and line of the entry with an id; all lines if the id is used twice."""
-        text, starts = _sections(self.file, self.file.stat().st_mtime_ns)
-        positions = [position for position, _ in starts]
-        lines = []
-        for match in re.finditer(
-            r'"id"\s*:\s*' + re.escape(json.dumps(entry_id)) + r"(?![\w.])", text
-        ):
-            place = bisect_right(positions, match.start()) - 1
-            if place >= 0 and starts[place][1] == section:
-                lines.append(str(text.count("\n", 0, match.start()) + 1))
-        return f"{self.file}:{','.join(lines)}" if lines else str(self.file)
-
-
-def read_json(file: Path) -> dict[str, Any]:
-    """Read annotations in COCO's format.
-
-    Raises:
-        ValueError: it is not JSON, or an entry lacks a required field.
-    """
-    try:
-        content = json.loads(file.read_bytes())
-    except ValueError as error:
-        raise ValueError(
-            f"{file} is not JSON ({error}); nothing was loaded. Export the annotations again."
-        ) from error
-    for section, fields in _SECTIONS.items():
-        if not isinstance(content, dict) or not isinstance(content.get(section), list):
-            raise ValueError(
-                f"{file} has no list {section!r}; nothing was loaded. COCO's format has images, "
-                "annotations and categories: export the annotations as COCO JSON."
-            )
-        for place, entry in enumerate(content[section]):
-            lacking = [field for field in fields if field not in entry]
-            if lacking:
-                at = Places(file)(section, entry["id"]) if "id" in entry else str(file)
-                raise ValueError(
-                    f"{at}: entry {place + 1} of {section} has no {' and no '.join(lacking)}; "
-                    "nothing was loaded. Export the annotations again."
-                )
-    return content
 
 
 def _sha256(file: Path, count: int | None) -> str:
@@ -211,11 +155,3 @@ def _image_folder(file: Path, root: Path, images: list[dict[str, Any]]) -> Path:
     folders = [root / part, root / "images" / part, root / "images", root]
     name = images[0]["file_name"] if images else ""
     return next((f for f in folders if name and (f / name).is_file()), folders[0])
-
-
-@lru_cache(maxsize=1)
-def _sections(file: Path, mtime_ns: int) -> tuple[str, list[tuple[int, str]]]:
-    """Return a file's text and where each section begins; `mtime_ns` changes with the file."""
-    text = file.read_text()
-    found = re.finditer(r'"(images|annotations|categories)"\s*:\s*\[', text)
-    return text, [(match.start(), match.group(1)) for match in found]

@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -26,6 +27,7 @@ class DetectionSet:
         split_sha256: hash of the annotations and of the choice of images.
         where: maps ("images" | "annotations" | "categories", id) to file and line.
         style: whose evaluation is customary for it; "voc" marks difficult objects.
+        voc_base: what corners were said to count from, 0 or 1; None: not said, and 1 was assumed.
     """
 
     name: str
@@ -35,6 +37,7 @@ class DetectionSet:
     split_sha256: str
     where: Callable[[str, Any], str]
     style: Literal["coco", "voc"] = "coco"
+    voc_base: int | None = None
 
     def __len__(self) -> int:
         return len(self.truth["images"])
@@ -54,9 +57,17 @@ class DetectionSet:
         return tuple(category["id"] for category in self._categories)
 
     @cached_property
-    def ids(self) -> tuple[int | str, ...]:
+    def ids(self) -> tuple[int, ...]:
         """The image ids, by position."""
         return tuple(image["id"] for image in self.truth["images"])
+
+    @cached_property
+    def _ids_by_name(self) -> dict[str, int]:
+        return {Path(image["file_name"]).stem: image["id"] for image in self.truth["images"]}
+
+    def image_id(self, image: int | str) -> int | str:
+        """Return the id of an image given by its id or, as Detectron2 does for VOC, by its name."""
+        return self._ids_by_name.get(image, image)
 
     @cached_property
     def objects(self) -> list[list[dict[str, Any]]]:
@@ -106,24 +117,12 @@ class DetectionSet:
     def to_coco(self) -> dict[str, Any]:
         """Return the ground truth in COCO's format with everything that pycocotools needs.
 
-        A missing area is the box's, a missing iscrowd is 0, and ids count from 1, since
-        pycocotools takes 0 for "unmatched".
+        Annotations are numbered and completed, see `completed`.
         """
-        first = min((a["id"] for a in self.truth["annotations"]), default=1)
-        shift = 1 if first == 0 else 0
-        annotations = [
-            {
-                "area": annotation["bbox"][2] * annotation["bbox"][3],
-                "iscrowd": 0,
-                **annotation,
-                "id": annotation["id"] + shift,
-            }
-            for annotation in self.truth["annotations"]
-        ]
         return {
             "info": {"description": f"{self.name} {self.split}"},
             "images": [dict(image) for image in self.truth["images"]],
-            "annotations": annotations,
+            "annotations": completed(self.truth["annotations"]),
             "categories": [dict(category) for category in self._categories],
         }
 
@@ -154,3 +153,20 @@ class DetectionSet:
             return {"file_name": self.images.paths[index]}
         # An array: Detectron2 pickles the records, and a tensor's view pickles its whole set.
         return {"pixels": self.images[index].numpy()}
+
+
+def completed(annotations: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return annotations with all that pycocotools needs.
+
+    A missing area is the box's and a missing iscrowd is 0. Ids count from 1, whatever they were:
+    pycocotools takes 0 for "unmatched" and fails on text.
+    """
+    return [
+        {
+            "area": annotation["bbox"][2] * annotation["bbox"][3],
+            "iscrowd": 0,
+            **{key: value for key, value in annotation.items() if value is not None},
+            "id": number,
+        }
+        for number, annotation in enumerate(annotations, 1)
+    ]

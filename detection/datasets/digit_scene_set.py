@@ -35,6 +35,11 @@ class DigitScenes:
     def __init__(self, layout: Layout, *, seed: int = 0, root=None) -> None:
         self.layout, self.seed, self.root = layout, seed, root
 
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits that it has."""
+        return tuple(_STREAMS)
+
     def load(self, split: str, count: int | None = None) -> DetectionSet:
         """Draw the first `count` scenes of a split, with digits of the same split."""
         if split not in _STREAMS:

@@ -13,9 +13,11 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from lowbit.common.atomic_file import atomic
+from lowbit.detection.datasets.detection_set import DetectionSet
 from lowbit.detection.evaluation.bootstrap import METRICS, Spread, draw_images, redraw, spread
 
 DETECTIONS = "detections.json"
+IMAGE_NAMES = "image_names.json"
 
 
 class Scores(NamedTuple):
@@ -80,7 +82,7 @@ def match(truth: dict[str, Any], detections: Sequence[dict[str, Any]]) -> COCOev
 
 
 def to_detections(
-    image_id: int | str, boxes, scores, labels, category_ids: Sequence[int] | None = None
+    image_id: int, boxes, scores, labels, category_ids: Sequence[int] | None = None
 ) -> list[dict[str, Any]]:
     """Return one image's detections in COCO's format.
 
@@ -112,6 +114,20 @@ def write_detections(
     with atomic(Path(folder) / name) as file:
         file.write(json.dumps(list(detections)).encode())
     return name
+
+
+def write_image_names(folder: str | Path, images: DetectionSet) -> dict[str, str]:
+    """Write the file name of every image by its id, for VOC's sets, whose annotations have no ids.
+
+    Returns:
+        The artifact's path in the folder, by its name; empty for other sets, whose ids are their own.
+    """
+    if images.style != "voc":
+        return {}
+    names = {image["id"]: image["file_name"] for image in images.truth["images"]}
+    with atomic(Path(folder) / IMAGE_NAMES) as file:
+        file.write(json.dumps(names, indent=0).encode())
+    return {"image_names": IMAGE_NAMES}
 
 
 def read_detections(path: str | Path) -> list[dict[str, Any]]:

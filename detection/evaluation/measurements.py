@@ -6,7 +6,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lowbit.detection.datasets.detection_set import DetectionSet
-from lowbit.detection.evaluation.average_precision import score, write_detections
+from lowbit.detection.evaluation.average_precision import (
+    score,
+    write_detections,
+    write_image_names,
+)
 from lowbit.detection.evaluation.bootstrap import DRAWS, Spread
 from lowbit.detection.evaluation.pictures import draw_pictures
 
@@ -85,4 +89,5 @@ def keep(
     """
     name = write_detections(folder, detections, name=f"detections{suffix}.json")
     pictures = draw_pictures(folder, images, detections, suffix=suffix)
-    return {f"detections{suffix}": name, **pictures}
+    names = write_image_names(folder, images)
+    return {f"detections{suffix}": name, **names, **pictures}

@@ -19,6 +19,7 @@ from lowbit.detection.datasets.detection_set import DetectionSet
 from lowbit.detection.evaluation.average_precision import Scores
 
 _THRESHOLDS = range(50, 100, 5)  # of the IoU, percent
+_FINE = 100  # parts of a pixel, if boxes have fractions: the evaluation takes whole corners
 _METRICS = {"voc07": True, "voc12": False}  # 11 points of recall, or the area under the curve
 
 
@@ -45,12 +46,13 @@ def score_voc(images: DetectionSet, detections: Sequence[dict[str, Any]]) -> Sco
         list
     )  # by metric and IoU: one per class
     classes = {}
+    unit = _unit(images)
     with tempfile.TemporaryDirectory(prefix="voc_evaluation_") as folder:
-        _write_truth(images, Path(folder))
+        _write_truth(images, Path(folder), unit=unit)
         for category_id, name in zip(images.category_ids, images.classes, strict=True):
             if category_id not in wanted:
                 continue
-            _write_detections(images, by_category[category_id], Path(folder))
+            _write_detections(images, by_category[category_id], Path(folder), unit=unit)
             for threshold in _THRESHOLDS:
                 recall, precision, _ = voc_eval(
                     f"{folder}/detections.txt",
@@ -72,18 +74,27 @@ def score_voc(images: DetectionSet, detections: Sequence[dict[str, Any]]) -> Sco
     return Scores(overall, classes)
 
 
-def _write_detections(images: DetectionSet, detections: list[dict[str, Any]], folder: Path) -> None:
+def _unit(images: DetectionSet) -> int:
+    """Return the parts of a pixel that corners are written in: 1, or more if a box has fractions."""
+    whole = all(float(v).is_integer() for a in images.truth["annotations"] for v in a["bbox"])
+    return 1 if whole else _FINE
+
+
+def _write_detections(
+    images: DetectionSet, detections: list[dict[str, Any]], folder: Path, *, unit: int
+) -> None:
     """Write a class's detections with as many digits as Detectron2's evaluator."""
     places = {image_id: place for place, image_id in enumerate(images.ids)}
     with open(folder / "detections.txt", "w") as file:
         for detection in detections:
             x, y, width, height = detection["bbox"]
-            x1, y1, x2, y2 = np.array([x, y, x + width, y + height], dtype=np.float32)
+            corners = np.array([x, y, x + width, y + height], dtype=np.float32)
+            x1, y1, x2, y2 = unit * corners
             box = f"{x1 + 1:.1f} {y1 + 1:.1f} {x2:.1f} {y2:.1f}"
             file.write(f"{places[detection['image_id']]} {detection['score']:.3f} {box}\n")
 
 
-def _write_truth(images: DetectionSet, folder: Path) -> None:
+def _write_truth(images: DetectionSet, folder: Path, *, unit: int) -> None:
     """Write the objects as VOC does: corners count from 1 and are inclusive.
 
     Images are named by position, because the evaluation splits its lines at spaces.
@@ -94,7 +105,7 @@ def _write_truth(images: DetectionSet, folder: Path) -> None:
     for place, objects in enumerate(images.objects):
         root = ET.Element("annotation")
         for annotation in objects:
-            x, y, width, height = annotation["bbox"]
+            x, y, width, height = (unit * value for value in annotation["bbox"])
             tag = ET.SubElement(root, "object")
             for key, value in (
                 ("name", names[annotation["category_id"]]),

@@ -5,25 +5,41 @@ Detectron2, with its evaluators. This module registers this suite's sets: those 
 those that a configuration names as SET/SPLIT.
 """
 
+import copy
+import json
 from collections.abc import Callable, Iterable
 from functools import cache, partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from detectron2.data import DatasetCatalog, DatasetMapper, MetadataCatalog
 from detectron2.data.datasets import load_coco_json
-from detectron2.data.detection_utils import annotations_to_instances
+from detectron2.data.detection_utils import (
+    annotations_to_instances,
+    check_image_size,
+    transform_proposals,
+)
+from detectron2.data.transforms import AugInput
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.structures import BoxMode
 from detectron2.utils import comm
 
+from lowbit.data.decoding import decode
 from lowbit.detection.datasets.catalog import check_name, load_detection
 from lowbit.detection.datasets.check_annotations import check
 from lowbit.detection.datasets.coco_folder import read_part
-from lowbit.detection.datasets.detection_set import DetectionSet
-from lowbit.detection.datasets.voc_folder import VocFolder, read_list
-from lowbit.detection.evaluation.average_precision import score, to_detections, write_detections
+from lowbit.detection.datasets.coco_json import read_json
+from lowbit.detection.datasets.detection_set import DetectionSet, completed
+from lowbit.detection.datasets.voc_folder import VocFolder
+from lowbit.detection.datasets.voc_lists import read_list
+from lowbit.detection.evaluation.average_precision import (
+    score,
+    to_detections,
+    write_detections,
+    write_image_names,
+)
 from lowbit.detection.evaluation.voc_average_precision import score_voc
 
 EVALUATOR = "lowbit"  # the `evaluator_type` of sets registered here
@@ -45,7 +61,9 @@ def register(name: str, load: Callable[[], DetectionSet]) -> None:
     MetadataCatalog.get(name).set(evaluator_type=EVALUATOR, detection_set=load)
 
 
-def register_named(names: Iterable[str], *, root: str | None = None) -> None:
+def register_named(
+    names: Iterable[str], *, root: str | None = None, voc_base: int | None = None
+) -> None:
     """Register those of `names` that are this suite's sets, for use in configurations.
 
     They are `SET/SPLIT`, where SET is a data set's name in recipes, as in coco:birds/train,
@@ -55,6 +73,7 @@ def register_named(names: Iterable[str], *, root: str | None = None) -> None:
     Args:
         names: names in the configuration's DATASETS.
         root: folder of the sets; default as in recipes.
+        voc_base: what the corners of `voc:` sets count from, see `lowbit.detection.datasets.catalog`.
 
     Other names are left to Detectron2.
 
@@ -69,10 +88,23 @@ def register_named(names: Iterable[str], *, root: str | None = None) -> None:
             _register_coco(name, partial(load_detection, dataset, split, root=root))
         elif slash:
             check_name(dataset)
-            register(name, _checked(partial(load_detection, dataset, split, root=root)))
+            base = voc_base if dataset.startswith("voc:") else None
+            load = partial(load_detection, dataset, split, root=root, voc_base=base)
+            register(name, _checked(load))
         elif name.startswith(_SCENES):
             split = name.removeprefix(_SCENES)
             register(name, partial(load_detection, "digit-scenes", split, root=root))
+
+
+def load_registered(names: Iterable[str]) -> None:
+    """Load and check this suite's sets among `names`, so that errors come before a training.
+
+    Raises:
+        ValueError: a set has errors.
+    """
+    for name in names:
+        if load := MetadataCatalog.get(name).get("detection_set"):
+            load()
 
 
 def _checked(load: Callable[[], DetectionSet]) -> Callable[[], DetectionSet]:
@@ -87,23 +119,31 @@ def _checked(load: Callable[[], DetectionSet]) -> Callable[[], DetectionSet]:
 def _register_coco(name: str, load: Callable[[], DetectionSet]) -> None:
     """Register a folder in COCO's format for Detectron2's reader and its COCO evaluator.
 
+    Both read the file themselves. If its annotations have ids, areas or crowds on which the evaluator
+    would fail, they are given a completed copy.
+
     Raises:
-        ValueError: the annotations have errors, or that evaluator would fail on them.
+        ValueError: the annotations have errors.
     """
     images = load()
-    file = images.where.file
-    folder = images.images.paths[0].removesuffix(images.truth["images"][0]["file_name"])
-    entries = images.truth["annotations"]
-    lacking = sum(1 for a in entries if not {"area", "iscrowd"} <= a.keys() or a["id"] == 0)
-    if lacking:
-        raise ValueError(
-            f"{file}: {lacking} annotations lack area or iscrowd, or have id 0, on which "
-            "Detectron2's COCO evaluation fails; nothing was registered. Export them again, or train "
-            "by a recipe, which corrects them."
-        )
     check(images)
+    file, kept = images.where.file, None
+    folder = images.images.paths[0].removesuffix(images.truth["images"][0]["file_name"])
+    if not all(map(_is_complete, images.truth["annotations"])):
+        content = read_json(file)
+        content["annotations"] = completed(content["annotations"])
+        kept = TemporaryDirectory(prefix="lowbit_coco_")  # deleted with the metadata, or at exit
+        file = Path(kept.name) / file.name
+        file.write_text(json.dumps(content))
     DatasetCatalog.register(name, lambda: load_coco_json(str(file), folder, name))
-    MetadataCatalog.get(name).set(json_file=str(file), image_root=folder, evaluator_type="coco")
+    facts = {"json_file": str(file), "image_root": folder, "completed": kept}
+    MetadataCatalog.get(name).set(evaluator_type="coco", **facts)
+
+
+def _is_complete(annotation: dict[str, Any]) -> bool:
+    """Whether Detectron2's COCO evaluation can use an annotation as it is."""
+    number = annotation["id"]
+    return type(number) is int and number > 0 and {"area", "iscrowd"} <= annotation.keys()
 
 
 def registered_set(name: str) -> DetectionSet:
@@ -131,16 +171,14 @@ def _forget(name: str) -> None:
 
 
 class Mapper:
-    """Map dataset dicts to a detector's input: scenes unchanged, files by Detectron2's mapper.
+    """Map dataset dicts to a detector's input: scenes unchanged, files as Detectron2 does.
 
     Scenes have no masks: for Mask R-CNN each digit's mask is its whole box.
     """
 
     def __init__(self, cfg, *, is_train: bool) -> None:
         self.is_train, self.masks = is_train, cfg.MODEL.MASK_ON
-        self.files = cache(
-            lambda: DatasetMapper(cfg, is_train)
-        )  # its constructor writes to the log
+        self.files = cache(lambda: FileMapper(cfg, is_train))  # its constructor writes to the log
 
     def __call__(self, record: dict[str, Any]) -> dict[str, Any]:
         if "pixels" not in record:
@@ -166,6 +204,26 @@ class Mapper:
         return sample
 
 
+class FileMapper(DatasetMapper):
+    """Detectron2's mapper with this suite's decoder; its own turns 16-bit gray images white."""
+
+    def __call__(self, record: dict[str, Any]) -> dict[str, Any]:
+        sample = copy.deepcopy(record)
+        pixels = decode(sample["file_name"], upright=True).permute(1, 2, 0).numpy()  # RGB
+        check_image_size(sample, pixels)
+        augmented = AugInput(pixels[..., ::-1] if self.image_format == "BGR" else pixels)
+        transforms = self.augmentations(augmented)
+        size = augmented.image.shape[:2]
+        sample["image"] = torch.from_numpy(augmented.image.transpose(2, 0, 1).copy())
+        if self.proposal_topk is not None:
+            transform_proposals(sample, size, transforms, proposal_topk=self.proposal_topk)
+        if not self.is_train:
+            sample.pop("annotations", None)
+        elif "annotations" in sample:
+            self._transform_annotations(sample, transforms, size)
+        return sample
+
+
 class KeepDetections(DatasetEvaluator):
     """Write detections to COCOEvaluator's path, for sets that it does not evaluate.
 
@@ -184,7 +242,9 @@ class KeepDetections(DatasetEvaluator):
     def process(self, inputs: list[dict], outputs: list[dict]) -> None:
         for sample, output in zip(inputs, outputs, strict=True):
             self.detections += instances_to_detections(
-                sample["image_id"], output["instances"], self.images.category_ids
+                self.images.image_id(sample["image_id"]),
+                output["instances"],
+                self.images.category_ids,
             )
 
     def evaluate(self) -> dict[str, dict[str, float]] | None:
@@ -195,6 +255,7 @@ class KeepDetections(DatasetEvaluator):
             path = self.folder / INFERENCE
             path.parent.mkdir(parents=True, exist_ok=True)
             write_detections(path.parent, self.detections, name=path.name)
+            write_image_names(path.parent, self.images)
 
 
 class SetEvaluator(KeepDetections):
@@ -214,7 +275,7 @@ class SetEvaluator(KeepDetections):
 
 
 def instances_to_detections(
-    image_id: int | str, instances, category_ids: tuple[int, ...] | None = None
+    image_id: int, instances, category_ids: tuple[int, ...] | None = None
 ) -> list[dict[str, Any]]:
     """Return one image's `Instances` in COCO's result format."""
     boxes = instances.pred_boxes.tensor

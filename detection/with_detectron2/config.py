@@ -62,6 +62,13 @@ def add_lowbit_config(cfg: CfgNode) -> None:
     cfg.MODEL.QUANT.CALIBRATION_IMAGES = 64
 
     # ---------------------------------------------------------------------------- #
+    # Data
+    # ---------------------------------------------------------------------------- #
+    # What the corners of voc:NAME sets count from: 1 (pixels, inclusive) or 0 (borders). None: 1, and
+    # a corner of 0 is refused.
+    cfg.DATASETS.VOC_BASE = None
+
+    # ---------------------------------------------------------------------------- #
     # Solver
     # ---------------------------------------------------------------------------- #
     # "SGD", "ADAMW", or "SGDT", "ADAMT", "ADAMWT": the latent weights of quantized layers follow a

@@ -41,6 +41,11 @@ def check_keys(cfg, defaults) -> None:
         "describes Detectron2's own ResNet, which is not used; name the network under "
         "MODEL.LOWBIT.ARCHITECTURE",
     )
+    if cfg.DATASETS.VOC_BASE not in (None, 0, 1):
+        raise ValueError(
+            f"DATASETS.VOC_BASE is {cfg.DATASETS.VOC_BASE!r}; nothing was trained. Corners count from "
+            "0 or from 1."
+        )
     if not cfg.MODEL.QUANT.ENABLED:
         _refuse_changed(
             cfg.MODEL.QUANT,

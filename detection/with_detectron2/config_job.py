@@ -21,7 +21,7 @@ from lowbit.backbones.costs import backbone_costs
 from lowbit.common.file_hash import file_sha256
 from lowbit.common.shipped_configs import find_config
 from lowbit.detection.datasets.detection_set import DetectionSet
-from lowbit.detection.datasets.voc_folder import read_list
+from lowbit.detection.datasets.voc_lists import read_list
 from lowbit.detection.datasets.voc_xml import digest
 from lowbit.detection.evaluation.average_precision import read_detections, score
 from lowbit.detection.evaluation.bootstrap import DRAWS, Spread
@@ -30,6 +30,7 @@ from lowbit.detection.recipe import VERSION, Recipe
 from lowbit.detection.with_detectron2.build_detector import save_trained, start_from
 from lowbit.detection.with_detectron2.catalog import (
     INFERENCE,
+    load_registered,
     register_named,
     registered_set,
     voc_list,
@@ -48,6 +49,7 @@ _COSMETIC = (
     "LOWBIT_LOG_PERIOD",
     "MODEL.DEVICE",
     "DATALOADER.NUM_WORKERS",
+    "DATASETS.VOC_BASE",  # in the hash of the annotations
     "MODEL.LOWBIT.CHECKPOINT",
     "MODEL.LOWBIT.DETECTOR",
     "SOLVER.CHECKPOINT_PERIOD",
@@ -129,6 +131,7 @@ def run(recipe: Recipe, folder: Path) -> dict[str, Any]:
     key = _decisive(job_config(recipe))
     cfg = job_config(recipe, processes=comm.get_world_size())
     cfg.OUTPUT_DIR, cfg.MODEL.DEVICE = str(folder), str(resolve_device(recipe.device))
+    load_registered(_register(cfg, recipe))
     images = tested_set(recipe)
     cfg.freeze()
     start = start_from(cfg)
@@ -195,7 +198,7 @@ def _read(path: Path, opts: str, changed: int, processes: int) -> CfgNode:
 
 def _register(cfg: CfgNode, recipe: Recipe) -> tuple[str, ...]:
     names = (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
-    register_named(names, root=recipe.data_root)
+    register_named(names, root=recipe.data_root, voc_base=cfg.DATASETS.VOC_BASE)
     return names
 
 

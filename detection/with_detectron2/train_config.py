@@ -7,7 +7,7 @@ from detectron2.engine import default_setup, launch
 from detectron2.utils import comm
 
 from lowbit.detection.with_detectron2.build_detector import load_trained, save_trained
-from lowbit.detection.with_detectron2.catalog import register_named
+from lowbit.detection.with_detectron2.catalog import load_registered, register_named
 from lowbit.detection.with_detectron2.config import read_config
 from lowbit.detection.with_detectron2.hooks import plain_scores
 from lowbit.detection.with_detectron2.trainer import LowbitTrainer
@@ -32,12 +32,14 @@ def train_config(args: argparse.Namespace) -> dict[str, float]:
 
 def _run(args: argparse.Namespace, results: dict[str, float]) -> None:
     cfg = read_config(args.config_file, args.opts, processes=comm.get_world_size())
-    register_named((*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST))
+    names = (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
+    register_named(names, voc_base=cfg.DATASETS.VOC_BASE)
     if args.num_gpus == 0:
         cfg.MODEL.DEVICE = "cpu"
     if args.output_dir is not None:
         cfg.OUTPUT_DIR = str(args.output_dir)
     cfg.freeze()
+    load_registered(names)
     default_setup(cfg, args)
     if args.eval_only:
         results.update(plain_scores(LowbitTrainer.test(cfg, load_trained(cfg))))

@@ -1,4 +1,8 @@
-"""Shared parts of our torchvision detectors: pyramid, image sizes and normalization."""
+"""Shared parts of our torchvision detectors: pyramid, image sizes and normalization.
+
+Images are resized as by Detectron2, which rounds sides (torchvision cuts them off) and averages over
+the pixels that a smaller image merges (torchvision interpolates between two).
+"""
 
 from collections import OrderedDict
 from collections.abc import Callable
@@ -6,7 +10,7 @@ from functools import partial
 
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.models.detection.transform import GeneralizedRCNNTransform
+from torchvision.models.detection.transform import GeneralizedRCNNTransform, resize_boxes
 from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import ExtraFPNBlock, LastLevelMaxPool, LastLevelP6P7
 
@@ -70,7 +74,7 @@ class PyramidBackbone(nn.Module):
 
 
 class ImageTransform(GeneralizedRCNNTransform):
-    """torchvision's resizing, normalizing and batching, with sizes for training and for inference.
+    """torchvision's normalizing and batching, with Detectron2's resizing, for training and inference.
 
     Args:
         recipe: gives `train_sizes`, of which one is drawn for each image, `test_size` and `max_size`;
@@ -85,5 +89,27 @@ class ImageTransform(GeneralizedRCNNTransform):
         self.test_sizes = () if recipe.test_size is None else (recipe.test_size,)
 
     def resize(self, image: Tensor, target: dict[str, Tensor] | None = None):
-        self.min_size = self.train_sizes if self.training else self.test_sizes
-        return super().resize(image, target) if self.min_size else (image, target)
+        sizes = self.train_sizes if self.training else self.test_sizes
+        if not sizes:
+            return image, target
+        shorter = self.torch_choice(sizes) if self.training else sizes[0]
+        before = image.shape[-2:]
+        after = resized(*before, shorter=shorter, longest=self.max_size)
+        image = F.interpolate(image[None], after, mode="bilinear", antialias=True)[0]
+        if target is not None:
+            target = {**target, "boxes": resize_boxes(target["boxes"], before, after)}
+        return image, target
+
+
+def resized(height: int, width: int, *, shorter: int, longest: int) -> tuple[int, int]:
+    """Return (height, width) with a given shorter side, or less if the longer would exceed `longest`.
+
+    Example:
+        >>> resized(375, 500, shorter=800, longest=1333), resized(333, 500, shorter=800, longest=1000)
+        ((800, 1067), (666, 1000))
+    """
+    scale = shorter / min(height, width)
+    sides = [shorter if side == min(height, width) else scale * side for side in (height, width)]
+    if max(sides) > longest:
+        sides = [side * (longest / max(sides)) for side in sides]
+    return tuple(int(side + 0.5) for side in sides)

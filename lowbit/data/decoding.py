@@ -1,53 +1,115 @@
 """Decode image files to bytes: one file, or a set of small ones that is decoded once and cached."""
 
 import os
+import struct
+import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
 from lowbit.data import sidecar_files
 
 _CHUNK = 256  # files a thread decodes at a time
+_QUARTER_TURNS = frozenset({5, 6, 7, 8})  # EXIF orientations
+_ENDS = (b"\xff\xd9", b"IEND\xaeB`\x82")  # of a whole JPEG, of a whole PNG
+_LONGEST_END = max(map(len, _ENDS))
+_PILLOWS_ERRORS = (  # of damaged files; Pillow refuses very large images by its own type
+    OSError,
+    SyntaxError,
+    ValueError,
+    ArithmeticError,
+    LookupError,
+    EOFError,
+    TypeError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
 
 
-def decode(path: str | os.PathLike) -> Tensor:
+def decode(path: str | os.PathLike, *, upright: bool = False) -> Tensor:
     """Decode an image file to RGB bytes (3, H, W), repeating gray channels and dropping transparency.
 
-    Raises:
-        ValueError: the file is damaged or not an image; the message names it.
-    """
-    from PIL import Image
+    16-bit gray values are scaled to 8 bits by the depth of the format: 65,535 becomes 255.
 
-    try:
-        with Image.open(path) as image:
-            deep = image.mode.startswith("I")  # 16 bits, which Pillow would clip
-            pixels = np.array(image if deep or image.mode == "RGB" else image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError) as error:  # Pillow raises any of these
-        raise ValueError(
-            f"{path} cannot be decoded ({error}); nothing was loaded. Restore the file from its "
-            "source, or remove it; `lowbit-bench datasets verify NAME --full` lists every such file."
-        ) from error
-    if deep:
-        pixels = np.repeat(np.round(pixels / 257).astype(np.uint8)[..., None], 3, axis=-1)
+    Args:
+        path: the file.
+        upright: turn a photograph as its EXIF orientation says.
+
+    Raises:
+        ValueError: the file is damaged, not an image, or of numbers without a known range; the
+            message names it.
+    """
+    with _opened(path) as image:
+        if upright:
+            image = ImageOps.exif_transpose(image)
+        if image.mode[0] in "IF":  # Pillow would clip these at 255
+            pixels = np.repeat(_to_bytes(np.array(image))[..., None], 3, axis=-1)
+        else:
+            pixels = np.array(image if image.mode == "RGB" else image.convert("RGB"))
     return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
-def image_size(path: str | os.PathLike) -> tuple[int, int]:
-    """Return (height, width) from a file's header without decoding the image."""
-    from PIL import Image
+def image_size(path: str | os.PathLike, *, upright: bool = False) -> tuple[int, int]:
+    """Return (height, width) from a file's header without decoding the image.
 
+    Args:
+        path: the file.
+        upright: of the photograph turned as its EXIF orientation says.
+
+    Raises:
+        ValueError: the file is not an image.
+    """
+    with _opened(path) as image:
+        width, height = image.size
+        turned = upright and image.getexif().get(ExifTags.Base.Orientation) in _QUARTER_TURNS
+    return (width, height) if turned else (height, width)
+
+
+def verified_size(path: str | os.PathLike) -> tuple[int, int]:
+    """Return the upright (height, width) of an image that can be decoded.
+
+    A file that ends as a whole JPEG or PNG does is not decoded, so that this is fast.
+
+    Raises:
+        ValueError: the file is damaged or not an image.
+    """
+    size = image_size(path, upright=True)
+    with open(path, "rb") as file:
+        file.seek(-min(_LONGEST_END, os.path.getsize(path)), os.SEEK_END)
+        whole = file.read().endswith(_ENDS)
+    if not whole:
+        decode(path)
+    return size
+
+
+@contextmanager
+def _opened(path: str | os.PathLike) -> Iterator[Image.Image]:
+    """Open an image; turn what Pillow raises, then or while it is decoded, into one error."""
     try:
         with Image.open(path) as image:
-            return image.height, image.width
-    except OSError as error:
+            yield image
+    except _PILLOWS_ERRORS as error:
         raise ValueError(
-            f"{path} is not a readable image; nothing was loaded. Restore the file from its "
-            "source, or remove it."
+            f"{path} cannot be decoded ({error}); nothing was loaded. Restore the file from its "
+            "source, convert it to 8-bit JPEG or PNG, or remove it; `lowbit-bench datasets verify "
+            "NAME --full` lists every such file."
         ) from error
+
+
+def _to_bytes(gray: np.ndarray) -> np.ndarray:
+    """Scale 16-bit values (H, W) to bytes; refuse other numbers, whose range is not known."""
+    if gray.dtype.kind == "f" or gray.min() < 0 or gray.max() > 65535:
+        raise ValueError(
+            f"its pixels are {gray.dtype} from {gray.min():g} to {gray.max():g}, not 8 or 16 bits"
+        )
+    return np.round(gray / 257).astype(np.uint8)
 
 
 def decode_all(paths: Sequence[str | os.PathLike], size: int) -> Tensor:

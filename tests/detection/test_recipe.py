@@ -95,6 +95,15 @@ def test_scenes_are_counted_and_folders_are_taken_whole():
     assert Recipe(**folder.model_dump()) == folder  # as a job's process reads it again
 
 
+def test_only_vocs_folders_have_a_base_of_corners():
+    assert Recipe(dataset="voc:birds", voc_base=0).voc_base == 0
+    for dataset in ("coco:birds", "digit-scenes", "voc0712"):
+        with pytest.raises(ValueError, match="voc_base is 0, which only voc:NAME has"):
+            Recipe(dataset=dataset, voc_base=0)
+    with pytest.raises(ValueError, match="voc_base"):
+        Recipe(dataset="voc:birds", voc_base=2)
+
+
 def test_a_configuration_is_a_recipe_that_can_be_written_and_read():
     recipe = Recipe(config="x.yaml", opts=("SOLVER.MAX_ITER", 5), detector="d.pth", seed=3)
     assert Recipe(**recipe.model_dump(mode="json")) == recipe

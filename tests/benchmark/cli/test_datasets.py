@@ -11,6 +11,13 @@ from PIL import Image
 
 from lowbit.benchmark.cli import datasets
 from lowbit.data import locate
+from tests.detection.annotated_folders import (
+    annotation,
+    coco_content,
+    write_coco,
+    write_voc,
+    write_xml,
+)
 from tests.lowbit.data.conftest import publish  # noqa: F401
 
 
@@ -132,3 +139,36 @@ def test_folders_of_videos_are_listed_as_such(main, tmp_path, capsys):
     (tmp_path / "sports/test/run/b/1.jpg").write_bytes(b"no image")
     assert main("verify", "frames:sports", "--full", "--root", tmp_path) == 1
     assert "DAMAGED" in capsys.readouterr().out
+
+
+def test_annotated_images_are_verified_by_every_value(main, tmp_path, capsys):
+    objects = {name: [("cat", (2, 2, 11, 12), 0)] for name in "ab"}
+    voc = write_voc(tmp_path / "farm", objects, {"train": ["a"], "test": ["b"]})
+    for part, image in (("train", 7), ("val", 3)):
+        content = coco_content([annotation(1, image, 5, [2, 3, 10, 8])], images=(image,))
+        file = write_coco(tmp_path / "pets", part, content)
+    assert main("verify", "coco:pets", "voc:farm", "--root", tmp_path) == 0
+    said = capsys.readouterr().out
+    assert "coco:pets: ok, 1 train, 0 val, 1 test" in said and "voc:farm: ok, 1 train" in said
+    assert main("list", "coco:pets", "--root", tmp_path) == 0
+    assert "coco:pets annotated images" in capsys.readouterr().out
+
+    image = voc / "JPEGImages" / "b.jpg"
+    whole = image.read_bytes()
+    image.write_bytes(whole[:-300])
+    assert main("verify", "voc:farm", "--root", tmp_path) == 1
+    said = capsys.readouterr().out
+    assert "DAMAGED: the annotations of test of voc:farm have 1 errors; nothing was changed" in said
+    assert f"{image} cannot be decoded" in said and "1 problems" in said
+    image.write_bytes(whole)
+    file.write_text(file.read_text().replace('"iscrowd": 0', '"iscrowd": "0"'))
+    assert main("verify", "coco:pets", "--root", tmp_path) == 1
+    assert 'iscrowd is "0", not 0 or 1' in capsys.readouterr().out
+
+    write_xml(voc / "Annotations" / "b.xml", [("cat", (0, 2, 11, 12), 0)])
+    assert main("verify", "voc:farm", "--root", tmp_path) == 1
+    assert "b.xml:3: annotation 1: a corner of 0" in capsys.readouterr().out
+    assert main("verify", "voc:farm", "--root", tmp_path, "--voc-base", "0") == 0
+    capsys.readouterr()
+    assert main("prepare", "voc:barn", "--root", tmp_path) == 1
+    assert "docs/detection_data.md" in capsys.readouterr().out

@@ -1,12 +1,14 @@
 """The detection command line: recipes, Detectron2 configurations, and what either refuses."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from lowbit.backbones import create_backbone, save_backbone
 from lowbit.benchmark.cli import detect
+from tests.detection.annotated_folders import annotation, coco_content, write_coco, write_voc
 
 ROOT = Path(__file__).parents[3]
 RECIPE = """
@@ -79,6 +81,62 @@ def test_what_is_wrong_is_said_in_one_line(words, capsys, more, told):
     assert detect.main([*words, *flags, *[w for w in more if w not in flags]]) == 1
     error = capsys.readouterr().err
     assert error.startswith("error: ") and told in error and "nothing was" in error
+
+
+def refused_folder(tmp_path):
+    """Write voc:farm with a corner of 0, and coco:pets with a text as a width, in both splits."""
+    objects = {name: [("cat", (0, 2, 11, 12), 0)] for name in "ab"}
+    write_voc(tmp_path / "farm", objects, {"train": ["a"], "test": ["b"]})
+    content = coco_content([annotation(1, 7, 5, [2, 3, 10, 8])], images=(7,))
+    for part in ("train", "val"):
+        write_coco(tmp_path / "pets", part, content)
+    content["images"][0]["width"] = "40"
+    for part in ("train", "val"):
+        write_coco(tmp_path / "pets", part, content, images=False)
+    return {
+        "coco:pets": r'instances_\w+\.json:\d+: entry 1 of images \(id 7\): width is "40"',
+        "voc:farm": r"[ab]\.xml:3: annotation 1: a corner of 0",
+    }
+
+
+@pytest.mark.parametrize("mode", [[], ["--eval-only"]])
+def test_annotations_are_checked_before_anything_runs(words, tmp_path, capsys, mode):
+    for dataset, told in refused_folder(tmp_path).items():
+        keys = ["dataset", dataset, "data_root", str(tmp_path)]
+        keys += ["train_images", "null", "test_images", "null"]
+        assert detect.main([*words, *mode, *keys]) == 1
+        assert re.search(told, capsys.readouterr().err)
+        assert not (tmp_path / "fp" / "metrics.jsonl").exists()
+
+
+@pytest.mark.detectron2
+@pytest.mark.parametrize("mode", [[], ["--eval-only"]])
+def test_a_configurations_sets_are_checked_before_anything_runs(
+    tmp_path, capsys, monkeypatch, mode
+):
+    file = ROOT / "configs/detection/detectron2/digit_scenes_retinanet_fp_instant_test.yaml"
+    words = ["--config-file", str(file), "--output-dir", str(tmp_path / "out"), *mode]
+    monkeypatch.setenv("LOWBIT_DATA", str(tmp_path))
+    for dataset, told in refused_folder(tmp_path).items():
+        sets = ["DATASETS.TRAIN", f"('{dataset}/train',)", "DATASETS.TEST", f"('{dataset}/test',)"]
+        assert detect.main([*words, *sets, "MODEL.LOWBIT.CHECKPOINT", "none.pth"]) == 1
+        assert re.search(told, capsys.readouterr().err)
+    for base, told in (
+        ("0", r"names no file|no detector file"),
+        ("2", r"VOC_BASE is 2; nothing was"),
+    ):
+        forget_named_sets()
+        assert detect.main([*words, *sets, "DATASETS.VOC_BASE", base]) == 1
+        assert re.search(told, capsys.readouterr().err)  # not the corners
+    forget_named_sets()
+
+
+def forget_named_sets():
+    from detectron2.data import DatasetCatalog, MetadataCatalog
+
+    for name in [name for name in DatasetCatalog.list() if "/" in name]:
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
 
 
 def test_configurations_are_told_from_recipes_by_their_keys():

@@ -61,6 +61,7 @@ def test_what_is_kept_gives_the_measurements_again(farm, tmp_path):
     artifacts = keep(tmp_path, farm, found, suffix="_3w3a")
     assert artifacts == {
         "detections_3w3a": "detections_3w3a.json",
+        "image_names": "image_names.json",
         "picture_1_3w3a": "pictures/picture_1_3w3a.jpg",
         "picture_2_3w3a": "pictures/picture_2_3w3a.jpg",
     }

@@ -1,13 +1,23 @@
 """Detectron2's catalogs: our records are its own readers', and evaluation by its evaluators."""
 
+import gc
+import json
 import os
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from lowbit.detection.datasets.catalog import load_detection
 from lowbit.detection.evaluation.average_precision import score, to_detections
-from tests.detection.annotated_folders import annotation, coco_content, write_coco, write_voc
+from tests.detection.annotated_folders import (
+    annotation,
+    coco_content,
+    write_coco,
+    write_image,
+    write_voc,
+)
 
 pytestmark = pytest.mark.detectron2
 
@@ -50,13 +60,12 @@ def oracle(images):
 
 
 def simplify(records):
-    """Return what two readers have to agree on."""
+    """Return what two readers have to agree on; for VOC, Detectron2's has no ids but names."""
     from detectron2.structures import BoxMode
 
     return [
         (
             record["file_name"],
-            record["image_id"],
             (record["height"], record["width"]),
             [
                 (
@@ -80,6 +89,7 @@ def test_records_are_those_of_detectron2s_own_readers(root):
         str(folder / "annotations" / "instances_train.json"), str(folder / "train"), "ours_pets"
     )
     assert simplify(ours) == simplify(theirs)
+    assert [r["image_id"] for r in ours] == [r["image_id"] for r in theirs]
     ours = load_detection("voc:farm", "train").records()
     theirs = load_voc_instances(str(root / "farm"), "trainval", ["cat", "dog"])
     assert simplify(ours) == simplify(theirs)
@@ -94,7 +104,7 @@ def test_named_sets_are_registered_when_a_configuration_asks_for_them(root):
     for _ in range(2):  # as every process of a distributed run does
         register_named(names)
     dicts = get_detection_dataset_dicts(["voc:farm/test"], filter_empty=True)
-    assert [d["image_id"] for d in dicts] == ["a", "b", "c"]
+    assert [d["image_id"] for d in dicts] == [1, 2, 3]
     metadata = MetadataCatalog.get("voc:farm/test")
     assert metadata.thing_classes == ["cat", "dog"] and metadata.evaluator_type == EVALUATOR
     dicts = get_detection_dataset_dicts(["coco:pets/train"], filter_empty=True)
@@ -109,12 +119,11 @@ def test_a_named_set_with_errors_is_refused(root):
 
     from lowbit.detection.with_detectron2.catalog import register_named
 
-    write_coco(root / "pets", "train", coco_content([annotation(1, 7, 5, [2, 3, 9, 8], area=None)]))
-    told = r"1 annotations lack area or iscrowd, or have id 0.*train by a recipe"
-    with pytest.raises(ValueError, match=told):
+    write_coco(root / "pets", "train", coco_content([annotation(1, 7, 5, [2, 3, 9, 8], area="9")]))
+    with pytest.raises(ValueError, match=r"instances_train\.json:\d+: entry 1 of annotations"):
         register_named(["coco:pets/train"])
-    write_coco(root / "pets", "train", coco_content([annotation(0, 7, 5, [2, 3, 9, 8])]))
-    with pytest.raises(ValueError, match=told):
+    write_coco(root / "pets", "train", coco_content([annotation(1, 7, 9, [2, 3, 9, 8])]))
+    with pytest.raises(ValueError, match="an unknown class: 1"):
         register_named(["coco:pets/train"])
     with pytest.raises(ValueError, match="no detection set named 'yolo:pets'"):
         register_named(["yolo:pets/train"])
@@ -122,6 +131,105 @@ def test_a_named_set_with_errors_is_refused(root):
     register_named(["voc:farm/test"])
     with pytest.raises(ValueError, match="a missing image file: 1"):
         DatasetCatalog.get("voc:farm/test")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda number: {"id": number - 15},
+        lambda number: {"id": f"a{number}"},
+        lambda number: {"area": None},
+        lambda number: {"iscrowd": None},
+    ],
+    ids=["ids below 1", "text ids", "null area", "null iscrowd"],
+)
+def test_ids_and_nulls_that_its_evaluator_fails_on_are_completed(root, change):
+    from detectron2.data import DatasetCatalog, MetadataCatalog
+    from detectron2.evaluation import COCOEvaluator
+
+    from lowbit.detection.with_detectron2.catalog import register_named, registered_set
+
+    boxes = [box | change(box["id"]) for box in BOXES[:3]]
+    file = write_coco(root / "pets", "val", coco_content(boxes))
+    before = file.read_bytes()
+    register_named(["coco:pets/test"])
+    records = DatasetCatalog.get("coco:pets/test")
+    assert [len(a["segmentation"]) for record in records for a in record["annotations"]] == [1] * 3
+    evaluator = COCOEvaluator("coco:pets/test", ["bbox"], distributed=False, use_fast_impl=False)
+    evaluator.reset()
+    evaluator.process(*as_outputs(registered_set("coco:pets/test")))
+    assert evaluator.evaluate()["bbox"]["AP"] == 100
+    copy = MetadataCatalog.get("coco:pets/test").json_file
+    assert file.read_bytes() == before and os.path.exists(copy)
+    MetadataCatalog.remove("coco:pets/test")
+    DatasetCatalog.remove("coco:pets/test")
+    del evaluator
+    gc.collect()
+    assert not os.path.exists(copy)
+
+
+@pytest.mark.parametrize("kind", ["plain", "turned", "deep"])
+def test_files_are_decoded_by_this_suite_and_augmented_by_detectron2(tmp_path, kind):
+    """As Detectron2's own mapper, except for 16-bit images, of which its own makes a white sheet."""
+    from detectron2.config import get_cfg
+    from detectron2.data import DatasetMapper
+    from detectron2.utils.env import seed_all_rng
+
+    from lowbit.detection.with_detectron2.catalog import FileMapper
+
+    cfg = get_cfg()
+    cfg.INPUT.FORMAT, cfg.INPUT.MIN_SIZE_TRAIN = "RGB", (20, 60)
+    cfg.INPUT.CROP.ENABLED = True
+    exif = Image.Exif()
+    exif[0x0112] = 6 if kind == "turned" else 1
+    width, height = (30, 40) if kind == "turned" else (40, 30)
+    path = str(tmp_path / "x.png")
+    if kind == "deep":
+        ramp = np.linspace(500, 65000, 1200).reshape(30, 40).astype(np.uint16)
+        Image.fromarray(ramp).save(path)
+    else:
+        write_image(tmp_path / "x.png", exif=exif)
+    box = {"bbox": [2, 3, 20, 20], "bbox_mode": 1, "category_id": 0, "iscrowd": 0}
+    crowd = {**box, "iscrowd": 1}
+    record = {"file_name": path, "height": height, "width": width, "annotations": [box, crowd]}
+    for is_train in (True, False):
+        found = []
+        for kind_of_mapper in (FileMapper, DatasetMapper):
+            seed_all_rng(3)
+            found.append(kind_of_mapper(cfg, is_train=is_train)(record))
+        ours, theirs = found
+        assert ours.keys() == theirs.keys() and ours["image"].dtype == torch.uint8
+        if kind == "deep":
+            assert theirs["image"].eq(255).float().mean() > 0.9
+            assert ours["image"].float().std() > 30 and ours["image"].shape == theirs["image"].shape
+        else:
+            assert ours["image"].equal(theirs["image"])
+        if is_train:
+            a, b = ours["instances"], theirs["instances"]
+            assert len(a) == 1 and a.gt_boxes.tensor.equal(b.gt_boxes.tensor)
+    assert len(record["annotations"]) == 2
+
+
+def test_vocs_detections_have_integer_ids_and_a_map(root, tmp_path):
+    """Detectron2's own VOC records name images; the kept file is pycocotools' all the same."""
+    from pycocotools.coco import COCO
+
+    from lowbit.detection.with_detectron2.catalog import INFERENCE, KeepDetections
+
+    images = load_detection("voc:farm", "test")
+    inputs, outputs = as_outputs(images)
+    for sample, name in zip(inputs, "abc", strict=True):
+        sample["image_id"] = name
+    evaluator = KeepDetections(images, tmp_path)
+    evaluator.process(inputs, outputs)
+    evaluator.evaluate()
+    truth = COCO()
+    truth.dataset = images.to_coco()
+    truth.createIndex()
+    loaded = truth.loadRes(str(tmp_path / INFERENCE))
+    assert loaded.getImgIds() == [1, 2, 3] and len(loaded.getAnnIds()) == 5
+    names = json.loads((tmp_path / INFERENCE).with_name("image_names.json").read_text())
+    assert names == {"1": "a.jpg", "2": "b.jpg", "3": "c.jpg"}
 
 
 def test_files_go_through_detectron2s_mapper_without_crowds(root):
@@ -194,7 +302,7 @@ def test_vocs_metrics_by_hand(root):
 
     images = load_detection("voc:farm", "test")
     cats = [d for d in oracle(images) if d["category_id"] == 1]
-    places = {"a": 0.9, "c": None, "b": 0.5}
+    places = {1: 0.9, 3: None, 2: 0.5}
     found = []
     for cat in cats:
         if cat["bbox"][0] == 20:  # the difficult one
@@ -205,7 +313,7 @@ def test_vocs_metrics_by_hand(root):
     assert scores.classes == pytest.approx({"cat": 100 * 7 / 11, "dog": 0})
     assert scores.overall["AP50_voc07"] == pytest.approx(50 * 7 / 11)
     assert scores.overall["AP50_voc12"] == pytest.approx(50 * 2 / 3)
-    wrong = [{**found[0], "image_id": "c", "bbox": [30, 0, 9, 9], "score": 0.99}]
+    wrong = [{**found[0], "image_id": 3, "bbox": [30, 0, 9, 9], "score": 0.99}]
     lower = score_voc(images, found + wrong)
     # Now a miss comes first: precision 1/2, then 2/3, and its best to the right is 2/3.
     assert lower.classes["cat"] == pytest.approx(100 * 7 * (2 / 3) / 11)
@@ -235,6 +343,8 @@ def test_vocs_metrics_are_those_of_detectron2s_evaluator(root):
         file.write_text(file.read_text().replace("<difficult>", tags))
     images = load_detection("voc:farm", "test")
     inputs, outputs = as_outputs(images)
+    for sample, name in zip(inputs, "abc", strict=True):  # by which Detectron2 knows them
+        sample["image_id"] = name
     for output in outputs:
         boxes = output["instances"].pred_boxes.tensor
         boxes += 1.5 * torch.randn(boxes.shape)

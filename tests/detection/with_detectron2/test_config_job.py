@@ -264,6 +264,16 @@ def test_a_voc_set_of_detectron2s(voc, seeded, tmp_path):
     assert {metric: again[metric] for metric in said} == pytest.approx(said, abs=1e-9)
 
     facts = identity(recipe)
+    found = json.loads(files["FP"].read_text())
+    names = json.loads(files["FP"].with_name("image_names.json").read_text())
+    assert {type(d["image_id"]) for d in found} == {int} and set(names.values()) == {
+        "a.jpg",
+        "b.jpg",
+    }
+    earlier = [{**d, "image_id": names[str(d["image_id"])][0]} for d in found]  # "a" and "b"
+    files["FP"].write_text(json.dumps(earlier))
+    once_more = {m["metric"]: m["value"] for m in rescore(recipe, files, identity=facts)}
+    assert once_more == pytest.approx(again, abs=1e-9)
     file = voc / "Annotations" / "b.xml"
     file.write_text(file.read_text().replace("<xmin>9<", "<xmin>8<"))
     os.utime(file, ns=(0, 0))  # however fast this was

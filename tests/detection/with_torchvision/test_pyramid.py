@@ -2,13 +2,14 @@
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
 from lowbit.data import normalization
 from lowbit.detection.engines import get_engine
 from lowbit.detection.with_torchvision.engine import mirrored
-from lowbit.detection.with_torchvision.pyramid import ImageTransform
+from lowbit.detection.with_torchvision.pyramid import ImageTransform, resized
 
 IDENTITY = ((0.0,) * 3, (1.0,) * 3)
 
@@ -40,6 +41,25 @@ def test_the_shorter_side_is_drawn_in_training_and_fixed_in_inference(make_recip
     assert transformed(recipe, image, training=False)[0] == (53, 80)
 
 
+@pytest.mark.detectron2
+def test_images_are_resized_as_by_detectron2(make_recipe):
+    """Sides are the same to the pixel, and pixels to a level of the 256 that its images are rounded to."""
+    from detectron2.data.transforms import ResizeShortestEdge
+
+    rng = np.random.default_rng(0)
+    for height, width in rng.integers(1, 2000, (2000, 2)).tolist():
+        for shorter, longest in ((224, 640), (800, 1333), (513, 1000)):
+            theirs = ResizeShortestEdge.get_output_shape(height, width, shorter, longest)
+            assert resized(height, width, shorter=shorter, longest=longest) == theirs
+    pixels = rng.integers(0, 256, (75, 100, 3), dtype=np.uint8)
+    for test_size in (40, 75, 120):
+        transform = ImageTransform(make_recipe(test_size=test_size, max_size=150), IDENTITY).eval()
+        image, _ = transform.resize(torch.from_numpy(pixels).permute(2, 0, 1).float() / 255)
+        theirs = ResizeShortestEdge(test_size, 150).get_transform(pixels).apply_image(pixels)
+        assert image.permute(1, 2, 0).shape == theirs.shape
+        assert np.abs(255 * image.permute(1, 2, 0).numpy() - theirs).max() <= 1
+
+
 @pytest.mark.parametrize(
     "engine", ["torchvision", pytest.param("detectron2", marks=pytest.mark.detectron2)]
 )
@@ -55,7 +75,7 @@ def test_detections_come_back_in_the_pixels_of_the_file(make_recipe, backbone_fi
     initialize(detector, start)
     pixels = torch.zeros(3, 48, 64, dtype=torch.uint8)
     images = type("Set", (), {"__len__": lambda self: 1})()
-    images.image, images.ids, images.category_ids = (lambda place: pixels), ("a",), (2, 3, 7)
+    images.image, images.ids, images.category_ids = (lambda place: pixels), (1,), (2, 3, 7)
     batch = engine.inputs(images, [0], recipe)
     detector.eval()
     shape = normalized(detector, batch).shape[-2:]
@@ -67,7 +87,7 @@ def test_detections_come_back_in_the_pixels_of_the_file(make_recipe, backbone_fi
             setattr(detector, name, 0.0)
     found = engine.predict(detector, images, recipe)
     corners = torch.tensor([d["bbox"] for d in found])
-    assert len(found) > 20 and {d["image_id"] for d in found} == {"a"}
+    assert len(found) > 20 and {d["image_id"] for d in found} == {1}
     assert {d["category_id"] for d in found} <= {2, 3, 7}
     assert float((corners[:, 0] + corners[:, 2]).max()) <= 64.001
     assert float((corners[:, 0] + corners[:, 2]).max()) > 48  # the whole width is used
