@@ -348,9 +348,20 @@ def test_a_configuration_of_the_senders_is_not_read(forger_of_boxes, tmp_path):
 
 # What a result says that nobody can check: `docs/submit.md` has the same list.
 SENDERS_WORD = {
-    *("checkpoint.method", "checkpoint.architecture", "details", "versions", "device", "seconds"),
-    *("peak_memory_mb", "peak_gpu_memory_mb", "finished", "log_tail", "reason", "costs"),
-    *("inputs.checkpoint.path", "recipe.checkpoint"),
+    "checkpoint.method",
+    "checkpoint.architecture",
+    "details",
+    "versions",
+    "device",
+    "seconds",
+    "peak_memory_mb",
+    "peak_gpu_memory_mb",
+    "finished",
+    "log_tail",
+    "reason",
+    "costs",
+    "inputs.checkpoint.path",
+    "recipe.checkpoint",
 }
 
 
