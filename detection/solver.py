@@ -104,7 +104,8 @@ def lr_factor(iteration: int, solver: Solver) -> float:
     def decayed(time: int) -> float:
         return lr_schedules.decay_factor(
             solver.schedule,
-            *(time, solver.iterations),
+            time,
+            solver.iterations,
             milestones=solver.milestones,
             factor=solver.lr_factor,
         )

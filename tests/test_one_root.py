@@ -12,8 +12,20 @@ from tests.test_imports import ALLOWED, MODULES
 ROOT = Path(__file__).parents[1]
 IMPORT_ROOT = ROOT / "tools" / "import_root"
 NAMES = (
-    *("backbones", "benchmark", "check", "configs", "data", "datasets", "detection", "pretrain"),
-    *("quant", "runtime", "status", "tools", "training", "transfer"),
+    "backbones",
+    "benchmark",
+    "check",
+    "configs",
+    "data",
+    "datasets",
+    "detection",
+    "pretrain",
+    "quant",
+    "runtime",
+    "status",
+    "tools",
+    "training",
+    "transfer",
 )
 SUITE = """
 name: beside

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from lowbit.backbones import pyramid_info
+from lowbit.common.unfused_attention import unfused_attention
 from lowbit.data import Center, open_images
 from lowbit.quant import FP, Precision, quantized_layers, reuse_weights, set_precision
 
@@ -132,6 +133,6 @@ def input_size(network: nn.Module) -> int:
 
 @torch.no_grad()
 def _flops(network: nn.Module, images: Tensor) -> int:
-    with FlopCounterMode(display=False) as counter:
+    with unfused_attention(), FlopCounterMode(display=False) as counter:
         network(images)
     return counter.get_total_flops() or 1

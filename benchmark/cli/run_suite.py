@@ -81,14 +81,19 @@ def _run(schedule: Schedule, learned: Estimator, args: argparse.Namespace, worke
     stages = Counter(job.stage for job in jobs.values())
     _logger.info(
         "%s: %d jobs (%s), results in %s",
-        *(schedule.plan.name, len(jobs), job_messages.listed(stages), args.runs_dir),
+        schedule.plan.name,
+        len(jobs),
+        job_messages.listed(stages),
+        args.runs_dir,
     )
     try:
         _run_jobs(schedule, learned, args, workers)
     except StoppedError as stop:
         _logger.warning(
             "Stopped by %s with %d of %d jobs finished. Run the same command to continue.",
-            *(signal.Signals(stop.signum).name, len(schedule.done), len(jobs)),
+            signal.Signals(stop.signum).name,
+            len(schedule.done),
+            len(jobs),
         )
         return 128 + stop.signum
     if schedule.kept:

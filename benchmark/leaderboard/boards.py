@@ -20,8 +20,18 @@ from lowbit.benchmark.results.result_file import ADAPTIVE
 
 _FULL = "FP"
 _FOLDED = (  # what a cell takes from the folded row as it is
-    *("value", "sd", "low", "high", "interval", "stderr", "n_seeds", "n_jobs", "rank", "status"),
-    *("reason", "zero_shot"),
+    "value",
+    "sd",
+    "low",
+    "high",
+    "interval",
+    "stderr",
+    "n_seeds",
+    "n_jobs",
+    "rank",
+    "status",
+    "reason",
+    "zero_shot",
 )
 
 

@@ -75,7 +75,8 @@ class Cost(_Schema):
     bit_operations: int = Field(
         ge=0,
         le=_WHOLE,
-        description="Sum over its layers of MACs x weight bits x activation bits, one image.",
+        description="Sum over its matrix products of MACs x the bits of both operands (32 if not "
+        "quantized), one image; with attention.",
     )
 
 

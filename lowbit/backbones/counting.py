@@ -23,7 +23,7 @@ class NetworkSize:
     """Size of a network.
 
     Attributes:
-        operations: per image's forward pass; a multiply-add counts as two.
+        operations: per image's forward pass, attention included; a multiply-add counts as two.
         parameters: number of trained values.
         features: width of the pooled features.
         levels: (channels, stride) of the last four stages; empty without a pyramid.
@@ -62,12 +62,13 @@ def _counted(architecture: str, image_size: int) -> NetworkSize:
 
     from lowbit.backbones.networks.feature_pyramid import pyramid_info
     from lowbit.backbones.networks.registry import create_backbone
+    from lowbit.common.unfused_attention import unfused_attention
 
     with torch.device("meta"):
         network = create_backbone(architecture).eval()
         image = torch.empty(1, 3, image_size, image_size)
     try:
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        with torch.no_grad(), unfused_attention(), FlopCounterMode(display=False) as counter:
             network(image)
     except (AssertionError, RuntimeError) as error:  # a transformer accepts one image size
         raise ValueError(

@@ -18,6 +18,7 @@ Example:
     False
 """
 
+from lowbit.quant.bit_operations import bitops
 from lowbit.quant.convert import (
     calibrate,
     dequantize,
@@ -37,7 +38,7 @@ from lowbit.quant.quantizers.base import QUANTIZERS, Quantizer, register
 from lowbit.quant.quantizers.interval import Interval
 from lowbit.quant.quantizers.lsq import LSQ
 from lowbit.quant.quantizers.minmax import MinMax
-from lowbit.quant.report import bitops, costs, explain, size_bytes
+from lowbit.quant.report import costs, explain, size_bytes
 from lowbit.quant.roles import parameters_by_role
 from lowbit.quant.transition.counter import TransitionCounter
 from lowbit.quant.transition.latent_weights import latent_statistics

@@ -1,20 +1,20 @@
-"""Report a quantized network's layers, size and bit-operations.
+"""Report a quantized network's layers and costs.
 
-Quantization is simulated, so networks do not become smaller or faster. `size_bytes` and `bitops`
-(`costs`: both, at several precisions) give what integer hardware would store and compute.
+Quantization is simulated, so networks do not become smaller or faster. `size_bytes` gives what integer
+hardware would store, `costs` that and the bit-operations it would compute, at several precisions.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import nn
 
+from lowbit.quant.bit_operations import matrix_products
 from lowbit.quant.convert import set_precision
-from lowbit.quant.layers import ActivationQuantized, Quantized, WeightQuantized
+from lowbit.quant.layers import Quantized, WeightQuantized
 from lowbit.quant.policy import FULL, TARGET
-from lowbit.quant.precision import FP, OFF, Precision
+from lowbit.quant.precision import OFF, Precision
 
 
 @dataclass(frozen=True)
@@ -128,20 +128,6 @@ def size_bytes(model: nn.Module) -> int:
     return -(-bits // 8)
 
 
-def bitops(model: nn.Module, inputs: Any) -> int:
-    """Return the bit-operations of one forward pass: Σ MACs x weight bits x activation bits.
-
-    The sum is over convolutions and linear layers. A layer's activation bits are those of the tensor
-    that enters it: of its input quantizer, or of the activation module that produced the tensor
-    (max-pooling keeps them).
-
-    Args:
-        model: quantized or not (32 x 32 then), on the inputs' device.
-        inputs: what `model(inputs)` takes.
-    """
-    return sum(product.bit_operations for product in _products(model, inputs))
-
-
 def costs(
     model: nn.Module, precisions: Iterable[Precision | str], inputs: Any
 ) -> dict[str, dict[str, int]]:
@@ -156,8 +142,7 @@ def costs(
         >>> costs(net, ["4w4a"], torch.rand(1, 3, 5, 5))  # 8 bits in the first layer
         {'4w4a': {'weight_bytes': 248, 'bit_operations': 124416}}
     """
-    set_precision(model, FP)
-    products = _products(model, inputs)
+    products = matrix_products(model, inputs)
     found = {}
     for precision in precisions:
         set_precision(model, precision)
@@ -166,56 +151,3 @@ def costs(
             "bit_operations": sum(product.bit_operations for product in products),
         }
     return found
-
-
-@dataclass(frozen=True)
-class _Product:
-    """One call of a convolution or linear layer; `source` produced its input, if known."""
-
-    layer: nn.Module
-    macs: int
-    source: nn.Module | None
-
-    @property
-    def bit_operations(self) -> int:
-        weight = _current_bits(self.layer, "w_quant")
-        own, entering = _current_bits(self.layer, "a_quant"), _current_bits(self.source, "a_quant")
-        return self.macs * weight * min(own, entering)
-
-
-def _current_bits(module: nn.Module | None, quantizer: str) -> int:
-    found = getattr(module, quantizer, None)
-    return OFF if found is None else found.bits
-
-
-@torch.no_grad()
-def _products(model: nn.Module, inputs: Any) -> list[_Product]:
-    """Follow one forward pass: each layer's MACs and the quantized activation it reads."""
-    made: dict[int, nn.Module | None] = {}  # id of a tensor -> the activation it came from
-    alive: list[torch.Tensor] = []  # so that no id is reused
-    products: list[_Product] = []
-
-    def multiply(layer, args, output):
-        macs = output.numel() * layer.weight.numel() // layer.weight.shape[0]
-        products.append(_Product(layer, macs, made.get(id(args[0]))))
-
-    def leave(module, args, output):
-        if isinstance(output, torch.Tensor):
-            kept = isinstance(module, nn.MaxPool2d | nn.Identity | nn.Flatten)
-            made[id(output)] = made.get(id(args[0])) if kept else module
-            alive.append(output)
-
-    handles = []
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d | nn.Linear):
-            handles.append(module.register_forward_hook(multiply))
-        elif isinstance(module, ActivationQuantized | nn.MaxPool2d | nn.Identity | nn.Flatten):
-            handles.append(module.register_forward_hook(leave))
-    mode = model.training
-    try:
-        model.eval()(inputs)
-    finally:
-        model.train(mode)
-        for handle in handles:
-            handle.remove()
-    return products

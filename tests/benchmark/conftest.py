@@ -79,8 +79,13 @@ class Bench:
         """Start a run of the suite, with the fake stages, in a process of its own."""
         return subprocess.Popen(
             [
-                *(sys.executable, str(self.folder / "driver.py"), str(self.stages)),
-                *(str(self.folder / "suite.yaml"), "--runs-dir", str(self.runs), *arguments),
+                sys.executable,
+                str(self.folder / "driver.py"),
+                str(self.stages),
+                str(self.folder / "suite.yaml"),
+                "--runs-dir",
+                str(self.runs),
+                *arguments,
             ],
             env={**os.environ, "OMP_NUM_THREADS": "1"},
             stdout=subprocess.PIPE,

@@ -101,9 +101,18 @@ def starting_network(
 
 
 def linear_classifier(
-    backbone: nn.Module, train: Images, initial: tuple[Tensor, Tensor], *, recipe: "Recipe"
+    backbone: nn.Module,
+    train: Images,
+    initial: tuple[Tensor, Tensor],
+    *,
+    recipe: "Recipe",
+    workspace: Workspace,
+    state: dict[str, Any] | None,
 ) -> tuple[Tensor, Tensor]:
-    """Return the linear protocol's full-precision classifier, weight (C, D) and bias (C,)."""
+    """Return the linear protocol's full-precision classifier, weight (C, D) and bias (C,).
+
+    For `workspace` and `state` see `fit_linear`.
+    """
     backbone.eval()
     features = extract(backbone, train, FP, view=center(recipe), recipe=recipe)
     weight, bias = fit_linear(
@@ -117,6 +126,8 @@ def linear_classifier(
         weight_decay=0.0,
         generator=stream(recipe.seed, "warm-up order"),
         device=features.device,
+        workspace=workspace,
+        state=state,
     )
     return weight[0, 0], bias[0, 0]
 
@@ -130,9 +141,11 @@ def _random(backbone: nn.Module, train: Images, seed: int) -> tuple[Tensor, Tens
 def _warm_up(network: Network, train: Images, *, recipe: "Recipe", workspace: Workspace) -> None:
     """Replace the classifier by the linear fit's; it is saved, so that a resumed job uses the same."""
     state = workspace.resume()
-    if state is None:
+    if state is None or "fit" in state:  # not begun, or stopped on its way
         initial = (network.fc.weight.detach(), network.fc.bias.detach())
-        weight, bias = linear_classifier(network.backbone, train, initial, recipe=recipe)
+        weight, bias = linear_classifier(
+            network.backbone, train, initial, recipe=recipe, workspace=workspace, state=state
+        )
         state = {"weight": weight, "bias": bias}
         workspace.save(**state)
     with torch.no_grad():

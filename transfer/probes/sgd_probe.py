@@ -1,6 +1,8 @@
 """SGD-trained linear classifiers for several precisions and learning rates in one batched problem."""
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,7 +11,9 @@ from torch.nn import functional as F
 from lowbit.data import Images
 from lowbit.quant import Precision
 from lowbit.training.divergence import check_finite
+from lowbit.training.job_state import Workspace
 from lowbit.training.seeding import minibatches
+from lowbit.training.stopping import stop_request
 
 _ROWS = 2**16  # images classified at a time
 
@@ -61,6 +65,20 @@ class LinearFit:
             self.bias[:, rate].add_(self._bias_velocity[:, rate], alpha=-lr)
         return loss
 
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return what the next step depends on."""
+        return {
+            "weight": self.weight,
+            "bias": self.bias,
+            "weight_velocity": self._weight_velocity,
+            "bias_velocity": self._bias_velocity,
+        }
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Restore what `state_dict` returned, from any device."""
+        for name, tensor in self.state_dict().items():
+            tensor.copy_(state[name])
+
 
 @torch.no_grad()
 def fit_linear(
@@ -76,8 +94,12 @@ def fit_linear(
     generator: torch.Generator,
     device: torch.device | str = "cpu",
     on_epoch: Callable[[int, Sequence[float], Tensor], None] = lambda epoch, lrs, losses: None,
+    workspace: Workspace | None = None,
+    state: dict[str, Any] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Fit a classifier for each precision and rate; return weight (P, L, C, D) and bias (P, L, C).
+
+    A fit takes minutes, so its state is saved when a signal stops it, and at no other time.
 
     Args:
         features: views, each P times (N, D), on any device; epoch e trains on view e mod K.
@@ -87,33 +109,52 @@ def fit_linear(
         generator: draws the order of the images, on the CPU.
         device: to compute on.
         on_epoch: called with the epoch, its rates and the mean losses (P, L).
+        workspace: where a stop signal saves the state; None: signals are not listened to.
+        state: of the stopped fit to continue, bit for bit.
 
     Raises:
         FloatingPointError: at some precision no rate has a finite loss.
+        Preempted: a stop signal came; the state was saved after the current step.
     """
     P, L = len(features[0]), len(learning_rates(0))
     weight, bias = (t.to(device).repeat(P, L, *[1] * t.dim()) for t in initial)
     fit = LinearFit(weight, bias, momentum=momentum, weight_decay=weight_decay)
     features = _within_reach(features, torch.device(device))
     labels = labels.to(device)
-    step = 0
-    for epoch in range(epochs):
-        view, lrs = features[epoch % len(features)], learning_rates(epoch)
-        batches = minibatches(len(labels), batch_size, generator, device=view[0].device)
-        losses = torch.stack(
-            [
-                fit.step(_rows(view, batch).to(device), labels[batch.to(device)], lrs=lrs)
-                for batch in batches
-            ]
-        )  # (steps, P, L)
-        # A diverging rate ends the job only if no other rate is left.
-        finite = losses.isfinite()
-        others = finite.any(dim=2, keepdim=True) & ~finite
-        told = losses.masked_fill(others, 0.0).sum(dim=(1, 2))
-        check_finite(told, first_step=step, lr=min(lrs), what="linear classifier")
-        step += len(batches)
-        on_epoch(epoch, lrs, losses.mean(dim=0))
+    epoch, losses = 0, []
+    if state is not None:
+        epoch, losses = state["epoch"], list(state["losses"].to(device))
+        fit.load_state_dict(state["fit"])
+        generator.set_state(state["order"])
+    with stop_request() if workspace else nullcontext() as stop:
+        while epoch < epochs:
+            order = generator.get_state()
+            view, lrs = features[epoch % len(features)], learning_rates(epoch)
+            batches = minibatches(len(labels), batch_size, generator, device=view[0].device)
+            for batch in batches[len(losses) :]:
+                x = _rows(view, batch).to(device)
+                losses.append(fit.step(x, labels[batch.to(device)], lrs=lrs))
+                if stop and stop.reached():
+                    break
+            _check_finite(torch.stack(losses), first_step=epoch * len(batches), lrs=lrs)
+            if len(losses) == len(batches):
+                on_epoch(epoch, lrs, torch.stack(losses).mean(dim=0))
+                epoch, losses, order = epoch + 1, [], generator.get_state()
+            if stop and stop.reached():
+                done = torch.stack(losses) if losses else torch.empty(0)
+                workspace.save(epoch=epoch, losses=done, fit=fit.state_dict(), order=order)
+                steps = f" and {len(losses)} steps" * bool(losses)
+                place = f"after {epoch} of {epochs} epochs{steps}"
+                raise stop.preempted(place, workspace.state_path)
     return fit.weight, fit.bias
+
+
+def _check_finite(losses: Tensor, *, first_step: int, lrs: Sequence[float]) -> None:
+    """Raise if one of the losses (steps, P, L) is not finite at all rates of a precision."""
+    finite = losses.isfinite()
+    others = finite.any(dim=2, keepdim=True) & ~finite  # a diverging rate beside a sound one
+    told = losses.masked_fill(others, 0.0).sum(dim=(1, 2))
+    check_finite(told, first_step=first_step, lr=min(lrs), what="linear classifier")
 
 
 def _within_reach(

@@ -57,7 +57,10 @@ def finetune(
         backbone.num_features, len(train.classes), generator=stream(recipe.seed, "classifier")
     )
     if recipe.warmup_fc is not None and state is None:
-        classifier = linear_classifier(backbone, train, classifier, recipe=recipe)
+        part = workspace.part("warm-up")
+        classifier = linear_classifier(
+            backbone, train, classifier, recipe=recipe, workspace=part, state=part.resume()
+        )
     network = Network(backbone, *classifier).to(device)
     training = Training(network, train, recipe=recipe, device=device)
     loss = training.run(workspace, state)

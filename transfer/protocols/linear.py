@@ -46,7 +46,7 @@ def linear(
     `augment_views` = K, K passes over augmented views, of which epoch e trains on view e mod K.
     Of several values of `lr`, trained side by side, the best on `val` is kept at each precision.
     """
-    workspace.resume()
+    state = workspace.resume()
     features = frozen_features(backbone, train, recipe=recipe, workspace=workspace, device=device)
     views = features.of_training(train)
     names = [
@@ -55,7 +55,8 @@ def linear(
         for r in recipe.rates
     ]
 
-    log = EpochLog(workspace.folder, epochs=recipe.epochs)
+    done = 0 if state is None else state["epoch"]
+    log = EpochLog(workspace.folder, epochs=recipe.epochs, done=done)
 
     def on_epoch(epoch: int, lrs: Sequence[float], losses: Tensor) -> None:
         loss = dict(zip(names, losses.flatten().tolist(), strict=True))
@@ -75,6 +76,8 @@ def linear(
         generator=stream(recipe.seed, "order"),
         device=device,
         on_epoch=on_epoch,
+        workspace=workspace,
+        state=state,
     )
     details = {
         "calibration": features.calibration,

@@ -181,7 +181,7 @@ class Adaptive(Section):
     alpha_lr: Positive = Field(0.1, description="learning rate of the clips")
     alpha_weight_decay: float = Field(1e-4, ge=0, description="weight decay of the clips")
     norm_batches: Annotated[int, Field(ge=1)] = Field(
-        200, description="zero-shot: training batches of the new norm statistics"
+        200, description="zero-shot: training batches whose values' mean and variance the norms get"
     )
 
     @model_validator(mode="after")

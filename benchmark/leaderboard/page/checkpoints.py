@@ -27,8 +27,18 @@ CELL = ("value", "sd", "low", "high", "n_seeds", "rank")
 """What a number holds, in this order."""
 
 _LINE = (
-    *("task", "dataset", "protocol", "training", "engine", "metric", "split", "image_size"),
-    *("policy", "policy_fingerprint", "source", "group"),
+    "task",
+    "dataset",
+    "protocol",
+    "training",
+    "engine",
+    "metric",
+    "split",
+    "image_size",
+    "policy",
+    "policy_fingerprint",
+    "source",
+    "group",
 )
 _JOB = tuple(column for column in _LINE if column not in ("metric", "split", "group"))
 _NAMES = 6  # of tensors that a report lists

@@ -12,8 +12,17 @@ from lowbit.benchmark.results.comparability import BOARD, SUBJECT, metric_name, 
 from lowbit.benchmark.results.result_file import BIT_OPERATIONS, WEIGHT_BYTES
 
 POINT = (
-    *("precision", "value", "low", "high", "seeds", "spread"),
-    *("retention", "retention_low", "retention_high", WEIGHT_BYTES, BIT_OPERATIONS),
+    "precision",
+    "value",
+    "low",
+    "high",
+    "seeds",
+    "spread",
+    "retention",
+    "retention_low",
+    "retention_high",
+    WEIGHT_BYTES,
+    BIT_OPERATIONS,
 )
 """What a point of a line holds, in this order; its precision is a place in the board's `precisions`."""
 

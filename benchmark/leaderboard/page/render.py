@@ -60,8 +60,15 @@ SECTIONS = (
 _STYLES = ("style.css", "sections.css")
 # In this order: each uses what those before it define.
 _SCRIPTS = (
-    *("core", "plot", "tables", "masthead", "board"),
-    *("curves", "checkpoints", "coverage", "reproduction"),
+    "core",
+    "plot",
+    "tables",
+    "masthead",
+    "board",
+    "curves",
+    "checkpoints",
+    "coverage",
+    "reproduction",
 )
 
 

@@ -8,9 +8,22 @@ from lowbit.benchmark.leaderboard.reproduction import STATUSES
 from lowbit.benchmark.results.comparability import metric_name
 
 _ROW = (
-    *("system", "dataset", "architecture", "protocol", "precision", "metric"),
-    *("published", "printed", "doubt", "ours", "sd", "n_seeds"),
-    *("difference", "tolerance", "status", "reason"),
+    "system",
+    "dataset",
+    "architecture",
+    "protocol",
+    "precision",
+    "metric",
+    "published",
+    "printed",
+    "doubt",
+    "ours",
+    "sd",
+    "n_seeds",
+    "difference",
+    "tolerance",
+    "status",
+    "reason",
 )
 _DIGITS = 4
 

@@ -18,8 +18,20 @@ from lowbit.common.text import number
 # What a cell's list holds, in this order; what is absent at its end was never known. A cell without a
 # number is [status, reason], one that nobody planned is null.
 CELL = (
-    *("text", "value", "seeds", "sd", "drop", "rank", "best", "marks"),
-    *("low", "high", "error", "jobs", "missing", "checked"),
+    "text",
+    "value",
+    "seeds",
+    "sd",
+    "drop",
+    "rank",
+    "best",
+    "marks",
+    "low",
+    "high",
+    "error",
+    "jobs",
+    "missing",
+    "checked",
 )
 _DIGITS = 4  # as in the CSV
 _COCO = ("AP", "AP50", "AP75", "APs", "APm", "APl")  # in COCO's order; others follow by name

@@ -25,7 +25,11 @@ def test_a_sound_file_exits_0_with_a_line_a_finding_and_a_record(checkpoint, tmp
     assert code == 0, output
     lines = [line for line in output.splitlines() if line[:1].strip()]
     assert [line.split("  ")[0] for line in lines[:-1]] == [
-        *("load", "quantize (ssql)", "FP", "4w4a", "detection")
+        "load",
+        "quantize (ssql)",
+        "FP",
+        "4w4a",
+        "detection",
     ]
     assert lines[-1].startswith("Nothing failed")
     record = json.loads((tmp_path / "found.json").read_text())

@@ -111,10 +111,20 @@ def test_recipes_at_224_pixels_have_the_published_numbers(stem, wanted):
 def test_a_job_from_the_command_line(checkpoint, tmp_path):
     done = _script(
         "transfer.py",
-        *("--config-file", ROOT / "configs/transfer/digits_linear.yaml"),
-        *("--output-dir", tmp_path / "run"),
-        *("checkpoint", checkpoint, "epochs", "3", "milestones", "[2]"),
-        *("precisions", "[FP, W3A3]", "metrics", "[top1, mean_per_class]"),
+        "--config-file",
+        ROOT / "configs/transfer/digits_linear.yaml",
+        "--output-dir",
+        tmp_path / "run",
+        "checkpoint",
+        checkpoint,
+        "epochs",
+        "3",
+        "milestones",
+        "[2]",
+        "precisions",
+        "[FP, W3A3]",
+        "metrics",
+        "[top1, mean_per_class]",
     )
     assert done.returncode == 0, done.stderr
     outcome = json.loads((tmp_path / "run" / "measurements.json").read_text())

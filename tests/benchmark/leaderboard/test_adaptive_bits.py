@@ -90,8 +90,10 @@ def test_a_row_is_set_against_individual_networks_of_its_checkpoint():
     rows += job("individual", JOINT, **other)
     found = make_adaptive(rows)
     assert [(r.checkpoint, r.method) for r in found] == [
-        *(("other", "individual"), ("other", "AdaBits")),
-        *(("ssql-r10", "individual"), ("ssql-r10", "CoQuant")),
+        ("other", "individual"),
+        ("other", "AdaBits"),
+        ("ssql-r10", "individual"),
+        ("ssql-r10", "CoQuant"),
     ]
     assert only(found).delta.value == pytest.approx(DELTA)
     assert only(found).delta.reason == (

@@ -13,8 +13,21 @@ from lowbit.benchmark.results.comparability import normalize
 from tests.benchmark.board_frames import failure, make_frame, row, seeds
 
 PROMISED = [
-    *("checkpoint", "method", "architecture", "task", "dataset", "protocol", "precision"),
-    *("metric", "value", "sd", "n_seeds", "engine", "policy", "source", "status"),
+    "checkpoint",
+    "method",
+    "architecture",
+    "task",
+    "dataset",
+    "protocol",
+    "precision",
+    "metric",
+    "value",
+    "sd",
+    "n_seeds",
+    "engine",
+    "policy",
+    "source",
+    "status",
 ]
 
 

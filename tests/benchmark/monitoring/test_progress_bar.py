@@ -71,8 +71,14 @@ def test_on_a_terminal_the_bar_stays_below_the_last_results(bench, planned):
     termios.tcsetwinsize(child, (24, 100))
     process = subprocess.Popen(
         [
-            *(sys.executable, str(bench.folder / "driver.py"), str(bench.stages)),
-            *(str(bench.folder / "suite.yaml"), "--runs-dir", str(bench.runs), "--workers", "1"),
+            sys.executable,
+            str(bench.folder / "driver.py"),
+            str(bench.stages),
+            str(bench.folder / "suite.yaml"),
+            "--runs-dir",
+            str(bench.runs),
+            "--workers",
+            "1",
         ],
         env={**os.environ, "OMP_NUM_THREADS": "1", "TERM": "xterm", "COLUMNS": "100"},
         stdout=child,

@@ -56,7 +56,11 @@ def test_every_state_is_told(bench, sweep):
     hold(bench, jobs[3], minutes=9, host="node8 pid:[1]", age=2 * STALE)  # its heart has stopped
     status = read()
     assert [j.state for j in status.jobs] == [
-        *("completed", "failed", "running", "waiting", "waiting")
+        "completed",
+        "failed",
+        "running",
+        "waiting",
+        "waiting",
     ]
     running = status.jobs[2]
     assert (running.host, running.minutes) == ("node7", pytest.approx(0.5, abs=0.1))

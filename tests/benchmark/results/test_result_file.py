@@ -80,7 +80,12 @@ def test_a_result_comes_back_as_written(jobs, store):
     assert result.versions["python"] == sys.version.split()[0]
     assert result.versions["torch"] is not None
     assert set(result.versions) == {
-        *("python", "torch", "torchvision", "timm", "detectron2", "lowbit-bench")
+        "python",
+        "torch",
+        "torchvision",
+        "timm",
+        "detectron2",
+        "lowbit-bench",
     }
 
 

@@ -96,7 +96,9 @@ def test_the_results_that_are_kept_are_the_senders(bundle, jobs, runs, board):
         folder = board / "submissions" / "jane-2026" / job.id
         assert yaml.safe_load((folder / "recipe.yaml").read_text()) == found.recipe
         assert {p.name for p in folder.iterdir()} == {
-            *("result.json", "recipe.yaml", *found.artifacts.values())
+            "result.json",
+            "recipe.yaml",
+            *found.artifacts.values(),
         }
 
 

@@ -77,8 +77,12 @@ def outputs(detector) -> list[torch.Tensor]:
 
 
 PREDICTORS = {
-    *("cls_score", "bbox_pred", "objectness_logits", "anchor_deltas"),  # Detectron2
-    *("cls_logits", "bbox_reg"),  # torchvision
+    "cls_score",
+    "bbox_pred",
+    "objectness_logits",
+    "anchor_deltas",  # Detectron2
+    "cls_logits",
+    "bbox_reg",  # torchvision
 }
 
 
@@ -117,12 +121,16 @@ def test_signed_inputs_are_found_while_calibrating(build, detector, relu):
     outputs = {n for n in quantized_layers(model) if "fpn_output" in n or "layer_blocks" in n}
     first = {
         "retinanet": {
-            *("head.cls_subnet.0", "head.bbox_subnet.0"),
-            *("head.classification_head.conv.0", "head.regression_head.conv.0"),
+            "head.cls_subnet.0",
+            "head.bbox_subnet.0",
+            "head.classification_head.conv.0",
+            "head.regression_head.conv.0",
         },
         "faster_rcnn": {
-            *("proposal_generator.rpn_head.conv", "roi_heads.box_head.fc1"),
-            *("rpn.head.conv.0.0", "roi_heads.box_head.fc6"),
+            "proposal_generator.rpn_head.conv",
+            "roi_heads.box_head.fc1",
+            "rpn.head.conv.0.0",
+            "roi_heads.box_head.fc6",
         },
     }[detector]
     assert len(outputs) == 2

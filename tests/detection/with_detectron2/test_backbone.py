@@ -16,15 +16,25 @@ pytestmark = [
 ]
 
 W4A4 = Precision(4, 4)
-C4 = [
-    *("MODEL.META_ARCHITECTURE", "GeneralizedRCNN"),
-    *("MODEL.BACKBONE.NAME", "build_lowbit_backbone"),
-    *("MODEL.LOWBIT.OUT_FEATURES", ["res4"]),
-    *("MODEL.ROI_HEADS.NAME", "LowbitRes5ROIHeads"),
-    *("MODEL.ROI_HEADS.NUM_CLASSES", 3, "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", 4),
-    *("MODEL.RPN.POST_NMS_TOPK_TEST", 8),
-    *("MODEL.ANCHOR_GENERATOR.SIZES", [[16.0]]),
-]
+
+
+def listed(settings):
+    """Detectron2's list of keys and values."""
+    return [entry for pair in settings.items() for entry in pair]
+
+
+C4 = listed(
+    {
+        "MODEL.META_ARCHITECTURE": "GeneralizedRCNN",
+        "MODEL.BACKBONE.NAME": "build_lowbit_backbone",
+        "MODEL.LOWBIT.OUT_FEATURES": ["res4"],
+        "MODEL.ROI_HEADS.NAME": "LowbitRes5ROIHeads",
+        "MODEL.ROI_HEADS.NUM_CLASSES": 3,
+        "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE": 4,
+        "MODEL.RPN.POST_NMS_TOPK_TEST": 8,
+        "MODEL.ANCHOR_GENERATOR.SIZES": [[16.0]],
+    }
+)
 
 
 def make_cfg(*opts):
@@ -176,18 +186,24 @@ def test_a_c4_detector_that_cannot_be_is_refused(opts, told):
 
 
 def test_a_mask_heads_predictor_stays_and_a_mask_head_without_regions_is_refused(samples):
-    pyramids = ["p3", "p4"]
-    model = build(
-        *("MODEL.META_ARCHITECTURE", "GeneralizedRCNN", "MODEL.MASK_ON", True),
-        *("MODEL.BACKBONE.NAME", "build_lowbit_fpn_backbone"),
-        *("MODEL.RPN.IN_FEATURES", ["p3", "p4", "p5"], "MODEL.RPN.POST_NMS_TOPK_TEST", 8),
-        *("MODEL.ROI_HEADS.NAME", "StandardROIHeads", "MODEL.ROI_HEADS.IN_FEATURES", pyramids),
-        *("MODEL.ROI_HEADS.NUM_CLASSES", 3, "MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION", 7),
-        *("MODEL.ROI_BOX_HEAD.NAME", "FastRCNNConvFCHead", "MODEL.ROI_BOX_HEAD.NUM_FC", 2),
-        *("MODEL.ROI_BOX_HEAD.FC_DIM", 16, "MODEL.ROI_MASK_HEAD.NUM_CONV", 2),
-        *("MODEL.ROI_MASK_HEAD.NAME", "MaskRCNNConvUpsampleHead"),
-        *("MODEL.ROI_MASK_HEAD.CONV_DIM", 16),
-    )
+    settings = {
+        "MODEL.META_ARCHITECTURE": "GeneralizedRCNN",
+        "MODEL.MASK_ON": True,
+        "MODEL.BACKBONE.NAME": "build_lowbit_fpn_backbone",
+        "MODEL.RPN.IN_FEATURES": ["p3", "p4", "p5"],
+        "MODEL.RPN.POST_NMS_TOPK_TEST": 8,
+        "MODEL.ROI_HEADS.NAME": "StandardROIHeads",
+        "MODEL.ROI_HEADS.IN_FEATURES": ["p3", "p4"],
+        "MODEL.ROI_HEADS.NUM_CLASSES": 3,
+        "MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION": 7,
+        "MODEL.ROI_BOX_HEAD.NAME": "FastRCNNConvFCHead",
+        "MODEL.ROI_BOX_HEAD.NUM_FC": 2,
+        "MODEL.ROI_BOX_HEAD.FC_DIM": 16,
+        "MODEL.ROI_MASK_HEAD.NUM_CONV": 2,
+        "MODEL.ROI_MASK_HEAD.NAME": "MaskRCNNConvUpsampleHead",
+        "MODEL.ROI_MASK_HEAD.CONV_DIM": 16,
+    }
+    model = build(*listed(settings))
     options = {"batches": [samples], "scope": "full"}
     model.roi_heads.box_predictor.test_score_thresh = 1.0
     with pytest.raises(ValueError, match=r"2 activation quantizers \(such as roi_heads.mask_head"):

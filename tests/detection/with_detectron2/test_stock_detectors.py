@@ -12,64 +12,62 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:torch.meshgrid"),  # in Detectron2's anchors
 ]
 
-COMMON = [
-    *("MODEL.DEVICE", "cpu"),
-    *("MODEL.BACKBONE.FREEZE_AT", 0),
-    *("MODEL.PIXEL_MEAN", [123.675, 116.28, 103.53], "MODEL.PIXEL_STD", [58.395, 57.12, 57.375]),
-    *("INPUT.FORMAT", "RGB"),
-    *("MODEL.FPN.OUT_CHANNELS", 32),
-    *("MODEL.RETINANET.NUM_CLASSES", 3, "MODEL.RETINANET.NUM_CONVS", 1),
-    *("MODEL.ROI_HEADS.NUM_CLASSES", 3, "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", 4),
-    *("MODEL.RPN.POST_NMS_TOPK_TRAIN", 20),
-    *("MODEL.ANCHOR_GENERATOR.SIZES", [[16.0, 24.0]]),
-]
-FPN = [
-    *("MODEL.RPN.IN_FEATURES", ["p2", "p3", "p4", "p5", "p6"]),
-    *("MODEL.ROI_HEADS.NAME", "StandardROIHeads"),
-    *("MODEL.ROI_HEADS.IN_FEATURES", ["p2", "p3", "p4", "p5"]),
-    *("MODEL.FPN.IN_FEATURES", ["res2", "res3", "res4", "res5"]),
-    *("MODEL.ROI_BOX_HEAD.NAME", "FastRCNNConvFCHead", "MODEL.ROI_BOX_HEAD.NUM_FC", 2),
-    *("MODEL.ROI_BOX_HEAD.FC_DIM", 32, "MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION", 7),
-    *("MODEL.ROI_MASK_HEAD.NAME", "MaskRCNNConvUpsampleHead", "MODEL.ROI_MASK_HEAD.NUM_CONV", 1),
-    *("MODEL.ROI_MASK_HEAD.CONV_DIM", 32),
-]
-# meta-architecture, its further keys, our builder, Detectron2's, the stages it starts from
+COMMON = {
+    "MODEL.DEVICE": "cpu",
+    "MODEL.BACKBONE.FREEZE_AT": 0,
+    "MODEL.PIXEL_MEAN": [123.675, 116.28, 103.53],
+    "MODEL.PIXEL_STD": [58.395, 57.12, 57.375],
+    "INPUT.FORMAT": "RGB",
+    "MODEL.FPN.OUT_CHANNELS": 32,
+    "MODEL.RETINANET.NUM_CLASSES": 3,
+    "MODEL.RETINANET.NUM_CONVS": 1,
+    "MODEL.ROI_HEADS.NUM_CLASSES": 3,
+    "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE": 4,
+    "MODEL.RPN.POST_NMS_TOPK_TRAIN": 20,
+    "MODEL.ANCHOR_GENERATOR.SIZES": [[16.0, 24.0]],
+}
+FPN = {
+    "MODEL.META_ARCHITECTURE": "GeneralizedRCNN",
+    "MODEL.RPN.IN_FEATURES": ["p2", "p3", "p4", "p5", "p6"],
+    "MODEL.ROI_HEADS.NAME": "StandardROIHeads",
+    "MODEL.ROI_HEADS.IN_FEATURES": ["p2", "p3", "p4", "p5"],
+    "MODEL.FPN.IN_FEATURES": ["res2", "res3", "res4", "res5"],
+    "MODEL.ROI_BOX_HEAD.NAME": "FastRCNNConvFCHead",
+    "MODEL.ROI_BOX_HEAD.NUM_FC": 2,
+    "MODEL.ROI_BOX_HEAD.FC_DIM": 32,
+    "MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION": 7,
+    "MODEL.ROI_MASK_HEAD.NAME": "MaskRCNNConvUpsampleHead",
+    "MODEL.ROI_MASK_HEAD.NUM_CONV": 1,
+    "MODEL.ROI_MASK_HEAD.CONV_DIM": 32,
+}
+RETINANET = {
+    "MODEL.META_ARCHITECTURE": "RetinaNet",
+    "MODEL.FPN.IN_FEATURES": ["res3", "res4", "res5"],
+}
+RES4 = {
+    "MODEL.META_ARCHITECTURE": "GeneralizedRCNN",
+    "MODEL.MASK_ON": True,
+    "MODEL.ROI_MASK_HEAD.NAME": "MaskRCNNConvUpsampleHead",
+    "MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION": 4,
+}
+STAGES = ["res2", "res3", "res4", "res5"]
+# settings, the kind of backbone (`build_resnet_...` is Detectron2's), the stages it starts from
 DETECTORS = {
-    "retinanet": (
-        ["MODEL.META_ARCHITECTURE", "RetinaNet", "MODEL.FPN.IN_FEATURES", ["res3", "res4", "res5"]],
-        *("build_retinanet_lowbit_fpn_backbone", "build_retinanet_resnet_fpn_backbone"),
-        ["res3", "res4", "res5"],
-    ),
-    "faster_rcnn": (
-        ["MODEL.META_ARCHITECTURE", "GeneralizedRCNN", *FPN],
-        *("build_lowbit_fpn_backbone", "build_resnet_fpn_backbone"),
-        ["res2", "res3", "res4", "res5"],
-    ),
-    "mask_rcnn": (
-        ["MODEL.META_ARCHITECTURE", "GeneralizedRCNN", *FPN, "MODEL.MASK_ON", True],
-        *("build_lowbit_fpn_backbone", "build_resnet_fpn_backbone"),
-        ["res2", "res3", "res4", "res5"],
-    ),
-    "c4": (
-        [
-            *("MODEL.META_ARCHITECTURE", "GeneralizedRCNN", "MODEL.MASK_ON", True),
-            *("MODEL.ROI_MASK_HEAD.NAME", "MaskRCNNConvUpsampleHead"),
-            *("MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION", 4),
-        ],
-        *("build_lowbit_backbone", "build_resnet_backbone"),
-        ["res4"],
-    ),
+    "retinanet": (RETINANET, "build_retinanet_{}_fpn_backbone", STAGES[1:]),
+    "faster_rcnn": (FPN, "build_{}_fpn_backbone", STAGES),
+    "mask_rcnn": ({**FPN, "MODEL.MASK_ON": True}, "build_{}_fpn_backbone", STAGES),
+    "c4": (RES4, "build_{}_backbone", ["res4"]),
 }
 
 
-def _cfg(opts: list):
+def _cfg(settings: dict):
     from detectron2.config import get_cfg
 
     from lowbit.detection.with_detectron2.config import add_lowbit_config
 
     cfg = get_cfg()
     add_lowbit_config(cfg)
-    cfg.merge_from_list([*COMMON, *opts])
+    cfg.merge_from_list([entry for pair in (COMMON | settings).items() for entry in pair])
     return cfg
 
 
@@ -77,19 +75,24 @@ def _pair(detector: str, depth: int, norm: str):
     """Ours, and Detectron2's with the same weights."""
     from lowbit.detection.with_detectron2.build_detector import build_detector
 
-    keys, our_backbone, stock_backbone, stages = DETECTORS[detector]
-    ours = _cfg(
-        [*keys, "MODEL.BACKBONE.NAME", our_backbone, "MODEL.LOWBIT.ARCHITECTURE", f"resnet{depth}"]
-        + ["MODEL.LOWBIT.OUT_FEATURES", stages, "MODEL.LOWBIT.NORM", norm]
-        + (["MODEL.ROI_HEADS.NAME", "LowbitRes5ROIHeads"] if detector == "c4" else [])
-    )
-    stock = _cfg(
-        [*keys, "MODEL.BACKBONE.NAME", stock_backbone, "MODEL.RESNETS.DEPTH", depth]
-        + ["MODEL.RESNETS.OUT_FEATURES", stages, "MODEL.RESNETS.NORM", norm]
-        + ["MODEL.RESNETS.RES2_OUT_CHANNELS", 256 if depth == 50 else 64]
-        + ["MODEL.RESNETS.STRIDE_IN_1X1", False]  # torchvision's layout
-    )
-    ours, stock = build_detector(ours), build_detector(stock)
+    settings, backbone, stages = DETECTORS[detector]
+    ours = {
+        "MODEL.BACKBONE.NAME": backbone.format("lowbit"),
+        "MODEL.LOWBIT.ARCHITECTURE": f"resnet{depth}",
+        "MODEL.LOWBIT.OUT_FEATURES": stages,
+        "MODEL.LOWBIT.NORM": norm,
+    }
+    if detector == "c4":
+        ours["MODEL.ROI_HEADS.NAME"] = "LowbitRes5ROIHeads"
+    stock = {
+        "MODEL.BACKBONE.NAME": backbone.format("resnet"),
+        "MODEL.RESNETS.DEPTH": depth,
+        "MODEL.RESNETS.OUT_FEATURES": stages,
+        "MODEL.RESNETS.NORM": norm,
+        "MODEL.RESNETS.RES2_OUT_CHANNELS": 256 if depth == 50 else 64,
+        "MODEL.RESNETS.STRIDE_IN_1X1": False,  # torchvision's layout
+    }
+    ours, stock = (build_detector(_cfg(settings | own)) for own in (ours, stock))
     _shake(ours)
     state = {_their_name(name): tensor for name, tensor in ours.state_dict().items()}
     missing, unexpected = stock.load_state_dict(state, strict=False)
@@ -185,8 +188,8 @@ def test_features_are_torchvisions_bit_for_bit(depth):
     from lowbit.detection.with_detectron2.backbone import build_lowbit_backbone
 
     theirs = getattr(torchvision.models, f"resnet{depth}")(weights=None).eval()
-    stages = ["res2", "res3", "res4", "res5"]
-    cfg = _cfg(["MODEL.LOWBIT.ARCHITECTURE", f"resnet{depth}", "MODEL.LOWBIT.OUT_FEATURES", stages])
+    own = {"MODEL.LOWBIT.ARCHITECTURE": f"resnet{depth}", "MODEL.LOWBIT.OUT_FEATURES": STAGES}
+    cfg = _cfg(own)
     ours = build_lowbit_backbone(cfg).eval()
     state = {n: t for n, t in theirs.state_dict().items() if not n.startswith("fc.")}
     ours.network.load_state_dict(state)
@@ -194,7 +197,7 @@ def test_features_are_torchvisions_bit_for_bit(depth):
     with torch.no_grad():
         found = ours(x)
         x = theirs.maxpool(theirs.relu(theirs.bn1(theirs.conv1(x))))
-        for name, layer in zip(stages, ("layer1", "layer2", "layer3", "layer4"), strict=True):
+        for name, layer in zip(STAGES, ("layer1", "layer2", "layer3", "layer4"), strict=True):
             x = getattr(theirs, layer)(x)
             assert torch.equal(found[name], x)
     assert create_backbone(f"resnet{depth}").state_dict().keys() == state.keys()

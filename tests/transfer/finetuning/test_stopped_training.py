@@ -12,6 +12,7 @@ from lowbit.data import open_images
 from lowbit.training.job_state import Workspace
 from lowbit.transfer import Recipe
 from lowbit.transfer.finetuning.training import Training
+from lowbit.transfer.probes.sgd_probe import LinearFit
 from lowbit.transfer.recipe.protocol_registry import get_protocol
 from tests.transfer.protocols.test_adaptive import _backbone as residual_net
 
@@ -62,19 +63,19 @@ def _fit(make, split, recipe, folder):
     )
 
 
-def _signalled(patch, signum, stops):
+def _signalled(patch, signum, stops, *, owner=Training, name="_step"):
     """Send this process a signal in these steps, counted over all of its trainings, each once."""
-    step, left, taken = Training._step, list(stops), []
+    step, left, taken = getattr(owner, name), list(stops), []
 
-    def signalled(self, *args):
-        loss = step(self, *args)
+    def signalled(self, *args, **options):
+        loss = step(self, *args, **options)
         taken.append(1)
         if len(taken) in left:
             left.remove(len(taken))
             os.kill(os.getpid(), signum)
         return loss
 
-    patch.setattr(Training, "_step", signalled)
+    patch.setattr(owner, name, signalled)
     return taken
 
 
@@ -126,6 +127,75 @@ def test_a_stopped_process_has_the_exit_code_of_preemption(
     process.start()
     process.join()
     assert process.exitcode == os.EX_TEMPFAIL and (tmp_path / "last.pth").is_file()
+
+
+LINEAR = {
+    "one rate": {"lr": 1.0},
+    "rates and views": {"lr": (1.0, 0.3), "augment_views": 2},
+}
+
+
+@pytest.mark.parametrize("job", LINEAR)
+def test_a_stopped_linear_fit_ends_in_the_same_bits(
+    job, tiny_net, few_digits, tmp_path, monkeypatch
+):
+    """200 images are four steps an epoch: stops within epochs, between them, and at the very end."""
+    fields = {"protocol": "linear", "precisions": ("FP", "3w3a"), "weight_decay": 1e-4}
+    recipe = Recipe(checkpoint="b.pth", epochs=3, batch_size=64, **fields, **LINEAR[job])
+    val = {"val": open_images("digits", "val")}
+
+    def fit(folder):
+        folder.mkdir(exist_ok=True)
+        workspace = Workspace(folder, key={})
+        protocol = get_protocol("linear")
+        return protocol.fit(
+            tiny_net(), few_digits, recipe=recipe, workspace=workspace, device=CPU, **val
+        )
+
+    straight = fit(tmp_path / "whole")
+    stops = [1, 4, 6, 7, 12]
+    taken = _signalled(monkeypatch, signal.SIGTERM, stops, owner=LinearFit, name="step")
+    for stop in stops:
+        epochs, steps = divmod(stop, 4)
+        with pytest.raises(Preempted) as caught:
+            fit(tmp_path / "cut")
+        place = f"after {epochs} of 3 epochs" + f" and {steps} steps" * bool(steps)
+        assert f"{place}; " in str(caught.value) and caught.value.code == os.EX_TEMPFAIL
+    resumed = fit(tmp_path / "cut")
+    assert len(taken) == 12  # no step was taken twice
+    assert resumed.details == straight.details
+    for precision, head in straight.predict.heads.items():
+        assert all(a.equal(b) for a, b in zip(head, resumed.predict.heads[precision], strict=True))
+    curves = [tmp_path / run / "metrics.jsonl" for run in ("whole", "cut")]
+    assert curves[0].read_text() == curves[1].read_text()
+
+
+def test_a_classifier_stopped_while_it_warms_up_ends_in_the_same_bits(
+    tiny_net, few_digits, tmp_path, monkeypatch
+):
+    recipe = _recipe("finetune")
+    straight = _fit(tiny_net, few_digits, recipe, tmp_path / "whole")
+    taken = _signalled(monkeypatch, signal.SIGTERM, [2, 4], owner=LinearFit, name="step")
+    for _ in range(2):
+        with pytest.raises(Preempted, match=r"after [01] of 1 epochs"):
+            _fit(tiny_net, few_digits, recipe, tmp_path / "cut")
+    resumed = _fit(tiny_net, few_digits, recipe, tmp_path / "cut")
+    assert len(taken) == 4 and resumed.details == straight.details
+    assert _files(tmp_path / "whole") == _files(tmp_path / "cut")
+
+
+def test_a_lost_linear_fit_is_not_saved_by_a_signal(tiny_net, few_digits, tmp_path, monkeypatch):
+    _signalled(monkeypatch, signal.SIGTERM, [3], owner=LinearFit, name="step")
+    recipe = Recipe(checkpoint="b.pth", lr=1e38, epochs=2, batch_size=64, precisions=("FP",))
+    with pytest.raises(FloatingPointError, match="linear classifier's loss"):
+        get_protocol("linear").fit(
+            tiny_net(),
+            few_digits,
+            recipe=recipe,
+            workspace=Workspace(tmp_path, key={}),
+            device=CPU,
+        )
+    assert not (tmp_path / "last.pth").exists()
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGUSR1])

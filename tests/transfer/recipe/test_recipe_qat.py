@@ -58,20 +58,24 @@ def test_a_start_has_published_rates_and_its_own_seed():
         ({"distillation": {"teacher": "t.pth"}}, "qat-distilled", "sgd"),
         (
             {"optimizer": "sgdt", "transition": {"controller": "s2", "scope": "global"}},
-            *("qat", "sgdt-s2-global"),
+            "qat",
+            "sgdt-s2-global",
         ),
         (
             {"optimizer": "sgdt", "transition": {"schedule": "linear", "decay": "base"}},
-            *("qat", "sgdt-linear-target-base-decay"),
+            "qat",
+            "sgdt-linear-target-base-decay",
         ),
         ({"optimizer": "adamt", "transition": {"lambda_": 1e-3}}, "qat", "adamt-lambda0.001"),
         (
             {"optimizer": "sgdt", "transition": {"final_target": 1e-4}},
-            *("qat", "sgdt-to0.0001"),
+            "qat",
+            "sgdt-to0.0001",
         ),
         (
             {"schedule": "step", "milestones": [9, 18], "gamma": 0.2},
-            *("qat", "sgd-step0.2"),
+            "qat",
+            "sgd-step0.2",
         ),
         ({"schedule": "step", "milestones": [9, 18]}, "qat", "sgd"),
         ({"train_on": "trainval"}, "qat-trainval", "sgd"),
@@ -81,16 +85,19 @@ def test_a_start_has_published_rates_and_its_own_seed():
         ({"protocol": "adaptive"}, "adaptive-coquant", "-"),
         (
             {"protocol": "adaptive", "adaptive": {"bits": [8, 2], "zero_shot": []}},
-            *("adaptive-coquant-b82", "-"),
+            "adaptive-coquant-b82",
+            "-",
         ),
         (
             {"protocol": "adaptive", "adaptive": {"teacher_lambda": 0}},
-            *("adaptive-coquant-lambda0", "-"),
+            "adaptive-coquant-lambda0",
+            "-",
         ),
         ({"protocol": "adaptive", "adaptive": {"teacher_lambda": 1e-4}}, "adaptive-coquant", "-"),
         (
             {"protocol": "adaptive", "adaptive": {"method": "individual", "bits": [8, 2]}},
-            *("adaptive-individual", "-"),
+            "adaptive-individual",
+            "-",
         ),
     ],
 )

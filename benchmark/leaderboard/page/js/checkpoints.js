@@ -122,7 +122,7 @@ sections.checkpoints = (page) => {
             el("th", { scope: "row" }, row.policy === "-" ? "none" : name(row.policy)), el("td", {}, `${row.image_size} px`),
             used.map((index) => el("td", { class: "num" }, row.at[index]
               ? [`${scaled(row.at[index][0])}B`, el("small", {}, `${scaled(row.at[index][1])} bit-ops`)] : "–"))))))),
-      el("p", { class: "fine" }, "Counted for integer hardware with packed codes, one image: MACs × weight bits × activation bits. Here quantization is simulated."));
+      el("p", { class: "fine" }, "Counted for integer hardware with packed codes, one image: MACs × the bits of both operands, 32 × 32 in attention (QKᵀ, AV) unless the policy quantizes Q, K and V. Here quantization is simulated."));
   }
 
   function pictures(one) {

@@ -169,14 +169,12 @@ def test_what_cannot_be_adaptive_says_why(make, message):
 
 
 def _reference_norms(net, batches, b):
-    """Plain means of batch statistics, and their unbiased variances, norm by norm in order."""
-    sums = {}
+    """Mean and variance, in double precision, of all values that enter each norm."""
+    inputs = {}
 
     def record(name):
-        def hook(module, inputs):
-            x = inputs[0].double()
-            mean, var = x.mean((0, 2, 3)), x.var((0, 2, 3), unbiased=True)
-            sums.setdefault(name, []).append((mean, var))
+        def hook(module, args):
+            inputs.setdefault(name, []).append(args[0].double().transpose(0, 1).flatten(1))
 
         return hook
 
@@ -188,15 +186,14 @@ def _reference_norms(net, batches, b):
     with torch.no_grad():
         for batch in batches:
             twin(batch)
-    return {
-        name: [sum(values) / len(rows) for values in zip(*rows, strict=True)]
-        for name, rows in sums.items()
-    }
+    values = {name: torch.cat(rows, dim=1) for name, rows in inputs.items()}  # (C, values)
+    return {name: (x.mean(1), x.var(1, unbiased=False)) for name, x in values.items()}
 
 
-def test_estimated_norms_are_the_mean_over_batches():
+def test_estimated_norms_are_those_of_all_values_together():
+    """Batches of unequal size and of unlike images, as where classes are not shuffled."""
     net = shaken(network())
-    batches = [images(seed) for seed in range(5)]
+    batches = [images(seed)[: 12 - 2 * seed] * (seed + 1) + seed for seed in range(5)]
     for b in (7, 5):
         add_width(net, b)
     wanted = {b: _reference_norms(net, batches, b) for b in (7, 5)}
@@ -208,6 +205,62 @@ def test_estimated_norms_are_the_mean_over_batches():
             assert int(norm.num_batches_tracked) == 5
             torch.testing.assert_close(norm.running_mean.double(), mean, rtol=1e-4, atol=1e-5)
             torch.testing.assert_close(norm.running_var.double(), var, rtol=1e-4, atol=1e-5)
+
+
+def _norm_of_images():
+    """A network of which a norm reads the images themselves."""
+    net = quantize(nn.Sequential(nn.BatchNorm2d(2), nn.Conv2d(2, 2, 1), nn.ReLU()), "coquant")
+    calibrate(net, [images()[:, :2]])
+    make_adaptive(net, (8, 4))
+    add_width(net, 3)
+    return net
+
+
+@pytest.mark.parametrize("sizes", [(8, 8, 8, 8), (20, 9, 2, 1)])
+def test_norms_of_images_sorted_by_class_are_the_populations(sizes):
+    """Four classes whose means lie 5 apart and whose values vary by 1: batches alone vary by 1."""
+    net = _norm_of_images()
+    draws = torch.Generator().manual_seed(0)
+    batches = [5 * c + torch.randn(n, 2, 3, 3, generator=draws) for c, n in enumerate(sizes)]
+    for together in (batches, [torch.cat(batches)[torch.randperm(sum(sizes), generator=draws)]]):
+        estimate_norms(net, together, (3,))
+        values = torch.cat(batches).double().transpose(0, 1).flatten(1)
+        torch.testing.assert_close(net[0].running_mean.double(), values.mean(1), rtol=1e-5, atol=0)
+        expected = values.var(1, unbiased=False)
+        torch.testing.assert_close(net[0].running_var.double(), expected, rtol=1e-5, atol=0)
+        assert expected.min() > 10
+
+
+def test_a_far_mean_costs_no_variance():
+    """E[x^2] - E[x]^2 in single precision would leave nothing of a variance of 1 at a mean of 10,000."""
+    net = _norm_of_images()
+    draws = torch.Generator().manual_seed(0)
+    batches = [1e4 + torch.randn(64, 2, 4, 4, generator=draws) for _ in range(4)]
+    estimate_norms(net, batches, (3,))
+    expected = torch.cat(batches).double().var((0, 2, 3), unbiased=False)
+    torch.testing.assert_close(net[0].running_var.double(), expected, rtol=1e-3, atol=0)
+
+
+def test_norms_agree_with_fvcore():
+    from fvcore.nn import update_bn_stats
+
+    net = _norm_of_images()
+    batches = [images(seed)[: 12 - seed, :2] + seed for seed in range(3)]
+    estimate_norms(net, batches, (3,))
+    theirs = nn.BatchNorm2d(2).train()
+    update_bn_stats(theirs, batches, num_iters=3)
+    torch.testing.assert_close(net[0].running_mean, theirs.running_mean)
+    torch.testing.assert_close(net[0].running_var, theirs.running_var)
+
+
+def test_without_a_batch_norms_keep_their_statistics():
+    net = shaken(network())
+    add_width(net, 3)
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    with pytest.raises(ValueError, match="statistics were not changed"):
+        estimate_norms(net, [], [3])
+    assert all(before[name].equal(tensor) for name, tensor in net.state_dict().items())
+    assert all(m.momentum == 0.1 for m in net.modules() if isinstance(m, nn.BatchNorm2d))
 
 
 def test_estimation_leaves_everything_else_alone():
@@ -235,8 +288,6 @@ def test_a_zero_shot_bit_width_starts_as_the_next_higher_one():
     add_width(wide, 8)
     set_precision(wide, "8w8a")
     assert wide.backbone.bn1.weight is wide.backbone.bn1.at["8"].weight
-    with pytest.raises(ValueError, match="no batch"):
-        estimate_norms(net, [], [3])
 
 
 # One stored model
