@@ -12,7 +12,7 @@ from lowbit.common.encoded_text import decode_text
 from lowbit.common.text import counted
 
 _SHOWN = 5  # values of one field that a message lists
-_LARGEST = 1e9  # of a coordinate or an area; beyond it float32 has no pixels left
+_LARGEST = 1e12  # pixels: of an area, or of an object's coordinates together
 _SPACE = re.compile(r"[ \t\n\r]*")
 
 
@@ -37,19 +37,19 @@ def _is_id(value: Any) -> bool:
 
 
 def _is_area(value: Any) -> bool:
-    return type(value) in (int, float) and 0 <= value < _LARGEST**2  # false for NaN
+    return type(value) in (int, float) and 0 <= value < _LARGEST  # false for NaN
 
 
 def _are_numbers(value: Any) -> bool:
-    if type(value) is not list or not set(map(type, value)) <= {int, float}:
+    """Whether a list has finite numbers only: one sum tells, and COCO's polygons have 40 million."""
+    try:
+        return type(value) is list and -_LARGEST < sum(value) < _LARGEST  # false for NaN
+    except (TypeError, OverflowError):
         return False
-    if not value:
-        return True
-    return min(value) > -_LARGEST and max(value) < _LARGEST and sum(value) == sum(value)  # no NaN
 
 
 def _is_box(value: Any) -> bool:
-    return _are_numbers(value) and len(value) == 4
+    return _are_numbers(value) and len(value) == 4 and set(map(type, value)) <= {int, float}
 
 
 def _is_mask(value: Any) -> bool:
