@@ -64,6 +64,8 @@ def _shown(jobs: pd.DataFrame, verdicts: Mapping[str, JobVerdict]) -> pd.DataFra
     """Return the jobs that are shown, each with its source; their index says which they were."""
     sent = jobs[FOLDER].str.startswith(f"{SUBMISSIONS}/")
     own, others = jobs[~sent].assign(source=MEASURED), jobs[sent]
+    copied = (own[FOLDER] != own["job_id"]).sort_values(kind="stable").index  # these come last
+    own = own[~own["job_id"].reindex(copied).duplicated().sort_index()]
     completed = own["status"] == "completed"
     answered, measured = set(own.loc[completed, QUESTION]), set(own.loc[completed, "job_id"])
     own = own[completed | ~_among(own[QUESTION], answered)]
