@@ -14,7 +14,6 @@ from lowbit.benchmark.cli import job_parser, log_to_stderr
 from lowbit.benchmark.recipes.job_command import (
     exit_code,
     read_recipe,
-    run_job,
     set_up_torch,
 )
 
@@ -96,6 +95,8 @@ def _train_recipe(args: argparse.Namespace) -> None:
         folder = args.output_dir or Path("output") / recipe.name
         print(table(_evaluate_recipe(recipe, folder)))
     else:
+        from lowbit.benchmark.executors.single_run import run_job
+
         run_job("detection", args, leaves=("job.json",), report=_report)
 
 

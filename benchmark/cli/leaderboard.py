@@ -34,6 +34,7 @@ EXAMPLES = """examples:
 
   # do the numbers follow from the saved predictions and detections? for all jobs, or one by its folder
   lowbit-bench leaderboard rescore runs/demo
+  lowbit-bench leaderboard rescore output/digits_linear
 
   # bundle your results for another board; the entry says who you are (docs/submit.md)
   lowbit-bench leaderboard bundle runs/demo mine.zip --entry entry.yaml

@@ -10,7 +10,6 @@ from lowbit.benchmark.cli import job_parser, log_to_stderr
 from lowbit.benchmark.recipes.job_command import (
     exit_code,
     read_job,
-    run_job,
     set_up_torch,
 )
 
@@ -70,6 +69,7 @@ def main(arguments: Sequence[str] | None = None, *, prog: str | None = None) -> 
 
 def train(args: argparse.Namespace) -> int:
     """Train in this process, possibly one of several, and return its exit code."""
+    from lowbit.benchmark.executors.single_run import run_job
     from lowbit.training import distributed
 
     log_to_stderr()

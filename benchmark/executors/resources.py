@@ -1,6 +1,9 @@
 """Resources of jobs on a machine or cluster: processes (one per GPU), cores and memory."""
 
 import os
+import resource
+import sys
+import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -38,6 +41,29 @@ def share_of_threads(cores: int, workers: int) -> int:
     share = max(1, cores // workers)
     limit = os.environ.get("OMP_NUM_THREADS", "")
     return min(share, int(limit)) if limit.isdecimal() and int(limit) > 0 else share
+
+
+def usage(started: float, *, processes: int) -> dict[str, Any]:
+    """Return the device, the seconds and the peak memory of a job in this process.
+
+    Args:
+        started: `time.monotonic()` at its start.
+        processes: how many it ran in.
+    """
+    import torch
+
+    on_gpu = torch.cuda.is_initialized()
+    device = torch.cuda.get_device_name() if on_gpu else "cpu"
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return {
+        "device": f"{processes} x {device}" if processes > 1 else device,
+        "seconds": round(time.monotonic() - started, 3),
+        # macOS counts bytes, Linux KiB.
+        "peak_memory_mb": round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1),
+        "peak_gpu_memory_mb": round(torch.cuda.max_memory_allocated() / 2**20, 1)
+        if on_gpu
+        else None,
+    }
 
 
 def too_few_gpus(wanted: int, found: str, most: int) -> str:

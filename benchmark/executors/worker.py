@@ -6,7 +6,6 @@ A job that trains in several processes, one a GPU, is this process and its child
 import faulthandler
 import logging
 import os
-import resource
 import signal
 import sys
 import threading
@@ -15,10 +14,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
 
 from lowbit.benchmark.executors.launch_processes import launch
-from lowbit.benchmark.executors.resources import processes
+from lowbit.benchmark.executors.resources import processes, usage
 from lowbit.benchmark.planning.job import Job
 from lowbit.benchmark.recipes.stages import get_stage
 from lowbit.benchmark.recipes.yaml_files import validate
@@ -94,7 +92,11 @@ def _run(task: Task) -> int:
         returned = get_stage(job.stage).run(recipe, task.folder)
         if _rank(job) == 0:
             result = build_result.completed(
-                job, returned, inputs=task.inputs, folder=task.folder, usage=_usage(job, started)
+                job,
+                returned,
+                inputs=task.inputs,
+                folder=task.folder,
+                usage=usage(started, processes=processes(job)),
             )
             write_result(task.folder, result)
     except BaseException as error:
@@ -109,9 +111,12 @@ def _fail(task: Task, error: BaseException, started: float) -> int:
     """Write the result of a job that raised, unless another process already did; return 1."""
     _logger.error("The job failed.", exc_info=error)
     if read_result(task.folder) is None:  # else this error may be a consequence of the other
-        reason, usage = f"{type(error).__name__}: {error}", _usage(task.job, started)
         result = build_result.failed(
-            task.job, reason, inputs=task.inputs, folder=task.folder, usage=usage
+            task.job,
+            f"{type(error).__name__}: {error}",
+            inputs=task.inputs,
+            folder=task.folder,
+            usage=usage(started, processes=processes(task.job)),
         )
         write_result(task.folder, result)
     return 1
@@ -180,20 +185,3 @@ def _set_up_torch(threads: int) -> None:
 
     torch.set_num_threads(threads)
     keep_freed_memory()
-
-
-def _usage(job: Job, started: float) -> dict[str, Any]:
-    import torch
-
-    on_gpu, count = torch.cuda.is_initialized(), processes(job)
-    device = torch.cuda.get_device_name() if on_gpu else "cpu"
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {
-        "device": f"{count} x {device}" if count > 1 else device,
-        "seconds": round(time.monotonic() - started, 3),
-        # macOS counts bytes, Linux KiB.
-        "peak_memory_mb": round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1),
-        "peak_gpu_memory_mb": round(torch.cuda.max_memory_allocated() / 2**20, 1)
-        if on_gpu
-        else None,
-    }

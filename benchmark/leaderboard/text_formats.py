@@ -8,7 +8,7 @@ import numpy as np
 
 from lowbit.benchmark.leaderboard.adaptive_bits import BLANK
 from lowbit.benchmark.leaderboard.boards import Cell
-from lowbit.benchmark.leaderboard.labels import NOTE, NOTHING, ZERO_SHOT
+from lowbit.benchmark.leaderboard.labels import NOTE, NOTHING, SHARED_SEEDS, ZERO_SHOT
 from lowbit.benchmark.leaderboard.tables import Table, Tables
 from lowbit.common.text import number
 
@@ -46,6 +46,7 @@ CSV_COLUMNS = (
     "paper",
     "table",
     "notes",
+    "n_jobs",
     "zero_shot",
 )
 
@@ -54,7 +55,7 @@ def to_csv(tables: Tables) -> str:
     """Return every folded row, numbers with four digits after the point, empty where unknown."""
     frame = tables.folded.rename(columns={"low": "ci_low", "high": "ci_high"})
     frame = frame[list(CSV_COLUMNS)].copy()
-    for column in ("n_seeds", "n", "rank"):
+    for column in ("n_seeds", "n_jobs", "n", "rank"):
         frame[column] = frame[column].astype(object).where(frame[column] > 0, "")
     frame["zero_shot"] = np.where(frame["zero_shot"], "yes", "")
     return frame.to_csv(index=False, float_format="%.4f", lineterminator="\n")
@@ -125,7 +126,8 @@ class _Markup:
 def _spread(cell: Cell) -> str:
     """Write what is known of a number's spread: over seeds, or the interval of a mean of means."""
     if cell.n_seeds:
-        return "†" if cell.n_seeds == 1 else f" ± {number(cell.sd)}"
+        shared = SHARED_SEEDS if cell.n_jobs > cell.n_seeds else ""
+        return ("†" if cell.n_seeds == 1 else f" ± {number(cell.sd)}") + shared
     return f" [{number(cell.low)}, {number(cell.high)}]" if cell.interval else ""
 
 
@@ -162,6 +164,7 @@ _LATEX_ESCAPES = str.maketrans(
         "−": "$-$",
         "–": "--",
         "†": r"$^\dagger$",
+        "‡": r"$^\ddagger$",
         "§": r"\S{}",
         "Δ": r"$\Delta$",
         "×": r"$\times$",

@@ -1,15 +1,12 @@
-"""Run one job from the command line, reporting errors without a traceback."""
+"""What the commands of one job share: its recipe and folder, and errors without a traceback."""
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 MEASUREMENTS = "measurements.json"
-
-Report = Callable[[dict[str, Any], Path], None]
 
 
 def set_up_torch(threads: int) -> None:
@@ -77,23 +74,3 @@ def read_job(stage: str, args: argparse.Namespace, *, leaves: Sequence[str]) -> 
             "name another --output-dir."
         )
     return recipe, folder
-
-
-def run_job(
-    stage: str, args: argparse.Namespace, *, leaves: Sequence[str], report: Report, process: int = 0
-) -> None:
-    """Run one job, write its measurements to its folder, and report it.
-
-    Raises:
-        ValueError: as `read_job`, or what the stage raises.
-    """
-    from lowbit.benchmark.recipes.stages import get_stage
-    from lowbit.common.atomic_file import write_text
-
-    recipe, folder = read_job(stage, args, leaves=leaves)
-    folder.mkdir(parents=True, exist_ok=True)
-    result = get_stage(stage).run(recipe, folder)
-    if process == 0:
-        outcome = {"recipe": recipe.model_dump(mode="json"), **result}
-        write_text(folder / MEASUREMENTS, json.dumps(outcome, indent=2) + "\n")
-        report(result, folder)

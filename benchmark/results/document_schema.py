@@ -50,8 +50,13 @@ Every job that ends leaves one file, `runs/<job id>/result.json`: the recipe, wi
 out; its inputs, by content hash; and the numbers, or why there are none. The board, its CSV and the
 frame below are computed from these files alone; if deleted, they can be rebuilt byte for byte.
 
+A job that runs by itself (`lowbit-bench pretrain`, `transfer`, `detect`) leaves the same file in its
+`--output-dir`, with the id that the job has in a suite. So `lowbit-bench leaderboard rescore output/linear`
+works, and `build`, `compare` and `bundle` work on `output`, the folder of several. A Detectron2 configuration
+leaves a result where a recipe names it as its `config`.
+
 - A file is written atomically: under a temporary name, synced, renamed. A reader never sees a partial file.
-- A file that does not parse, belongs to another job, or has an unknown field is reported and ignored;
+- A file that does not parse, is in the folder of another job's id, or has an unknown field is reported and ignored;
   the job runs again with its suite.
 - The layout is version {SCHEMA_VERSION}. A file of another version is not read.
 

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lowbit.benchmark.results.comparability import MEASURED, OWN
+from lowbit.benchmark.results.recipe_variants import variants
 from lowbit.benchmark.results.record_cache import FOLDER, load_records
 from lowbit.benchmark.results.records import ORIGIN, QUESTION, ROW_FLOATS, ROWS
 from lowbit.benchmark.results.result_file import (
@@ -37,7 +38,8 @@ def load_frame(runs_dir: Path) -> pd.DataFrame:
     A failed or skipped job gives a row without a value for each precision it was planned at, so
     that its reason can be shown in its place; once a completed job answers the same question (the
     path was corrected, say) the failure is left out. Where one checkpoint name has meant several
-    files or pretraining runs over time, each is shown under a name of its own, ``name@hash``.
+    files or pretraining runs over time, each is shown under a name of its own, ``name@hash``; where
+    results of one row come from recipes that differ, ``name [lr 0.3]`` (`recipe_variants`).
 
     Submitted results come after those measured here, verified ones first, with the outcome of the check
     as their reason. Jobs that were measured here, or have no numbers, are not read from submissions;
@@ -46,6 +48,8 @@ def load_frame(runs_dir: Path) -> pd.DataFrame:
     table = load_records(runs_dir)
     jobs = _shown(table.drop_columns([ROWS]).to_pandas(), read_verdicts(runs_dir))
     jobs["checkpoint"] = _names(jobs)
+    variant = variants(jobs, Path(runs_dir), folder=FOLDER)
+    jobs["checkpoint"] += (" [" + variant + "]").where(variant != "", "")
     numbers = (
         table[ROWS].combine_chunks().take(pa.array(jobs.index, pa.int64()))
     )  # a list for each job
@@ -60,6 +64,8 @@ def _shown(jobs: pd.DataFrame, verdicts: Mapping[str, JobVerdict]) -> pd.DataFra
     """Return the jobs that are shown, each with its source; their index says which they were."""
     sent = jobs[FOLDER].str.startswith(f"{SUBMISSIONS}/")
     own, others = jobs[~sent].assign(source=MEASURED), jobs[sent]
+    copied = (own[FOLDER] != own["job_id"]).sort_values(kind="stable").index  # these come last
+    own = own[~own["job_id"].reindex(copied).duplicated().sort_index()]
     completed = own["status"] == "completed"
     answered, measured = set(own.loc[completed, QUESTION]), set(own.loc[completed, "job_id"])
     own = own[completed | ~_among(own[QUESTION], answered)]

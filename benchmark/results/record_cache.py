@@ -16,7 +16,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lowbit.benchmark.results import records, result_file
+from lowbit.benchmark.results import recipe_variants, records, result_file
 from lowbit.benchmark.results.result_file import RESULT, ZERO_SHOT, read_result
 from lowbit.benchmark.results.verdicts import SUBMISSIONS
 from lowbit.common.atomic_file import atomic
@@ -120,5 +120,10 @@ def _write(path: Path, table: pa.Table) -> None:
 
 def _code() -> bytes:
     """Return a hash of the code that decides what a record is."""
-    files = (result_file.__file__, records.__file__, __file__)
+    files = (
+        result_file.__file__,
+        records.__file__,
+        recipe_variants.__file__,
+        __file__,
+    )
     return hashlib.sha256(b"".join(Path(file).read_bytes() for file in files)).hexdigest().encode()

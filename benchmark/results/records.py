@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+from lowbit.benchmark.results.recipe_variants import RECIPE, START, recipe_sha256, start_job
 from lowbit.benchmark.results.result_file import (
     ADAPTIVE,
     BIT_OPERATIONS,
@@ -23,7 +24,7 @@ ROWS = "rows"
 JOB_TEXTS = (
     "job_id", "status", "reason", "checkpoint", "method", "architecture", "task", "dataset",
     "protocol", *ADAPTIVE, TRAINING, "engine", "policy", "policy_fingerprint", "split_sha256",
-    QUESTION, ORIGIN,
+    QUESTION, ORIGIN, RECIPE, START,
 )  # fmt: skip
 JOB_INTEGERS = ("seed", "image_size", "protocol_version")
 JOB_FLAGS = (POLICY_ON_BOARD,)
@@ -63,6 +64,8 @@ def make_record(result: Result) -> dict[str, Any]:
         POLICY_ON_BOARD: facts[POLICY_ON_BOARD] is not False,
         QUESTION: result.question,
         ORIGIN: _origin(result),
+        RECIPE: recipe_sha256(result),
+        START: start_job(result),
     }
     described = {name: str(facts.get(name) or "-") for name in JOB_TEXTS if name not in named}
     rows = _numbers(result) if result.status == "completed" else _blanks(result, task)

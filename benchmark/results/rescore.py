@@ -50,8 +50,9 @@ def find_jobs(path: Path) -> list[tuple[Path, Result]]:
     if not kept:
         raise FileNotFoundError(
             f"{path} holds no finished job with predictions or detections; nothing was scored. Pass "
-            "the folder of a classification or detection job or of a suite's runs; a job that ran "
-            "without save_predictions runs again with --overwrite always."
+            "the folder of a classification or detection job, or of several; a suite's job that ran "
+            "without save_predictions runs again with --overwrite always. A Detectron2 configuration "
+            "leaves a result as the `config` of a recipe only."
         )
     return kept
 

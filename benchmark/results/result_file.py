@@ -2,6 +2,7 @@
 
     runs/<job id>/result.json     one finished job: completed, failed or skipped
     runs/<job id>/...             the job's other files: recipe.yaml, log.txt, metrics.jsonl, checkpoints
+    output/<any name>/...         the same of a job that ran by itself, by `lowbit-bench transfer`, say
 
 A result is written to a temporary name, synced, renamed, and its folder synced, so that no reader
 sees a partial file. A file that does not parse, or has another layout, is reported and ignored: the
@@ -10,7 +11,10 @@ All reports are computed from these files (`benchmark/results/frame.py`).
 """
 
 import logging
+import os
+import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -37,6 +41,7 @@ WEIGHT_BYTES, BIT_OPERATIONS, ZERO_SHOT = "weight_bytes", "bit_operations", "zer
 # at one bit-width each that it is set against.
 POLICY_ON_BOARD = "policy_on_board"
 ADAPTIVE = ("adaptive_method", "adaptive_variant", "adaptive_reference")
+_JOB_ID = re.compile(r"[0-9a-f]{12}")  # a folder's name that says whose it is
 _WHOLE = 2**53  # integers up to here are the same number to every reader of JSON
 
 _logger = logging.getLogger(__name__)
@@ -164,16 +169,43 @@ def read_result(folder: Path) -> Result | None:
         return _untrusted(path, f"{'.'.join(map(str, first['loc']))}: {first['msg']}")
     except ValueError as error:
         return _untrusted(path, f"{type(error).__name__}: {error}")
-    if result.job_id != folder.name:
+    if _JOB_ID.fullmatch(folder.name) and result.job_id != folder.name:
         return _untrusted(path, f"it is the result of job {result.job_id}")
     return result
 
 
 def find_results(runs_dir: Path) -> Iterator[Result]:
-    """Yield every valid result under `runs_dir`, in the order of job ids."""
-    for path in sorted(Path(runs_dir).glob(f"*/{RESULT}")):
-        if (result := read_result(path.parent)) is not None:
+    """Yield every valid result under `runs_dir`, each job's once, in the order of folders."""
+    seen = set()
+    for path in sorted(Path(runs_dir).glob(f"*/{RESULT}"), key=_own_folder_first):
+        result = read_result(path.parent)
+        if result is not None and result.job_id not in seen:
+            seen.add(result.job_id)
             yield result
+
+
+def job_folder(runs_dir: Path, job_id: str) -> Path:
+    """Return a job's folder, by its id or, of a job that ran by itself, by the result in it."""
+    folder = runs_dir / job_id
+    if folder.exists() or not runs_dir.is_dir():
+        return folder
+    return _named_otherwise(runs_dir, runs_dir.stat().st_mtime_ns).get(job_id, folder)
+
+
+@cache
+def _named_otherwise(runs_dir: Path, changed: int) -> dict[str, Path]:
+    """Return the folders that are not named by a job's id, by the job in them.
+
+    `changed`, when a folder last came or went, makes the cache forget.
+    """
+    names = (name for name in sorted(os.listdir(runs_dir)) if not _JOB_ID.fullmatch(name))
+    folders = (runs_dir / name for name in names if (runs_dir / name / RESULT).is_file())
+    found = [(read_result(folder), folder) for folder in folders]
+    return {result.job_id: folder for result, folder in reversed(found) if result is not None}
+
+
+def _own_folder_first(path: Path) -> tuple[bool, Path]:
+    return not _JOB_ID.fullmatch(path.parent.name), path
 
 
 def _untrusted(path: Path, why: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from lowbit.benchmark.results.result_file import Result, read_result
+from lowbit.benchmark.results.result_file import Result, job_folder, read_result
 from lowbit.benchmark.statistics.paired_image_tests import ImageTest, compare_answers, compare_draws
 from lowbit.benchmark.statistics.ranking import ALPHA
 
@@ -66,7 +66,10 @@ def _paired(a: Scored, b: Scored, runs_dir: Path) -> ImageTest | None:
 
 def _folder(runs_dir: Path, job_id: str) -> Path | None:
     """Find a job's folder: measured here, or added with a bundle."""
-    candidates: Iterable[Path] = (runs_dir / job_id, *runs_dir.glob(f"submissions/*/{job_id}"))
+    candidates: Iterable[Path] = (
+        job_folder(runs_dir, job_id),
+        *runs_dir.glob(f"submissions/*/{job_id}"),
+    )
     return next((folder for folder in candidates if folder.is_dir()), None)
 
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from lowbit.benchmark.results.result_file import Result, read_result, write_result
+from lowbit.benchmark.results.result_file import Result, job_folder, read_result, write_result
 from lowbit.benchmark.results.verdicts import (
     SCHEMA_VERSION,
     SUBMISSIONS,
@@ -116,7 +116,7 @@ def remove(name: str, runs_dir: Path) -> None:
 def measured_here(submission: Submission, runs_dir: Path) -> Iterator[tuple[Result, Result]]:
     """Yield a submission's results of jobs that also ran here, each with one's own, which is shown."""
     for job_id, result in submission.results.items():
-        own = read_result(runs_dir / job_id)
+        own = read_result(job_folder(runs_dir, job_id))
         if own is not None and own.status == "completed":
             yield result, own
 

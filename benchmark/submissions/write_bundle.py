@@ -8,7 +8,7 @@ from typing import Any
 
 from lowbit.benchmark.recipes.yaml_files import get_stage
 from lowbit.benchmark.results.rescore import PREDICTIONS, detections
-from lowbit.benchmark.results.result_file import RESULT, Result, find_results
+from lowbit.benchmark.results.result_file import RESULT, Result, find_results, job_folder
 from lowbit.benchmark.submissions.archive import RECIPE, member, write_archive
 from lowbit.benchmark.submissions.check_job import recipe_text
 from lowbit.benchmark.submissions.manifest import (
@@ -85,7 +85,7 @@ def _collect(chosen: Iterable[Result], runs_dir: Path) -> dict[str, Path | bytes
     """Return every file of a bundle but its manifest, by its name there."""
     files: dict[str, Path | bytes] = {}
     for result in chosen:
-        folder = runs_dir / result.job_id
+        folder = job_folder(runs_dir, result.job_id)
         sent = portable(result)
         files[member(result.job_id, RESULT)] = f"{sent.model_dump_json(indent=2)}\n".encode()
         files[member(result.job_id, RECIPE)] = recipe_text(sent).encode()

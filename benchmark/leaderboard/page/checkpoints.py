@@ -21,7 +21,13 @@ from lowbit.benchmark.results.comparability import (
     precision_rank,
     shown,
 )
-from lowbit.benchmark.results.result_file import BIT_OPERATIONS, WEIGHT_BYTES, Result, read_result
+from lowbit.benchmark.results.result_file import (
+    BIT_OPERATIONS,
+    WEIGHT_BYTES,
+    Result,
+    job_folder,
+    read_result,
+)
 
 CELL = ("value", "sd", "low", "high", "n_seeds", "rank")
 """What a number holds, in this order."""
@@ -175,7 +181,7 @@ def _any_result(runs_dir: Path, jobs: dict[tuple[str, ...], dict]) -> Result | N
     measured = [line for line in jobs if line[_JOB.index("source")] == MEASURED]
     for line in sorted(measured, key=lambda line: line[_JOB.index("task")])[:_LINES]:
         job_id = next(iter(jobs[line]))
-        if (result := read_result(runs_dir / job_id)) is not None:
+        if (result := read_result(job_folder(runs_dir, job_id))) is not None:
             return result
     return None
 
@@ -202,7 +208,7 @@ def _pretraining(runs_dir: Path, result: Result | None) -> dict[str, Any] | None
     made = result and result.inputs.get("checkpoint")
     if not made or made.job_id is None:
         return None
-    origin = read_result(runs_dir / made.job_id)
+    origin = read_result(job_folder(runs_dir, made.job_id))
     facts = (
         "name",
         "dataset",
@@ -231,8 +237,12 @@ def _pictures(
         if facts["task"] != "detection" or facts["source"] != MEASURED:
             continue
         job_id, precisions = next(iter(by_id.items()))
-        result = read_result(runs_dir / job_id)
-        paths = list(pictures_of(runs_dir / job_id, result.artifacts))[:_PICTURES] if result else []
+        result = read_result(job_folder(runs_dir, job_id))
+        paths = (
+            list(pictures_of(job_folder(runs_dir, job_id), result.artifacts))[:_PICTURES]
+            if result
+            else []
+        )
         for path in paths:
             if (picture := thumbnails.make(path)) is not None:
                 title = (facts["dataset"], facts["protocol"], facts["training"])

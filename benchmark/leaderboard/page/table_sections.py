@@ -7,7 +7,7 @@ from typing import Any
 from lowbit.benchmark.leaderboard.adaptive_bits import DELTA
 from lowbit.benchmark.leaderboard.boards import Board, Cell
 from lowbit.benchmark.leaderboard.dataset_means import NOTE
-from lowbit.benchmark.leaderboard.labels import ZERO_SHOT
+from lowbit.benchmark.leaderboard.labels import SHARED_SEEDS, ZERO_SHOT
 from lowbit.benchmark.leaderboard.page.citations import describe_policies
 from lowbit.benchmark.leaderboard.page.source import Source
 from lowbit.benchmark.leaderboard.tables import Row, Table
@@ -163,7 +163,7 @@ def _marks(cell: Cell) -> str:
     return (
         ("?" if doubtful else "")
         + ("†" if over_images else "")
-        + ("‡" if cell.n_jobs > cell.n_seeds else "")
+        + (SHARED_SEEDS if cell.n_jobs > cell.n_seeds else "")
         + (ZERO_SHOT if cell.zero_shot else "")
     )
 
