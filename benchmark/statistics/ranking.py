@@ -79,10 +79,20 @@ def half_width(
         >>> half_width(np.array([1.0, 1.0]), np.array([3, 1])).round(3).tolist()
         [2.484, nan]
     """
-    sizes, where = np.unique(n, return_inverse=True)  # there are few, of however many samples
-    quantiles = stats.t.ppf(1 - alpha / 2, np.maximum(sizes - 1, 1))
-    quantiles = np.where(sizes > 1, quantiles, math.nan)[where].reshape(np.shape(n))
-    return quantiles * sd / np.sqrt(n)
+    return standard_errors(np.subtract(n, 1), alpha=alpha) * sd / np.sqrt(n)
+
+
+def standard_errors(freedom: np.ndarray | float, *, alpha: float = ALPHA) -> np.ndarray | float:
+    """Return half the width of Student's interval in standard errors, at these degrees of freedom.
+
+    NaN where there are none.
+
+    Example:
+        >>> standard_errors(np.array([2, 11.5, 0])).round(3).tolist()
+        [4.303, 2.189, nan]
+    """
+    values, where = np.unique(freedom, return_inverse=True)  # few, of however many samples
+    return stats.t.ppf(1 - alpha / 2, values)[where].reshape(np.shape(freedom))
 
 
 def paired_difference(a: Sequence[float], b: Sequence[float], *, alpha: float = ALPHA) -> Summary:
