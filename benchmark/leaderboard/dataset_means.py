@@ -23,7 +23,7 @@ from lowbit.benchmark.results.comparability import (
     protocol_rank,
     rankable,
 )
-from lowbit.benchmark.statistics.ranking import ALPHA, rank_by_holm
+from lowbit.benchmark.statistics.ranking import ALPHA, rank_by_holm, standard_errors
 
 NOTE = (
     "Each data set counts once. The 95 % interval is over seeds where every data set has several, else "
@@ -156,7 +156,7 @@ def _means(value: np.ndarray, sd: np.ndarray, n: np.ndarray, stderr: np.ndarray)
     with np.errstate(divide="ignore", invalid="ignore"):
         variances = sd**2 / n
         freedom = variances.sum(axis=1) ** 2 / (variances**2 / (n - 1)).sum(axis=1)
-        by_seeds = stats.t.ppf(1 - ALPHA / 2, freedom) * np.sqrt(variances.sum(axis=1)) / sets
+        by_seeds = standard_errors(freedom) * np.sqrt(variances.sum(axis=1)) / sets
     by_images = stats.norm.ppf(1 - ALPHA / 2) * np.sqrt((stderr**2).sum(axis=1)) / sets
     seeds, images = by_seeds > 0, by_images > 0  # NaN: a data set has a single seed, or no error
     half = np.where(seeds, by_seeds, np.where(images, by_images, np.nan))

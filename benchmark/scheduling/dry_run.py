@@ -30,7 +30,7 @@ class Preview:
 
 
 def preview(schedule: Schedule, estimator: Estimator, *, overwrite: str) -> list[Preview]:
-    """Say for each job of the schedule's plan what a run would do; nothing is written."""
+    """Return what a run would do with each job of the schedule's plan; nothing is written."""
     found: dict[str, Preview] = {}
     for job in schedule.plan.jobs.values():
         result = read_result(schedule.folder(job))

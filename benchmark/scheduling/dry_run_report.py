@@ -1,4 +1,4 @@
-"""The text of a dry run: jobs by stage, what stands in the way, hours and disk."""
+"""The text of a dry run: jobs by stage, obstacles, hours and disk space."""
 
 import shutil
 import textwrap
@@ -13,7 +13,7 @@ from lowbit.benchmark.scheduling.estimate import CPU_RATE, GPU_RATE
 from lowbit.benchmark.scheduling.time_budget import Choice
 from lowbit.common.text import counted, duration, size
 
-LISTED = 40  # jobs; longer plans are told in groups
+LISTED = 40  # jobs; longer plans are listed in groups
 _STATES = ("finished", "new", "blocked", "skipped")
 _SOURCES = {
     "recipe": "by the time such jobs took here",
@@ -26,7 +26,7 @@ _INDENT = " " * 4
 def describe_plan(
     name: str, rows: Iterable[Preview], *, workers: int, runs_dir: Path, device: str, verbose: bool
 ) -> str:
-    """Describe a plan: its jobs one by one, or in groups where there are many."""
+    """Describe a plan: its jobs one by one, or in groups if there are many."""
     rows = list(rows)
     blocks = [
         _by_stage(rows),
@@ -42,7 +42,7 @@ def describe_plan(
 
 
 def wall_seconds(rows: Sequence[Preview], workers: int) -> float:
-    """Return about how long the new jobs take together: the longest chain, or all of them shared out."""
+    """Estimate how long the new jobs take: the longest chain, or their total divided among workers."""
     chains: dict[str, float] = {}
     for row in rows:  # a job comes after those it needs
         before = max((chains.get(need, 0.0) for need in row.job.needs), default=0.0)
@@ -52,7 +52,7 @@ def wall_seconds(rows: Sequence[Preview], workers: int) -> float:
 
 
 def describe_choice(choice: Choice, plan: Plan, *, hours: float, workers: int) -> str:
-    """Say what a budget leaves out."""
+    """Describe what a budget leaves out."""
     chosen = len(choice.plan.jobs)
     head = (
         f"Budget of {duration(3600 * hours)} with {workers} at once: {duration(choice.seconds)} of "
@@ -135,7 +135,7 @@ def _grouped(rows: list[Preview]) -> list[str]:
 
 
 def _obstacles(rows: list[Preview]) -> list[str]:
-    """Give each reason once, with how many jobs it stops."""
+    """List each reason once, with the number of jobs it stops."""
     found = defaultdict(list)
     for row in rows:
         if row.state in ("blocked", "skipped"):
@@ -148,7 +148,7 @@ def _obstacles(rows: list[Preview]) -> list[str]:
 
 
 def _cost(rows: list[Preview]) -> str:
-    """Say what skipped jobs would take."""
+    """Describe what skipped jobs would take."""
     seconds = sum(row.estimate.seconds or 0.0 for row in rows)
     gpu = sum(row.estimate.gpu_hours or 0.0 for row in rows)
     return f" (they would take {duration(seconds)}; {_gpu_hours(gpu)} GPU-hours)" if seconds else ""

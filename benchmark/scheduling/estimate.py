@@ -29,8 +29,8 @@ from lowbit.common.compute_cost import Work
 
 GPU_RATE = 2e13  # operations a second: ResNet-50 trained at 800 images a second, an A100 in TF32
 CPU_RATE = 3.5e10  # on one core: this suite's demo, measured
-_SAMPLE = 500  # results beside the plan's that are read; names are hashes, so any are a fair sample
-_LEAST = 1e9  # operations; the time of a smaller job is that of its start
+_SAMPLE = 500  # other results that are read; names are hashes, so any subset is a fair sample
+_LEAST = 1e9  # operations; a smaller job's time is mostly its start
 
 Source = Literal["recipe", "throughput", "assumed"]
 _logger = logging.getLogger(__name__)
@@ -78,10 +78,10 @@ class Estimator:
         self._seen: dict[str, tuple[str, Work | None, tuple[str, ...] | None]] = {}
 
     def learn(self, result: Result) -> None:
-        """Take a result's time into account, if it completed on such a device."""
+        """Learn from a result's time, if it completed on this kind of device."""
         if result.status != "completed" or not result.seconds or result.device != self.device:
             return
-        if result.stage not in STAGES:  # of a later version
+        if result.stage not in STAGES:  # written by a later version
             return
         architecture = result.checkpoint.architecture
         self._times[_kind(result, architecture)].append(result.seconds)
@@ -99,7 +99,7 @@ class Estimator:
             self._done[key][1] += result.seconds
 
     def estimate_all(self, jobs: Iterable[Job]) -> dict[str, Estimate]:
-        """Estimate jobs that run in this order, by id."""
+        """Return estimates by id, for jobs that run in this order."""
         found: dict[str, Estimate] = {}
         computed: dict[tuple[str, ...] | None, str | None] = dict.fromkeys(self._computed)
         usual: dict[tuple[str, bool], float] = {}
@@ -151,14 +151,14 @@ def estimator(runs_dir: Path, jobs: Mapping[str, Job], *, device: str | None = N
 
 
 def this_device() -> str:
-    """Name what jobs run on here, as results do."""
+    """Return the name of this machine's device, as results give it."""
     import torch
 
     return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
 
 
 def _architecture(job: Job) -> str:
-    """Return the network a job is about; "-" where its file does not tell."""
+    """Return the network of a job; "-" if its file does not say."""
     source = job.inputs.get("checkpoint")
     if job.label.architecture == "-" and isinstance(source, File) and source.sha256 is not None:
         return _stated(source)
@@ -172,30 +172,30 @@ def _stated(file: File) -> str:
 
     try:
         return examine(read(file.path))[0].architecture
-    except CheckpointError:  # what is wrong with it, the job says
+    except CheckpointError:  # the job itself will report the problem
         return "-"
 
 
 def _keys(stage: str, identity: Mapping) -> tuple[tuple[str, ...], ...]:
-    """Return under which names a rate is kept, the narrowest first."""
+    """Return the keys under which a rate is kept, the most specific first."""
     return (stage, str(identity.get("protocol"))), (stage,), ()
 
 
 def _kind(job: Job | Result, architecture: str) -> str:
-    """Name what takes equally long: a recipe without seed, files and what is cosmetic."""
+    """Return a key of jobs that take equally long: a recipe without seed, files and cosmetic fields."""
     left_out = {"seed", *job.inputs, *get_stage(job.stage).Recipe.cosmetic}
     fields = {key: value for key, value in job.recipe.items() if key not in left_out}
     return canonical_json([job.stage, architecture, fields])
 
 
 def _work(job: Job | Result, architecture: str) -> Work | None:
-    """Count a job's work; None where its stage or the lack of its images does not allow it."""
+    """Count a job's work; None if its stage cannot, or its images are missing."""
     named = {"architecture": architecture} if architecture != "-" else {}
     files = dict.fromkeys(job.inputs, "(not read)")
     return _counted(job.stage, canonical_json({**job.recipe, **files, **named, "seed": 0}))
 
 
-@cache  # a plan has many jobs that differ in seed and checkpoint alone
+@cache  # many jobs of a plan differ only in seed and checkpoint
 def _counted(stage: str, recipe: str) -> Work | None:
     try:
         return get_stage(stage).work(validate(stage, json.loads(recipe)))

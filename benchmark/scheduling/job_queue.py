@@ -14,12 +14,15 @@ from lowbit.benchmark.planning.job import Job
 from lowbit.benchmark.recipes.stages import STAGES
 from lowbit.benchmark.results.result_file import Result
 
-_LOOK, _PATIENCE = 0.5, 10.0  # s between looks at a job that another runner holds, first and most
+_LOOK, _PATIENCE = (
+    0.5,
+    10.0,
+)  # s between checks of a job that another runner holds, at first and at most
 _SHARED = ("dataset", "image_size", "policy_fingerprint", "fp_start")
 
 
 class JobQueue:
-    """The order of one runner's jobs; it looks at no file.
+    """The order of one runner's jobs; it reads no file.
 
     Args:
         jobs: all of them, in the order of the plan.
@@ -36,13 +39,15 @@ class JobQueue:
             self._what[job.id] = shared_by(job)
         self._ready: list[tuple[bool, int, int]] = []  # places, sorted
         self._running: set[str] = set()
-        self._elsewhere: dict[str, tuple[float, float]] = {}  # when to look again, and the pause
+        self._elsewhere: dict[
+            str, tuple[float, float]
+        ] = {}  # time of the next check, and the pause before it
         self._computing: dict[tuple[str, ...], set[str]] = defaultdict(set)
         self._computed: set[tuple[str, ...]] = set()
 
     @property
     def running(self) -> set[str]:
-        """Ids of jobs that run here."""
+        """Ids of the jobs running here."""
         return set(self._running)
 
     @property
@@ -52,16 +57,16 @@ class JobQueue:
 
     @property
     def pause(self) -> float:
-        """Seconds until a job of another runner should be looked at; infinite: there is none."""
+        """Seconds until a job of another runner should be checked; infinite if there is none."""
         looks = (then for then, _ in self._elsewhere.values())
         return max(0.0, min(looks, default=math.inf) - time.monotonic())
 
     def add(self, job: Job) -> None:
-        """Let a job run from now on."""
+        """Add a job that may run from now on."""
         bisect.insort(self._ready, self._places[job.id])
 
     def next(self, limit: int | None = None) -> list[Job]:
-        """Return the jobs to run next, `limit` at most; None: all that may run."""
+        """Return the jobs to run next, at most `limit`; None returns all that may run."""
         chosen: list[Job] = []
         deferred: list[Job] = []
         begun = {what for what, jobs in self._computing.items() if jobs} - self._computed
@@ -87,26 +92,26 @@ class JobQueue:
         return found
 
     def start(self, job: Job) -> None:
-        """Note that a job runs here."""
+        """Record that a job runs here."""
         self._forget(job)
         self._running.add(job.id)
         if (what := self._what[job.id]) is not None:
             self._computing[what].add(job.id)
 
     def leave(self, job: Job) -> None:
-        """Note that another runner holds a job."""
+        """Record that another runner holds a job."""
         pause = min(2 * self._elsewhere.get(job.id, (0.0, _LOOK / 2))[1], _PATIENCE)
         self._forget(job)
         self._elsewhere[job.id] = (time.monotonic() + pause, pause)
 
     def end(self, job: Job, *, completed: bool) -> None:
-        """Note that a job has ended."""
+        """Record that a job has ended."""
         self._forget(job)
         if completed and (what := self._what[job.id]) is not None:
             self._computed.add(what)
 
     def _forget(self, job: Job) -> None:
-        """Take a job out of wherever it stood."""
+        """Remove a job from whichever list it was in."""
         self._running.discard(job.id)
         self._elsewhere.pop(job.id, None)
         if (what := self._what[job.id]) is not None:
@@ -118,7 +123,7 @@ class JobQueue:
 
 
 def shared_by(job: Job | Result) -> tuple[str, ...] | None:
-    """Return what jobs with a common part have in common; None: the stage shares nothing.
+    """Return a key of the part that jobs have in common; None if the stage shares nothing.
 
     The files that hold it are the stage's, under everything they depend on: this is to order jobs and
     to estimate them, and equal only for jobs that may share.

@@ -1,4 +1,4 @@
-"""Choose the next job, and settle jobs that need not run: kept, refused or skipped.
+"""Choose the next job, and settle those that need not run: kept, refused or skipped.
 
 A schedule is one runner's view of a plan. The truth is in the result files, which other runners
 write too; the schedule reads them when a job's turn comes, and again once the job is claimed.
@@ -21,14 +21,14 @@ from lowbit.benchmark.scheduling.job_queue import JobQueue
 from lowbit.common.file_hash import file_sha256
 
 Overwrite = Literal["never", "failed", "always"]
-# pyyaml's own dumper is ten times as slow as libyaml's, which not every build has.
+# PyYAML's own dumper is ten times slower than libyaml's, which not every build includes.
 _Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 _logger = logging.getLogger(__name__)
 
 
 class Schedule:
-    """The jobs of a plan that still have to end, and the results of those that did.
+    """The jobs of a plan that have not ended, and the results of those that have.
 
     Attributes:
         done: results by job id: kept, made here, or made by another runner meanwhile.
@@ -45,7 +45,7 @@ class Schedule:
         self._overwrite = overwrite
         self._queue = JobQueue(plan.jobs.values(), plan.needed)
         self._users = defaultdict(list)  # ids of the jobs that need a job
-        self._lacking: dict[str, int] = {}  # how many of its needs have yet to end, by job
+        self._lacking: dict[str, int] = {}  # number of its needs that have not ended, by job
         for job in plan.jobs.values():
             own = [need for need in job.needs if need in plan.jobs]
             self._lacking[job.id] = len(own)
@@ -57,7 +57,7 @@ class Schedule:
 
     @property
     def open(self) -> bool:
-        """Whether any job has yet to end."""
+        """Whether any job has not ended."""
         return bool(self._waiting)
 
     @property
@@ -67,17 +67,17 @@ class Schedule:
 
     @property
     def running(self) -> set[str]:
-        """Ids of jobs that run here."""
+        """Ids of the jobs running here."""
         return self._queue.running
 
     @property
     def pause(self) -> float:
-        """Seconds until a job that another runner holds should be looked at; infinite: there is none."""
+        """Seconds until a job that another runner holds should be checked; infinite if there is none."""
         return self._queue.pause
 
     @property
     def unfinished(self) -> list[Job]:
-        """The jobs that have yet to end."""
+        """The jobs that have not ended."""
         return list(self._waiting.values())
 
     def folder(self, job: Job) -> Path:
@@ -85,7 +85,7 @@ class Schedule:
         return self.runs_dir / job.id
 
     def ready(self, limit: int | None = None) -> list[Job]:
-        """Return jobs that may run now: those others need first, then the cheap stages.
+        """Return jobs that may run now: first those that others need, then cheap stages.
 
         Of jobs that share what none of them has computed yet, one goes first and the others come
         last. Jobs whose result stands are settled on the way. A job that another runner holds comes
@@ -103,7 +103,7 @@ class Schedule:
         result = read_result(self.folder(job))
         if result is None:
             return None
-        fresh = self._signature(job.id) != self._before[job.id]  # another runner's, of just now
+        fresh = self._signature(job.id) != self._before[job.id]  # just written by another runner
         if self._overwrite == "always" and not fresh:
             return None
         if result.status != "completed":
@@ -153,26 +153,26 @@ class Schedule:
         text = yaml.dump(
             {**job.recipe, **paths}, Dumper=_Dumper, sort_keys=False, allow_unicode=True
         )
-        # For people: the truth is in the plan, so that nothing waits for the disk here.
+        # For people to read; the plan is authoritative, so nothing waits for the disk here.
         (folder / "recipe.yaml").write_text(f"# {job.title} (a {job.stage} recipe)\n{text}")
         return folder
 
     def start(self, job: Job) -> None:
-        """Note that the job runs here."""
+        """Record that the job runs here."""
         self._queue.start(job)
 
     def leave(self, job: Job) -> None:
-        """Note that another runner holds the job; it is looked at again."""
+        """Record that another runner holds the job; it will be checked again."""
         self._queue.leave(job)
 
     def finish(self, job: Job, result: Result) -> None:
-        """Note the result of a job."""
+        """Record the result of a job."""
         self.done[job.id] = result
         self._queue.end(job, completed=result.status == "completed")
         self._end(job)
 
     def _end(self, job: Job) -> None:
-        """Remove a job; jobs that waited only for it are checked next."""
+        """Remove a job; those that waited only for it are checked next."""
         if self._waiting.pop(job.id, None) is None:
             return
         for user in self._users[job.id]:
@@ -181,7 +181,7 @@ class Schedule:
                 self._unexamined.append(user)
 
     def _examine(self) -> None:
-        """Settle the jobs whose needs have ended and whose result stands; the others are ready."""
+        """Settle jobs whose needs have ended and whose result is still valid; the others are ready."""
         while self._unexamined:
             job = self.plan.jobs[self._unexamined.popleft()]
             if job.id not in self._waiting or not self._inputs_ended(job):
@@ -193,7 +193,7 @@ class Schedule:
                 self._queue.add(job)
 
     def _inputs_ended(self, job: Job) -> bool:
-        """Whether the job's needs have results; one that lacks a need is kept or blocked."""
+        """Whether the job's needs have results; a job without one is kept or blocked."""
         for need in job.needs:
             if need in self.done:
                 continue
@@ -227,7 +227,7 @@ class Schedule:
         return True
 
     def _has_outputs(self, job: Job, result: Result) -> bool:
-        """Whether the job's files are there, as far as a job that has yet to run needs them."""
+        """Whether the job's outputs exist, or every job that needs them has completed."""
         folder = self.folder(job)
         if all((folder / path).is_file() for path in result.artifacts.values()):
             return True
@@ -241,7 +241,7 @@ class Schedule:
     def _changed_file(self, job: Job) -> str | None:
         for name, source in job.inputs.items():
             if not isinstance(source, File) or source.sha256 is None:
-                continue  # one that was not there is the job's own problem, or missing
+                continue  # an absent one was reported as the job's problem or as missing
             if not source.path.is_file() or file_sha256(source.path) != source.sha256:
                 return (
                     f"The {name} file {source.path} has changed since the sweep was planned; the "

@@ -18,7 +18,7 @@ from lowbit.benchmark.planning.plan import Plan
 from lowbit.benchmark.recipes.stages import STAGES
 from lowbit.benchmark.scheduling.estimate import Estimate
 
-_INSTANT = 1e-3  # s; no job is taken to be quicker
+_INSTANT = 1e-3  # s; no job is assumed to be quicker
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def choose(
     workers: int,
     finished: Collection[str],
 ) -> Choice:
-    """Choose the jobs of a plan that give most in a time.
+    """Choose the jobs of a plan that are worth most in the time given.
 
     Args:
         plan: all jobs.
@@ -56,7 +56,7 @@ def choose(
     left_out: dict[str, str] = {}
     cost = {job_id: e.seconds for job_id, e in estimates.items() if e.seconds is not None}
     worth = _information(plan, finished)
-    waiting: dict[str, frozenset[str]] = {}  # what each job needs that has yet to be made
+    waiting: dict[str, frozenset[str]] = {}  # the needs of each job that have not been made
     for job in plan.jobs.values():
         if job.id in finished:
             continue
@@ -89,8 +89,8 @@ def _best_bundle(
     cost: Mapping[str, float],
     left: float,
 ) -> set[str]:
-    """Return the jobs, with what they need, that give most an hour; none: nothing fits."""
-    alike = defaultdict(list)  # jobs by what they need, in falling order
+    """Return the jobs, with their needs, that are worth most per hour; none if nothing fits."""
+    alike = defaultdict(list)  # jobs by their needs, in descending order of worth per hour
     for job_id in order:
         alike[waiting[job_id]].append(job_id)
     best: set[str] = set()
@@ -104,7 +104,7 @@ def _best_bundle(
             if spent + cost[job_id] > left:
                 continue
             if gained * cost[job_id] > worth[job_id] * spent:
-                break  # from here on the mean falls
+                break  # from here on the mean decreases
             bundle.add(job_id)
             gained, spent = gained + worth[job_id], spent + cost[job_id]
         if gained > most * max(spent, _INSTANT):
@@ -113,7 +113,7 @@ def _best_bundle(
 
 
 def _information(plan: Plan, finished: Collection[str]) -> dict[str, float]:
-    """Return what each job is worth; a checkpoint that something is scored on is worth nothing."""
+    """Return each job's worth; a checkpoint made for other jobs is worth nothing by itself."""
     needed = plan.needed
     seeds: Counter[str] = Counter()
     worth = {}
@@ -147,6 +147,6 @@ def _unmet(
 
 
 def _chain(job_id: str, plan: Plan, cost: Mapping[str, float]) -> float:
-    """Return how long a job and what it needs take, however many run at once."""
+    """Return how long a job and its needs take, however many run at once."""
     before = (_chain(need, plan, cost) for need in plan.jobs[job_id].needs if need in cost)
     return cost[job_id] + max(before, default=0.0)

@@ -1,16 +1,16 @@
 """Compare two checkpoints, or two ways to train a detector: paired differences with intervals.
 
-A *setting* is all that a number depends on but what is compared, its seed and its precision: a data set
-under a protocol, and what else both sides share. In each setting A and B are paired
+A *setting* is everything a number depends on except the subject compared, the seed and the precision: a
+data set under a protocol, and whatever else both sides share. In each setting A and B are paired
 
-- over seeds, where several differ (paired t-test), or
-- over the test images of a single seed (McNemar's exact test, or the paired bootstrap), where the files
-  are there; or by the standard errors over these images, as if they were two samples.
+- over seeds, if there are several whose differences vary (paired t-test), or
+- over the test images of a single seed (McNemar's exact test, or the paired bootstrap), if the files
+  exist; otherwise by the standard errors over these images, as if they were two samples.
 
-Settings that differ in the data set alone make one *line* a precision. Its counts of wins, losses and
-ties are of tests corrected by Holm over the settings of the line, so the chance that a line counts
-anything wrongly is at most 5 %. Its mean is over the settings, each counting once, and corrected over
-the precisions; so is a line of a single setting.
+Settings that differ only in the data set make one *line* per precision. Its wins, losses and ties are
+counted from tests corrected by Holm over the settings of the line, so the probability of any wrong count
+in a line is at most 5 %. Its mean is over the settings, each counting once, and its p-value is corrected
+over the precisions, as is that of a line with a single setting.
 """
 
 from collections.abc import Iterator, Sequence
@@ -32,7 +32,7 @@ from lowbit.benchmark.statistics.paired_predictions import Scored, compare_image
 from lowbit.benchmark.statistics.ranking import ALPHA, holm, paired_difference
 from lowbit.common.suggest import did_you_mean
 
-# What else must agree for two rows to be a pair, by what is compared.
+# What else must agree for two rows to form a pair, by what is compared.
 _ALIKE = {
     "checkpoint": ("training", "policy_fingerprint"),
     "training": ("checkpoint", "architecture"),
@@ -103,7 +103,7 @@ class Line:
 def compare(
     frame: pd.DataFrame, a: str, b: str, *, by: str = "checkpoint", runs_dir: Path | None = None
 ) -> list[Line]:
-    """Pair every number of `a` with the number of `b` that differs in nothing else.
+    """Pair every number of `a` with the number of `b` that is otherwise alike.
 
     Args:
         frame: a normalized results frame.
@@ -137,9 +137,9 @@ def compare(
 
 
 def _pairs(scores: pd.DataFrame, a: str, b: str, by: str) -> pd.DataFrame:
-    """Return a row a pair: the setting, its precision, metric and seed, and both sides.
+    """Return one row per pair: the setting, its precision, metric and seed, and both sides.
 
-    What was measured here stands before what others sent of the same.
+    Numbers measured here take precedence over submitted ones.
     """
     setting = [*(column for column in BOARD if column not in _ALIKE[by]), *_ALIKE[by]]
     key = [*setting, "precision", "metric", "seed"]
@@ -247,7 +247,7 @@ def _scored(pair: pd.Series, side: str) -> Scored:
 
 
 def _corrected(family: Sequence[Difference]) -> tuple[Difference, ...]:
-    """Correct the p-values of a family by Holm; what was not tested is not of it."""
+    """Correct the p-values of a family by Holm; untested differences do not belong to it."""
     tested = [difference for difference in family if not np.isnan(difference.p)]
     adjusted = iter(holm([difference.p for difference in tested]).tolist())
     return tuple(d if np.isnan(d.p) else replace(d, adjusted=next(adjusted)) for d in family)

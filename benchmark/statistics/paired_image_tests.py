@@ -1,8 +1,8 @@
 """Paired tests over the test images that two networks, or two detectors, both answered.
 
-What the two share, an image hard for both, drops out of their difference, so that they can be told
-apart where their intervals overlap. These say how the difference would move on other test images; not
-how it would move with another seed.
+What both share, such as an image that is hard for both, drops out of their difference, so they can be
+told apart even where their intervals overlap. The tests say how the difference would vary over other test
+images, not over other seeds.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from scipy import stats
 
 from lowbit.benchmark.statistics.ranking import ALPHA
 
-_DRAWS = 4_000  # of the answers
+_DRAWS = 4_000  # resamplings of the answers
 
 
 @dataclass(frozen=True)
@@ -84,5 +84,5 @@ def compare_draws(a: np.ndarray, b: np.ndarray) -> ImageTest | None:
 
 
 def _share(holds: np.ndarray) -> float:
-    """Return a p-value of draws: what was found is one of them, so that it is never 0."""
+    """Return a p-value from draws; the observation itself counts as one, so it is never 0."""
     return (1 + int(holds.sum())) / (1 + len(holds))

@@ -15,14 +15,14 @@ from lowbit.benchmark.statistics.paired_image_tests import ImageTest, compare_an
 from lowbit.benchmark.statistics.ranking import ALPHA
 
 PREDICTIONS, DETECTIONS = "predictions", "detections"  # the artifacts
-_TOLERANCE = 1e-6  # %: predictions that do not give the result's number are not its predictions
+_TOLERANCE = 1e-6  # %: predictions further from the result's number are not the ones it came from
 
 _logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Scored:
-    """One measurement of one job, and what names it: what has to be found again in its files."""
+    """One measurement of one job, with what is needed to find it again in the job's files."""
 
     job_id: str
     metric: str

@@ -24,7 +24,7 @@ PValue = Callable[[np.ndarray], np.ndarray]
 class Summary:
     """A sample's mean, its sample standard deviation and a t-interval of the mean.
 
-    With a single value there is no spread to speak of: `sd`, `low` and `high` are NaN.
+    With a single value there is no spread: `sd`, `low` and `high` are NaN.
     """
 
     mean: float
@@ -35,12 +35,12 @@ class Summary:
 
     @property
     def varies(self) -> bool:
-        """Whether there is a spread to test with, and not only what rounding leaves of none."""
+        """Whether there is a spread to test with, beyond rounding."""
         return self.sd > ROUNDING
 
     @property
     def p(self) -> float:
-        """Two-sided p-value of a t-test that the mean is 0; NaN where there is no spread."""
+        """Two-sided p-value of a t-test that the mean is 0; NaN without a spread."""
         if not self.varies:
             return math.nan
         return float(2 * stats.t.sf(abs(self.mean) / (self.sd / math.sqrt(self.n)), self.n - 1))
@@ -79,16 +79,26 @@ def half_width(
         >>> half_width(np.array([1.0, 1.0]), np.array([3, 1])).round(3).tolist()
         [2.484, nan]
     """
-    sizes, where = np.unique(n, return_inverse=True)  # there are few, of however many samples
-    quantiles = stats.t.ppf(1 - alpha / 2, np.maximum(sizes - 1, 1))
-    quantiles = np.where(sizes > 1, quantiles, math.nan)[where].reshape(np.shape(n))
-    return quantiles * sd / np.sqrt(n)
+    return standard_errors(np.subtract(n, 1), alpha=alpha) * sd / np.sqrt(n)
+
+
+def standard_errors(freedom: np.ndarray | float, *, alpha: float = ALPHA) -> np.ndarray | float:
+    """Return half the width of Student's interval in standard errors, at these degrees of freedom.
+
+    NaN where there are none.
+
+    Example:
+        >>> standard_errors(np.array([2, 11.5, 0])).round(3).tolist()
+        [4.303, 2.189, nan]
+    """
+    values, where = np.unique(freedom, return_inverse=True)  # few, of however many samples
+    return stats.t.ppf(1 - alpha / 2, values)[where].reshape(np.shape(freedom))
 
 
 def paired_difference(a: Sequence[float], b: Sequence[float], *, alpha: float = ALPHA) -> Summary:
     """Summarize a - b over pairs that share everything else (seed, data set, precision).
 
-    The interval is that of the paired t-test: it leaves zero out exactly when that test rejects.
+    The interval is that of the paired t-test: it excludes zero exactly when the test rejects.
 
     Raises:
         ValueError: the two do not pair up.
@@ -108,7 +118,7 @@ def paired_difference(a: Sequence[float], b: Sequence[float], *, alpha: float = 
 
 @dataclass(frozen=True)
 class Sample:
-    """One row's values, one a seed, in the unit of its metric.
+    """One row's values, one per seed, in the unit of its metric.
 
     Attributes:
         values: at least one number.
@@ -196,7 +206,7 @@ def _first_failing(scores: np.ndarray, p_value: PValue, levels: np.ndarray) -> f
 
 
 def _ranks(values: np.ndarray, score: Score, bound: float) -> list[int]:
-    """Count for every row the better rows whose score is over the bound."""
+    """Rank each row as 1 + the number of better rows whose score exceeds the bound."""
     ranks: list[int] = []
     for part in _blocks(len(values)):
         better = (values > values[part, None]) & (score(part) > bound)
@@ -205,7 +215,7 @@ def _ranks(values: np.ndarray, score: Score, bound: float) -> list[int]:
 
 
 def _blocks(rows: int) -> Iterator[slice]:
-    """Yield slices that keep the pairs held at once to a few MB, however many rows there are."""
+    """Yield slices small enough that their pairs take a few MB, however many rows there are."""
     return (slice(start, min(start + 128, rows)) for start in range(0, rows, 128))
 
 
@@ -235,8 +245,8 @@ def _normal_p(z: np.ndarray) -> np.ndarray:
 def holm(p_values: Sequence[float]) -> np.ndarray:
     """Adjust p-values of one family by Holm's step-down method; compare the result with the level.
 
-    The chance of a single false claim in the family is at most the level, whatever depends on what.
-    The k-th smallest of m is multiplied by m - k + 1, and none is left below a smaller one's.
+    The probability of any false claim in the family is at most the level, however the tests depend on each
+    other. The k-th smallest of m is multiplied by m - k + 1, then raised to the largest one before it.
 
     Example:
         >>> holm([0.01, 0.04, 0.03]).tolist()

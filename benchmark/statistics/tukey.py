@@ -11,9 +11,9 @@ from scipy.optimize import brentq
 def critical(alpha: float, rows: int, freedom: int) -> float:
     """Return the upper `alpha` quantile of the studentized range of `rows` means.
 
-    scipy has it too and takes 0.2 to 0.8 s for each number of rows and degrees of freedom, of which a
-    large board has hundreds. The same double integral by the trapezoidal rule, which converges
-    exponentially on integrands that die away at both ends, takes a few ms:
+    scipy's takes 0.2 to 0.8 s for each number of rows and degrees of freedom, of which a large board has
+    hundreds. The same double integral by the trapezoidal rule, which converges exponentially for
+    integrands that vanish at both ends, takes a few ms:
 
         P(q) = E_s[ W(q s) ],  freedom s^2 ~ chi^2(freedom)
         W(r) = rows * int phi(z) (Phi(z + r) - Phi(z))^(rows - 1) dz
@@ -24,9 +24,9 @@ def critical(alpha: float, rows: int, freedom: int) -> float:
     """
     if rows < 2:
         return float("inf")
-    z = np.linspace(-8.5, 8.5, 171)  # the least of the means
+    z = np.linspace(-8.5, 8.5, 171)  # the smallest of the means
     below, weight = special.ndtr(z), rows * np.exp(-z * z / 2) / np.sqrt(2 * np.pi) * (z[1] - z[0])
-    # The tails of log s that hold less than 1e-13; the left one is long for few degrees of freedom.
+    # log s up to tails of 1e-13 each; the left one is long for few degrees of freedom.
     ends = np.log(stats.chi2.ppf([1e-13, 1 - 1e-13], freedom) / freedom) / 2
     y = np.linspace(*ends, 321)
     log_density = freedom * (y - np.exp(2 * y) / 2)

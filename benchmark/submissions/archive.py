@@ -41,7 +41,7 @@ _MOST_IN_ALL = 4096 * _MIB
 _MOST_MEMBERS = 50_000
 _MOST_RATIO = 200  # of sizes before and after; what jobs leave shrinks 2 to 30 times
 _ALWAYS_FINE = 1 * _MIB  # a size at which the ratio does not matter
-# What zipfile raises at bytes of no sense.
+# What zipfile raises on malformed bytes.
 _NOT_A_ZIP = (
     zipfile.BadZipFile, zlib.error, struct.error, EOFError, OverflowError,
     ValueError, NotImplementedError, RuntimeError,
@@ -55,7 +55,7 @@ def member(job_id: str, name: str) -> str:
 
 
 def write_archive(path: Path, manifest: Manifest, files: Mapping[str, Path | bytes]) -> None:
-    """Write a bundle, whole or not at all; equal content gives equal bytes."""
+    """Write a bundle atomically; equal content gives equal bytes."""
     first = manifest.model_dump_json(indent=1).encode() + b"\n"
     with atomic(path) as out, zipfile.ZipFile(out, "w") as archive:
         for name, source in [(MANIFEST, first), *sorted(files.items())]:
@@ -100,7 +100,7 @@ def unpack(path: Path, folder: Path) -> tuple[Manifest, list[str]]:
     except _NOT_A_ZIP as error:
         raise BundleError(f"it is no whole ZIP file: {shown(error)}") from error
     except OSError as error:
-        if error.errno != errno.EINVAL:  # of a place in the file that there cannot be
+        if error.errno != errno.EINVAL:  # seeking to an impossible offset
             raise
         raise BundleError(f"it is no whole ZIP file: {shown(error)}") from error
     return manifest, sorted({Path(name).parts[1] for name in members})
@@ -128,11 +128,11 @@ def _members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
 
 
 def _problem(info: zipfile.ZipInfo) -> str | None:
-    """Say why a member is refused, from what the archive's directory says about it."""
+    """Return why a member is refused, judging by its entry in the archive's directory."""
     kind = stat.S_IFMT(info.external_attr >> 16)
     most = _MOST_BYTES.get(Path(info.filename).name, _MOST_BYTES_OTHERS)
     ratio = info.file_size / max(info.compress_size, 1)
-    # The name as it is written: `filename` ends at a NUL, and has other separators exchanged.
+    # The name as written: `filename` is cut at a NUL and has its separators replaced.
     if info.orig_filename != MANIFEST and not _MEMBER.fullmatch(info.orig_filename):
         return "is none of the files of a bundle (a path that leads elsewhere?)"
     if kind not in (0, stat.S_IFREG):

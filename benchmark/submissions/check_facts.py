@@ -16,18 +16,21 @@ from lowbit.benchmark.submissions.untrusted_text import shown
 from lowbit.common.shipped_configs import shipped_config
 
 _ELSEWHERE = "a file of the sender's"
-# A set that is always here, to work out the facts of a recipe that do not depend on its set.
+# A set that is always available, to derive those facts of a recipe that do not depend on its set.
 _ANY_SET: dict[str, dict[str, Any]] = {
     "transfer": {"dataset": "digits"},
     "pretrain": {"dataset": "digits"},
     "detection": {"dataset": "digit-scenes", "train_images": 1, "test_images": 1},
 }
-_MEANT = {"config", "opts"}  # cosmetic, for the identity says what they do; facts follow from them
+_MEANT = {
+    "config",
+    "opts",
+}  # cosmetic in an identity, which holds their effects; here the facts follow from them
 _OF_THE_SET = ("dataset", "split_sha256", "image_size")
 
 
 def check_id(result: Result) -> BaseModel:
-    """Check that a result is of the job it names, by this version's stages; return its recipe.
+    """Check that a result belongs to the job it names, by this version's stages; return its recipe.
 
     Raises:
         BundleError: it is not, or of another version.
@@ -89,9 +92,11 @@ def check_identity(result: Result, recipe: BaseModel) -> str | None:
         unknown, found = _OF_THE_SET, _identity(result, anywhere)
     except (ImportError, _NotOursError) as error:
         return str(error).partition(";")[0]
-    except Exception as error:  # whatever a foreign recipe makes a stage raise, it is at fault
+    except (
+        Exception
+    ) as error:  # whatever a stage raises on a foreign recipe, the recipe is at fault
         raise BundleError(f"its recipe cannot be used: {shown(error)}") from error
-    if found.get("split_sha256") is None:  # a configuration's set is not here
+    if found.get("split_sha256") is None:  # the data set of a configuration is not available here
         unknown = ("split_sha256",)
         why = f"there was no {shown(result.identity.get('dataset'))} to compare with"
     absent = found.keys() - result.identity.keys()
@@ -107,7 +112,7 @@ def check_identity(result: Result, recipe: BaseModel) -> str | None:
 
 
 def local(result: Result, recipe: BaseModel, *, data_root: Path | None) -> BaseModel:
-    """Return a recipe that `check_id` returned with this machine's places in it."""
+    """Return a recipe from `check_id` with the paths of this machine filled in."""
     places: dict[str, Any] = {"data_root": None if data_root is None else str(data_root)}
     if getattr(recipe, "config", None) is not None:
         places["config"] = str(shipped_config(recipe.config) or "")
@@ -119,11 +124,11 @@ def local(result: Result, recipe: BaseModel, *, data_root: Path | None) -> BaseM
 
 
 class _NotOursError(Exception):
-    """A file that a recipe is made of did not come with this suite."""
+    """A file that a recipe refers to is not part of this suite."""
 
 
 def _recipe(result: Result, stage: Stage) -> BaseModel:
-    """Validate a recipe without what is cosmetic, and with no path of its inputs."""
+    """Validate a recipe without its cosmetic fields and the paths of its inputs."""
     left_out = stage.Recipe.cosmetic - _MEANT | result.inputs.keys()
     fields = {key: value for key, value in result.recipe.items() if key not in left_out}
     inputs = dict.fromkeys(result.inputs, _ELSEWHERE)
@@ -154,17 +159,17 @@ def _identity(result: Result, recipe: BaseModel) -> dict[str, Any]:
         raise _NotOursError("its Detectron2 configuration did not come with this suite")
     engine = {}
     if result.stage == "detection" and recipe.config is None:
-        # Every fact but the engine's name is known without the engine.
+        # All facts except the engine's name are known without the engine.
         engine = {"engine": recipe.engine}
         recipe = recipe.model_copy(update={"engine": "torchvision"})
     found = {**get_stage(result.stage).identity(recipe), **engine}
-    if "teacher_sha256" in found:  # the hash is all there is of the teacher
+    if "teacher_sha256" in found:  # only the hash of the teacher is known
         found = {**found, "teacher_sha256": result.identity.get("teacher_sha256")}
     return found
 
 
 def _engine(result: Result) -> str:
-    """Return which engine a recipe that left it open ran on."""
+    """Return the engine that a recipe with `engine: auto` ran on."""
     found = result.identity.get("engine")
     if found not in ("detectron2", "torchvision"):
         raise BundleError(f"its engine {shown(found)} is unknown here")
@@ -172,12 +177,12 @@ def _engine(result: Result) -> str:
 
 
 def _is_same(one: Any, other: Any) -> bool:
-    """Compare as a job id does: 1 is not 1.0, nor true."""
+    """Compare as job ids do: 1 equals neither 1.0 nor true."""
     return canonical_json(one) == canonical_json(other)
 
 
 def _contains(whole: Any, part: Any) -> bool:
-    """Whether a recipe says what an earlier release wrote of it; sections may have grown since."""
+    """Whether a recipe agrees with the one an earlier release wrote; sections may have gained fields."""
     if isinstance(whole, dict) and isinstance(part, dict):
         return all(key in whole and _contains(whole[key], value) for key, value in part.items())
     return _is_same(whole, part)

@@ -1,4 +1,4 @@
-"""Check that submitted predictions and detections are files that a job writes, before reading them.
+"""Check that submitted predictions and detections are files as a job writes them, before reading them.
 
 Parquet is checked by its metadata, so that a small file that would become a large table is not
 decompressed; columns have exactly the types of `lowbit.transfer.scoring.predictions_file`.
@@ -16,7 +16,7 @@ from lowbit.benchmark.submissions.manifest import BundleError
 from lowbit.benchmark.submissions.untrusted_text import parse_json, shown
 
 _MOST_ROWS = 2_000_000  # images of all splits; ImageNet tests on 50,000
-_MOST_BYTES = 1 << 30  # of the table in memory, as its metadata say
+_MOST_BYTES = 1 << 30  # of the table in memory, by its metadata
 _MOST_DETECTIONS = 5_000_000  # COCO's 5,000 images at 100 each give 500,000
 _DETECTION = {"image_id", "category_id", "bbox", "score"}
 _INTEGERS = {"id": pa.int64(), "label": pa.int16()}

@@ -49,7 +49,7 @@ def check_job(folder: Path, *, data_root: Path | None = None) -> tuple[Result, J
 
 
 def recipe_text(result: Result) -> str:
-    """Return the file that tells people the recipe of a result."""
+    """Return a result's recipe as a file for people to read."""
     text = yaml.safe_dump(result.recipe, sort_keys=True, allow_unicode=True)
     return f"# {result.checkpoint.name}: job {result.job_id} (a {result.stage} recipe)\n{text}"
 
@@ -70,7 +70,7 @@ def _read(folder: Path) -> Result:
 
 
 def _check_words(result: Result) -> None:
-    """Refuse what would not be seen as it is wherever a result's words are shown."""
+    """Refuse text that would be displayed as something other than it is."""
     for word in _words(result):
         if problem := name_problem(word):
             raise BundleError(f"its name {shown(word)} {problem}")
@@ -79,7 +79,7 @@ def _check_words(result: Result) -> None:
 
 
 def _words(result: Result) -> Iterator[str]:
-    """Yield what becomes a cell of the board."""
+    """Yield the values that become cells of the board."""
     yield from (result.checkpoint.name, result.checkpoint.method, result.checkpoint.architecture)
     yield from (str(value) for value in result.identity.values() if value not in (None, ""))
     for measured in result.measurements:
@@ -87,7 +87,7 @@ def _words(result: Result) -> Iterator[str]:
 
 
 def _check_files(result: Result, folder: Path) -> None:
-    """Refuse a folder that has other files than the result names, or others than the job wrote."""
+    """Refuse a folder with files the result does not name, or that differ from what the job wrote."""
     there = {path.name for path in folder.iterdir()} - {RESULT, RECIPE}
     if there != set(result.artifacts.values()) or len(there) != len(result.artifacts):
         raise BundleError("its files are not the artifacts that its result names")
@@ -111,7 +111,7 @@ def _check_numbers(result: Result, recipe: BaseModel) -> None:
     if strange := {m.precision for m in result.measurements} - set(result.precisions):
         raise BundleError(f"it has numbers at {shown(strange.pop())}, which its recipe does not")
     if result.stage == "pretrain" or getattr(recipe, "config", None) is not None:
-        return  # nothing is asked for by name
+        return  # no number is requested by name
     asked = getattr(recipe, "metrics", ("AP",))
     split = getattr(recipe, "test_split", "test")
     wanted = {(split, p, metric) for p in result.precisions for metric in asked}
@@ -122,7 +122,7 @@ def _check_numbers(result: Result, recipe: BaseModel) -> None:
 def _score(
     result: Result, recipe: BaseModel, folder: Path, root: Path, unknown: str | None
 ) -> JobVerdict:
-    """Score a job again; `unknown` is what else keeps it from being believed."""
+    """Score a job again; `unknown` lists other reasons not to call it verified."""
     kept = PREDICTIONS if PREDICTIONS in result.artifacts else "detections"
     try:
         found = _rescore(result, recipe, folder, root)
@@ -148,7 +148,7 @@ def _rescore(result: Result, recipe: BaseModel, folder: Path, root: Path | None)
         return rescore(result, folder, data_root=root, recipe=recipe)
     except (FileNotFoundError, ImportError):
         raise
-    except Exception as error:  # whatever foreign files make a scorer raise, they are at fault
+    except Exception as error:  # whatever a scorer raises on foreign files, the files are at fault
         what = str(error).replace(f"{folder}/", "").partition(";")[0]
         raise BundleError(f"scoring it again failed: {shown(what, 200)}") from error
 

@@ -1,4 +1,4 @@
-"""Read a bundle's manifest and entry: its sender and its contents."""
+"""Read a bundle's manifest and entry: who sent it and what it contains."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,17 +11,17 @@ from lowbit.benchmark.submissions.untrusted_text import hidden_text, name_proble
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
-_SHOWN = 10  # jobs that a refusal tells of
+_SHOWN = 10  # jobs listed in a refusal
 _NAME = r"^[a-z0-9]+([.-][a-z0-9]+)*$"
 _URL = r"^https://[A-Za-z0-9.-]+(:[0-9]+)?(/[A-Za-z0-9_.~%/?#=+,:@-]*)?$"
 
 
 class BundleError(ValueError):
-    """A bundle, or an entry for one, that is refused; nothing was written because of it."""
+    """A bundle, or an entry for one, was refused; nothing was written."""
 
 
 class RefusedError(BundleError):
-    """A bundle of which some jobs are refused; `wrong` says why, a line a job."""
+    """Some jobs of a bundle were refused; `wrong` says why, one line per job."""
 
     def __init__(self, message: str, wrong: Sequence[str]) -> None:
         more = [f"and {len(wrong) - _SHOWN} more"] if len(wrong) > _SHOWN else []
@@ -50,7 +50,7 @@ class _Model(BaseModel):
 
 
 class Entry(_Model):
-    """What a submission is called, whose it is, and where more about it stands."""
+    """A submission's name, its submitter, and links to more about it."""
 
     name: str = Field(
         pattern=_NAME,
@@ -76,7 +76,7 @@ class Content(_Model):
 
 
 class Manifest(_Model):
-    """The first file of a bundle: who sends it, and what else there must be in it."""
+    """The first file of a bundle: who sends it, and a list of its other files."""
 
     schema_version: Literal[1] = Field(description="Version of this layout.")
     entry: Entry = Field(description="Who sends it.")
@@ -84,7 +84,7 @@ class Manifest(_Model):
 
 
 def read_entry(path: Path) -> Entry:
-    """Read the YAML file that says who sends a bundle.
+    """Read the YAML file that describes the sender of a bundle.
 
     Raises:
         BundleError: a key is unknown, missing or has a value that is not allowed.

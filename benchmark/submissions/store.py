@@ -25,12 +25,12 @@ from lowbit.common.file_hash import file_sha256
 
 ENTRY = "entry.json"
 _UNFINISHED = ".adding-"
-_SHOWN = 3  # jobs of a reason that are named
+_SHOWN = 3  # jobs named for each reason
 
 
 @dataclass(frozen=True)
 class Submission:
-    """A bundle that was checked: whose it is, its results and what each counts as, by job id."""
+    """A checked bundle: its entry, and each job's result and verdict by job id."""
 
     entry: Entry
     sha256: str
@@ -39,12 +39,12 @@ class Submission:
 
     @property
     def counts(self) -> Counter[str]:
-        """How many jobs count as what."""
+        """The number of jobs with each verdict."""
         return Counter(verdict.source for verdict in self.verdicts.values())
 
 
 def examine(bundle: Path, *, data_root: Path | None = None) -> Submission:
-    """Check a bundle and everything in it, and keep nothing.
+    """Check a bundle and everything in it, without storing anything.
 
     Args:
         bundle: the ZIP file.
@@ -59,7 +59,7 @@ def examine(bundle: Path, *, data_root: Path | None = None) -> Submission:
 
 
 def add(bundle: Path, runs_dir: Path, *, data_root: Path | None = None) -> Submission:
-    """Check a bundle and keep it beside the results of a runs folder: all of it, or nothing.
+    """Check a bundle and store it beside the results of a runs folder, atomically.
 
     Adding a bundle again checks it again; with an image set that has come since, more is verified.
 
@@ -81,7 +81,7 @@ def add(bundle: Path, runs_dir: Path, *, data_root: Path | None = None) -> Submi
     kept = runs_dir / SUBMISSIONS
     kept.mkdir(exist_ok=True)
     with _alone(kept):
-        for left in runs_dir.glob(f"{_UNFINISHED}*"):  # by one that was killed
+        for left in runs_dir.glob(f"{_UNFINISHED}*"):  # by a process that was killed
             shutil.rmtree(left)
         folder = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=runs_dir))
         try:
@@ -96,7 +96,7 @@ def add(bundle: Path, runs_dir: Path, *, data_root: Path | None = None) -> Submi
 
 
 def remove(name: str, runs_dir: Path) -> None:
-    """Take a submission away.
+    """Remove a submission.
 
     Raises:
         FileNotFoundError: there is none of this name.
@@ -114,7 +114,7 @@ def remove(name: str, runs_dir: Path) -> None:
 
 
 def measured_here(submission: Submission, runs_dir: Path) -> Iterator[tuple[Result, Result]]:
-    """Yield a submission's results of jobs that also ran here, each with one's own, which is shown."""
+    """Yield the submitted results of jobs that also ran here, each with the local one, which is shown."""
     for job_id, result in submission.results.items():
         own = read_result(job_folder(runs_dir, job_id))
         if own is not None and own.status == "completed":
@@ -138,7 +138,7 @@ def describe(submission: Submission) -> Iterator[str]:
 
 
 def compare(theirs: Result, own: Result) -> str:
-    """Say how far two results of one job are from one another."""
+    """Describe how far two results of one job are apart."""
     values = {(m.split, m.precision, m.metric): m.value for m in own.measurements}
     apart = [
         abs(m.value - values[key])
@@ -163,7 +163,7 @@ def _check(bundle: Path, folder: Path, data_root: Path | None) -> Submission:
         except BundleError as error:
             wrong.append(f"job {job_id}: {error}")
             continue
-        # What the network would cost is the sender's word; the board has no mark for a part of a row.
+        # Costs cannot be verified, and the board cannot mark part of a row as self-reported.
         results[job_id] = result.model_copy(update={"costs": {}})
         verdicts[job_id] = verdict
     if wrong:
@@ -177,7 +177,7 @@ def _check(bundle: Path, folder: Path, data_root: Path | None) -> Submission:
 
 
 def _check_conflicts(submission: Submission, runs_dir: Path) -> None:
-    """Refuse a name with other content, and jobs of which there are results by another."""
+    """Refuse a name in use for other content, and jobs that another submission already has results of."""
     name = submission.entry.name
     for folder in _submissions(runs_dir):
         verdict = Verdict.model_validate_json((folder / VERDICT).read_bytes())
@@ -210,13 +210,13 @@ def _write(submission: Submission, folder: Path) -> None:
 
 
 def _place(new: Path, place: Path) -> None:
-    """Move a checked submission to where it is read, so that a reader finds it whole at any time."""
-    if place.exists() and not (place / VERDICT).exists():  # a removal that was killed
+    """Move a checked submission into place, so that readers always find it complete."""
+    if place.exists() and not (place / VERDICT).exists():  # an interrupted removal
         shutil.rmtree(place)
     if not place.exists():
         new.rename(place)
         return
-    # The same bundle again: its files are equal, but for the verdict.
+    # The same bundle again: its files are equal except for the verdict.
     for path in sorted((p for p in new.rglob("*") if p.is_file()), key=lambda p: p.name == VERDICT):
         path.replace(place / path.relative_to(new))
 

@@ -5,16 +5,16 @@ import math
 import unicodedata
 from typing import Any
 
-# Controls, and what is invisible or turns the direction of writing: a name with them can look like
-# another name, or steer a terminal.
+# Control characters, invisible ones, and those that change the writing direction: a name with them can
+# look like another name, or control a terminal.
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 _MARKUP = frozenset("<>`\\")
-_SHOWN = 60  # characters of a foreign text that a message repeats
+_SHOWN = 60  # characters of a foreign text quoted in a message
 LONGEST_NAME = 120
 
 
 def parse_json(data: bytes, what: str) -> Any:
-    """Return the content of a JSON file that every parser reads alike.
+    """Return the content of a JSON file that all parsers read alike.
 
     Args:
         data: its bytes.
@@ -37,7 +37,7 @@ def parse_json(data: bytes, what: str) -> Any:
 
 
 def shown(text: object, longest: int = _SHOWN) -> str:
-    """Return a foreign text for a message: in quotes, on one line, in ASCII, not long.
+    """Return a foreign text for a message: quoted, on one line, in ASCII, shortened.
 
     Example:
         >>> print(shown("a\\x1b[2Jb"))
@@ -48,7 +48,7 @@ def shown(text: object, longest: int = _SHOWN) -> str:
 
 
 def name_problem(text: str) -> str | None:
-    """Say why a text is no name for a board, or return None.
+    """Return why a text cannot be a name on a board, or None.
 
     Example:
         >>> name_problem("SSQL (ours), α = 0.1"), name_problem("<b>SSQL</b>")
@@ -66,7 +66,7 @@ def name_problem(text: str) -> str | None:
 
 
 def hidden_text(value: Any) -> str | None:
-    """Return the first text in a JSON value that has controls other than line ends, or None."""
+    """Return the first text in a JSON value with control characters other than line ends, or None."""
     if isinstance(value, str):
         seen = value.replace("\n", "").replace("\t", "")
         return value if any(unicodedata.category(c) in _HIDDEN for c in seen) else None

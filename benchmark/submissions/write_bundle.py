@@ -82,7 +82,7 @@ def write_bundle(
 
 
 def _collect(chosen: Iterable[Result], runs_dir: Path) -> dict[str, Path | bytes]:
-    """Return every file of a bundle but its manifest, by its name there."""
+    """Return every file of a bundle except its manifest, by its name there."""
     files: dict[str, Path | bytes] = {}
     for result in chosen:
         folder = job_folder(runs_dir, result.job_id)
@@ -113,7 +113,7 @@ def _choose(runs_dir: Path, checkpoints: set[str]) -> list[Result]:
     if not wanted:
         raise BundleError(f"{runs_dir} has no finished job with scores; nothing was written.")
     waiting = list(wanted)
-    while waiting:  # what made a checkpoint or a detector comes along
+    while waiting:  # jobs that made a checkpoint or a detector are included
         records = found[waiting.pop()].inputs.values()
         needs = {r.job_id for r in records if r.job_id in found} - wanted
         wanted |= needs
@@ -122,7 +122,7 @@ def _choose(runs_dir: Path, checkpoints: set[str]) -> list[Result]:
 
 
 def portable(result: Result) -> Result:
-    """Return a result without the sender's folders, and with the files alone that are sent."""
+    """Return a result without the sender's folders, and with only the files that are sent."""
     kept = {PREDICTIONS, *detections(result).values()} & result.artifacts.keys()
     inputs = {
         name: record.model_copy(update={"path": Path(record.path).name})

@@ -137,10 +137,11 @@ def costs(
     suffice; the model is left at the last precision.
 
     Example:
+        >>> import torch
         >>> from lowbit.quant import quantize
         >>> net = quantize(nn.Sequential(nn.Conv2d(3, 8, 3, bias=False)), "ssql")
-        >>> costs(net, ["4w4a"], torch.rand(1, 3, 5, 5))  # 8 bits in the first layer
-        {'4w4a': {'weight_bytes': 248, 'bit_operations': 124416}}
+        >>> costs(net, ["4w4a"], torch.rand(1, 3, 5, 5))  # first layer: 8 bits, images not quantized
+        {'4w4a': {'weight_bytes': 248, 'bit_operations': 497664}}
     """
     products = matrix_products(model, inputs)
     found = {}

@@ -75,7 +75,7 @@ def _step(network: nn.Module, gradients: Callable[[], object]) -> Callable[[], N
         gradients()
         optimizer.step()
 
-    step.kept = lambda: sum(  # what lives on between steps, without gradients
+    step.kept = lambda: sum(  # what stays in memory between steps, without gradients
         tensor.nbytes
         for tensors in (network.state_dict(), *optimizer.state.values())
         for tensor in tensors.values()
@@ -94,7 +94,7 @@ def _timed(step: Callable[[], None], device: str) -> Callable[[], None]:
 
 
 def peak_bytes(step: Callable[[], None], device: str) -> int:
-    """Return the most memory that tensors take at once in a step."""
+    """Return the peak memory of tensors in a step."""
     if device == "cuda":
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
@@ -106,6 +106,6 @@ def peak_bytes(step: Callable[[], None], device: str) -> int:
     now = peak = 0
     for event in sorted(events, key=lambda e: e.start_ns()):
         if event.name() == "[memory]":
-            now += event.nbytes()  # negative where memory is given back
+            now += event.nbytes()  # negative when memory is freed
             peak = max(peak, now)
     return peak + step.kept()

@@ -11,7 +11,7 @@ from pathlib import Path
 from lowbit.tools.benchmarks.timing import Case
 
 RESULTS = 100_000
-LOAD, BUILD = 3.0, 10.0  # s that reading again, and the board of what was read, may take
+LOAD, BUILD = 3.0, 10.0  # s allowed for reading again, and for building the board
 PRECISIONS = ("FP", "8w8a", "6w6a", "5w5a", "4w4a", "3w3a", "2w4a")
 DATASETS = ("cifar10", "cifar100", "flowers102", "pets", "dtd", "food101", "caltech101")
 PROTOCOLS = ("linear", "finetune", "knn")
@@ -19,7 +19,7 @@ CHECKPOINTS, SEEDS, IMAGES = 138, 5, 10_000
 
 
 def cases(quick: bool) -> Iterator[Case]:
-    """Write result files of one number each, read them, read them again, and build the board."""
+    """Write result files with one number each, read them twice, and build the board."""
     from lowbit.benchmark.leaderboard import build
     from lowbit.benchmark.results.comparability import normalize
     from lowbit.benchmark.results.frame import load_frame

@@ -39,7 +39,7 @@ def in_memory(
     """Views of CIFAR-sized images: batched floats against one Pillow image after another."""
     generator = torch.Generator().manual_seed(0)
     shape = (VIEWS, 3, 32, 32)
-    # Smooth colours: on noise, chroma and clamping would be unlike those of photographs.
+    # Smooth colours: with noise, chroma and clamping would differ from photographs.
     coarse = torch.rand(VIEWS, 3, 4, 4, generator=generator)
     smooth = torch.nn.functional.interpolate(coarse, size=shape[-2:], mode="bicubic")
     images = (255 * smooth.clamp_(0, 1)).to(torch.uint8)
@@ -61,7 +61,7 @@ def in_memory(
 
 
 def pillow_views(size: int, *, scale: tuple[float, float], interpolation: str) -> Callable:
-    """SSQL's augmentation as official code writes it."""
+    """SSQL's augmentation as in the official code."""
     mode = transforms.InterpolationMode(interpolation)
     jitter = transforms.ColorJitter(0.4, 0.4, 0.4, 0.1)
     return transforms.Compose(
@@ -77,7 +77,7 @@ def pillow_views(size: int, *, scale: tuple[float, float], interpolation: str) -
 
 
 def streamed(repeats: int) -> Iterator[Case]:
-    """Two views of a photograph's file: a worker's share of ours, which leaves colours to a GPU."""
+    """Two views of a photograph's file: the worker's part of ours, which leaves colours to a GPU."""
     with tempfile.TemporaryDirectory() as folder:
         paths = [f"{i}.jpg" for i in range(PHOTOS)]
         for i, path in enumerate(paths):
@@ -97,7 +97,7 @@ def streamed(repeats: int) -> Iterator[Case]:
 
 
 def photo(seed: int) -> Image.Image:
-    """A picture that is as hard to decode as a photograph, about 1.3 bits a pixel."""
+    """A picture as hard to decode as a photograph, about 1.3 bits per pixel."""
     generator = np.random.default_rng(seed)
     layers = [
         np.asarray(

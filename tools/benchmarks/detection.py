@@ -47,7 +47,7 @@ def cases(quick: bool = False) -> Iterator[Case]:
 
 
 def batch_of(images: int, side: int) -> list[dict]:
-    """Return images of noise with one object each, as Detectron2's mapper gives them."""
+    """Return images of noise with one object each, in the format of Detectron2's mapper."""
     from detectron2.structures import Boxes, Instances
 
     generator = torch.Generator().manual_seed(0)
@@ -85,7 +85,7 @@ def our_step(detector: str, batch: list[dict], device: str, opts=()) -> Callable
 
 
 def stock_step(detector: str, batch: list[dict], device: str) -> Callable[[], None]:
-    """Return one iteration of Detectron2's own detector, optimizer and norms that are trained."""
+    """Return one iteration of Detectron2's own detector and optimizer, with trained norms."""
     from detectron2.modeling import build_model
     from detectron2.solver import build_optimizer
 

@@ -1,4 +1,4 @@
-"""Cases of `lowbit-bench bench pretrain`: what a step costs over the passes it cannot do without."""
+"""Cases of `lowbit-bench bench pretrain`: a step over the forward and backward passes it needs."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -36,7 +36,7 @@ def plain_step(rounds: int, settings: dict[str, Any]) -> Iterator[Case]:
 
 
 def quantized_steps(rounds: int, settings: dict[str, Any]) -> Iterator[Case]:
-    """Four encoder passes with quantizers, over two plain steps, which are four without."""
+    """Four encoder passes with quantizers, over two plain steps, which are four passes without."""
     for pairing, framework, target in (("ssql", "simsiam", 1.06), ("cq-c", "simclr", 1.05)):
         recipe = Recipe(**settings, framework=framework, epochs=1000)
         plain, ideal = steps_of(recipe), f"two plain steps of {framework}"
@@ -61,7 +61,7 @@ def quantized_steps(rounds: int, settings: dict[str, Any]) -> Iterator[Case]:
 
 
 def whole_run(settings: dict[str, Any], steps: int = 100) -> Iterator[Case]:
-    """Seconds of a run, data included, over those of its steps on a view that lies ready."""
+    """Seconds of a run, data included, over those of its steps on a prepared view."""
     for pairing in ("plain", "ssql"):
         recipe = Recipe(**settings, pairing=pairing, epochs=1000)
         seconds = []
@@ -80,7 +80,7 @@ def whole_run(settings: dict[str, Any], steps: int = 100) -> Iterator[Case]:
 
 
 class Ready:
-    """A source whose views are made once."""
+    """A source that makes its views once."""
 
     def __init__(self, source: ViewSource) -> None:
         self.source = source
@@ -115,7 +115,7 @@ def steps_of(recipe: Recipe, source: ViewSource | None = None) -> Callable[[], N
 
 
 def hand_written(recipe: Recipe) -> Callable[[], None]:
-    """Return a function that takes a step of SimSiam as one would write it in a notebook."""
+    """Return a function that takes a step of SimSiam as a plain script would."""
     torch.manual_seed(0)
     source = _source(recipe)
     network = Trainer(recipe, source, device=torch.device(recipe.device)).framework

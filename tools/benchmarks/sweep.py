@@ -15,7 +15,7 @@ import lowbit
 from lowbit.tools.benchmarks import board
 from lowbit.tools.benchmarks.timing import Case
 
-BUDGET = 0.05  # s a job may cost beside its work
+BUDGET = 0.05  # s of overhead allowed per job
 SEEDS = 1_000
 _STAGE = """
 from contextlib import nullcontext as process_group
@@ -59,7 +59,7 @@ transfer:
 
 
 def cases(quick: bool) -> Iterator[Case]:
-    """Plan a sweep, run it with as many workers as there are cores, and find it finished."""
+    """Plan a sweep, run it with one worker per core, then start it again when it is finished."""
     seeds = SEEDS // 10 if quick else SEEDS
     with tempfile.TemporaryDirectory() as folder, _quick_stage(Path(folder)):
         yield from _sweep(Path(folder), seeds)
@@ -83,7 +83,7 @@ def _sweep(folder: Path, seeds: int) -> Iterator[Case]:
     workers = local.usual_workers()
     schedule = Schedule(planned, folder / "runs")
     start = time.perf_counter()
-    first: list[float] = []  # CPU seconds when the server of the jobs has started
+    first: list[float] = []  # CPU seconds when the job server has started
     local.run(schedule, report=lambda job, result: first or first.append(_cpu_seconds()))
     seconds, cpu = time.perf_counter() - start, _cpu_seconds() - first[0]
     completed = sum(result.status == "completed" for result in schedule.done.values())
@@ -97,7 +97,7 @@ def _sweep(folder: Path, seeds: int) -> Iterator[Case]:
 
 
 def _cpu_seconds() -> float:
-    """Return the CPU time so far: of this process, the jobs' server, and the jobs that ended."""
+    """Return the CPU time so far of this process, the job server and the jobs that ended."""
     server = forkserver._forkserver._forkserver_pid
     times = Path(f"/proc/{server}/stat").read_text().rpartition(")")[2].split()[11:15]
     return time.process_time() + sum(map(int, times)) / os.sysconf("SC_CLK_TCK")
@@ -109,7 +109,7 @@ def _case(name: str, seconds: float) -> Case:
 
 @contextmanager
 def _quick_stage(folder: Path) -> Iterator[None]:
-    """Put a stage that does nothing in the place of transfer, here and in the jobs' processes."""
+    """Replace transfer by a stage that does nothing, here and in the processes of jobs."""
     package, name = folder / "lowbit", "lowbit.transfer"
     package.mkdir()
     (package / "__init__.py").write_text(f"__path__ = {[str(package), *lowbit.__path__]!r}\n")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Case:
-    """A row of a benchmark: what was timed, against what, and the ratio that is asked for."""
+    """A row of a benchmark: what was timed, against what, and the target ratio."""
 
     case: str
     ours_s: float | None
@@ -16,7 +16,7 @@ class Case:
     against_s: float | None
     ratio: float
     target: float | None = None
-    moved_mib: float | None = None  # read and written by ours
+    moved_mib: float | None = None  # memory traffic of our variant
 
 
 def ratio_rows(

@@ -1,4 +1,4 @@
-"""What linear evaluation costs: features kept against recomputed, fits batched, the exact optimum."""
+"""The cost of linear evaluation: kept against recomputed features, batched fits, the exact optimum."""
 
 import copy
 import statistics
@@ -119,7 +119,7 @@ def _evaluate(
 def _literal(
     backbone: nn.Module, train: Images, recipe: Recipe, epochs: int, scored: Images | None = None
 ) -> dict[str, Tensor] | None:
-    """The same from new features in every epoch, precision by precision, by plain torch."""
+    """The same with features recomputed in every epoch, one precision at a time, in plain torch."""
     with tempfile.TemporaryDirectory() as folder:
         features = _frozen(backbone, train, recipe, Path(folder))
         predicted = {}
@@ -237,7 +237,7 @@ def exact_probe(images: int, features: int, classes: int) -> Iterator[Case]:
     generator = torch.Generator().manual_seed(0)
     y = torch.randint(classes, (images,), generator=generator)
     means = 0.12 * torch.randn(classes, features, generator=generator)
-    spectrum = torch.arange(1, features + 1).float() ** -0.5  # as a network's features have it
+    spectrum = torch.arange(1, features + 1).float() ** -0.5  # like that of a network's features
     mix = torch.linalg.qr(torch.randn(features, features, generator=generator))[0]
     x = ((torch.randn(images, features, generator=generator) + means[y]) * spectrum) @ mix
     x = (x - x.mean(dim=0)) / (x - x.mean(dim=0)).square().mean().sqrt()

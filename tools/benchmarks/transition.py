@@ -1,4 +1,4 @@
-"""What a step of transition-rate scheduling costs beside the plain optimizer's; cases of `lowbit-bench bench`."""
+"""The cost of a transition-rate step over the plain optimizer's; cases of `lowbit-bench bench`."""
 
 import copy
 from collections.abc import Callable, Iterator
@@ -42,7 +42,7 @@ def t_step(net: nn.Module, base: type, fused: bool, options: dict) -> Callable[[
 
 
 class NaiveSGDT:
-    """SGDT as its algorithm reads: layer by layer, codes computed twice, every count read back."""
+    """SGDT written as in its algorithm: layer by layer, codes computed twice, every count read back."""
 
     def __init__(self, net: nn.Module, lr: float, momentum: float, weight_decay: float) -> None:
         self.layers = list(quantized_layers(net).values())
@@ -100,7 +100,7 @@ def sgd_steps(repeats: int) -> Iterator[Case]:
 
 
 def adam_steps(repeats: int) -> Iterator[Case]:
-    """An AdamT step, which takes the general way, over Adam's foreach step."""
+    """An AdamT step, which takes the general path, over Adam's foreach step."""
     plain, quantized = networks()
     options = ADAM | {"foreach": True}
     variants = {
@@ -122,7 +122,7 @@ class _Reads(TorchDispatchMode):
 
 
 def device_reads() -> Iterator[Case]:
-    """Values that a step reads back, each of which would stop a GPU's queue.
+    """Values that a step reads back, each of which would stall a GPU.
 
     Counted on the way that a GPU takes without fused kernels; on a CPU SGDT reads its rates.
     """

@@ -8,12 +8,13 @@ identity of the splits is that of all frames' paths and sizes.
 
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 
 from lowbit.data.decoding import problems
-from lowbit.data.image_sets.image_folder import EXTENSIONS, Folder
-from lowbit.data.image_sets.spec import FRAMES, IMAGENET_MEAN, IMAGENET_STD, ImageSet
+from lowbit.data.image_sets.image_folder import EXTENSIONS, Folder, unlocated
+from lowbit.data.image_sets.spec import FRAMES, ImageSet
 
 DEFAULT_FRAMES = 8
 
@@ -29,17 +30,8 @@ def video_set(name: str) -> ImageSet:
             "(or $LOWBIT_DATA) is the root."
         )
     frames = int(count) if at else DEFAULT_FRAMES
-    return ImageSet(
-        name=name,
-        num_classes=None,
-        counts=None,
-        size=None,
-        mean=IMAGENET_MEAN,
-        std=IMAGENET_STD,
-        split_sha256=None,
-        folder=partial(_opened, name, folder, frames),
-        frames=frames,
-    )
+    opened = partial(_opened, name, folder, frames)
+    return replace(unlocated(name, folder), folder=opened, frames=frames)
 
 
 def _opened(name: str, folder: str, frames: int, root: Path) -> "Videos":

@@ -10,16 +10,13 @@ Eqs. 5 and 10-12, Algorithm 1):
     U = max(0, U + η (R - K))             adaptive learning rate, U_0 = η
     w = w - U g                           in place of the layer's learning rate
 
-`transition(SGD)` is SGDT, `transition(AdamW)` is AdamWT. A step that is linear in the learning rate
-goes U/B as far at rate U as at rate B and leaves the same state. So all layers step together at one
-rate B that no U exceeds, and each keeps the share U/B of its step: one foreach or fused step for any
-number of layers, and no rate the host has to wait for. Whether an optimizer is linear
-is tested (`lowbit.quant.transition.linear_in_lr`). SGD with momentum has a faster path
-(`lowbit.quant.transition.sgd_step`).
+`transition(SGD)` is SGDT, `transition(AdamW)` is AdamWT. All layers step together
+(`lowbit.quant.transition.shared_step`), which needs a step that is linear in the learning rate; whether
+an optimizer's is, is tested (`lowbit.quant.transition.linear_in_lr`). SGD with momentum has a faster
+path (`lowbit.quant.transition.sgd_step`).
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import Any
 
@@ -28,9 +25,10 @@ from torch import Tensor, nn, optim
 
 from lowbit.quant.convert import quantized_layers
 from lowbit.quant.transition import sgd_step
-from lowbit.quant.transition.codes import Codes, Piece, flat
+from lowbit.quant.transition.codes import Codes
 from lowbit.quant.transition.controllers import find_controller
 from lowbit.quant.transition.linear_in_lr import why_not_linear
+from lowbit.quant.transition.shared_step import shared_step
 from lowbit.quant.transition.target_rate import TargetSchedule
 
 SCOPES = ("layer", "global")
@@ -167,7 +165,7 @@ class _Transition:
         elif sgd_step.applies_to(self, self._codes):
             sgd_step.batched_step(self, self._codes, self._rate)
         else:
-            self._shared_step()
+            shared_step(self, self._codes, self._rate)
         return loss
 
     def _control(self) -> None:
@@ -196,54 +194,11 @@ class _Transition:
         """Whether SGD's one-pass kernel is used."""
         return sgd_step.applies_to(self, self._codes, in_one_kernel=True)
 
-    def _shared_step(self) -> None:
-        """Step every layer at its group's rate B; then keep the share U/B of the step."""
-        weights = [layer.weight.detach() for layer in self._codes.layers]
-        with self._ceilings_as_rates():
-            starts = [torch.empty_like(weight) for weight in weights]
-            torch._foreach_copy_(starts, weights)
-            self.base_step()
-        groups = self._latent_groups()
-        rates = self._rate.split([len(group["params"]) for group in groups])
-        share = torch.cat([u / group["ceiling"] for u, group in zip(rates, groups, strict=True)])
-        if self._codes.kernels() is not None:
-            _blend(self._codes, weights, starts, share.float())
-            return
-        back = (1 - share).to(weights[0].dtype).unbind()
-
-        def move(pieces: list[Piece]) -> None:
-            torch._foreach_lerp_(
-                [piece.of(weights) for piece in pieces],
-                [piece.of(starts) for piece in pieces],
-                [back[piece.layer] for piece in pieces],
-            )
-
-        self._codes.advance(move)
-
     def base_step(self) -> None:
         """Step as the base optimizer does, without the hooks, which belong to the whole step."""
         step = self._base.step
         step = step.__wrapped__ if getattr(step, "hooked", False) else step
         step(self)
-
-    @contextmanager
-    def _ceilings_as_rates(self) -> Iterator[None]:
-        """Give latent groups the rate B within the block; restore what a scheduler set afterwards."""
-        groups = self._latent_groups()
-        kept = [{key: group.get(key) for key in ("lr", "weight_decay")} for group in groups]
-        for group in groups:
-            if self.decay == "base" and group.get("decoupled_weight_decay"):
-                shrink = 1 - float(group["lr"]) * group["weight_decay"]
-                stepped = [weight for weight in group["params"] if weight.grad is not None]
-                if stepped:
-                    torch._foreach_mul_(stepped, shrink)
-                group["weight_decay"] = 0.0
-            group["lr"] = group["ceiling"]
-        try:
-            yield
-        finally:
-            for group, values in zip(groups, kept, strict=True):
-                group.update({key: value for key, value in values.items() if key in group})
 
     def rates(self) -> dict[str, Any]:
         """Return the target and, for each quantized layer, what the controller sees and sets.
@@ -295,28 +250,6 @@ class _Transition:
         if "codes" in state:
             self._codes.load_state_dict(state)
             self._distances = self._codes.distances()
-
-
-def _blend(codes: Codes, weights: list[Tensor], starts: list[Tensor], share: Tensor) -> None:
-    """Keep each layer's share of its step, and count its transitions, in one pass over its weights."""
-    blend, inverses, buffers = (
-        codes.kernels().blend_transition_step,
-        codes.inverses(),
-        codes.buffers(),
-    )
-    codes.settle(
-        [
-            blend(
-                flat(weight),
-                flat(start),
-                *buffers[i],
-                share[i : i + 1],
-                inverses[i],
-                levels=codes.bounds[i],
-            )
-            for i, (weight, start) in enumerate(zip(weights, starts, strict=True))
-        ]
-    )
 
 
 def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:

@@ -1,7 +1,7 @@
 """SGDT's step: decay, momentum, update, codes and count in one pass over the weights.
 
 SGD's step is so cheap that taking it at one rate and keeping a share of it (see
-`lowbit.quant.transition.optimizer`) would cost half as much again. Here it is one kernel per layer, or
+`lowbit.quant.transition.shared_step`) would cost half as much again. Here it is one kernel per layer, or
 on a CPU a few operations on pieces that stay in the cache.
 """
 

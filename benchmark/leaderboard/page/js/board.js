@@ -1,4 +1,4 @@
-// What the boards share: numbers with all that is known about them, labels and groups.
+// Shared by the boards: numbers with their details, labels and groups.
 
 const board = (() => {
   const SOURCES = {
@@ -9,7 +9,7 @@ const board = (() => {
   };
   const badge = (source) => el("span", { class: `badge ${source}`, title: SOURCES[source] ?? null }, source);
 
-  // Cells come as lists; `names` says what stands where.
+  // Cells are lists; `names` gives the order of their fields.
   function unpackCells(rows, names) {
     const cell = (list) => {
       if (list === null) return { kind: "absent", reason: "not in any suite that ran here" };
@@ -61,7 +61,7 @@ const board = (() => {
     return cell.text + (cell.sd ? ` ± ${cell.sd}` : "") + cell.marks;
   };
 
-  // One column of numbers; `groups` knows on how many images they were measured.
+  // A column of numbers; `groups` holds the number of test images.
   const numbers = (label, index, groups = {}) => ({
     name: label,
     label,
@@ -89,7 +89,7 @@ const board = (() => {
     cell(row) { return el("span", {}, this.text(row)); },
   };
 
-  // The checkpoint's name, a box that puts it into the curves, and what phones have no column for.
+  // The checkpoint's name, a box that adds it to the curves, and what has no column on phones.
   const checkpoint = (page, more) => ({
     name: "checkpoint",
     label: "Checkpoint",
@@ -97,7 +97,7 @@ const board = (() => {
       el("input", {
         type: "checkbox",
         "aria-label": `Choose ${row.checkpoint}`,
-        title: "Choose it for the curves",
+        title: "Show it in the curves",
         change: (event) => choose(page.state, row.checkpoint, event.target.checked),
       }),
       el("div", {},
@@ -107,7 +107,7 @@ const board = (() => {
         el("bdi", { class: "narrow" }, more(row)))),
   });
 
-  // A table whose rows can be chosen shows which are.
+  // Marks the chosen rows of a table.
   const choices = ({ state }) => {
     const chosen = (row) => state.list("checkpoint").includes(row.checkpoint);
     return {
@@ -135,7 +135,7 @@ const board = (() => {
 
   const groupLink = (letter) => el("a", { class: "letter", href: `#group-${letter}`, title: "What the rows of this group share" }, letter);
 
-  // The columns that say what a row is of; how it was trained, where that differs between rows.
+  // The columns that identify a row; the training only where rows differ in it.
   const subject = (page, rows) => [
     checkpoint(page, (row) => row.method),
     { name: "method", label: "Method", wide: true },
@@ -146,7 +146,7 @@ const board = (() => {
   return { unpackCells, numbers, seeds, checkpoint, subject, choices, policy, source, badge, groupLink };
 })();
 
-// Accuracy: one row a checkpoint, one column a precision; data sets and protocols are groups.
+// Accuracy: one row per checkpoint, one column per precision; data sets and protocols are groups.
 
 sections.classification = (page) => {
   const { data, el, name } = page;
@@ -167,7 +167,7 @@ sections.classification = (page) => {
   page.table(document.getElementById("classification-place"), {
     name: "classification",
     title: "Classification accuracy (%)",
-    caption: "Classification accuracy by checkpoint, one column a precision, in groups of one data set and protocol",
+    caption: "Classification accuracy by checkpoint, one column per precision, in groups of one data set and protocol",
     rows,
     columns: [
       ...board.subject(page, rows),
@@ -187,7 +187,7 @@ sections.classification = (page) => {
   });
 };
 
-// Average precision: one row a detector, one column a metric; ranked within a group and precision.
+// Average precision: one row per detector, one column per metric; ranked within a group and precision.
 
 sections.detection = (page) => {
   const { data, el, name } = page;

@@ -53,7 +53,7 @@ sections.checkpoints = (page) => {
     if (loading?.versions) facts.push(["Measured with", [Object.entries(loading.versions).map(([key, value]) => `${key} ${value}`).join(", "), loading.device ? ` on ${loading.device}` : ""]]);
     return el("div", {}, el("h4", {}, "What it is"),
       el("dl", { class: "about" }, facts.map(([label, value]) => [el("dt", {}, label), el("dd", { dir: "auto" }, value)])),
-      loading ? null : el("p", { class: "fine" }, "This folder has no report of loading it."));
+      loading ? null : el("p", { class: "fine" }, "This folder has no report on how it was loaded."));
   }
 
   function curves(one) {
@@ -93,7 +93,7 @@ sections.checkpoints = (page) => {
     const used = data.precisions.map((_, index) => index).filter((index) => one.lines.some((line) => line.cells[index]));
     return el("div", { class: "whole" }, el("h4", {}, "Its numbers"),
       el("div", { class: "scroll", role: "region", tabindex: "0", "aria-label": "Numbers of this checkpoint; scrolls" },
-        el("table", {}, el("caption", { class: "aside" }, `Numbers of ${one.name}, one column a precision`),
+        el("table", {}, el("caption", { class: "aside" }, `Numbers of ${one.name}, one column per precision`),
           el("thead", {}, el("tr", {}, ["Task", "Group", "Policy"].map((label) => el("th", { scope: "col" }, label)), used.map((index) => el("th", { scope: "col", class: "num" }, data.precisions[index])))),
           el("tbody", {}, one.lines.map((line) => el("tr", {},
             el("th", { scope: "row" }, el("bdi", { class: "task" }, title({ ...line, metric: "-", engine: "torch" })),
@@ -128,7 +128,7 @@ sections.checkpoints = (page) => {
   function pictures(one) {
     return el("div", { class: "whole" }, el("h4", {}, "What it found"),
       el("div", { class: "pictures" }, one.pictures.map((picture) => el("figure", {},
-        el("img", { src: picture.image, alt: `Test image twice: with its objects, and with what the detector found (${picture.title})`, loading: "lazy", width: picture.width, height: picture.height }),
+        el("img", { src: picture.image, alt: `The same test image with its annotated objects and with the detections (${picture.title})`, loading: "lazy", width: picture.width, height: picture.height }),
         el("figcaption", {}, el("bdi", {}, picture.title), ": truth left, found right")))));
   }
 
@@ -143,10 +143,10 @@ sections.checkpoints = (page) => {
     return el("details", { class: "whole" }, el("summary", {}, "Reproduce each number with one command"),
       el("p", { class: "fine" }, runs() === "$RUNS" ? "RUNS is the folder of runs that this page was built from. " : "", "Each job's recipe, with every default written out, lies in its folder."),
       [...pretrained, ...shell].map(({ label, text }) => el("div", {}, el("p", { class: "fine" }, el("bdi", {}, label)), snippet(text))),
-      elsewhere ? el("p", { class: "fine" }, "Numbers that were sent in are in their bundles.") : null);
+      elsewhere ? el("p", { class: "fine" }, "Submitted numbers are in their bundles.") : null);
   }
 
-  // The folder of runs, where the page still lies in it.
+  // The runs folder, if the page is still in it.
   function runs() {
     const path = decodeURIComponent(location.pathname);
     const folder = location.protocol === "file:" ? /^(.*)\/leaderboard\/[^/]*$/.exec(path)?.[1] : null;
@@ -164,7 +164,7 @@ sections.checkpoints = (page) => {
 
   function card(one) {
     return el("details", { class: "whole" }, el("summary", {}, "Hugging Face model card (model-index)"),
-      el("p", { class: "fine" }, "Paste it at the head of the model's README.md, between two lines of three dashes. Numbers are percentages."),
+      el("p", { class: "fine" }, "Paste it at the top of the model's README.md, between two lines of three dashes. Numbers are percentages."),
       snippet(modelIndex(one, data), `${file(one)}.model-index.yaml`));
   }
 
@@ -190,7 +190,7 @@ function time(seconds) {
   return seconds < 7200 ? `${(seconds / 60).toFixed(0)} min` : `${(seconds / 3600).toFixed(1)} h`;
 }
 
-// A `model-index` as the Hub reads it. JSON's strings are YAML's, so that no name can break out of its place.
+// A `model-index` as the Hub reads it. Strings are quoted as in JSON, which is valid YAML, so no name can escape its field.
 function modelIndex(one, data) {
   const text = JSON.stringify;
   const tasks = { classification: ["image-classification", "Image Classification"], detection: ["object-detection", "Object Detection"] };

@@ -1,19 +1,19 @@
-// The page's frame. A section's script is `sections.<name> = (page) => { ... }`: it draws the JSON that
-// its Python module made into the elements that its template left empty. It gets
+// The page's framework. A section's script is `sections.<name> = (page) => { ... }`: it renders the JSON
+// from its Python module into the empty elements of its template. It receives
 //
 //   page.data               the section's content
 //   page.overview           shared by the whole page: `checkpoints`, `precisions` (`table_sections.overview`)
 //   page.state              what is in the address, see `state`
-//   page.el(tag, props, ...children)      an element; strings among the children become text
-//   page.name(text)         a name from a result, isolated from its surroundings' reading direction
-//   page.css(variable)      the value a custom property has now, colours resolved
+//   page.el(tag, props, ...children)      an element; string children become text
+//   page.name(text)         a name from a result, isolated from the reading direction around it
+//   page.css(variable)      the current value of a custom property, colours resolved
 //   page.colour(name)       {colour, dash, symbol} of a checkpoint, the same everywhere on the page
-//   page.plain(text)        text that plotly draws as it is
-//   page.plot(element, traces, layout)    a chart, drawn when it comes near the screen, see plot.js
+//   page.plain(text)        text that plotly draws literally
+//   page.plot(element, traces, layout)    a chart, drawn when scrolled near, see plot.js
 //   page.table(element, spec)             a table with search, menus and downloads, see tables.js
 //   page.download(filename, type, text)   and page.copy(text), a promise of whether it worked
 //
-// Texts of results are only ever set as text, never as HTML.
+// Text from results is always set as text, never as HTML.
 
 const sections = {};
 
@@ -40,7 +40,7 @@ function css(variable) {
   return colour;
 }
 
-// Characters that reverse the reading direction, and plotly's own mark-up, are taken out of names.
+// Characters that reverse the reading direction, and plotly's mark-up, are removed from names.
 const DIRECTIONS = /[\u202a-\u202e\u2066-\u2069\u200e\u200f\u061c]/g;
 
 function plain(text, longest = 40) {
@@ -53,7 +53,7 @@ const DASHES = ["solid", "dash", "dot", "dashdot"];
 const SYMBOLS = ["circle", "square", "diamond", "triangle-up", "cross", "x", "pentagon"];
 const COLOURS = 7;  // of style.css: --line-0 ... --line-6
 
-// Names take looks in the order of the page's checkpoints, then in the order they are asked for.
+// Names get styles in the order of the page's checkpoints, then in the order of request.
 function palette(names) {
   const places = new Map(names.map((text, index) => [text, index]));
   return (text) => {
@@ -77,7 +77,7 @@ async function copy(text) {
   try {
     await navigator.clipboard.writeText(text);
     return true;
-  } catch {  // not allowed, or not there: the old way
+  } catch {  // not allowed or not supported: use the older API
     const field = document.body.appendChild(el("textarea", { class: "aside", "aria-hidden": "true" }));
     field.value = text;
     field.select();
@@ -87,7 +87,7 @@ async function copy(text) {
   }
 }
 
-// The text of a packed script element: gzip in base64.
+// The text of a packed script element (base64 of gzip).
 async function unpack(id) {
   const element = document.getElementById(id);
   const bytes = Uint8Array.from(atob(element.textContent), (character) => character.charCodeAt(0));
@@ -95,7 +95,7 @@ async function unpack(id) {
   return new Response(stream).text();
 }
 
-// Light or dark: the system's choice until the reader presses the switch, which is remembered.
+// Light or dark: the system's setting until the reader uses the switch, which is remembered.
 
 {
   const root = document.documentElement;
@@ -110,19 +110,19 @@ async function unpack(id) {
     root.dataset.theme = isDark() ? "light" : "dark";
     try {
       localStorage.setItem("lowbit-theme", root.dataset.theme);
-    } catch { /* private windows keep nothing */ }
+    } catch { /* private windows have no storage */ }
     changed();
   });
   dark.addEventListener("change", changed);
   changed();
 }
 
-// What the reader chose, kept in the address so that a link shows the same thing again:
+// The reader's choices, kept in the address so that a link restores them:
 //
 //   index.html#classification?classification.dataset=digits&checkpoint=a&checkpoint=b
 //
-// Before the question mark the place on the page, after it the choices. A key holds a text or a list of
-// texts; keys of one section begin with its name.
+// The position on the page comes before the question mark, the choices after it. A key holds a string or
+// a list of strings; the keys of a section begin with its name.
 
 const state = (() => {
   const listeners = [];
@@ -148,10 +148,10 @@ const state = (() => {
   addEventListener("hashchange", () => {
     const [anchor, query] = parse();
     place = anchor;
-    if (query) {  // somebody's link
+    if (query) {  // a shared link
       choices = new URLSearchParams(query);
       tell(null);
-    } else if (choices.size) {  // a link of the page's own, to a place: the choices stay
+    } else if (choices.size) {  // a link within the page: the choices stay
       write();
     }
     go();
@@ -164,26 +164,26 @@ const state = (() => {
   return {
     get: (key) => choices.get(key) ?? "",
     list: (key) => choices.getAll(key),
-    // An empty text or list takes the key away.
+    // An empty string or list removes the key.
     set(key, value) {
       choices.delete(key);
       for (const text of [value].flat()) if (text) choices.append(key, text);
       write();
       tell(key);
     },
-    // `listener(key)` is called after each change; null: everything may have changed.
+    // `listener(key)` is called after each change; a null key means that anything may have changed.
     subscribe: (listener) => listeners.push(listener),
-    // The link to what is shown now, at an element of the page.
+    // A link to the current view, at an element of the page.
     link: (id) => location.href.split("#")[0] + address(id),
     go,
   };
 })();
 
-// What a table shows as CSV, Markdown and LaTeX. A sheet is
+// A table as CSV, Markdown and LaTeX. A sheet is
 //
 //   {title, header, labels, parts: [{heading, rows: [[{text, bold, rank}]]}], notes}
 //
-// whose first `labels` columns hold words; a part's heading may be empty.
+// whose first `labels` columns are text; a part's heading may be empty.
 
 const formats = (() => {
   const quoted = (value) => (/[",\r\n]/.test(value) ? `"${value.replaceAll('"', '""')}"` : value);

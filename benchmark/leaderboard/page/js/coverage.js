@@ -53,7 +53,7 @@ sections.coverage = (page) => {
     page.table(document.getElementById("coverage-place"), {
       name: "coverage",
       title: "Coverage (jobs)",
-      caption: "What the jobs of every checkpoint, data set and protocol came to, one column a precision",
+      caption: "State of the jobs of every checkpoint, data set and protocol, one column per precision",
       rows,
       columns: [
         {

@@ -1,8 +1,8 @@
-// Curves of one board at a time, and the table of the areas under all of them.
+// Curves of one board at a time, and a table of the areas under all curves.
 
 sections.curves = (page) => {
   const { data, el, state } = page;
-  const SHOWN = 6;  // checkpoints, until the reader chooses
+  const SHOWN = 6;  // checkpoints shown until the reader chooses
   const VIEWS = {
     score: { label: "Score", what: "value" },
     retained: { label: "Retained", what: "retention" },
@@ -79,9 +79,9 @@ sections.curves = (page) => {
       yaxis: { title: { text: view.what === "value" ? score : `${board.metric}, % of full precision`, standoff: 12 }, ticksuffix: "" },
     });
     chart.setAttribute("aria-label", `${view.label} of ${board.title}: ${lines.length} lines, ${points.length} points. The table below has the areas under the curves, the boards every number.`);
-    const empty = { operations: "No result here says what it costs: they were made before costs were counted.", bytes: "No result here says what it costs: they were made before costs were counted.", retained: "No line here has a full-precision score to be held against." };
+    const empty = { operations: "No result here includes costs: they were made before costs were counted.", bytes: "No result here includes costs: they were made before costs were counted.", retained: "No line here has a full-precision score to be held against." };
     const singles = lines.some((line) => line.points.some((one) => one.spread === "images"));
-    said.textContent = points.length ? (singles ? "Some intervals are of a single seed, over its test images; hovering says which." : "") : empty[key] ?? "";
+    said.textContent = points.length ? (singles ? "Some intervals are over the test images of a single seed; hover over a point to see which." : "") : empty[key] ?? "";
   }
 
   function trace(board, line, view) {
@@ -170,7 +170,7 @@ sections.curves = (page) => {
       const alone = names.length === 1;
       return el("li", {}, el("button", {
         type: "button", style: `--line: ${look.colour}`, "data-dash": look.dash, disabled: alone,
-        "aria-label": `Take ${line.label} away`, title: alone ? null : "Take it away",
+        "aria-label": `Remove ${line.label}`, title: alone ? null : "Remove it",
         click: () => choose(names.filter((name) => name !== line.checkpoint)),
       }, page.name(line.label), alone ? null : el("span", { "aria-hidden": "true" }, "×")));
     }));
@@ -183,7 +183,7 @@ sections.curves = (page) => {
     }))).filter((row) => row.area);
     const area = document.getElementById("areas-place");
     if (!rows.length) {
-      area.replaceChildren(el("p", { class: "fine" }, "No line has two precisions below full that others have too."));
+      area.replaceChildren(el("p", { class: "fine" }, "No line has two low-bit precisions in common with others."));
       return;
     }
     const number = (value) => (value === null ? "–" : value.toFixed(1));

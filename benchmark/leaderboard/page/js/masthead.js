@@ -1,4 +1,4 @@
-// The names under the counts, the menu for the spread, and which section the bar marks.
+// The names under the counts, the menu of the spread, and the current section in the navigation bar.
 
 function masthead({ overview, el, state }) {
   const fill = (what, names) => {
@@ -31,7 +31,7 @@ function masthead({ overview, el, state }) {
   for (const id of links.keys()) seen.observe(document.getElementById(id));
 }
 
-// What the groups share, and what the policies' fingerprints stand for.
+// The facts that each group shares, and the meaning of policies' fingerprints.
 
 sections.notes = ({ data, el, name }) => {
   const fill = (id, rows) => document.querySelector(`#${id} tbody`)?.replaceChildren(...rows);

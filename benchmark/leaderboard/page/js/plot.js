@@ -1,8 +1,8 @@
-// Charts. Plotly is unpacked when the first chart comes near the screen. Wherever traces and layout name
-// a custom property, as in "var(--line-0)", it is resolved, and again when the theme changes.
+// Charts. Plotly is unpacked when the first chart is scrolled near. Custom properties in traces and layout,
+// such as "var(--line-0)", are resolved, and again when the theme changes.
 
 const plot = (() => {
-  const charts = new Map();  // element -> what it shows
+  const charts = new Map();  // element -> its content
   const drawn = new Set();
   let library = null;
 

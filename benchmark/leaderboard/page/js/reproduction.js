@@ -62,7 +62,7 @@ sections.reproduction = (page) => {
         ...number("difference", "Difference", (row) => digits(row.difference, true)),
         fields: (row) => [["Difference", row.difference ?? ""], ["Tolerance", row.tolerance ?? ""]],
         cell: (row) => el("span", {}, row.difference === null ? "–" : digits(row.difference, true),
-          row.tolerance === null ? null : el("small", { title: "How far it may be from the published number" }, `± ${row.tolerance} allowed`)),
+          row.tolerance === null ? null : el("small", { title: "Allowed distance from the published number" }, `± ${row.tolerance} allowed`)),
       },
       { name: "status", label: "Status", text: (row) => row.status, cell: status, fields: (row) => [["Status", row.status], ["Reason", row.reason]] },
     ],

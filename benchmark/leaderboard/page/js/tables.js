@@ -3,16 +3,16 @@
 //   {name, title, caption, columns, rows, facets, group, notes, dress, chosen}
 //
 //   name      of the table's keys in the address and of its downloads
-//   title     of downloads; caption: what a screen reader says the table is
+//   title     of downloads; caption: the table's name for screen readers
 //   columns   [{name, label, head, wide, number, cell(row), order(row), text(row), mark(row), fields(row)}]
 //             cell: an element, by default the text; order and text: what is sorted and searched by, by
 //             default row[name]; mark: {bold, rank} in downloads; fields: [[label, value], ...] of the
 //             CSV, by default the text; head: an element for the header instead of the label
 //   facets    [{name, label, of(row)}]: menus; of is row[name] by default, one with one value is left out
-//   group     {of(row), label(row), head(row)}: rows of a group stay together however they are sorted
+//   group     {of(row), label(row), head(row)}: rows of a group stay together in any order
 //   notes     lines below the table in downloads
-//   dress(row, element)    called for a new row's element, and for each again when choices change
-//   chosen(row)            whether the reader chose the row; adds a box to show these alone
+//   dress(row, element)    called for each new row element, and for all of them when choices change
+//   chosen(row)            whether the reader chose the row; adds a box to show only these
 
 const PAGE_LENGTH = 100;
 
@@ -27,7 +27,7 @@ function table(DataTable, page, place, spec) {
     .map((facet) => ({ of: (row) => row[facet.name], ...facet }))
     .map((facet) => ({ ...facet, values: [...new Set(spec.rows.map(facet.of))].sort() }))
     .filter((facet) => facet.values.length > 1);
-  const offset = spec.group ? 1 : 0;  // of DataTables' columns: a hidden one holds the group
+  const offset = spec.group ? 1 : 0;  // DataTables has one more column, hidden, with the group
 
   const search = el("input", { type: "search", autocomplete: "off", spellcheck: "false" });
   const menus = facets.map((facet) => el("select", { name: facet.name },
@@ -60,7 +60,7 @@ function table(DataTable, page, place, spec) {
     region,
     el("div", { class: "under" }, pages, actions()));
 
-  const places = new Map();  // group -> where it comes
+  const places = new Map();  // group -> its position
   if (spec.group) for (const row of spec.rows) if (!places.has(spec.group.of(row))) places.set(spec.group.of(row), places.size);
 
   const shown = new DataTable(element, {
@@ -72,7 +72,7 @@ function table(DataTable, page, place, spec) {
         type: column.number ? "num" : "string",
         orderSequence: column.number ? ["desc", "asc", ""] : ["asc", "desc", ""],
         cellType: index ? "td" : "th",
-        // Nothing is displayed by DataTables itself, which would read it as HTML.
+        // DataTables itself displays nothing, since it would parse it as HTML.
         data: (row, type) => ({ display: "", filter: column.text(row) })[type] ?? column.order(row),
         createdCell: (cell, _, row) => fill(cell, column, row),
       })),
@@ -89,7 +89,7 @@ function table(DataTable, page, place, spec) {
   shown.search.fixed("facets", (text, row) => menus.every((menu, index) => !menu.value || facets[index].of(row) === menu.value));
   shown.search.fixed("chosen", (text, row) => onlyLabel.hidden || !only.checked || spec.chosen(row));
 
-  // DataTables announces the direction of the first order, which here is always the groups'.
+  // DataTables announces the direction of the first sort column, here always the group.
   shown.on("draw", () => columns.forEach((_, index) => {
     const [[at, direction] = []] = current();
     const header = shown.column(index + offset).header();
@@ -105,7 +105,7 @@ function table(DataTable, page, place, spec) {
     if (text !== state.get(key("sort"))) state.set(key("sort"), text);
   });
   state.subscribe((changed) => {
-    if (changed === key("sort")) return;  // the table's own doing
+    if (changed === key("sort")) return;  // changed by this table
     const choice = spec.chosen && (changed === null || changed === "checkpoint");
     if (choice || changed === null || changed.startsWith(key(""))) apply();
   });
@@ -130,7 +130,7 @@ function table(DataTable, page, place, spec) {
       .filter(([index, direction]) => index >= offset && direction);
   }
 
-  // What the address says about the order: nothing is the order of the rows as they came.
+  // The order in the address; without one, rows keep their original order.
   function order() {
     const [column, direction] = state.get(key("sort")).split(/:(?=[^:]*$)/);
     const index = columns.findIndex((each) => each.name === column);
@@ -140,7 +140,7 @@ function table(DataTable, page, place, spec) {
   function apply() {
     search.value = state.get(key("search"));
     for (const menu of menus) menu.value = state.get(key(menu.name));
-    for (const menu of menus) if (menu.selectedIndex < 0) menu.value = "";  // a link to what is no more
+    for (const menu of menus) if (menu.selectedIndex < 0) menu.value = "";  // a link to a value that no longer exists
     if (spec.chosen) {
       const many = spec.rows.filter(spec.chosen).length;
       onlyLabel.hidden = many === 0;
@@ -148,7 +148,7 @@ function table(DataTable, page, place, spec) {
       onlyLabel.querySelector("span").textContent = `only the ${many} chosen`;
       for (const index of shown.rows().indexes().toArray()) {
         const row = shown.row(index);
-        if (row.node()) spec.dress(row.data(), row.node());  // rows never shown have no element yet
+        if (row.node()) spec.dress(row.data(), row.node());  // rows that were never shown have no element yet
       }
     }
     if (String(current()) !== String(order())) shown.order(order());
@@ -218,7 +218,7 @@ function table(DataTable, page, place, spec) {
   }
 }
 
-// One network at many bit-widths, and what that costs against networks of one bit-width each.
+// One network at many bit-widths, compared with individually trained networks.
 
 sections.adaptive = (page) => {
   const { data, el, name } = page;
@@ -227,7 +227,7 @@ sections.adaptive = (page) => {
   page.table(document.getElementById("adaptive-place"), {
     name: "adaptive",
     title: "Adaptive bit-widths: accuracy and Δ_B (%)",
-    caption: "Accuracy of networks of adaptive bit-widths, one column a precision, and their ratio to individually trained networks",
+    caption: "Accuracy of networks of adaptive bit-widths, one column per precision, and their ratio to individually trained networks",
     rows,
     columns: [
       {
@@ -273,7 +273,7 @@ sections.adaptive = (page) => {
     ...data.blanks.map((sentence) => el("li", {}, el("bdi", {}, sentence))));
 };
 
-// Means over the same data sets: one row a checkpoint, one column a precision.
+// Means over the same data sets: one row per checkpoint, one column per precision.
 
 sections.averages = (page) => {
   const { data, el, name } = page;
@@ -284,7 +284,7 @@ sections.averages = (page) => {
   page.table(document.getElementById("averages-place"), {
     name: "averages",
     title: "Means over data sets (%)",
-    caption: "Mean over data sets by checkpoint, one column a precision, in groups of the same data sets",
+    caption: "Mean over data sets by checkpoint, one column per precision, in groups of the same data sets",
     rows,
     columns: [
       ...board.subject(page, rows),
@@ -323,7 +323,7 @@ sections.reported = (page) => {
   page.table(document.getElementById("reported-place"), {
     name: "reported",
     title: "Reported by the papers (neither measured here nor ranked)",
-    caption: "Published numbers by system, paper and table, one column a precision",
+    caption: "Published numbers by system, paper and table, one column per precision",
     rows: board.unpackCells(data.rows, data.cell),
     columns: [
       {
