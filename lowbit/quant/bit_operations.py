@@ -81,17 +81,22 @@ def bitops(model: nn.Module, inputs: Any) -> int:
 
 @torch.no_grad()
 def matrix_products(model: nn.Module, inputs: Any) -> list[Product]:
-    """Follow one forward pass in eval mode and full precision; return its matrix products."""
+    """Follow one forward pass in eval mode and full precision; return its matrix products.
+
+    Quantizers observe, so that they are called where they would quantize, but take no notes.
+    """
     record = _Record()
     modes = [(module, module.training) for module in model.modules()]
-    bits = [(quantizer, quantizer._bits) for quantizer in quantizers(model)]
+    observing = [(quantizer, quantizer.observing) for quantizer in quantizers(model)]
     with ExitStack() as undo:
         for layer in quantized_layers(model).values():
             record.mark(layer.weight, layer.w_quant)
             undo.callback(layer.register_forward_pre_hook(record.enter).remove)
             undo.callback(layer.register_forward_hook(record.leave, always_call=True).remove)
-        for quantizer, _ in bits:
-            quantizer._bits = OFF
+        for quantizer, before in observing:
+            quantizer.observing, quantizer.observe = True, _take_no_notes
+            undo.callback(setattr, quantizer, "observing", before)
+            undo.callback(delattr, quantizer, "observe")
             undo.callback(quantizer.register_forward_hook(record.quantized).remove)
         try:
             with unfused_attention(), record:
@@ -99,9 +104,11 @@ def matrix_products(model: nn.Module, inputs: Any) -> list[Product]:
         finally:
             for module, mode in modes:
                 module.training = mode
-            for quantizer, width in bits:
-                quantizer._bits = width
     return record.products
+
+
+def _take_no_notes(x: Tensor) -> None:
+    """Observe nothing."""
 
 
 class _Record(TorchDispatchMode):
