@@ -18,6 +18,7 @@ Example:
     False
 """
 
+from lowbit.quant.asked import require_asked
 from lowbit.quant.convert import (
     calibrate,
     dequantize,
@@ -72,6 +73,7 @@ __all__ = [
     "quantized_layers",
     "quantizers",
     "register",
+    "require_asked",
     "reuse_weights",
     "scales",
     "set_precision",
