@@ -19,7 +19,7 @@ from lowbit.quant.layers import (
     quantized_class,
 )
 from lowbit.quant.policy import FULL, QuantizerSpec, QuantPolicy, Rule, get_policy
-from lowbit.quant.precision import FP, OFF, Precision
+from lowbit.quant.precision import FP, Precision
 from lowbit.quant.quantizers.base import Quantizer
 from lowbit.quant.weight_reads import let_layers_multiply
 

@@ -91,7 +91,7 @@ def test_nothing_is_left_behind_and_blocks_nest():
         assert not any("forward" in layer.a_quant.__dict__ for layer in layers)
     with pytest.raises(KeyError), require_asked(net):
         raise KeyError("own")
-    with pytest.raises(ValueError, match="^2 of 2"), require_asked(net):
+    with pytest.raises(ValueError, match=r"^2 of 2"), require_asked(net):
         pass
     assert torch.equal(net(X), expected)
     assert not any("forward" in layer.a_quant.__dict__ for layer in quantized_layers(net).values())

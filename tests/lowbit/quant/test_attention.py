@@ -158,7 +158,7 @@ def test_an_attention_with_a_forward_of_its_own_is_refused():
         def forward(self, *args, **kwargs):
             return super().forward(*args, **kwargs)
 
-    with pytest.raises(ValueError, match="own .*has a forward of its own"):
+    with pytest.raises(ValueError, match=r"own .*has a forward of its own"):
         quantize(nn.ModuleDict({"own": Twice(E, HEADS)}), "lsq")
 
 
