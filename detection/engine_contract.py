@@ -39,7 +39,11 @@ class Engine(Protocol):
     def predict(
         self, detector: nn.Module, images: DetectionSet, recipe: Recipe
     ) -> list[dict[str, Any]]:
-        """Run the detector on all images of a set; return COCO's result format with the set's ids."""
+        """Run the detector on all images of a set; return COCO's result format with the set's ids.
+
+        Raises:
+            ValueError: a quantizer that is on was never asked (`lowbit.quant.require_asked`).
+        """
 
 
 def calibration_batches(engine: Engine, images: DetectionSet, recipe: Recipe) -> Iterator[list]:

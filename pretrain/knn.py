@@ -12,7 +12,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lowbit.data.views.training_views import ViewSource
-from lowbit.quant import FP, Precision, QuantPolicy, calibrate, dequantize, quantize, set_precision
+from lowbit.quant import (
+    FP,
+    Precision,
+    QuantPolicy,
+    calibrate,
+    dequantize,
+    quantize,
+    require_asked,
+    set_precision,
+)
 from lowbit.training import distributed
 
 K, TEMPERATURE = 200, 0.1  # k: Wu et al. 2018; T: SimSiam's monitor
@@ -91,7 +100,8 @@ def knn_accuracies(
 
 @torch.no_grad()
 def _features(network: nn.Module, source: ViewSource) -> Tensor:
-    return torch.cat([network(x) for x in _images(source, torch.arange(len(source)))])
+    with require_asked(network):
+        return torch.cat([network(x) for x in _images(source, torch.arange(len(source)))])
 
 
 def _images(source: ViewSource, positions: Tensor) -> Iterator[Tensor]:

@@ -15,7 +15,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from lowbit.backbones import pyramid_info
 from lowbit.common.unfused_attention import unfused_attention
 from lowbit.data import Center, open_images
-from lowbit.quant import FP, Precision, quantized_layers, reuse_weights, set_precision
+from lowbit.quant import (
+    FP,
+    Precision,
+    quantized_layers,
+    require_asked,
+    reuse_weights,
+    set_precision,
+)
 
 CALIBRATION_IMAGES = 32
 _LEARNING_IMAGES = (2, 16)  # fewest and most images in the pass with gradients
@@ -77,7 +84,11 @@ class Subject:
         return self.probe_images >= _PROBE_IMAGES[0]
 
     def respond(self, precision: Precision) -> Response:
-        """Run one forward and one backward pass."""
+        """Run one forward and one backward pass.
+
+        Raises:
+            ValueError: a quantizer that is on was never asked, with or without gradients.
+        """
         images = self.images(self._learning)
         if self._full is None:
             set_precision(self.network, FP)
@@ -85,7 +96,10 @@ class Subject:
                 self._full = self.network(images)
         set_precision(self.network, precision)
         weights = [layer.weight for layer in quantized_layers(self.network).values()]
-        features = self.network(images)  # (N, D)
+        with require_asked(self.network), torch.no_grad():
+            self.network(images[:1])  # as it is scored
+        with require_asked(self.network):
+            features = self.network(images)  # (N, D)
         gradients = torch.autograd.grad(features.square().mean(), weights, allow_unused=True)
         found = [g for g in gradients if g is not None]
         return Response(
@@ -115,7 +129,7 @@ class Subject:
 
     @torch.no_grad()
     def _features(self, count: int, split: str) -> np.ndarray:
-        with reuse_weights(self.network):
+        with reuse_weights(self.network), require_asked(self.network):
             batches = self.images(count, split=split).split(_BATCH)
             return torch.cat([self.network(batch) for batch in batches]).numpy()
 

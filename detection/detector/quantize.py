@@ -152,18 +152,18 @@ class _Calibration(nn.Module):
 
 @contextmanager
 def _watch_signs(detector: nn.Module) -> Iterator[set[str]]:
-    """Collect the names of the quantized layers with negative input values."""
+    """Collect the names of the quantized layers whose activation quantizer gets negative values."""
     found: set[str] = set()
 
     def watch(name: str):
-        def hook(layer: nn.Module, inputs: tuple) -> None:
+        def hook(quantizer: nn.Module, inputs: tuple) -> None:
             if inputs[0].numel() and bool(inputs[0].amin() < 0):
                 found.add(name)
 
         return hook
 
     layers = {n: m for n, m in quantized_layers(detector).items() if m.a_quant is not None}
-    handles = [layer.register_forward_pre_hook(watch(name)) for name, layer in layers.items()]
+    handles = [m.a_quant.register_forward_pre_hook(watch(name)) for name, m in layers.items()]
     try:
         yield found
     finally:

@@ -18,6 +18,7 @@ from lowbit.detection.with_detectron2.build_detector import build_detector
 from lowbit.detection.with_detectron2.catalog import instances_to_detections, register
 from lowbit.detection.with_detectron2.recipe_to_config import to_cfg
 from lowbit.detection.with_detectron2.trainer import LowbitTrainer
+from lowbit.quant import require_asked
 
 _PREDICTION_BATCH = 32  # images in one forward pass
 
@@ -106,10 +107,11 @@ class Detectron2Engine:
         """Run the detector on all images of a set; return COCO's result format with the set's ids."""
         detector.eval()
         detections: list[dict[str, Any]] = []
-        for places in chunks(len(images), _PREDICTION_BATCH):
-            outputs = detector(self.inputs(images, places, recipe))
-            for place, output in zip(places, outputs, strict=True):
-                detections += instances_to_detections(
-                    images.ids[place], output["instances"], images.category_ids
-                )
+        with require_asked(detector):
+            for places in chunks(len(images), _PREDICTION_BATCH):
+                outputs = detector(self.inputs(images, places, recipe))
+                for place, output in zip(places, outputs, strict=True):
+                    detections += instances_to_detections(
+                        images.ids[place], output["instances"], images.category_ids
+                    )
         return detections

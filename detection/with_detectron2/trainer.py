@@ -60,7 +60,7 @@ from lowbit.detection.with_detectron2.hooks import (
     ResumeState,
     SaveAndStop,
 )
-from lowbit.quant import reuse_weights
+from lowbit.quant import require_asked, reuse_weights
 from lowbit.training.divergence import diverged_at_iteration
 from lowbit.training.seeding import ResumableSampler
 from lowbit.training.stopping import stop_request
@@ -226,6 +226,12 @@ class LowbitTrainer(DefaultTrainer):
             kept = KeepDetections(registered_set(dataset_name), cfg.OUTPUT_DIR)
             return DatasetEvaluators([PascalVOCDetectionEvaluator(dataset_name), kept])
         return COCOEvaluator(dataset_name, output_dir=os.path.join(cfg.OUTPUT_DIR, "inference"))
+
+    @classmethod
+    def test(cls, cfg, model, evaluators=None):
+        """Evaluate the model; a quantizer that was never asked is an error."""
+        with require_asked(model):
+            return super().test(cfg, model, evaluators)
 
     def build_hooks(self) -> list:
         """Add our hooks before Detectron2's, so that the learning rate is recorded before it changes."""

@@ -19,7 +19,7 @@ from lowbit.detection.recipe import Recipe
 from lowbit.detection.solver import build_optimizer, build_scheduler
 from lowbit.detection.with_torchvision.faster_rcnn import build_faster_rcnn
 from lowbit.detection.with_torchvision.retinanet import build_retinanet
-from lowbit.quant import reuse_weights
+from lowbit.quant import require_asked, reuse_weights
 from lowbit.training.divergence import diverged_at_iteration
 from lowbit.training.job_state import Workspace
 from lowbit.training.metrics_log import IterationLog, record_scores
@@ -94,16 +94,17 @@ class TorchvisionEngine:
         """Run the detector on all images of a set; return COCO's result format with the set's ids."""
         detector.eval()
         detections: list[dict[str, Any]] = []
-        for places in chunks(len(images), _PREDICTION_BATCH):
-            outputs = detector(self.inputs(images, places, recipe))
-            for place, output in zip(places, outputs, strict=True):
-                detections += to_detections(
-                    images.ids[place],
-                    output["boxes"],
-                    output["scores"],
-                    output["labels"],
-                    images.category_ids,
-                )
+        with require_asked(detector):
+            for places in chunks(len(images), _PREDICTION_BATCH):
+                outputs = detector(self.inputs(images, places, recipe))
+                for place, output in zip(places, outputs, strict=True):
+                    detections += to_detections(
+                        images.ids[place],
+                        output["boxes"],
+                        output["scores"],
+                        output["labels"],
+                        images.category_ids,
+                    )
         return detections
 
 

@@ -18,6 +18,7 @@ Example:
     False
 """
 
+from lowbit.quant.asked import require_asked
 from lowbit.quant.bit_operations import bitops
 from lowbit.quant.convert import (
     calibrate,
@@ -73,6 +74,7 @@ __all__ = [
     "quantized_layers",
     "quantizers",
     "register",
+    "require_asked",
     "reuse_weights",
     "scales",
     "set_precision",

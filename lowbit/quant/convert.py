@@ -7,8 +7,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from lowbit.quant.asked import require_asked
+from lowbit.quant.attention import InputProjection, add_input_projection, refusal
 from lowbit.quant.layers import (
     ActivationQuantized,
+    Converted,
     OutputScale,
     Quantized,
     Switchable,
@@ -16,8 +19,9 @@ from lowbit.quant.layers import (
     quantized_class,
 )
 from lowbit.quant.policy import FULL, QuantizerSpec, QuantPolicy, Rule, get_policy
-from lowbit.quant.precision import FP, OFF, Precision
+from lowbit.quant.precision import FP, Precision
 from lowbit.quant.quantizers.base import Quantizer
+from lowbit.quant.weight_reads import let_layers_multiply
 
 # Activation modules for policies that quantize outputs.
 ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.GELU, nn.SiLU, nn.Hardswish, nn.PReLU, nn.LeakyReLU)
@@ -34,6 +38,8 @@ _ADDED = (
     "policy_fingerprint",
     "quantizes_output",
     "_reused",
+    "_watched",
+    "in_proj",
 )
 
 # Last component of the module names of classifiers and predictors.
@@ -59,9 +65,10 @@ def quantize(
 ) -> nn.Module:
     """Quantize the layers of `model` that `policy` names, in place, and return it.
 
-    Each convolution and linear layer's class is changed; weights keep their state-dict names. Load
-    weights before this call: learned weight scales are set from the current weights. Called again
-    with the same policy, it only sets the precision.
+    The class of each convolution and linear layer is changed, and that of modules which compute with a
+    layer's weight themselves (`lowbit.quant.weight_reads`, `lowbit.quant.attention`); weights keep
+    their state-dict names. Load weights before this call: learned weight scales are set from the
+    current weights. Called again with the same policy, it only sets the precision.
 
     Args:
         model: any network.
@@ -69,7 +76,8 @@ def quantize(
         precision: bits to start at; FP leaves every output bit-equal.
 
     Raises:
-        ValueError: another policy has quantized the model, or this one matches no layer.
+        ValueError: another policy has quantized the model, this one matches no layer, or it matches an
+            attention that cannot be quantized.
     """
     policy = get_policy(policy)
     before = {m.policy_fingerprint for m in model.modules() if isinstance(m, Quantized)}
@@ -82,15 +90,23 @@ def quantize(
             "changed. Call dequantize(model) first."
         )
     outputs = policy.activation_side == "output"
-    bare = _bare_layers(model) if outputs else set()
-    found, bare_stem = 0, False
-    for name, module, first in list(_weight_sites(model)):
+    bare = _bare_layers(model)
+    sites, bare_stem = [], False
+    for name, module, first in _weight_sites(model):
         bare_stem |= first and name in bare
         last = name.rpartition(".")[2] in LAST_NAMES
         rule = policy.rule(name, first=first, last=last)
         if outputs and name not in bare:
             rule = Rule(rule.weight, FULL)
-        found += _quantize_module(module, WeightQuantized, policy, rule)
+        sites.append((name, module, rule))
+    attentions = _attentions_to_quantize(sites)
+    found = 0
+    for name, module, rule in sites:
+        if isinstance(module, nn.MultiheadAttention):
+            if module not in attentions:
+                continue
+            module = add_input_projection(module)
+        found += _quantize_module(module, WeightQuantized, policy, rule, bare=name in bare)
     if outputs:
         for name, module, first in _activation_sites(model):
             rule = policy.rule(name, first=first and not bare_stem, last=False)
@@ -100,12 +116,17 @@ def quantize(
             f"policy {policy.name!r} matches no layer of this {type(model).__name__}; nothing was "
             "quantized. Check its rules: lowbit.quant.get_policy(...).rules."
         )
+    let_layers_multiply(model)
     set_precision(model, precision)
     return model
 
 
 def _weight_sites(model: nn.Module) -> Iterator[tuple[str, nn.Module, bool]]:
-    """Yield name, layer, and whether it is the first convolution."""
+    """Yield name, layer, and whether it is the first convolution.
+
+    The layer `in_proj` of an `nn.MultiheadAttention`, which has only parameters for it, is given as the
+    attention itself.
+    """
     first = True
     for name, module in model.named_modules():
         if isinstance(module, nn.Conv2d):
@@ -113,6 +134,30 @@ def _weight_sites(model: nn.Module) -> Iterator[tuple[str, nn.Module, bool]]:
             first = False
         elif isinstance(module, nn.Linear):
             yield name, module, False
+        elif isinstance(module, nn.MultiheadAttention):
+            yield f"{name}.in_proj".lstrip("."), module, False
+
+
+def _attentions_to_quantize(
+    sites: list[tuple[str, nn.Module, Rule]],
+) -> set[nn.MultiheadAttention]:
+    """Return the attentions with a projection to quantize, or refuse them by name."""
+    rules = {name: rule for name, _, rule in sites}
+    found, refused = set(), {}
+    for name, module, rule in sites:
+        if isinstance(module, nn.MultiheadAttention):
+            out = rules[f"{name.removesuffix('in_proj')}out_proj"]
+            if {rule, out} != {Rule(FULL, FULL)}:
+                found.add(module)
+                refused |= {name: why} if (why := refusal(module)) else {}
+    if refused:
+        name, why = next(iter(refused.items()))
+        attention = name.rpartition(".")[0]
+        raise ValueError(
+            f"{len(refused)} nn.MultiheadAttention cannot be quantized: {attention} {why}; nothing was "
+            f'quantized. Keep it in full precision by a rule of the policy: {{"{attention}.*": "fp"}}.'
+        )
+    return found
 
 
 def _bare_layers(model: nn.Module) -> set[str]:
@@ -124,7 +169,8 @@ def _bare_layers(model: nn.Module) -> set[str]:
     """
     bare = set()
     for name, layer, first in _weight_sites(model):
-        if not (first or isinstance(layer, nn.Linear)) or name.rpartition(".")[2] in LAST_NAMES:
+        linear = isinstance(layer, nn.Linear | nn.MultiheadAttention)
+        if not (first or linear) or name.rpartition(".")[2] in LAST_NAMES:
             continue
         siblings = list(model.get_submodule(name.rpartition(".")[0]).children())
         behind = siblings[siblings.index(layer) + 1 :] if layer in siblings else []
@@ -142,11 +188,18 @@ def _activation_sites(model: nn.Module) -> Iterator[tuple[str, nn.Module, bool]]
 
 
 def _quantize_module(
-    module: nn.Module, mixin: type[Quantized], policy: QuantPolicy, rule: Rule
+    module: nn.Module,
+    mixin: type[Quantized],
+    policy: QuantPolicy,
+    rule: Rule,
+    *,
+    bare: bool = False,
 ) -> bool:
-    if rule == Rule(FULL, FULL):
+    projection = isinstance(module, InputProjection)  # the output's may be quantized alone
+    if rule == Rule(FULL, FULL) and not projection:
         return False
-    module.__class__ = quantized_class(mixin, type(module))
+    if not projection:
+        module.__class__ = quantized_class(mixin, type(module))
     module.rule, module.policy_fingerprint = rule, policy.fingerprint
     module.w_quant = module.a_quant = module.out_scale = None
     if rule.weight != FULL:
@@ -159,19 +212,22 @@ def _quantize_module(
         module.a_quant = _make(policy.activation, None, "activation")
         device = next((p.device for p in module.parameters()), None)
         module.a_quant.to(device)
-    if _needs_output_scale(module):
+    if _needs_output_scale(module, bare=bare):
         module.out_scale = OutputScale(module.w_quant.scale_shape).to(module.weight.device)
-    return True
+    return rule != Rule(FULL, FULL)
 
 
-def _needs_output_scale(module: nn.Module) -> bool:
+def _needs_output_scale(module: nn.Module, *, bare: bool) -> bool:
     """Whether quantization loses the scale of this layer's output and no normalization follows.
 
-    A layer in front of a normalization has no bias, in every network here; one with its norm inside
-    (Detectron2's Conv2d) has it as an attribute.
+    A convolution in front of a normalization has no bias, in every network here; one with its norm
+    inside (Detectron2's Conv2d) has it as an attribute. A linear layer may have none though no
+    normalization follows: `bare` says so (BEiT's qkv, whose biases are the attention's own).
     """
     if module.w_quant is None or module.a_quant is None:
         return False
+    if bare and isinstance(module, nn.Linear):
+        return module.w_quant.rescales or module.a_quant.rescales
     normalized = getattr(module, "bias", None) is None or getattr(module, "norm", None) is not None
     return (module.w_quant.rescales or module.a_quant.rescales) and not normalized
 
@@ -193,7 +249,7 @@ def _make(spec: QuantizerSpec, weight: torch.Tensor | None, role: str) -> Quanti
 def dequantize(model: nn.Module) -> nn.Module:
     """Undo `quantize`, in place: restore every module's class and remove its quantizers."""
     for module in list(model.modules()):
-        if isinstance(module, Quantized):
+        if isinstance(module, Converted):
             base = module.base
             for name in _ADDED:
                 module._modules.pop(name, None)
@@ -249,20 +305,17 @@ def observe(model: nn.Module, *, reset: bool = True) -> Iterator[None]:
     """
     weights = [layer.w_quant for layer in quantized_layers(model).values()]
     activations = [q for q in quantizers(model) if q.role == "activation"]
-    bits = [q.bits for q in weights]
-    for q in weights:
-        q._bits = OFF
     for q in activations:
         if reset:
             q.reset()
-        q.observing = True
+    for q in (*weights, *activations):
+        q.observing = True  # a layer then uses its latent weight
     try:
         yield
     finally:
-        for q, b in zip(weights, bits, strict=True):
-            q._bits = b
-        for q in activations:
+        for q in (*weights, *activations):
             q.observing = False
+        for q in activations:
             q.finish()
 
 
@@ -279,13 +332,14 @@ def calibrate(model: nn.Module, batches: Iterable[Any], *, images: int | None = 
         images: stop after this many, cutting the last batch; None uses all of them.
 
     Raises:
-        ValueError: there was no batch.
+        ValueError: there was no batch, or the passes went by a quantizer.
+        FloatingPointError: NaN or infinity entered a quantizer.
     """
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     count = 0
     try:
-        with observe(model):
+        with observe(model), require_asked(model):
             for batch in batches:
                 if images is not None and len(batch) > images - count:
                     batch = batch[: images - count]
@@ -293,6 +347,10 @@ def calibrate(model: nn.Module, batches: Iterable[Any], *, images: int | None = 
                     break
                 model(batch)
                 count += len(batch)
+            if count == 0:
+                raise ValueError(
+                    "calibration got no images; activations have no ranges. Pass at least one batch."
+                )
     finally:
         for module, mode in modes:
             module.training = mode
@@ -302,9 +360,5 @@ def calibrate(model: nn.Module, batches: Iterable[Any], *, images: int | None = 
             f"NaN or infinity entered {broken[0]}{f' and {len(broken) - 1} more' * (len(broken) > 1)} "
             "while calibrating; the scales are unusable. The network has diverged, or an image is not "
             "finite: check the checkpoint and the images' normalization."
-        )
-    if count == 0:
-        raise ValueError(
-            "calibration got no images; activations have no ranges. Pass at least one batch."
         )
     return count

@@ -26,10 +26,25 @@ class Switchable:
         raise NotImplementedError
 
 
-class Quantized(Switchable):
-    """Common base of quantized modules: rule, policy, quantizers, and original class."""
+class Converted:
+    """Common base of modules whose class `quantize` changed: the original class.
+
+    Attributes:
+        base: the class it had.
+        mixin: what was put in front of it.
+    """
 
     base: type[nn.Module]
+    mixin: type["Converted"]
+
+    def __reduce_ex__(self, protocol):
+        # Classes made by `quantized_class` cannot be found by name; pickle their ingredients.
+        return _revive, (self.mixin, self.base), self.__getstate__()
+
+
+class Quantized(Converted, Switchable):
+    """Common base of quantized modules: rule, policy and quantizers."""
+
     rule: Rule
     policy_fingerprint: str
     w_quant: Quantizer | None
@@ -41,11 +56,6 @@ class Quantized(Switchable):
             self.w_quant.bits = resolve_bits(self.rule.weight, precision.weight_bits)
         if self.a_quant is not None:
             self.a_quant.bits = resolve_bits(self.rule.activation, precision.activation_bits)
-
-    def __reduce_ex__(self, protocol):
-        # Classes made by `quantized_class` cannot be found by name; pickle their ingredients.
-        mixin = WeightQuantized if isinstance(self, WeightQuantized) else ActivationQuantized
-        return _revive, (mixin, self.base), self.__getstate__()
 
 
 class OutputScale(nn.Module):
@@ -91,11 +101,15 @@ class WeightQuantized(Quantized):
     # Quantized weights of this step by bits, while `reuse_weights` is open.
     _reused: dict[tuple[int, bool], Tensor] | None = None
 
+    # Whether a module that reads weights is running (`lowbit.quant.weight_reads`).
+    _watched = False
+
     def quantized_weight(self) -> Tensor:
-        """Return the weight at the current bits; the latent weight itself when off."""
+        """Return the weight at the current bits; the latent weight when off."""
         quantizer = self.w_quant
         if quantizer is None or not quantizer.active:
-            return self.weight
+            # An alias tells this layer's own product from one with the parameter itself.
+            return self.weight.view_as(self.weight) if self._watched else self.weight
         if self._reused is None:
             return self._quantize_weight()
         key = (quantizer.bits, torch.is_grad_enabled())
@@ -140,7 +154,9 @@ class _Conv2d(WeightQuantized, nn.Conv2d):
     forward = nn.Conv2d.forward
 
 
-class _Linear(WeightQuantized, nn.Linear):
+class QuantizedLinear(WeightQuantized, nn.Linear):
+    """A quantized `nn.Linear`."""
+
     def forward(self, x: Tensor) -> Tensor:
         return self.quantized_output(
             F.linear(self.quantized_input(x), self.quantized_weight(), self.bias)
@@ -154,20 +170,25 @@ class ActivationQuantized(Quantized):
         return self.a_quant(super().forward(*args, **kwargs))
 
 
-_DIRECT = {nn.Conv2d: _Conv2d, nn.Linear: _Linear}
+_DIRECT = {nn.Conv2d: _Conv2d, nn.Linear: QuantizedLinear}
 
 
 @cache
-def quantized_class(mixin: type[Quantized], base: type[nn.Module]) -> type[nn.Module]:
+def quantized_class(mixin: type[Converted], base: type[nn.Module]) -> type[nn.Module]:
     """Return `base` with `mixin` placed before it; one class for each pair."""
     if mixin is WeightQuantized and base in _DIRECT:
         cls = _DIRECT[base]
-        cls.base = base
+        cls.base, cls.mixin = base, mixin
         return cls
-    return type(f"Quantized{base.__name__}", (mixin, base), {"base": base})
+    return type(f"Quantized{base.__name__}", (mixin, base), {"base": base, "mixin": mixin})
 
 
-def _revive(mixin: type[Quantized], base: type[nn.Module]) -> nn.Module:
+def is_quantizing(module: nn.Module) -> bool:
+    """Whether any quantizer in `module` is on or observing."""
+    return any(isinstance(m, Quantizer) and (m.active or m.observing) for m in module.modules())
+
+
+def _revive(mixin: type[Converted], base: type[nn.Module]) -> nn.Module:
     cls = quantized_class(mixin, base)
     return cls.__new__(cls)
 

@@ -82,9 +82,14 @@ def explain(model: nn.Module) -> Explanation:
                 )
             )
         elif isinstance(module, nn.Conv2d | nn.Linear):
-            kind = type(module).__name__
-            rows.append(LayerReport(name, kind, "-", "-", OFF, OFF, "full precision by rule"))
+            rows.append(_in_full_precision(name, type(module).__name__))
+        elif isinstance(module, nn.MultiheadAttention) and not hasattr(module, "in_proj"):
+            rows.append(_in_full_precision(f"{name}.in_proj".lstrip("."), "Linear"))
     return rows
+
+
+def _in_full_precision(name: str, kind: str) -> LayerReport:
+    return LayerReport(name, kind, "-", "-", OFF, OFF, "full precision by rule")
 
 
 def _bits(bits: int) -> str:
@@ -100,7 +105,7 @@ def _reason(module: Quantized) -> str:
     fixed = sorted(side for side in sides if side != TARGET)
     words = ["the precision's bits"] if TARGET in sides else []
     words += [f"fixed at {bits} bits" for bits in fixed]
-    return ", ".join(words)
+    return ", ".join(words) or "full precision by rule"
 
 
 def size_bytes(model: nn.Module) -> int:

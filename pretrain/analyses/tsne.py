@@ -19,7 +19,14 @@ from tqdm import tqdm
 
 from lowbit.common.plot_style import COLOURS, panels
 from lowbit.data import Split, normalization, normalize
-from lowbit.quant import Precision, calibrate, quantize, reuse_weights, set_precision
+from lowbit.quant import (
+    Precision,
+    calibrate,
+    quantize,
+    require_asked,
+    reuse_weights,
+    set_precision,
+)
 
 NEIGHBOURS = 20
 _CLASSES = len(COLOURS)  # as many as there are distinct colours
@@ -73,7 +80,7 @@ def features(
             disable=None,  # no bar without a terminal
             leave=False,
         )
-        with torch.no_grad(), reuse_weights(backbone):
+        with torch.no_grad(), reuse_weights(backbone), require_asked(backbone):
             found[precision] = torch.cat([backbone(view).cpu() for view in bar])
     return found
 

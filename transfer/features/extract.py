@@ -11,7 +11,14 @@ import torchvision
 from torch import Tensor, nn
 
 from lowbit.data import Center, Crop, Images
-from lowbit.quant import Precision, get_policy, quantize, reuse_weights, set_precision
+from lowbit.quant import (
+    Precision,
+    get_policy,
+    quantize,
+    require_asked,
+    reuse_weights,
+    set_precision,
+)
 from lowbit.transfer.features.calibration import calibrate_on
 from lowbit.transfer.features.feature_cache import FeatureCache, state_sha256
 from lowbit.transfer.features.views import center, crop
@@ -36,10 +43,13 @@ def feature_batches(
 
     The backbone must be frozen, which means eval(): a training-mode batch norm would update the
     buffers of a network that is only evaluated.
+
+    Raises:
+        ValueError: a quantizer that is on was never asked; raised after the last batch.
     """
     assert not backbone.training, "a frozen backbone is in eval mode"
     device = next(backbone.parameters()).device
-    with reuse_weights(backbone):
+    with reuse_weights(backbone), require_asked(backbone):
         for x in images.batches(view, batch_size=batch_size, device=device, workers=workers):
             yield backbone(x)
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from lowbit.data import Center, Images
-from lowbit.quant import reuse_weights
+from lowbit.quant import require_asked, reuse_weights
 
 
 @torch.no_grad()
@@ -19,12 +19,15 @@ def predicted_classes(
     """Return the classes (N,) of all images, on the CPU, at the network's precision.
 
     In eval mode, each weight quantized once; the network's mode is restored.
+
+    Raises:
+        ValueError: a quantizer that is on was never asked.
     """
     device = next(network.parameters()).device
     training = network.training
     network.eval()
     try:
-        with reuse_weights(network):
+        with reuse_weights(network), require_asked(network):
             views = images.batches(view, batch_size=batch_size, device=device, workers=workers)
             return torch.cat([network(x).argmax(dim=1) for x in views]).cpu()
     finally:

@@ -90,8 +90,8 @@ def nested_state(
     top = max(zero_shot.union(bits))
     set_precision(model, Precision(top, top))
     state = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
-    for name, layer in layers.items():
-        state[f"{name}.weight"] = layer.w_quant.codes(layer.weight).cpu()
+    for key, layer in _weights(model).items():
+        state[key] = layer.w_quant.codes(layer.weight).cpu()
     stored_bits = {name: layer.w_quant.bits for name, layer in layers.items()}
     set_precision(model, Precision(max(bits), max(bits)))
     return {
@@ -125,12 +125,21 @@ def load_nested(model: nn.Module, stored: dict[str, Any]) -> nn.Module:
         add_width(model, b)
     if any(name.endswith(".out_scale.q_scale") for name in state):
         rescale_head(model)
+    for key in _weights(model):
+        owner, _, name = key.rpartition(".")
+        setattr(model.get_submodule(owner), name, nn.Parameter(state[key], requires_grad=False))
     for name, layer in quantized_layers(model).items():
-        layer.weight = nn.Parameter(state[f"{name}.weight"], requires_grad=False)
         layer.w_quant = StoredCodes(layer.w_quant, stored["stored_bits"][name])
     model.load_state_dict(state)
     set_precision(model, Precision(max(stored["bits"]), max(stored["bits"])))
     return model.eval()
+
+
+def _weights(model: nn.Module) -> dict[str, nn.Module]:
+    """Return the layer of each quantized weight, by the weight's name in the state dict."""
+    layers = {id(layer.weight): layer for layer in quantized_layers(model).values()}
+    named = model.named_parameters(remove_duplicate=False)
+    return {name: layers[id(p)] for name, p in named if id(p) in layers}
 
 
 def _switched(model: nn.Module) -> list[PerBit]:

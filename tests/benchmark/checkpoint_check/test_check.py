@@ -12,7 +12,7 @@ from lowbit.benchmark.checkpoint_check import network_health
 from lowbit.benchmark.checkpoint_check.check import PRECISIONS, check
 from lowbit.benchmark.checkpoint_check.network_health import Subject, input_size
 from lowbit.data import Center, open_images
-from lowbit.quant import calibrate, quantize, set_precision
+from lowbit.quant import Precision, calibrate, quantize, set_precision
 
 
 def _save(path, architecture, change=lambda net: None):
@@ -137,3 +137,28 @@ def test_an_unknown_policy_or_precision_is_refused_before_anything_runs(tmp_path
         next(iter(check(tmp_path / "gone.pth", policy="sqsl")))
     with pytest.raises(ValueError, match="4x4"):
         next(iter(check(tmp_path / "gone.pth", precisions=["4x4"])))
+
+
+def _passed_by(net):
+    conv = net.layer2[0].conv2
+    conv.forward = lambda x: F.conv2d(x, conv.weight, padding=1)
+    return net
+
+
+def test_a_layer_computed_in_full_precision_is_a_failure(tmp_path, monkeypatch):
+    monkeypatch.setattr(checking, "quantize", lambda net, policy: _passed_by(quantize(net, policy)))
+    path = _save(tmp_path / "net.pth", "resnet10_slim")
+    found = _by_name(check(path, policy="lsq", precisions=["4w4a"]))
+    assert found["quantize (lsq)"].status == "failed"
+    assert "passed by (layer2.0.conv2)" in found["quantize (lsq)"].detail
+    assert found["4w4a"].status == "skipped"
+
+
+def test_a_response_past_a_quantizer_is_an_error():
+    net = quantize(create_backbone("resnet10_slim").eval(), "lsq")
+    subject = Subject(net, precisions=7)
+    calibrate(net, [subject.images(4)])
+    _passed_by(net)
+    assert subject.respond(Precision.parse("FP")).finite
+    with pytest.raises(ValueError, match=r"passed by \(layer2\.0\.conv2\)"):
+        subject.respond(Precision(4, 4))

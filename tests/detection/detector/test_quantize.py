@@ -284,7 +284,7 @@ def test_an_input_that_never_comes_is_refused(build):
     model.roi_heads.idle = torch.nn.Linear(4, 4)
     state = set(model.state_dict())
     with pytest.raises(
-        ValueError, match=r"1 activation quantizers \(such as .*idle.a_quant\) got no"
+        ValueError, match=r"1 of \d+ layers .* passed by \(.*\.idle\).*\*roi_heads\.idle"
     ):
         quantized(model, "full")
     assert set(model.state_dict()) == state and not quantized_layers(model)
@@ -340,3 +340,15 @@ def test_a_job_is_told_what_was_quantized(build):
     rows = {row["name"]: row for row in told["layers"]}
     assert len(rows) == 17 + 3  # the stem and two predictors are listed as well
     assert rows[told["signed_inputs"][0]]["weight_bits"] == 4
+
+
+def test_no_detection_is_made_past_a_quantizer(build, engine, make_recipe, scenes):
+    detector = quantized(build(), "backbone")
+    recipe = make_recipe(engine=engine.name)
+    engine.predict(detector, scenes, recipe)
+    conv = next(layer for layer in quantized_layers(detector).values() if layer.stride == (1, 1))
+    conv.forward = lambda x: torch.conv2d(x, conv.weight, padding=conv.padding)
+    with pytest.raises(ValueError, match=r"^1 of 11 layers listed as quantized were passed by"):
+        engine.predict(detector, scenes, recipe)
+    set_precision(detector, "FP")
+    engine.predict(detector, scenes, recipe)

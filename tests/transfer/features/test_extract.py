@@ -180,3 +180,16 @@ def test_a_bound_that_is_no_number_is_refused_before_anything_is_computed(
     monkeypatch.setenv("LOWBIT_CACHE_GB", "lots")
     with pytest.raises(ValueError, match="no features were computed"):
         _cached(quantized, tmp_path)
+
+
+def test_features_of_a_layer_passed_by_are_not_returned_nor_kept(
+    quantized, few_digits, pass_by, tmp_path
+):
+    recipe = _recipe(cache_dir=str(tmp_path))
+    workspace = Workspace(tmp_path, key={})
+    features = Features(pass_by(quantized), {}, recipe=recipe, workspace=workspace)
+    full = Precision.parse("FP")
+    assert len(features(few_digits, full, PLAIN)) == 200
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"^1 of 6 layers .* passed by \(body\.3\)"):
+            features(few_digits, Precision(4, 4), PLAIN)
