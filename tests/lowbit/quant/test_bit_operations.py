@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+from collections import Counter
 
 import pytest
 import timm
@@ -252,3 +253,33 @@ def test_counting_leaves_the_network_as_it_was(policy):
         (*m._forward_hooks, *m._forward_pre_hooks) for m in net.modules()
     )
     assert not list(hooks)
+
+
+@pytest.mark.parametrize("name", ["multi-head attention", "beit"])
+def test_projections_that_no_layer_computes_count_at_their_bits(name):
+    """Of L tokens of D channels: 3 L D² MACs to Q, K and V, computed by the module above, and L D² out."""
+    L, D = 17, 8
+    if name == "beit":
+        options = {"depth": 1, "embed_dim": D, "num_heads": 2, "img_size": 64}
+        block = Block(timm.create_model("beit_base_patch16_224", **options).blocks[0].attn, 1)
+    else:
+        block = Block(nn.MultiheadAttention(D, 2, batch_first=True), 3)
+    x = torch.rand(1, L, D)
+    quantize(block, "lsq")
+    calibrate(block, [x])
+    set_precision(block, Precision(2, 4))
+    by_bits = Counter()
+    for product in matrix_products(block, x):
+        by_bits[product.bit_operations // product.macs] += product.macs
+    assert by_bits == {2 * 4: 4 * L * D**2, 32 * 32: 2 * L**2 * D}
+
+
+class Block(nn.Module):
+    """An attention called on one input."""
+
+    def __init__(self, attention, inputs):
+        super().__init__()
+        self.attention, self.inputs = attention, inputs
+
+    def forward(self, x):
+        return self.attention(*[x] * self.inputs)
