@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from lowbit.backbones.checkpoints.match import Containers, Match, match
-from lowbit.backbones.networks.registry import cifar_resnet, create_backbone, list_backbones
+from lowbit.backbones.networks.registry import BACKBONES, cifar_resnet, create_backbone
 
 _COMMON = (
     "resnet18",
@@ -25,7 +25,7 @@ _COMMON = (
     "vit_base_patch16_224",
 )
 
-_THIRD_STAGE = re.compile(r"(?:.*\.)?layer3\.(\d+)\..*")
+_THIRD_STAGE = re.compile(r"(?P<prefix>(?:.*\.)?)layer3\.(?P<block>\d+)\..*")
 
 
 @dataclass(frozen=True)
@@ -70,16 +70,17 @@ def signature(architecture: str) -> Signature:
     return Signature(shapes, frozenset(name for name, _ in network.named_parameters()))
 
 
-def candidates(names: Iterable[str] = ()) -> tuple[str, ...]:
+def candidates(containers: Containers) -> tuple[str, ...]:
     """Return the networks that a file from another project is compared with.
 
-    Args:
-        names: the file's; they show how deep its CIFAR ResNet is, if it is one.
+    Of the CIFAR ResNets these are the ones that are as deep as a third stage in the file.
     """
-    blocks = (int(found[1]) + 1 for name in names if (found := _THIRD_STAGE.fullmatch(name)))
-    deepest = max(blocks, default=0)
-    of_this_depth = (cifar_resnet(deepest),) if deepest else ()
-    return tuple(dict.fromkeys((*list_backbones(), *of_this_depth, *_COMMON)))
+    blocks: dict[tuple[str, str], int] = {}
+    for path, tensors in containers.items():
+        for found in filter(None, map(_THIRD_STAGE.fullmatch, tensors)):
+            place = path, found["prefix"]
+            blocks[place] = max(blocks.get(place, 0), int(found["block"]) + 1)
+    return (*sorted(map(cifar_resnet, set(blocks.values()))), *sorted(dict(BACKBONES)), *_COMMON)
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,8 @@ def guess(containers: Containers, *, prefix: str | None = None) -> Guess:
     """Compare a file, or its tensors at `prefix` (see `match`), with every candidate."""
     names = _names(containers)
     matches = {
-        name: match(containers, signature(name).shapes, prefix=prefix) for name in candidates(names)
+        name: match(containers, signature(name).shapes, prefix=prefix)
+        for name in candidates(containers)
     }
     nearest = max(matches, key=lambda name: _agreement(matches[name]))
     complete = {name: m for name, m in matches.items() if m.complete}

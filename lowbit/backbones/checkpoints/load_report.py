@@ -185,7 +185,7 @@ def refusal(report: LoadReport, contents: Contents) -> str:
 def _nearest(contents: Contents, told: Guess) -> str:
     """Return where a file's network is, or to which network it is nearest."""
     names = _names(contents)
-    for name in candidates(names):
+    for name in candidates(contents.containers):
         if copies := whole_copies(contents.containers, signature(name).shapes):
             return f"It holds a whole {name} under a prefix of no known layout: {_take(*copies)}."
     m = told.match
