@@ -15,7 +15,7 @@ from lowbit.quant.layers import (
     WeightQuantized,
     quantized_class,
 )
-from lowbit.quant.policy import FULL, QuantizerSpec, QuantPolicy, Rule, get_policy
+from lowbit.quant.policy import FULL, QuantizerSpec, QuantPolicy, Rule, get_policy, resolve_bits
 from lowbit.quant.precision import FP, OFF, Precision
 from lowbit.quant.quantizers.base import Quantizer
 
@@ -55,7 +55,7 @@ LAST_NAMES = frozenset(
 
 
 def quantize(
-    model: nn.Module, policy: QuantPolicy | str | dict, precision: Precision = FP
+    model: nn.Module, policy: QuantPolicy | str | dict, precision: Precision | str = FP
 ) -> nn.Module:
     """Quantize the layers of `model` that `policy` names, in place, and return it.
 
@@ -71,7 +71,7 @@ def quantize(
     Raises:
         ValueError: another policy has quantized the model, or this one matches no layer.
     """
-    policy = get_policy(policy)
+    policy, precision = get_policy(policy), Precision.parse(precision)
     before = {m.policy_fingerprint for m in model.modules() if isinstance(m, Quantized)}
     if before == {policy.fingerprint}:
         set_precision(model, precision)
@@ -90,11 +90,12 @@ def quantize(
         rule = policy.rule(name, first=first, last=last)
         if outputs and name not in bare:
             rule = Rule(rule.weight, FULL)
-        found += _quantize_module(module, WeightQuantized, policy, rule)
+        found += _quantize_module(module, WeightQuantized, policy, rule, precision)
     if outputs:
         for name, module, first in _activation_sites(model):
             rule = policy.rule(name, first=first and not bare_stem, last=False)
-            _quantize_module(module, ActivationQuantized, policy, Rule(FULL, rule.activation))
+            rule = Rule(FULL, rule.activation)
+            _quantize_module(module, ActivationQuantized, policy, rule, precision)
     if not found:
         raise ValueError(
             f"policy {policy.name!r} matches no layer of this {type(model).__name__}; nothing was "
@@ -142,7 +143,11 @@ def _activation_sites(model: nn.Module) -> Iterator[tuple[str, nn.Module, bool]]
 
 
 def _quantize_module(
-    module: nn.Module, mixin: type[Quantized], policy: QuantPolicy, rule: Rule
+    module: nn.Module,
+    mixin: type[Quantized],
+    policy: QuantPolicy,
+    rule: Rule,
+    precision: Precision,
 ) -> bool:
     if rule == Rule(FULL, FULL):
         return False
@@ -150,8 +155,9 @@ def _quantize_module(
     module.rule, module.policy_fingerprint = rule, policy.fingerprint
     module.w_quant = module.a_quant = module.out_scale = None
     if rule.weight != FULL:
-        weight = module.weight
+        weight = module.weight  # its step is set at the bits it will be trained at
         module.w_quant = _make(policy.weight, weight, "weight").to(weight.device)
+        module.w_quant.bits = resolve_bits(rule.weight, precision.weight_bits)
         if not weight.is_meta:  # a meta network has no values and is only counted, see `costs`
             module.w_quant.init_from(weight)
     if rule.activation != FULL:
@@ -218,7 +224,7 @@ def quantized_layers(model: nn.Module) -> dict[str, nn.Module]:
     }
 
 
-def quantizers(model: nn.Module) -> list[Quantizer]:
+def all_quantizers(model: nn.Module) -> list[Quantizer]:
     """Return every quantizer of `model`."""
     return [module for module in model.modules() if isinstance(module, Quantizer)]
 
@@ -248,7 +254,7 @@ def observe(model: nn.Module, *, reset: bool = True) -> Iterator[None]:
         reset: discard earlier observations.
     """
     weights = [layer.w_quant for layer in quantized_layers(model).values()]
-    activations = [q for q in quantizers(model) if q.role == "activation"]
+    activations = [q for q in all_quantizers(model) if q.role == "activation"]
     bits = [q.bits for q in weights]
     for q in weights:
         q._bits = OFF
@@ -271,7 +277,11 @@ def calibrate(model: nn.Module, batches: Iterable[Any], *, images: int | None = 
     """Set every activation quantizer's scale from training images; return their number.
 
     The passes are in eval mode and full precision, so one calibration serves every bit-width, and
-    batch normalization does not change. Mode and precision are restored afterwards.
+    batch normalization does not change. Mode and precision are restored afterwards. Output scales start
+    here too: the network then has every tensor that a forward pass needs.
+
+    Set the precision that the network will be trained at before this: the parameters of LSQ and LSQ+
+    are then the steps at those bits (`LearnedStep`).
 
     Args:
         model: a quantized model.
@@ -296,6 +306,8 @@ def calibrate(model: nn.Module, batches: Iterable[Any], *, images: int | None = 
     finally:
         for module, mode in modes:
             module.training = mode
+    for layer in quantized_layers(model).values():
+        layer.start_output_scale()
     broken = [name for name, q in model.named_modules() if _is_broken(q)]
     if broken:
         raise FloatingPointError(
