@@ -9,7 +9,7 @@ from lowbit.detection.recipe_checks import check_recipe
 from lowbit.detection.recipe_fields import RecipeFields
 from lowbit.quant import Precision
 
-VERSION = 1  # of the protocol; raised when the same recipe gives different numbers
+VERSION = 2  # of the protocol; raised when the same recipe gives different numbers
 SCENES = {"train_images": 2000, "test_images": 300}  # of the demo; other sets are used whole
 
 

@@ -17,7 +17,7 @@ from lowbit.transfer.recipe.sections import (
     with_milestones,
 )
 
-VERSION = 1  # of the protocols; raised when the same recipe yields different numbers
+VERSION = 2  # of the protocols; raised when the same recipe yields different numbers
 
 
 class Recipe(RecipeFields):
