@@ -19,12 +19,12 @@ Example:
 """
 
 from lowbit.quant.convert import (
+    all_quantizers,
     calibrate,
     dequantize,
     observe,
     quantize,
     quantized_layers,
-    quantizers,
     scales,
     set_precision,
 )
@@ -38,10 +38,10 @@ from lowbit.quant.quantizers.interval import Interval
 from lowbit.quant.quantizers.lsq import LSQ
 from lowbit.quant.quantizers.minmax import MinMax
 from lowbit.quant.report import bitops, costs, explain, size_bytes
-from lowbit.quant.roles import parameters_by_role
+from lowbit.quant.roles import parameters_by_role, scales_by_lr_factor
 from lowbit.quant.transition.counter import TransitionCounter
 from lowbit.quant.transition.latent_weights import latent_statistics
-from lowbit.quant.transition.optimizer import transition
+from lowbit.quant.transition.optimizer import t_variant
 from lowbit.quant.transition.target_rate import target_rate
 
 __all__ = [
@@ -56,6 +56,7 @@ __all__ = [
     "QuantizerSpec",
     "Rule",
     "TransitionCounter",
+    "all_quantizers",
     "bitops",
     "calibrate",
     "costs",
@@ -70,13 +71,13 @@ __all__ = [
     "parameters_by_role",
     "quantize",
     "quantized_layers",
-    "quantizers",
     "register",
     "reuse_weights",
     "scales",
+    "scales_by_lr_factor",
     "set_precision",
     "size_bytes",
+    "t_variant",
     "target_rate",
-    "transition",
     "use_fused_kernels",
 ]

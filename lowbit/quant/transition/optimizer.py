@@ -10,7 +10,7 @@ Eqs. 5 and 10-12, Algorithm 1):
     U = max(0, U + η (R - K))             adaptive learning rate, U_0 = η
     w = w - U g                           in place of the layer's learning rate
 
-`transition(SGD)` is SGDT, `transition(AdamW)` is AdamWT. A step that is linear in the learning rate
+`t_variant(SGD)` is SGDT, `t_variant(AdamW)` is AdamWT. A step that is linear in the learning rate
 goes U/B as far at rate U as at rate B and leaves the same state. So all layers step together at one
 rate B that no U exceeds, and each keeps the share U/B of its step: one foreach or fused step for any
 number of layers, and no rate the host has to wait for. Whether an optimizer is linear
@@ -39,14 +39,14 @@ HIGHEST = 1024  # B is at most this times U_0: a much larger step would lose pre
 
 
 @cache
-def transition(base: type[optim.Optimizer]) -> type[optim.Optimizer]:
+def t_variant(base: type[optim.Optimizer]) -> type[optim.Optimizer]:
     """Return the transition-rate variant of a torch optimizer.
 
     Raises:
         ValueError: the optimizer's step is not linear in its learning rate.
 
     Example:
-        >>> SGDT = transition(torch.optim.SGD)
+        >>> SGDT = t_variant(torch.optim.SGD)
         >>> SGDT.__name__
         'SGDT'
     """
