@@ -154,7 +154,11 @@ class RecipeFields(BaseModel):
     weight_decay_norm: float = Field(
         0.0, ge=0, description="weight decay of normalization parameters"
     )
-    scale_lr_factor: Positive = Field(0.1, description="learning rate of scales over lr")
+    scale_lr_factor: Positive | None = Field(
+        None,
+        description="learning rate of scales over lr; null: the quantizer's, 1 for LSQ and LSQ+, 0.1 "
+        "for the others",
+    )
     warmup_iterations: int = Field(50, ge=0, description="steps of linear warm-up")
     lr_schedule: Literal["cosine", "step"] = Field("cosine", description="of the learning rate")
     lr_milestones: tuple[Count, ...] = Field((), description="step: iterations of a drop")

@@ -27,7 +27,8 @@ class Solver:
         momentum: momentum of SGD.
         weight_decay: as torch's optimizers have it: in the gradient, or decoupled (AdamW).
         weight_decay_norm: decay of normalization parameters.
-        scale_lr_factor: learning rate of quantizer scales over `lr`.
+        scale_lr_factor: learning rate of quantizer scales over `lr`; None: the quantizer's, 1 for LSQ
+            and LSQ+, 0.1 for the others.
         iterations: number of training iterations.
         warmup_iterations, warmup_factor: linear warm-up from `warmup_factor * lr`; see `lr_factor`.
         schedule: "cosine" decays to 0; "step" multiplies by `lr_factor` at each of `milestones`.
@@ -46,7 +47,7 @@ class Solver:
     momentum: float = 0.9
     weight_decay: float = 1e-4
     weight_decay_norm: float = 0.0
-    scale_lr_factor: float = 0.1
+    scale_lr_factor: float | None = None
     warmup_iterations: int = 0
     warmup_factor: float = 0.001
     schedule: str = "cosine"
@@ -65,10 +66,11 @@ class Solver:
 def build_optimizer(model: nn.Module, solver: Solver) -> Optimizer:
     """Return the optimizer; if the solver clips gradients, it does so right before each step.
 
-    Learned quantizer scales get a tenth of the learning rate and no decay (TR supplement). With a
+    Learned quantizer scales have a learning rate of their own and no decay (TR supplement). With a
     transition-rate schedule U_0 = η = lr and R_0 = λ sqrt(b_w) (TR Eq. 11, supplement S3).
     """
     rates = {"lr": solver.lr, "weight_decay": solver.weight_decay}
+    factor = solver.scale_lr_factor
     schedule: dict[str, Any] | None = None
     if solver.optimizer in TRANSITION:
         schedule = {
@@ -84,7 +86,7 @@ def build_optimizer(model: nn.Module, solver: Solver) -> Optimizer:
         optimizers.parameter_groups(
             model,
             **rates,
-            scale={"lr": solver.lr * solver.scale_lr_factor, "weight_decay": 0.0},
+            scale=optimizers.scale_settings(None if factor is None else solver.lr * factor, 0.0),
             norm={"weight_decay": solver.weight_decay_norm},
         ),
         **rates,

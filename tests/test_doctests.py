@@ -26,7 +26,9 @@ def needs_detectron2(name: str) -> bool:
 def test_module_can_be_imported(name):
     if needs_detectron2(name) and importlib.util.find_spec("detectron2") is None:
         pytest.skip("needs Detectron2")
-    importlib.import_module(name)
+    module, found = importlib.import_module(name), {}
+    exec(f"import {name} as found", found)  # goes by attributes, which a function may hide
+    assert found["found"] is module
 
 
 @pytest.mark.parametrize("name", EXAMPLES)

@@ -15,6 +15,7 @@ A bundle is only ever read: nothing in it is run, unpickled or followed to a pat
 is wrong with it is enough that nothing of it is kept. `docs/submit.md` says what is checked.
 """
 
+from lowbit.benchmark.submissions.bundle_writer import write_bundle
 from lowbit.benchmark.submissions.manifest import BundleError, Entry, read_entry
 from lowbit.benchmark.submissions.store import (
     Submission,
@@ -25,7 +26,6 @@ from lowbit.benchmark.submissions.store import (
     measured_here,
     remove,
 )
-from lowbit.benchmark.submissions.write_bundle import write_bundle
 
 __all__ = [
     "BundleError",

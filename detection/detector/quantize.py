@@ -18,7 +18,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from lowbit.detection.detector.parts import body, bottom_up, head, neck
@@ -32,7 +31,6 @@ from lowbit.quant import (
     dequantize,
     quantize,
     quantized_layers,
-    set_precision,
 )
 from lowbit.quant.policy import HEADS_FP
 
@@ -69,7 +67,7 @@ def quantize_detector(
         ValueError: the detector cannot be quantized this way, or a layer got no input; it is unchanged.
         FloatingPointError: a layer's input is not finite; the detector is unchanged.
     """
-    quantize_layers(detector, policy, scope=scope)
+    quantize_layers(detector, policy, precision, scope=scope)
     try:
         _require_norms(detector)
         if trained:
@@ -80,11 +78,7 @@ def quantize_detector(
     except (ValueError, FloatingPointError):
         dequantize(detector)
         raise
-    set_precision(detector, precision)
     layers = quantized_layers(detector)
-    with torch.no_grad():
-        for layer in layers.values():
-            layer.quantized_weight()  # initializes an output scale now, equally on every rank
     cut = [name for name in sorted(signed) if layers[name].a_quant.positive_only]
     if cut:
         _logger.warning(

@@ -74,8 +74,9 @@ def add_lowbit_config(cfg: CfgNode) -> None:
     # "SGD", "ADAMW", or "SGDT", "ADAMT", "ADAMWT": the latent weights of quantized layers follow a
     # target transition rate.
     cfg.SOLVER.OPTIMIZER = "SGD"
-    # Learning rate of quantizer scales over BASE_LR; they have no weight decay.
-    cfg.SOLVER.SCALE_LR_FACTOR = 0.1
+    # Learning rate of quantizer scales over BASE_LR; they have no weight decay. None: the quantizer's,
+    # 1 for LSQ and LSQ+, 0.1 for the others.
+    cfg.SOLVER.SCALE_LR_FACTOR = None
     # SGDT, ADAMT, ADAMWT: λ of the initial target rate λ sqrt(weight bits).
     cfg.SOLVER.LAMBDA = 1e-3
     # How the target decays: "cosine" or "linear" to 0 over MAX_ITER, "step", or "constant".

@@ -18,15 +18,14 @@ Example:
     False
 """
 
+from lowbit.quant.activation_ranges import calibrate, observe
 from lowbit.quant.asked import require_asked
 from lowbit.quant.bit_operations import bitops
 from lowbit.quant.convert import (
-    calibrate,
+    all_quantizers,
     dequantize,
-    observe,
     quantize,
     quantized_layers,
-    quantizers,
     scales,
     set_precision,
 )
@@ -40,10 +39,10 @@ from lowbit.quant.quantizers.interval import Interval
 from lowbit.quant.quantizers.lsq import LSQ
 from lowbit.quant.quantizers.minmax import MinMax
 from lowbit.quant.report import costs, explain, size_bytes
-from lowbit.quant.roles import parameters_by_role
+from lowbit.quant.roles import parameters_by_role, scales_by_lr_factor
 from lowbit.quant.transition.counter import TransitionCounter
 from lowbit.quant.transition.latent_weights import latent_statistics
-from lowbit.quant.transition.optimizer import transition
+from lowbit.quant.transition.optimizer import t_variant
 from lowbit.quant.transition.target_rate import target_rate
 
 __all__ = [
@@ -58,6 +57,7 @@ __all__ = [
     "QuantizerSpec",
     "Rule",
     "TransitionCounter",
+    "all_quantizers",
     "bitops",
     "calibrate",
     "costs",
@@ -72,14 +72,14 @@ __all__ = [
     "parameters_by_role",
     "quantize",
     "quantized_layers",
-    "quantizers",
     "register",
     "require_asked",
     "reuse_weights",
     "scales",
+    "scales_by_lr_factor",
     "set_precision",
     "size_bytes",
+    "t_variant",
     "target_rate",
-    "transition",
     "use_fused_kernels",
 ]

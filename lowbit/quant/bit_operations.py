@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from lowbit.common.unfused_attention import unfused_attention
-from lowbit.quant.convert import quantized_layers, quantizers
+from lowbit.quant.convert import all_quantizers, quantized_layers
 from lowbit.quant.precision import OFF
 from lowbit.quant.quantizers.base import Quantizer
 
@@ -87,7 +87,7 @@ def matrix_products(model: nn.Module, inputs: Any) -> list[Product]:
     """
     record = _Record()
     modes = [(module, module.training) for module in model.modules()]
-    observing = [(quantizer, quantizer.observing) for quantizer in quantizers(model)]
+    observing = [(quantizer, quantizer.observing) for quantizer in all_quantizers(model)]
     with ExitStack() as undo:
         for layer in quantized_layers(model).values():
             record.mark(layer.weight, layer.w_quant)

@@ -1,13 +1,11 @@
-"""Quantize a network, set its bits, calibrate it, and undo the quantization."""
+"""Quantize a network, set its bits, and undo the quantization."""
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import nn
 
-from lowbit.quant.asked import require_asked
 from lowbit.quant.attention import InputProjection, add_input_projection, refusal
 from lowbit.quant.layers import (
     ActivationQuantized,
@@ -18,7 +16,7 @@ from lowbit.quant.layers import (
     WeightQuantized,
     quantized_class,
 )
-from lowbit.quant.policy import FULL, QuantizerSpec, QuantPolicy, Rule, get_policy
+from lowbit.quant.policy import FULL, QuantizerSpec, QuantPolicy, Rule, get_policy, resolve_bits
 from lowbit.quant.precision import FP, Precision
 from lowbit.quant.quantizers.base import Quantizer
 from lowbit.quant.weight_reads import let_layers_multiply
@@ -61,7 +59,7 @@ LAST_NAMES = frozenset(
 
 
 def quantize(
-    model: nn.Module, policy: QuantPolicy | str | dict, precision: Precision = FP
+    model: nn.Module, policy: QuantPolicy | str | dict, precision: Precision | str = FP
 ) -> nn.Module:
     """Quantize the layers of `model` that `policy` names, in place, and return it.
 
@@ -79,7 +77,7 @@ def quantize(
         ValueError: another policy has quantized the model, this one matches no layer, or it matches an
             attention that cannot be quantized.
     """
-    policy = get_policy(policy)
+    policy, precision = get_policy(policy), Precision.parse(precision)
     before = {m.policy_fingerprint for m in model.modules() if isinstance(m, Quantized)}
     if before == {policy.fingerprint}:
         set_precision(model, precision)
@@ -106,11 +104,14 @@ def quantize(
             if module not in attentions:
                 continue
             module = add_input_projection(module)
-        found += _quantize_module(module, WeightQuantized, policy, rule, bare=name in bare)
+        found += _quantize_module(
+            module, WeightQuantized, policy, rule, precision, bare=name in bare
+        )
     if outputs:
         for name, module, first in _activation_sites(model):
             rule = policy.rule(name, first=first and not bare_stem, last=False)
-            _quantize_module(module, ActivationQuantized, policy, Rule(FULL, rule.activation))
+            rule = Rule(FULL, rule.activation)
+            _quantize_module(module, ActivationQuantized, policy, rule, precision)
     if not found:
         raise ValueError(
             f"policy {policy.name!r} matches no layer of this {type(model).__name__}; nothing was "
@@ -192,6 +193,7 @@ def _quantize_module(
     mixin: type[Quantized],
     policy: QuantPolicy,
     rule: Rule,
+    precision: Precision,
     *,
     bare: bool = False,
 ) -> bool:
@@ -203,8 +205,9 @@ def _quantize_module(
     module.rule, module.policy_fingerprint = rule, policy.fingerprint
     module.w_quant = module.a_quant = module.out_scale = None
     if rule.weight != FULL:
-        weight = module.weight
+        weight = module.weight  # its step is set at the bits it will be trained at
         module.w_quant = _make(policy.weight, weight, "weight").to(weight.device)
+        module.w_quant.bits = resolve_bits(rule.weight, precision.weight_bits)
         if not weight.is_meta:  # a meta network has no values and is only counted, see `costs`
             module.w_quant.init_from(weight)
     if rule.activation != FULL:
@@ -258,13 +261,6 @@ def dequantize(model: nn.Module) -> nn.Module:
     return model
 
 
-def _is_broken(module: nn.Module) -> bool:
-    if not isinstance(module, Quantizer) or module.role != "activation" or not module.initialized:
-        return False
-    state = [*module.parameters(), *module.buffers()]
-    return not all(bool(tensor.isfinite().all()) for tensor in state)
-
-
 def quantized_layers(model: nn.Module) -> dict[str, nn.Module]:
     """Return the layers whose weight is quantized, by name."""
     return {
@@ -274,7 +270,7 @@ def quantized_layers(model: nn.Module) -> dict[str, nn.Module]:
     }
 
 
-def quantizers(model: nn.Module) -> list[Quantizer]:
+def all_quantizers(model: nn.Module) -> list[Quantizer]:
     """Return every quantizer of `model`."""
     return [module for module in model.modules() if isinstance(module, Quantizer)]
 
@@ -291,74 +287,3 @@ def set_precision(model: nn.Module, precision: Precision | str) -> None:
     for module in model.modules():
         if isinstance(module, Switchable):
             module.set_precision(precision)
-
-
-@contextmanager
-def observe(model: nn.Module, *, reset: bool = True) -> Iterator[None]:
-    """Set activation ranges from full-precision passes within the block (SSQL's first step).
-
-    On exit every activation quantizer has its scale and its previous bit-width.
-
-    Args:
-        model: a quantized model.
-        reset: discard earlier observations.
-    """
-    weights = [layer.w_quant for layer in quantized_layers(model).values()]
-    activations = [q for q in quantizers(model) if q.role == "activation"]
-    for q in activations:
-        if reset:
-            q.reset()
-    for q in (*weights, *activations):
-        q.observing = True  # a layer then uses its latent weight
-    try:
-        yield
-    finally:
-        for q in (*weights, *activations):
-            q.observing = False
-        for q in activations:
-            q.finish()
-
-
-@torch.no_grad()
-def calibrate(model: nn.Module, batches: Iterable[Any], *, images: int | None = None) -> int:
-    """Set every activation quantizer's scale from training images; return their number.
-
-    The passes are in eval mode and full precision, so one calibration serves every bit-width, and
-    batch normalization does not change. Mode and precision are restored afterwards.
-
-    Args:
-        model: a quantized model.
-        batches: inputs `model(batch)` accepts, with a length; each is one forward pass.
-        images: stop after this many, cutting the last batch; None uses all of them.
-
-    Raises:
-        ValueError: there was no batch, or the passes went by a quantizer.
-        FloatingPointError: NaN or infinity entered a quantizer.
-    """
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    count = 0
-    try:
-        with observe(model), require_asked(model):
-            for batch in batches:
-                if images is not None and len(batch) > images - count:
-                    batch = batch[: images - count]
-                if len(batch) == 0:
-                    break
-                model(batch)
-                count += len(batch)
-            if count == 0:
-                raise ValueError(
-                    "calibration got no images; activations have no ranges. Pass at least one batch."
-                )
-    finally:
-        for module, mode in modes:
-            module.training = mode
-    broken = [name for name, q in model.named_modules() if _is_broken(q)]
-    if broken:
-        raise FloatingPointError(
-            f"NaN or infinity entered {broken[0]}{f' and {len(broken) - 1} more' * (len(broken) > 1)} "
-            "while calibrating; the scales are unusable. The network has diverged, or an image is not "
-            "finite: check the checkpoint and the images' normalization."
-        )
-    return count

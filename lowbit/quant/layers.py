@@ -67,11 +67,17 @@ class OutputScale(nn.Module):
     inside the layer is unaffected, and a weight is smaller than an output.
     """
 
+    scale_lr_factor = Quantizer.scale_lr_factor
+
     def __init__(self, shape: tuple[int, ...]) -> None:
         super().__init__()
         self.q_scale = nn.Parameter(torch.ones(shape))
-        self.register_buffer("q_state", torch.zeros(1, dtype=torch.int64))
+        self.register_buffer("q_state", torch.zeros(1))
         self.initialized = False
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """Return a quantized weight times the factor."""
+        return weight * self.q_scale
 
     @torch.no_grad()
     def init_from(self, gain: Tensor | float) -> None:
@@ -95,7 +101,7 @@ class WeightQuantized(Quantized):
     If `quantizes_output` is set, `a_quant` quantizes the output instead.
     """
 
-    out_scale: OutputScale | None
+    out_scale: nn.Module | None
     quantizes_output = False
 
     # Quantized weights of this step by bits, while `reuse_weights` is open.
@@ -123,9 +129,17 @@ class WeightQuantized(Quantized):
             return weight
         if not self.out_scale.initialized:
             self.out_scale.follow_buffers()
-        if not self.out_scale.initialized:
+        if not self.out_scale.initialized:  # this network was not calibrated
+            self.start_output_scale()
+        return self.out_scale(weight)
+
+    @torch.no_grad()
+    def start_output_scale(self) -> None:
+        """Let an output scale, if there is one, start at the factor that the quantizers remove.
+
+        Does nothing while the input has no scale."""
+        if isinstance(self.out_scale, OutputScale) and self.a_quant.ready:
             self.out_scale.init_from(self.w_quant.gain * self.a_quant.gain)
-        return weight * self.out_scale.q_scale
 
     def quantized_input(self, x: Tensor) -> Tensor:
         """Return the layer's input, quantized if the input side is quantized."""

@@ -128,8 +128,12 @@ class QuantPolicy:
 
     @property
     def fingerprint(self) -> str:
-        """Hash of everything but the name, twelve hex digits."""
+        """Hash of everything but the name, and of the quantizers' versions, twelve hex digits."""
         data = {key: value for key, value in self.to_dict().items() if key != "name"}
+        for side in ("weight", "activation"):
+            version = find(data[side]["kind"]).version
+            if version > 1:
+                data[side]["version"] = version
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:12]
 
 

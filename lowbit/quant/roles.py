@@ -1,8 +1,12 @@
 """Sort a quantized network's parameters by role, which optimizers treat differently."""
 
+from collections import defaultdict
+
 from torch import nn
 
 from lowbit.quant.convert import quantized_layers, scales
+from lowbit.quant.layers import OutputScale
+from lowbit.quant.quantizers.base import Quantizer
 
 ROLES = ("other", "norm", "scale", "latent")
 _NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.LocalResponseNorm)
@@ -34,3 +38,24 @@ def parameters_by_role(model: nn.Module) -> dict[str, list[nn.Parameter]]:
         if parameter.requires_grad:
             members[roles.get(id(parameter), "other")].append(parameter)
     return members
+
+
+def scales_by_lr_factor(model: nn.Module) -> dict[float, list[nn.Parameter]]:
+    """Group the learned parameters of quantizers by the factor of their learning rate.
+
+    It is the quantizer's own (`Quantizer.scale_lr_factor`), so that a rate which a method's paper
+    states for its scales is the default.
+
+    Example:
+        >>> from lowbit.quant import quantize
+        >>> model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1, bias=False))
+        >>> mixed = {"base": "lsq", "activation": {"kind": "Interval"}}
+        >>> found = scales_by_lr_factor(quantize(model, mixed))
+        >>> {factor: len(members) for factor, members in found.items()}
+        {1.0: 1, 0.1: 1}
+    """
+    found: dict[float, list[nn.Parameter]] = defaultdict(list)
+    for owner in model.modules():
+        if isinstance(owner, Quantizer | OutputScale):
+            found[owner.scale_lr_factor] += [p for p in owner.parameters() if p.requires_grad]
+    return {factor: members for factor, members in found.items() if members}

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lowbit.quant import parameters_by_role, transition
+from lowbit.quant import parameters_by_role, scales_by_lr_factor, t_variant
 from lowbit.training.lars import LARS
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {
@@ -45,20 +45,26 @@ def parameter_groups(
     Each group carries its `role`, which keeps groups with equal numbers apart and is saved with the
     optimizer's state. Empty roles are omitted.
 
+    Quantizer scales have the learning rate their quantizer asks for, `lr` times its factor, one group
+    per factor.
+
     Args:
-        roles: settings that override the defaults, such as scale={"lr": 0.01, "weight_decay": 0.0}.
+        roles: settings that override these, such as scale={"lr": 0.01, "weight_decay": 0.0}.
     """
-    return [
-        {
-            "params": members,
-            "role": role,
-            "lr": lr,
-            "weight_decay": weight_decay,
-            **roles.get(role, {}),
-        }
-        for role, members in parameters_by_role(model).items()
-        if members
-    ]
+    groups = []
+    for role, members in parameters_by_role(model).items():
+        settings = {"lr": lr, "weight_decay": weight_decay, **roles.get(role, {})}
+        if role == "scale" and "lr" not in roles.get(role, {}):
+            for factor, part in scales_by_lr_factor(model).items():
+                groups.append({"params": part, "role": role, **settings, "lr": lr * factor})
+        elif members:
+            groups.append({"params": members, "role": role, **settings})
+    return groups
+
+
+def scale_settings(lr: float | None, weight_decay: float) -> dict[str, float]:
+    """Return the settings of quantizer scales; a rate of None leaves it to each quantizer."""
+    return {"weight_decay": weight_decay} | ({} if lr is None else {"lr": lr})
 
 
 def groups_with_constant(model: nn.Module, constant: nn.Module | None) -> list[Group]:
@@ -100,7 +106,7 @@ def build_optimizer(
         fused: one kernel for all tensors, of SGD and AdamW (measured on a CPU: 28 ms a step against
             73 for ResNet-50).
         schedule: of a t-variant: `model`, `target`, `total_steps`, and what else
-            `lowbit.quant.transition` takes.
+            `lowbit.quant.t_variant` takes.
     """
     base = name if name in OPTIMIZERS else name.removesuffix("t")
     given: Group = {"momentum": momentum, "nesterov": nesterov}
@@ -112,7 +118,7 @@ def build_optimizer(
     options |= {"lr": lr, "weight_decay": weight_decay}
     if name in OPTIMIZERS:
         return OPTIMIZERS[name](groups, **options)
-    return transition(T_VARIANTS[name])(groups, **options, **(schedule or {}))
+    return t_variant(T_VARIANTS[name])(groups, **options, **(schedule or {}))
 
 
 def clip_gradients(optimizer: Optimizer, kind: str, bound: float, *, order: float = 2.0) -> None:

@@ -62,6 +62,14 @@ def test_roles_have_their_own_rates_and_decays(quantized):
     assert len(groups["norm"]["params"]) == 4
 
 
+@pytest.mark.parametrize(
+    ("quantized", "factor"), [("lsq", 1.0), ("tr", 0.1)], indirect=["quantized"]
+)
+def test_scales_learn_at_their_quantizers_rate_by_default(quantized, factor):
+    groups = build_optimizer(quantized, Solver("sgd", lr=0.3, iterations=10)).param_groups
+    assert [g["lr"] for g in groups if g["role"] == "scale"] == [pytest.approx(0.3 * factor)]
+
+
 def test_a_network_in_full_precision_has_two_roles():
     assert [g["role"] for g in build_optimizer(network(), SOLVER).param_groups] == ["other", "norm"]
 

@@ -152,8 +152,8 @@ def naive_network(net: nn.Module, reference: nn.Module) -> nn.Module:
         if name in scales:
             layer = scales[name]
             module.__class__ = NaiveConv2d
-            module.w_scale = nn.Parameter(layer.w_quant.q_scale.detach().clone())
-            module.a_scale = nn.Parameter(layer.a_quant.q_scale.detach().clone())
+            module.w_scale = nn.Parameter(layer.w_quant.scale.detach().clone())
+            module.a_scale = nn.Parameter(layer.a_quant.scale.detach().clone())
             module.unsigned = not layer.a_quant.signed
     return net
 

@@ -8,7 +8,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lowbit.backbones import create_backbone
-from lowbit.quant import Precision, quantize, quantized_layers, transition, use_fused_kernels
+from lowbit.quant import Precision, quantize, quantized_layers, t_variant, use_fused_kernels
 from lowbit.quant.transition import sgd_step
 from lowbit.tools.benchmarks.timing import Case, ratio_rows
 from lowbit.tools.benchmarks.traffic import moved_mib
@@ -32,7 +32,7 @@ def networks() -> tuple[nn.Module, nn.Module]:
 def t_step(net: nn.Module, base: type, fused: bool, options: dict) -> Callable[[], None]:
     """Return the step of a T-optimizer of `net`, by fused kernels or eagerly."""
     learned = [parameter for parameter in net.parameters() if parameter.requires_grad]
-    optimizer = transition(base)(learned, model=net, **TARGET, **options)
+    optimizer = t_variant(base)(learned, model=net, **TARGET, **options)
 
     def run() -> None:
         use_fused_kernels(fused)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lowbit.data import Images
-from lowbit.quant import Precision, quantizers, set_precision
+from lowbit.quant import Precision, all_quantizers, set_precision
 from lowbit.quant.adaptive import JointStep
 from lowbit.training.seeding import stream
 from lowbit.transfer.features.views import center
@@ -139,6 +139,6 @@ def clip_optimizer(
 
 def start_clips(network: nn.Module, alpha: float | None) -> None:
     """Set the initial value of every learned clip to `alpha`; None leaves it unchanged."""
-    for quantizer in quantizers(network):
+    for quantizer in all_quantizers(network):
         if quantizer.learned_clip and alpha is not None:
             quantizer.alpha = alpha

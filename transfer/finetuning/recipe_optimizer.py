@@ -18,17 +18,17 @@ def build_optimizer(
     """Return the recipe's optimizer.
 
     Quantizer scales have a separate group, at `scale_lr`, or `scale_lr_factor` times the
-    learning rate. A t-variant puts each quantized weight into a separate group and freezes the
+    learning rate; if neither is set, the quantizer's own factor applies. A t-variant puts each quantized weight into a separate group and freezes the
     scales of weights.
 
     Args:
         total_steps: of the training; the target rate decays over them.
         weight_bits: b_w of the target rate; needed by t-variants only.
     """
-    scale = {
-        "lr": recipe.scale_lr or recipe.lr * recipe.scale_lr_factor,
-        "weight_decay": recipe.scale_weight_decay,
-    }
+    scale_lr = recipe.scale_lr
+    if scale_lr is None and recipe.scale_lr_factor is not None:
+        scale_lr = recipe.lr * recipe.scale_lr_factor
+    scale = optimizers.scale_settings(scale_lr, recipe.scale_weight_decay)
     rates = {"lr": recipe.lr, "weight_decay": recipe.weight_decay}
     schedule = None
     if recipe.transition is not None:

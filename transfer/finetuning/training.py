@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lowbit.data import Images
-from lowbit.quant import QuantPolicy, get_policy, quantize
+from lowbit.quant import FP, Precision, QuantPolicy, get_policy, quantize
 from lowbit.quant.policy import FULL
 from lowbit.training.divergence import check_finite
 from lowbit.training.job_state import Workspace
@@ -43,17 +43,17 @@ class Network(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.fc(self.backbone(x))
 
-    def quantize(self, policy: QuantPolicy | str | dict) -> None:
+    def quantize(self, policy: QuantPolicy | str | dict, precision: Precision = FP) -> None:
         """Quantize the backbone and, if the policy does, the classifier, each by its own names.
 
         So a policy's rules match the same layers as in a backbone alone.
         """
         policy = get_policy(policy)
-        quantize(self.backbone, policy)
+        quantize(self.backbone, policy, precision)
         last = policy.rule("fc", first=False, last=True)
         activation = last.activation if policy.activation_side == "input" else FULL
         if (last.weight, activation) != (FULL, FULL):
-            quantize(nn.ModuleDict({"fc": self.fc}), policy)
+            quantize(nn.ModuleDict({"fc": self.fc}), policy, precision)
 
 
 class Training:

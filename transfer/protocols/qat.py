@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from lowbit.common.compute_cost import Work
 from lowbit.data import Images
-from lowbit.quant import FP, Precision, set_precision
+from lowbit.quant import FP, Precision
 from lowbit.training.job_state import Workspace
 from lowbit.training.seeding import seeded
 from lowbit.transfer.features.calibration import calibrate_on
@@ -155,11 +155,9 @@ def _train(
 def _quantize(
     network: Network, train: Images, precision: Precision, recipe: "Recipe", device: torch.device
 ) -> dict[str, Any]:
-    """Quantize, calibrate and set the precision; return which images the ranges come from."""
-    network.quantize(recipe.policy)
-    calibration = calibrate_on(network, train, recipe=recipe, device=device)
-    set_precision(network, precision)
-    return calibration
+    """Quantize at a precision and calibrate; return which images the ranges come from."""
+    network.quantize(recipe.policy, precision)
+    return calibrate_on(network, train, recipe=recipe, device=device)
 
 
 def _predict(networks: dict[str, Network], recipe: "Recipe", images: Images) -> dict[str, Tensor]:

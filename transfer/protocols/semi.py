@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lowbit.common.compute_cost import Work
 from lowbit.data import Images
-from lowbit.quant import FP, Precision, get_policy, quantize, set_precision
+from lowbit.quant import FP, Precision, get_policy, quantize
 from lowbit.training.job_state import Workspace
 from lowbit.training.seeding import stream
 from lowbit.transfer.features.calibration import calibrate_on
@@ -73,11 +73,10 @@ def semi(
         part = workspace.part(str(precision))
         network = Network(copy.deepcopy(backbone), *classifier).to(device)
         if precision != FP:
-            quantize(network.backbone, get_policy(recipe.policy))
+            quantize(network.backbone, get_policy(recipe.policy), precision)
             details["calibration"] = calibrate_on(
                 network.backbone, train, recipe=recipe, device=device
             )
-            set_precision(network.backbone, precision)
         training = Training(network, train, recipe=recipe, device=device, places=places)
         losses[str(precision)] = training.run(part, part.resume())
         networks[precision] = network.eval().requires_grad_(False)

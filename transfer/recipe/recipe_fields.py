@@ -103,8 +103,11 @@ class RecipeFields(Section):
     weight_decay: float | None = Field(
         None, ge=0, description="weight decay; default 0 (linear, semi), 1e-4 (finetune, qat)"
     )
-    scale_lr_factor: float = Field(
-        0.1, ge=0, description="learning rate of quantizer scales over lr (TR supplement)"
+    scale_lr_factor: float | None = Field(
+        None,
+        ge=0,
+        description="learning rate of quantizer scales over lr; null: the quantizer's, 1 for LSQ and "
+        "LSQ+, 0.1 for the others (TR supplement)",
     )
     scale_lr: Positive | None = Field(None, description="the same, absolute; overrides the factor")
     scale_weight_decay: float = Field(0.0, ge=0, description="weight decay of quantizer scales")

@@ -17,7 +17,7 @@ from lowbit.quant.policy import QuantPolicy, get_policy
 from lowbit.quant.precision import Precision
 from lowbit.quant.quantizers.base import Quantizer
 
-FORMAT = 1
+FORMAT = 2  # 1: other values for the same codes
 
 
 class StoredCodes(Quantizer):

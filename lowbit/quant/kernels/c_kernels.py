@@ -101,7 +101,8 @@ def _library() -> ctypes.CDLL | None:
 
 def supports(*tensors: Tensor, scales: tuple[Tensor | None, ...] = ()) -> bool:
     """Whether the kernels are enabled and support these tensors, of one layout, and their scales."""
-    if torch.compiler.is_compiling() or not torch_compiled.is_enabled():
+    recorded = torch.compiler.is_compiling() or torch.jit.is_tracing()
+    if recorded or not torch_compiled.is_enabled():
         return False
     for t in tensors:
         plain = type(t) in (Tensor, nn.Parameter)  # no tensor subclasses or proxies

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from lowbit.quant.kernels.range_quantize import beyond, masked, weighted_sum, wide
+from lowbit.quant.kernels.range_quantize import beyond, masked, run, weighted_sum, wide
 
 
 class _LsqPlus(torch.autograd.Function):
@@ -50,7 +50,7 @@ def lsq_plus(v: Tensor, s: Tensor, beta: Tensor, n: int, grad_scale: float = 1.0
         n: highest code.
         grad_scale: multiplied into the gradients of `s` and `beta`.
     """
-    return _LsqPlus.apply(v, s, beta, n, grad_scale)
+    return run(_LsqPlus, v, s, beta, n, grad_scale)
 
 
 class _Pact(torch.autograd.Function):
@@ -85,7 +85,7 @@ def pact(x: Tensor, alpha: Tensor, n: int) -> Tensor:
         >>> pact(torch.tensor([-1.0, 0.6, 1.9, 5.0]), alpha, 3).tolist()
         [0.0, 0.6666666865348816, 2.0, 2.0]
     """
-    return _Pact.apply(x, alpha, n)
+    return run(_Pact, x, alpha, n)
 
 
 class _Ewgs(torch.autograd.Function):
@@ -130,7 +130,7 @@ def ewgs(x: Tensor, lower: Tensor, width: Tensor, n: int, delta: float) -> Tenso
         n: steps.
         delta: δ.
     """
-    return _Ewgs.apply(x, lower, width, n, delta)
+    return run(_Ewgs, x, lower, width, n, delta)
 
 
 class _Sign(torch.autograd.Function):
@@ -165,4 +165,4 @@ def sign(x: Tensor, s: Tensor, *, polynomial: bool = False) -> Tensor:
         s: positive scale, one element or broadcastable against `x`; its gradient is -x/s² there.
         polynomial: use Bi-Real Net's slope 2 - 2|x/s| instead of 1 (Liu et al. 2018; ReActNet).
     """
-    return _Sign.apply(x, s, polynomial)
+    return run(_Sign, x, s, polynomial)

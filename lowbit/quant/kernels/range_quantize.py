@@ -24,6 +24,22 @@ def wide(x: Tensor) -> Tensor:
     return x if x.dtype in (torch.float32, torch.float64) else x.float()
 
 
+class _NoContext:
+    """Stands for an autograd context where nothing is differentiated."""
+
+    def save_for_backward(self, *tensors: Tensor | None) -> None:
+        pass
+
+
+def run(function: type[torch.autograd.Function], *args) -> Tensor:
+    """Apply an autograd function; while `torch.jit.trace` records, only its operations.
+
+    A trace that contains Python functions could not be saved."""
+    if torch.jit.is_tracing():
+        return function.forward(_NoContext(), *args)
+    return function.apply(*args)
+
+
 def masked(g: Tensor, x: Tensor, low: float, high: float) -> Tensor:
     """Return `g` where low < x < high, else 0: one vectorized pass and no boolean tensor."""
     return torch.ops.aten.hardtanh_backward(g, x, low, high)
@@ -71,8 +87,10 @@ def place_of_peak(rows: Tensor, peaks: Tensor) -> Tensor:
 
 
 def _is_fused(*tensors: Tensor) -> bool:
-    return torch_compiled.fused_kernels(tensors[0].device) and torch_compiled.is_compatible(
-        *tensors
+    return (
+        not torch.jit.is_tracing()
+        and torch_compiled.fused_kernels(tensors[0].device)
+        and torch_compiled.is_compatible(*tensors)
     )
 
 
@@ -206,7 +224,7 @@ def fake_quantize(v: Tensor, s: Tensor, z: Tensor | None, lo: int, hi: int) -> T
         >>> y.tolist(), torch.autograd.grad(y.sum(), v)[0].tolist()
         ([-1.0, 0.0, 0.5, 0.5], [1.0, 1.0, 1.0, 0.0])
     """
-    return _Affine.apply(v, s, z, lo, hi)
+    return run(_Affine, v, s, z, lo, hi)
 
 
 class _Anchored(torch.autograd.Function):
@@ -237,7 +255,7 @@ def fake_quantize_anchored(
         anchor: where the grid starts; None for the literal Eq. 9, whose grid contains 0.
         floor: round down instead of to nearest (adds a one-sided bias of s/2).
     """
-    return _Anchored.apply(v, s, anchor, floor)
+    return run(_Anchored, v, s, anchor, floor)
 
 
 def fake_quantize_symmetric(v: Tensor, s: Tensor, peak: Tensor, bits: int) -> Tensor:
@@ -253,7 +271,7 @@ def fake_quantize_symmetric(v: Tensor, s: Tensor, peak: Tensor, bits: int) -> Te
         bits: b.
     """
     half = 2 ** (bits - 1)
-    return _Symmetric.apply(v, s, peak, -half, half - 1, (2**bits - 1) / 2)
+    return run(_Symmetric, v, s, peak, -half, half - 1, (2**bits - 1) / 2)
 
 
 class _Lsq(torch.autograd.Function):
@@ -324,7 +342,7 @@ def lsq(v: Tensor, s: Tensor, q_n: int, q_p: int, grad_scale: float = 1.0) -> Te
         -9.0 -> -4.0
         9.0 -> 3.0
     """
-    return _Lsq.apply(v, s, q_n, q_p, grad_scale)
+    return run(_Lsq, v, s, q_n, q_p, grad_scale)
 
 
 class _Interval(torch.autograd.Function):
@@ -388,7 +406,7 @@ def interval(x: Tensor, s: Tensor, alpha: int, beta: int, gamma: int) -> Tensor:
         >>> interval(x, torch.tensor([0.3]), -2, 1, 2).tolist()
         [-1.0, -0.5, 0.5]
     """
-    return _Interval.apply(x, s, alpha, beta, gamma)
+    return run(_Interval, x, s, alpha, beta, gamma)
 
 
 def code_dtype(lo: int, hi: int) -> torch.dtype:

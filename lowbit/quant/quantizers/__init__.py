@@ -17,7 +17,7 @@ from lowbit.quant.quantizers.base import (
 from lowbit.quant.quantizers.dorefa import DoReFa, ScaledDoReFa
 from lowbit.quant.quantizers.ewgs import EWGS
 from lowbit.quant.quantizers.interval import Interval
-from lowbit.quant.quantizers.learned import LearnedScale
+from lowbit.quant.quantizers.learned import LearnedScale, LearnedStep
 from lowbit.quant.quantizers.lsq import LSQ, LSQPlus
 from lowbit.quant.quantizers.minmax import MinMax
 from lowbit.quant.quantizers.pact import PACT
@@ -32,6 +32,7 @@ __all__ = [
     "Interval",
     "LSQPlus",
     "LearnedScale",
+    "LearnedStep",
     "LinearCodes",
     "MinMax",
     "Quantizer",

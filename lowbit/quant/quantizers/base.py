@@ -3,6 +3,7 @@
 import importlib
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from lowbit.common.suggest import did_you_mean
@@ -49,12 +50,24 @@ def register(cls: type["Quantizer"]) -> type["Quantizer"]:
     return cls
 
 
+def is_recomputation() -> bool:
+    """Whether this forward pass repeats an earlier one for a backward pass that is running.
+
+    Activation checkpointing does so, in all its forms; running statistics must not move then.
+    """
+    return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
+
+
 class LinearCodes(NamedTuple):
-    """Codes round(clip(x γ/s, low, high)), half to even, with one scale s for the whole tensor."""
+    """Codes round(clip(x γ/s, low, high)), half to even, with one scale s for the whole tensor.
+
+    s is `ratio` times the magnitude of the parameter `q_scale`.
+    """
 
     low: int
     high: int
     gamma: int = 1
+    ratio: float = 1.0
 
 
 class TransitionPoints(NamedTuple):
@@ -104,6 +117,20 @@ class Quantizer(nn.Module):
     """Whether `q_scale` is a clipping level, which starts at the attribute `alpha` if that is set.
 
     A network of many bit-widths learns one for each of them."""
+
+    scale_lr_factor = 0.1
+    """Learning rate of the learned parameters over the network's, where a recipe does not state it.
+
+    A tenth where the gradient is taken as it is (transition-rate scheduling's supplement); 1 where the
+    quantizer scales it itself (LSQ, LSQ+)."""
+
+    version = 1
+    """Raised when the same options give other numbers; part of a policy's fingerprint."""
+
+    mirrored: str | None = None
+    """Name of the buffer that holds the attributes a forward pass branches on."""
+
+    _read: tuple[int, int] | None = None  # identity and version of that buffer when it was read
 
     def __init__(
         self,
@@ -174,8 +201,8 @@ class Quantizer(nn.Module):
             return x
         if self._bits >= OFF or x.numel() == 0:
             return x
-        if not self.ready:
-            self.follow_buffers()  # an averaged model receives tensors but no attributes
+        if not (self.ready and self.training):
+            self.follow_copies()
             if not self.ready:
                 self._initialize_late(x.detach())
         return self._quantize(x)
@@ -214,8 +241,25 @@ class Quantizer(nn.Module):
         """Return (step, offset) of the grid for `x`: forward(x) is codes(x) * step + offset."""
         return self.scale, 0.0
 
+    def follow_copies(self) -> None:
+        """Read the attributes again if something wrote to their buffer, as averages and `copy_` do."""
+        if self.mirrored is None or torch.compiler.is_compiling():
+            return
+        buffer = getattr(self, self.mirrored)
+        if not buffer.is_meta and (buffer.is_inference() or self._read != _written(buffer)):
+            self.follow_buffers()
+            self._note_read()
+
     def follow_buffers(self) -> None:
-        """Set the attributes (initialized, signed) from the buffers that mirror them."""
+        """Set the attributes (initialized, signed) from the buffer `mirrored`."""
+
+    def _note_read(self) -> None:
+        """Remember that the attributes agree with their buffer."""
+        buffer = getattr(self, self.mirrored)
+        self._read = None if buffer.is_inference() else _written(buffer)
+
+    def __getstate__(self) -> dict:
+        return {**super().__getstate__(), "_read": None}  # a copy has a buffer of its own
 
     def reset(self) -> None:
         """Discard all observations."""
@@ -249,6 +293,11 @@ class Quantizer(nn.Module):
 
     def extra_repr(self) -> str:
         return f"bits={self._bits}, granularity={self.granularity}"
+
+
+def _written(buffer: Tensor) -> tuple[int, int]:
+    """Return which tensor this is and how often it was written to, without reading the device."""
+    return id(buffer), buffer._version
 
 
 def one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:

@@ -13,24 +13,27 @@ class DoReFa(Quantizer):
 
     With w̃ = ½(tanh w / max|tanh w| + 1), n = 2^k - 1 and code c:
         original: c = round(n w̃), w_q = 2c/n - 1; one bit: sign(w) E|w|.
-        modified: c = min(⌊2^k w̃⌋, n), w_q = 2c/n - 1. Lower-bit codes are the top bits of higher-bit
-            ones (AdaBits; CoQuant's "modified DoReFa"), so one stored model covers every bit-width.
-        centered: c as modified, w_q = (2c + 1)/2^k - 1, without the modified scheme's bias.
+        modified: c = min(⌊2^k w̃⌋, n), w_q = 2c/2^k - 1: -1, -½, 0, ½ at two bits. Lower-bit codes are
+            the top bits of higher-bit ones (AdaBits; CoQuant's "modified DoReFa"), so one stored model
+            covers every bit-width. Its values are 2^-k too low on average.
+        centered: c as modified, w_q = (2c + 1)/2^k - 1, without that bias.
+        stretched: c as modified, w_q = 2c/n - 1, the original's levels: -1, -⅓, ⅓, 1 at two bits.
 
     Activations: round(n clip(x, 0, 1))/n. The gradient passes straight through the rounding, is that
     of tanh for weights (the maximum is taken as a constant), and 0 where an activation is clipped.
     Nothing is learned and nothing is calibrated.
 
     Args:
-        scheme: one of the three above; activations have one.
+        scheme: one of the four above; activations have one.
     """
 
     moves_with_weights = True
     fills_unit_range = True
+    version = 2  # 1: `modified` was what `stretched` is
 
     def __init__(self, *, scheme: str = "original", **place) -> None:
         super().__init__(**place)
-        one_of("scheme", scheme, ("original", "modified", "centered"))
+        one_of("scheme", scheme, ("original", "modified", "centered", "stretched"))
         self.scheme = scheme
 
     @property
@@ -43,7 +46,7 @@ class DoReFa(Quantizer):
 
     @property
     def has_nested_codes(self) -> bool:
-        return self.scheme in ("modified", "centered")
+        return self.scheme != "original"
 
     @property
     def ready(self) -> bool:
@@ -61,7 +64,7 @@ class DoReFa(Quantizer):
         n = 2**self._bits - 1
         if self.role == "activation":
             return torch.tensor([1 / n])
-        return torch.tensor([2 / (n + 1) if self.scheme == "centered" else 2 / n])
+        return torch.tensor([2 / (n if self.scheme in ("original", "stretched") else n + 1)])
 
     def _unit(self, w: Tensor) -> Tensor:
         """w̃ in [0, 1]."""

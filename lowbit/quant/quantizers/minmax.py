@@ -15,7 +15,7 @@ from lowbit.quant.kernels.range_quantize import (
     peaks,
 )
 from lowbit.quant.precision import MAX_BITS
-from lowbit.quant.quantizers.base import Quantizer, one_of, register
+from lowbit.quant.quantizers.base import Quantizer, is_recomputation, one_of, register
 from lowbit.quant.quantizers.observers import Observer
 
 
@@ -32,7 +32,8 @@ class MinMax(Quantizer):
     Ranges:
         call: of each tensor.
         observed: of all batches seen while observing, then fixed.
-        running: of each tensor in train mode; their exponential average in eval mode.
+        running: of each tensor in train mode; their exponential average in eval mode. A pass that
+            activation checkpointing repeats is not averaged again.
 
     If the range is empty (a dead channel, a constant), s is the constant's magnitude, or 1 for
     zeros: that channel stays exact and the others are quantized as usual.
@@ -95,6 +96,10 @@ class MinMax(Quantizer):
             self.register_buffer("q_max", torch.full((size,), -math.inf))
 
     @property
+    def mirrored(self) -> str | None:
+        return None if self.range == "call" else "q_min"
+
+    @property
     def ranges_need_full_precision(self) -> bool:
         return self.range == "observed"
 
@@ -144,14 +149,14 @@ class MinMax(Quantizer):
 
     def _ranges(self, x: Tensor) -> tuple[Tensor, Tensor]:
         if self.range == "observed" or (self.range == "running" and not self.training):
-            if len(self.q_min) > 1:
-                place = slice(self._bits, self._bits + 1)
-                return self.q_min[place], self.q_max[place]
-            return self.q_min, self.q_max
-        low, high = self._range_of(x.detach())
-        if self.range == "running":
-            self._update_running(low, high)
-        return low, high
+            return self._kept_range()
+        return self._range_of(x.detach())
+
+    def _kept_range(self) -> tuple[Tensor, Tensor]:
+        if len(self.q_min) > 1:
+            place = slice(self._bits, self._bits + 1)
+            return self.q_min[place], self.q_max[place]
+        return self.q_min, self.q_max
 
     def _range_of(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return low and high of one tensor, in the shape of the scale."""
@@ -191,12 +196,14 @@ class MinMax(Quantizer):
                 "this MinMax takes its scale from each tensor and stores none; call "
                 "grid(x) for the scale of a tensor."
             )
-        return self._scale_of(*self._ranges(self.q_min))
+        return self._scale_of(*self._kept_range())
 
     def _quantize(self, x: Tensor) -> Tensor:
-        if self.scale_gradient and torch.is_grad_enabled():
+        if self.scale_gradient and torch.is_grad_enabled() and not torch.jit.is_tracing():
             return self._quantize_attached(x)
         low, high = self._ranges(x)
+        if self.range == "running" and self.training and not is_recomputation():
+            self._update_running(low, high)
         s = self._scale_of(low, high)
         if self.scheme in ("symmetric", "affine"):
             return fake_quantize(x, s, self._zero_point(s, low), *self.levels())
@@ -232,11 +239,10 @@ class MinMax(Quantizer):
     def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
         super()._load_from_state_dict(state_dict, prefix, *args)
         if prefix + "q_min" in state_dict:
-            self.follow_buffers()
+            self.follow_copies()
 
     def follow_buffers(self) -> None:
-        if self.range != "call":
-            self.initialized = bool(torch.isfinite(self.q_min).all())
+        self.initialized = bool(torch.isfinite(self.q_min).all())
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, scheme={self.scheme}, range={self.range}"

@@ -93,6 +93,7 @@ def histogram(x: Tensor, low: Tensor, high: Tensor) -> Tensor:
     """Count the values of `x` in BINS equal bins of [low, high], on its device."""
     width = (high - low) / BINS
     place = ((x.flatten() - low) / torch.where(width > 0, width, 1.0)).clamp_(0, BINS - 1)
+    place.nan_to_num_()  # `calibrate` reports values that are not finite
     return torch.bincount(place.long(), minlength=BINS).double()
 
 
@@ -147,3 +148,33 @@ def mse_ranges(counts: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tenso
         best_low.append(lows[best])
         best_high.append(highs[best])
     return torch.stack(best_low).float(), torch.stack(best_high).float()
+
+
+def offset_ranges(counts: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+    """Return for each bit-width, (17,), the range whose 2^b even levels have the least squared error.
+
+    Both ends are levels, since an offset can be any number (LSQ+). They are searched together, in
+    steps of 1/16, then 1/64 and 1/256 of the observed range; above 8 bits that range is returned.
+    """
+    x = (torch.arange(BINS, device=low.device) + 0.5) / BINS  # in units of the range
+    weights = (counts / counts.sum()).float()
+    ends = torch.zeros(MAX_BITS + 1, 2, device=low.device)
+    ends[:, 1] = 1.0
+    for bits in range(1, 9):
+        found = ends.new_tensor([0.5, 0.5])
+        for reach, step in ((8 / 16, 1 / 16), (4 / 64, 1 / 64), (4 / 256, 1 / 256)):
+            moves = torch.arange(-reach, reach + step / 2, step, device=low.device)
+            tried = (found + torch.cartesian_prod(moves, moves)).clamp_(0, 1)  # (K, 2)
+            found = tried[_squared_errors(x, weights, *tried.unbind(1), 2**bits - 1).argmin()]
+        ends[bits] = found
+    low, high = low.float() + ends.T * (high - low).float()
+    return low, high
+
+
+def _squared_errors(x: Tensor, weights: Tensor, low: Tensor, high: Tensor, n: int) -> Tensor:
+    """Return the weighted error of `x`, (B,), on n + 1 levels from `low` to `high`, each (K,)."""
+    s = ((high - low) / n)[:, None]
+    low, valid = low[:, None], s > 0
+    s = torch.where(valid, s, 1.0)
+    value = x.sub(low).div_(s).round_().clamp_(0, n).mul_(s).add_(low)  # (K, B)
+    return torch.where(valid.squeeze(1), value.sub_(x).square_() @ weights, torch.inf)

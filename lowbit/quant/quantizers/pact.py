@@ -38,7 +38,7 @@ class PACT(LearnedScale):
 
     @property
     def scale(self) -> Tensor:
-        return super().scale / (2**self._bits - 1)
+        return self._magnitude() / (2**self._bits - 1)
 
     def _statistics(self, x: Tensor) -> Tensor:
         return x.new_zeros(1)  # only the largest value matters
@@ -47,7 +47,7 @@ class PACT(LearnedScale):
         return self._high if self.alpha is None else torch.full_like(self._high, self.alpha)
 
     def _quantize(self, x: Tensor) -> Tensor:
-        return pact(x, LearnedScale.scale.fget(self), self.levels()[1])
+        return pact(x, self._magnitude(), self.levels()[1])
 
     @torch.no_grad()
     def codes(self, x: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from lowbit.quant.kernels import c_kernels, torch_compiled
 from lowbit.quant.precision import OFF
 from lowbit.quant.quantizers.base import LinearCodes
+from lowbit.quant.quantizers.learned import SMALLEST_SCALE
 
 CHUNK = 1024  # every layer starts at a multiple of it, so that one sum covers all layers' chunks
 CPU_BATCH = 256 * CHUNK  # elements whose operands fit in the cache
@@ -160,7 +161,9 @@ class Codes:
             if form is not None
         ]
         found = torch._foreach_abs(scales)
-        torch._foreach_add_(found, torch.finfo(torch.float32).tiny)  # as LearnedScale.scale
+        torch._foreach_clamp_min_(found, SMALLEST_SCALE)  # as LearnedScale.scale
+        if any(form.ratio != 1 for form in forms):
+            torch._foreach_mul_(found, [form.ratio for form in forms])
         torch._foreach_reciprocal_(found)
         torch._foreach_mul_(found, [float(form.gamma) for form in forms])
         inverses = iter(found)

@@ -10,7 +10,7 @@ Eqs. 5 and 10-12, Algorithm 1):
     U = max(0, U + η (R - K))             adaptive learning rate, U_0 = η
     w = w - U g                           in place of the layer's learning rate
 
-`transition(SGD)` is SGDT, `transition(AdamW)` is AdamWT. All layers step together
+`t_variant(SGD)` is SGDT, `t_variant(AdamW)` is AdamWT. All layers step together
 (`lowbit.quant.transition.shared_step`), which needs a step that is linear in the learning rate; whether
 an optimizer's is, is tested (`lowbit.quant.transition.linear_in_lr`). SGD with momentum has a faster
 path (`lowbit.quant.transition.sgd_step`).
@@ -37,14 +37,14 @@ HIGHEST = 1024  # B is at most this times U_0: a much larger step would lose pre
 
 
 @cache
-def transition(base: type[optim.Optimizer]) -> type[optim.Optimizer]:
+def t_variant(base: type[optim.Optimizer]) -> type[optim.Optimizer]:
     """Return the transition-rate variant of a torch optimizer.
 
     Raises:
         ValueError: the optimizer's step is not linear in its learning rate.
 
     Example:
-        >>> SGDT = transition(torch.optim.SGD)
+        >>> SGDT = t_variant(torch.optim.SGD)
         >>> SGDT.__name__
         'SGDT'
     """

@@ -9,9 +9,9 @@ from lowbit.benchmark.planning.job import File, Job, Label
 from lowbit.benchmark.recipes.yaml_files import load_yaml, validate
 from lowbit.benchmark.results.build_result import completed
 from lowbit.benchmark.results.result_file import Result
+from lowbit.benchmark.submissions.bundle_writer import portable
 from lowbit.benchmark.submissions.check_facts import check_id, check_identity, local
 from lowbit.benchmark.submissions.manifest import BundleError
-from lowbit.benchmark.submissions.write_bundle import portable
 from tests.benchmark.bundles import USAGE, ids
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -13,6 +13,7 @@ from lowbit.backbones import create_backbone
 from lowbit.quant import (
     FP,
     Precision,
+    all_quantizers,
     calibrate,
     dequantize,
     explain,
@@ -21,7 +22,6 @@ from lowbit.quant import (
     observe,
     quantize,
     quantized_layers,
-    quantizers,
     reuse_weights,
     scales,
     set_precision,
@@ -45,7 +45,7 @@ def test_full_precision_is_bit_equal_and_names_stay(policy, name):
     assert torch.equal(net(IMAGES), full)
     added = set(net.state_dict()) - names
     assert names <= set(net.state_dict())
-    own = {"q_scale", "q_state", "q_min", "q_max", "q_offset", "q_lower"}
+    own = {"q_scale", "q_state", "q_min", "q_max", "q_offset", "q_lower", "q_starts"}
     assert {k.rpartition(".")[2] for k in added} <= own
     set_precision(net, "4w4a")
     assert not torch.equal(net(IMAGES), full)
@@ -57,7 +57,7 @@ def test_ssql_places_what_the_paper_places_in_resnet18():
     """SPEC A.4: 20 quantized convolutions, 17 activation quantizers, stem 8w8a, downsample in b_w."""
     net = quantize(network("resnet18"), "ssql", Precision(3, 5))
     layers = quantized_layers(net)
-    activations = [q for q in quantizers(net) if q.role == "activation"]
+    activations = [q for q in all_quantizers(net) if q.role == "activation"]
     assert len(layers) == 20 and len(activations) == 17
     assert layers["conv1"].w_quant.bits == 8 and net.act1.a_quant.bits == 8
     assert {layer.w_quant.bits for name, layer in layers.items() if name != "conv1"} == {3}

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from lowbit.backbones import create_backbone
 from lowbit.quant import QUANTIZERS, Precision, calibrate, quantize, quantized_layers
+from lowbit.quant.adaptive import rescale_head
 
 TOLERANCE = 1e-5  # of the output's largest magnitude; float32 sums over at most 4608 products
 
@@ -28,6 +29,7 @@ WEIGHTS = {
     "LSQPlus": ("LSQPlus", {}),
     "DoReFa": ("DoReFa", {}),
     "DoReFa modified": ("DoReFa", {"scheme": "modified"}),
+    "DoReFa stretched": ("DoReFa", {"scheme": "stretched"}),
     "DoReFa centered": ("DoReFa", {"scheme": "centered"}),
     "ScaledDoReFa": ("ScaledDoReFa", {}),
     "Interval": ("Interval", {}),
@@ -143,6 +145,22 @@ def test_layers_compute_what_integers_compute(weight, activation):
                 )
                 deviation = _deviation(net(x), _reference_integer_layer(layer, x))
                 assert deviation < TOLERANCE, (name, granularity, precision)
+
+
+@pytest.mark.parametrize("bits", [8, 2])
+@torch.no_grad()
+def test_a_rescaled_head_is_integers_times_a_number_its_codes_give(bits):
+    """std(w_q) is the step times the deviation of the codes: a stored head needs nothing else."""
+    layer, x, net = _layer(
+        "linear", "DoReFa modified", "PACT", precision=Precision(bits, bits), positive=True
+    )
+    plain = _reference_integer_layer(layer, x) - (0 if layer.bias is None else layer.bias)
+    assert rescale_head(nn.ModuleDict({"fc": layer}))
+    step, _ = layer.w_quant.grid(layer.weight)
+    deviation = step.double() * layer.w_quant.codes(layer.weight).double().std()
+    expected = plain / (deviation * layer.out_features**0.5)
+    expected = expected + (0 if layer.bias is None else layer.bias)
+    assert _deviation(net(x), expected) < TOLERANCE
 
 
 @pytest.mark.parametrize("activation", ["MinMax affine", "MinMax min", "LSQPlus"])

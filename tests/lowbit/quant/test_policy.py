@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from lowbit.quant import QuantPolicy, Rule, get_policy, list_policies
+from lowbit.quant import QUANTIZERS, QuantPolicy, Rule, get_policy, list_policies
 
 
 def test_named_policies():
@@ -34,6 +34,13 @@ def test_round_trips_through_json(name):
     policy = get_policy(name)
     again = get_policy(json.loads(json.dumps(policy.to_dict())))
     assert again == policy and again.fingerprint == policy.fingerprint
+
+
+def test_a_quantizers_version_changes_the_fingerprints_of_its_policies(monkeypatch):
+    before = {name: get_policy(name).fingerprint for name in list_policies()}
+    monkeypatch.setattr(QUANTIZERS["PACT"], "version", 7)
+    changed = {n for n in list_policies() if get_policy(n).fingerprint != before[n]}
+    assert changed == {"pact", "coquant"}
 
 
 def test_tr_freezes_weight_scales_and_interval_learns_them():

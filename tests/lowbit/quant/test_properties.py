@@ -179,7 +179,7 @@ def test_codes_and_values_never_fall_where_the_input_rises(name, x, bits):
     assert (q(x).diff() >= 0).all()
 
 
-@pytest.mark.parametrize("case", [*FIXED, "original", "modified", "centered"])
+@pytest.mark.parametrize("case", [*FIXED, "original", "modified", "centered", "stretched"])
 @examples
 @given(seeds, low_bits)
 def test_every_code_has_one_value(case, seed, bits):

@@ -175,25 +175,23 @@ def test_lsq_after_relu_is_unsigned():
     assert not q.signed and q.levels() == (0, 3)
 
 
-def test_lsq_follows_a_change_of_bits_by_its_initialization_rule():
-    w = torch.randn(100)
-    q, fresh = LSQ(bits=8, role="weight"), LSQ(bits=3, role="weight")
-    q.init_from(w)
-    fresh.init_from(w)
-    q.bits = 3
-    torch.testing.assert_close(q.q_scale, fresh.q_scale)
-    q.bits = 32
-    q.bits = 3
-    torch.testing.assert_close(q.q_scale, fresh.q_scale)
-
-
-def test_lsq_calibrated_while_off_knows_its_step_later():
-    x = torch.rand(50)
-    q, fresh = LSQ(bits=32), LSQ(bits=4)
-    q.init_from(x)
-    fresh.init_from(x)
-    q.bits = 4
-    torch.testing.assert_close(q.q_scale, fresh.q_scale)
+@pytest.mark.parametrize("kind", ["LSQ", "LSQPlus"])
+@pytest.mark.parametrize("role", ["weight", "activation"])
+def test_a_step_follows_a_change_of_bits_by_its_initialization_rule(kind, role):
+    x = torch.randn(5, 100)
+    q, off = (QUANTIZERS[kind](bits=bits, role=role) for bits in (8, 32))
+    for quantizer in (q, off):
+        quantizer.init_from(x)
+    before = {name: tensor.clone() for name, tensor in q.state_dict().items()}
+    for bits in (3, 32, 2, 8):
+        fresh = QUANTIZERS[kind](bits=bits, role=role)
+        fresh.init_from(x)
+        q.bits = off.bits = bits
+        for other in (q, off) if bits < 32 else ():
+            torch.testing.assert_close(other.scale, fresh.scale)
+            torch.testing.assert_close(other(x), fresh(x))
+    for name, tensor in q.state_dict().items():
+        assert tensor.equal(before[name]), f"switching changed {name}"
 
 
 @pytest.mark.parametrize("step", [0.0, -0.1])

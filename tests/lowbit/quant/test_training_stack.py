@@ -13,10 +13,10 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from lowbit.quant import (
     QUANTIZERS,
     Precision,
+    all_quantizers,
     calibrate,
     quantize,
     quantized_layers,
-    quantizers,
     scales,
     set_precision,
 )
@@ -132,14 +132,14 @@ def test_autocast_leaves_levels_in_float32(policy):
     seen = {}
     handles = [
         q.register_forward_hook(lambda q, args, y: seen.update({q: (args[0], y)}))
-        for q in quantizers(net)
+        for q in all_quantizers(net)
     ]
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         net(IMAGES)
         for handle in handles:
             handle.remove()
         codes = {q: q.codes(x) for q, (x, _) in seen.items()}
-    assert len(seen) == len(quantizers(net))
+    assert len(seen) == len(all_quantizers(net))
     assert {x.dtype for x, _ in seen.values()} == {torch.float32, torch.bfloat16}
     for q, (x, y) in seen.items():
         assert y.dtype == x.dtype and torch.equal(y, q(x.float()).to(x.dtype))
@@ -243,7 +243,7 @@ def test_two_processes_train_as_one_with_their_batch(policy, ranks):
 def test_compiled_networks_compute_what_eager_ones_do_at_every_precision(policy):
     torch._dynamo.reset()
     net = network(policy)
-    net.eval()(IMAGES)  # output scales are set by the first low-bit pass
+    net.eval()
     compiled = torch.compile(net, backend="aot_eager", fullgraph=True)
     for precision in ("8w8a", "3w4a", "FP", "8w8a"):
         set_precision(net, precision)

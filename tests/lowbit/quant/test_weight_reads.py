@@ -13,11 +13,11 @@ from torch.nn import functional as F
 
 from lowbit.quant import (
     FP,
+    all_quantizers,
     calibrate,
     dequantize,
     quantize,
     quantized_layers,
-    quantizers,
     set_precision,
 )
 from lowbit.quant.weight_reads import ReadsWeights, reads_weights
@@ -179,7 +179,7 @@ def test_copies_and_pickles_compute_the_same_and_go_their_own_way(name):
 def test_each_input_is_observed_and_quantized_once(name):
     """Also with weights off, where a layer's own product is one with the weight itself."""
     net = low_bit(name, precision="32w3a")
-    calls = {q: 0 for q in quantizers(net) if q.role == "activation"}
+    calls = {q: 0 for q in all_quantizers(net) if q.role == "activation"}
 
     def count(q, args, output):
         calls[q] += 1

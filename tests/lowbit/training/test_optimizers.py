@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from lowbit.quant import quantize, scales
 from lowbit.training.lars import LARS
 from lowbit.training.optimizers import (
     OPTIMIZERS,
@@ -131,3 +132,24 @@ def test_an_optimizer_is_given_what_it_takes(name):
     if name == "adamw":
         assert group["betas"] == (0.6, 0.999)
     assert (f"{name}t" in T_VARIANTS) == (name != "lars")
+
+
+@pytest.mark.parametrize(
+    ("policy", "rates"),
+    [
+        ("lsq", {0.2}),
+        ("lsqplus", {0.2}),
+        ("interval", {0.02}),
+        ({"base": "lsq", "activation": {"kind": "Interval"}}, {0.2, 0.02}),
+    ],
+    ids=str,
+)
+def test_scales_learn_at_the_rate_of_their_quantizer(policy, rates):
+    """LSQ's and LSQ+'s own gradient scale stands instead of the tenth of TR's supplement."""
+    model = quantize(nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1), nn.Linear(4, 2)), policy)
+    groups = [g for g in parameter_groups(model, lr=0.2, weight_decay=0.3) if g["role"] == "scale"]
+    assert sorted(g["lr"] for g in groups) == pytest.approx(sorted(rates))
+    grouped = [id(p) for g in groups for p in g["params"]]
+    assert len(grouped) == len(set(grouped)) and set(grouped) == {id(p) for p in scales(model)}
+    asked = parameter_groups(model, lr=0.2, weight_decay=0.3, scale={"lr": 0.5})
+    assert {g["lr"] for g in asked if g["role"] == "scale"} == {0.5}

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from lowbit.pretrain.frameworks import FrameworkOptions, create_framework
-from lowbit.quant import FP, Precision, get_policy, observe, quantized_layers, quantizers
+from lowbit.quant import FP, Precision, all_quantizers, get_policy, observe, quantized_layers
 
 
 def _framework(policy=None, framework="moco_v3"):
@@ -81,12 +81,12 @@ def test_ssql_quantizes_all_weights_of_the_blocks_and_the_patch_embedding_at_8_b
             expected[f"backbone.blocks.{i}.{name}"] = 3
     expected |= {f"projector.{place}": 8 for place in (0, 3, 6)}
     assert bits == expected
-    granularity = {q.channels is not None for q in quantizers(framework) if q.role == "weight"}
+    granularity = {q.channels is not None for q in all_quantizers(framework) if q.role == "weight"}
     assert granularity == {True}
     kept = (nn.LayerNorm, nn.Softmax)
     for module in framework.modules():  # layer norms, softmax and the predictor in full precision
         assert not (isinstance(module, kept) and hasattr(module, "a_quant"))
-    assert not quantizers(framework.predictor)
+    assert not all_quantizers(framework.predictor)
 
 
 @pytest.mark.parametrize("network", ["encoder", "momentum_encoder"])

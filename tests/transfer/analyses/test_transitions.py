@@ -16,7 +16,7 @@ from lowbit.quant import (
     quantize,
     quantized_layers,
     set_precision,
-    transition,
+    t_variant,
 )
 from lowbit.transfer.analyses.epoch_rows import EpochRow, read_parts, read_rows
 from lowbit.transfer.analyses.runs import pick_layer, read
@@ -226,7 +226,7 @@ def test_what_a_training_records_is_such_a_row(scope):
         optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
     else:
         facts = {"lr": 0.1, "target": 0.01, "total_steps": 5, "scope": scope}
-        optimizer = transition(torch.optim.SGD)(network.parameters(), model=network, **facts)
+        optimizer = t_variant(torch.optim.SGD)(network.parameters(), model=network, **facts)
     watch = Transitions(network, optimizer)
     network(x).square().sum().backward()
     optimizer.step()

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lowbit.quant import get_policy, quantize, quantizers
+from lowbit.quant import all_quantizers, get_policy, quantize
 from lowbit.transfer import Recipe
 from lowbit.transfer.features.calibration import calibrate_on, calibration_order
 
@@ -58,7 +58,7 @@ def test_ranges_are_the_minimum_and_maximum_over_all_batches(tiny_net, few_digit
             x = module(x)
             if isinstance(module, torch.nn.ReLU):
                 outputs.append((x.min(), x.max()))
-    found = [q for q in quantizers(net) if q.role == "activation"]
+    found = [q for q in all_quantizers(net) if q.role == "activation"]
     assert len(found) == len(outputs) == 3
     for quantizer, (low, high) in zip(found, outputs, strict=True):
         assert torch.allclose(quantizer.q_min, low, atol=1e-5)

@@ -116,14 +116,14 @@ def test_scales_have_their_own_rate_and_decay_and_follow_the_schedule(network, f
     assert {role: len(group["params"]) for role, group in groups.items()} == {
         role: len(members) for role, members in roles.items()
     }
-    assert groups["scale"]["lr"] == pytest.approx(0.001) and groups["latent"]["lr"] == 0.01
+    assert groups["scale"]["lr"] == pytest.approx(0.01) and groups["latent"]["lr"] == 0.01
     assert groups["scale"]["weight_decay"] == 0.5 and groups["norm"]["weight_decay"] == 1e-2
     assert len(groups["scale"]["params"]) == 4  # two weights, two activations
     training = Training(network, few_digits, recipe=recipe, device=CPU, optimizer=optimizer)
     for epoch in range(2):
         training.epoch, training.losses = epoch, []
         training.train_epoch()
-    assert groups["scale"]["lr"] == pytest.approx(0.001 * 2 / 3)
+    assert groups["scale"]["lr"] == pytest.approx(0.01 * 2 / 3)
     assert groups["other"]["lr"] == pytest.approx(0.01 * 2 / 3)
     absolute = build_optimizer(network, _recipe(scale_lr=0.25), total_steps=12)
     assert {g["role"]: g["lr"] for g in absolute.param_groups}["scale"] == 0.25

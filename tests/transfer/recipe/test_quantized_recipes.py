@@ -138,7 +138,7 @@ def test_the_recipes_on_digits_run(stem, tmp_path):
     if "qat" in stem:
         words += ["precisions", "[FP, 2w2a]"]
     else:
-        words += ["adaptive.bits", "[4, 2]", "adaptive.zero_shot", "[3]"]
+        words += ["adaptive.bits", "[8, 4]", "adaptive.zero_shot", "[6]", "epochs", "2"]
     r = read(stem, *words)
     found = run(r, tmp_path / "job")
     scored = {m["precision"]: m["value"] for m in found["measurements"] if m["split"] == "test"}

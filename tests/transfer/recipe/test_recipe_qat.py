@@ -21,7 +21,7 @@ def _qat(**fields):
 def test_published_defaults_are_those_of_tr_on_cifar():
     qat = _qat()  # SPEC C.6, ResNet-20
     assert (qat.epochs, qat.lr, qat.weight_decay, qat.schedule) == (400, 0.1, 1e-4, "cosine")
-    assert (qat.optimizer, qat.scale_lr_factor, qat.scale_weight_decay) == ("sgd", 0.1, 0.0)
+    assert (qat.optimizer, qat.scale_lr_factor, qat.scale_weight_decay) == ("sgd", None, 0.0)
     assert FP not in qat.precisions and qat.transition is None
     assert (_qat(optimizer="adamt").lr, _qat(optimizer="adam").weight_decay) == (1e-3, 1e-4)
     assert (_qat(optimizer="adamw").weight_decay, _qat(optimizer="adamwt").lr) == (1e-2, 1e-3)

@@ -266,7 +266,7 @@ def test_confidence_is_lowest_where_a_prediction_is_sure():
     assert CONFIDENCES["max-probability"](flat, None).item() == pytest.approx(0.75)
 
 
-@pytest.mark.parametrize("scheme", ["modified", "centered", "original"])
+@pytest.mark.parametrize("scheme", ["modified", "centered", "stretched", "original"])
 @pytest.mark.parametrize("kind", ["l2", "mean-squared"])
 def test_distances_are_those_of_the_quantized_weights(scheme, kind):
     weight = {"kind": "DoReFa", "options": {"scheme": scheme}}

@@ -293,7 +293,7 @@ def test_a_zero_shot_bit_width_starts_as_the_next_higher_one():
 # One stored model
 
 
-@pytest.mark.parametrize("scheme", ["modified", "centered"])
+@pytest.mark.parametrize("scheme", ["modified", "centered", "stretched"])
 def test_truncated_codes_are_every_lower_bit_network_bit_for_bit(scheme, tmp_path):
     options = {"kind": "DoReFa", "options": {"scheme": scheme}}
     policy = {"base": "coquant", "weight": options}
@@ -369,13 +369,25 @@ def test_what_is_not_nested_is_not_stored():
 
 
 def test_a_dorefa_classifier_is_rescaled_and_no_other():
+    """SAT's constant rescaling, as AdaBits: w_q / (sqrt(classes) std(w_q)), at every bit-width."""
     net = network()
-    set_precision(net, "8w8a")
-    before = net.fc.quantized_weight()
+    plain = {}
+    for bits in BITS:
+        set_precision(net, Precision(bits, bits))
+        plain[bits] = net.fc.quantized_weight()
     assert rescale_head(net)
-    torch.testing.assert_close(net.fc.quantized_weight(), before / 5**0.5)
+    for bits in BITS:
+        set_precision(net, Precision(bits, bits))
+        values = plain[bits].detach().double()
+        variance = (values - values.mean()).square().sum() / (values.numel() - 1)
+        expected = values / (5 * variance).sqrt()
+        torch.testing.assert_close(net.fc.quantized_weight().double(), expected, rtol=1e-5, atol=0)
+        (gradient,) = torch.autograd.grad(net.fc.quantized_weight().sum(), net.fc.weight)
+        (unscaled,) = torch.autograd.grad(plain[bits].sum(), net.fc.weight)
+        factor = (5 * variance).rsqrt().float()
+        torch.testing.assert_close(gradient, unscaled * factor)  # none through the deviation
     assert not rescale_head(network("lsq"))
-    assert net.fc.weight.grad_fn is None and "fc.out_scale.q_scale" in net.state_dict()
+    assert "fc.out_scale.q_scale" in net.state_dict()
 
 
 @pytest.mark.parametrize("channels", [None, 6])

@@ -11,7 +11,7 @@ from lowbit.quant import (
     get_policy,
     quantize,
     set_precision,
-    transition,
+    t_variant,
     use_fused_kernels,
 )
 from lowbit.quant.kernels import c_kernels, torch_compiled
@@ -121,7 +121,7 @@ def test_a_transition_step_in_one_pass_equals_the_plain_one(switch, route, monke
         switch(on)
         torch.manual_seed(0)
         net = quantize(create_backbone("resnet10_slim"), "tr", Precision(2, 2))
-        optimizer = transition(torch.optim.SGD)(
+        optimizer = t_variant(torch.optim.SGD)(
             net.parameters(),
             model=net,
             lr=0.1,

@@ -14,6 +14,7 @@ WEIGHTS = {
     "LSQPlus": ("LSQPlus", {}),
     "DoReFa": ("DoReFa", {}),
     "DoReFa modified": ("DoReFa", {"scheme": "modified"}),
+    "DoReFa stretched": ("DoReFa", {"scheme": "stretched"}),
     "DoReFa centered": ("DoReFa", {"scheme": "centered"}),
     "ScaledDoReFa": ("ScaledDoReFa", {}),
     "Interval": ("Interval", {}),

@@ -22,7 +22,7 @@ from lowbit.quant import (
     quantize,
     quantized_layers,
     register,
-    transition,
+    t_variant,
 )
 from lowbit.quant.quantizers import LearnedScale, LinearCodes
 
@@ -139,7 +139,7 @@ def trained(kind):
     net = nn.Sequential(nn.Linear(8, 40), nn.ReLU(), nn.Linear(40, 40))
     quantize(net, {**policy_of(kind, kind), "last": "target"}, Precision(3, 3))
     calibrate(net, [torch.randn(32, 8)])
-    optimizer = transition(torch.optim.SGD)(
+    optimizer = t_variant(torch.optim.SGD)(
         net.parameters(), model=net, lr=0.05, momentum=0.9, target=0.1, total_steps=20
     )
     for _ in range(8):

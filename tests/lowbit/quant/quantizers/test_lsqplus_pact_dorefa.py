@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from lowbit.quant import QUANTIZERS
+from lowbit.quant import QUANTIZERS, get_policy
 from lowbit.quant.kernels.learned_clip_quantize import ewgs, lsq_plus, pact, sign
 
 DoReFa, EWGS, LSQPlus, PACT, Sign = (
@@ -33,17 +33,100 @@ def test_lsq_plus_gradients():
     torch.testing.assert_close(ds, 0.1 * (g * slope).sum().reshape(1))
 
 
-def test_lsq_plus_starts_at_the_observed_range():
-    x = torch.tensor([-1.0, 0.2, 3.0])
-    q = LSQPlus(bits=2)
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_lsq_plus_learns_the_step_and_the_offset_themselves(bits):
+    """Through the module, in float64: g = 1/sqrt(N Q_P), N the features of one sample."""
+    x = torch.randn(6, 40, dtype=torch.float64)
+    q = LSQPlus(bits=bits).double()
     q.init_from(x)
-    assert q.q_offset.item() == -1.0 and q.scale.item() == pytest.approx(4 / 3)
-    torch.testing.assert_close(q(x)[[0, 2]], x[[0, 2]])
+    with torch.no_grad():
+        q.q_scale.mul_(0.7)  # clips some
+    g = torch.linspace(-1, 2, x.numel(), dtype=torch.float64).reshape(x.shape)
+    q(x).backward(g)
+    s, beta, n = q.q_scale.detach(), q.q_offset.detach(), 2**bits - 1
+    ratio = (x - beta) / s
+    inside = (ratio > 0) & (ratio < n)
+    slope = torch.where(inside, ratio.round() - ratio, ratio.clamp(0, n).round())
+    factor = (40 * n) ** -0.5
+    torch.testing.assert_close(q.q_scale.grad, factor * (g * slope).sum().reshape(1))
+    torch.testing.assert_close(q.q_offset.grad, factor * (g * ~inside).sum().reshape(1))
+
+
+def test_lsq_plus_moves_its_steps_as_fast_as_lsq():
+    """Relative movement under the same SGD, on data that both quantize alike."""
+    x = torch.randn(64, 100).relu()
+    for bits in (2, 4, 8):
+        moved = []
+        for kind in (QUANTIZERS["LSQ"], LSQPlus):
+            q = kind(bits=bits)
+            q.init_from(x)
+            with torch.no_grad():
+                q.q_scale.fill_(4 / (2**bits - 1))  # the same for both: too wide
+                if kind is LSQPlus:
+                    q.q_offset.zero_()
+            start = q.scale.item()
+            optimizer = torch.optim.SGD([q.q_scale], lr=0.01)
+            for _ in range(5):
+                optimizer.zero_grad()
+                (64 * (q(x) - x).square().mean()).backward()
+                optimizer.step()
+            moved.append(q.scale.item() / start - 1)
+        assert abs(moved[0]) > 1e-4
+        assert moved[1] == pytest.approx(moved[0], rel=1e-3)
+
+
+SPREADS = {
+    "relu": lambda x: x.relu(),
+    "silu": lambda x: torch.nn.functional.silu(2 * x),
+    "long tail": lambda x: x.pow(3),
+    "all positive": lambda x: 0.4 + 0.2 * x.sigmoid(),
+}
+
+
+@pytest.mark.parametrize("spread", SPREADS)
+def test_lsq_plus_starts_with_the_least_squared_error(spread):
+    """Against trying every pair of ends on a grid, on the data themselves."""
+    x = SPREADS[spread](torch.randn(3000))
+    low, high = x.min(), x.max()
+    cuts = torch.linspace(0, 1, 41)
+    q = LSQPlus(bits=32)
+    q.init_from(x)
+
+    def error(value):
+        return (value - x).square().mean(-1)
+
+    for bits in (1, 2, 4):
+        n = 2**bits - 1
+        best = math.inf
+        for a in cuts[:-1]:
+            lower = low + a * (high - low)
+            s = ((low + cuts[cuts > a] * (high - low) - lower) / n)[:, None]
+            best = min(best, error(((x - lower) / s).round().clamp(0, n) * s + lower).min().item())
+        q.bits = bits
+        assert error(q(x)).item() <= 1.02 * best
+        assert error(q(x)).item() < error(
+            ((x - low) / (high - low) * n).round() / n * (high - low) + low
+        )
+    for levels in (255, 65535):  # as good as the observed range, at least
+        q.bits = levels.bit_length()
+        s = (high - low) / levels
+        assert error(q(x)) <= 1.02 * error(((x - low) / s).round() * s + low)
+
+
+def test_lsq_plus_starts_weights_as_published():
     w = torch.randn(10_000)
     q = LSQPlus(bits=4, role="weight")
     q.init_from(w)
     expected = max(abs(w.mean() - 3 * w.std()), abs(w.mean() + 3 * w.std())) / 8
-    assert q.scale.item() == pytest.approx(expected.item(), rel=1e-3)
+    assert q.q_scale.item() == pytest.approx(expected.item(), rel=1e-3)
+
+
+def test_lsq_plus_keeps_a_constant():
+    q = LSQPlus(bits=2)
+    q.init_from(torch.full((4, 5), -2.5))
+    for bits in (2, 8):
+        q.bits = bits
+        assert q(torch.full((4, 5), -2.5)).unique().tolist() == [-2.5]
 
 
 def test_pact_gradient_of_alpha_counts_what_is_clipped():
@@ -94,7 +177,7 @@ def test_dorefa_activation():
     assert torch.autograd.grad(y.sum(), x)[0].tolist() == [0, 1, 1, 1, 0]
 
 
-@pytest.mark.parametrize("scheme", ["modified", "centered"])
+@pytest.mark.parametrize("scheme", ["modified", "centered", "stretched"])
 def test_modified_codes_are_the_top_bits_of_the_eight_bit_codes(scheme):
     """[T:D1] one stored 8-bit model holds every lower-bit one; rounding would not."""
     w = torch.randn(2000, dtype=torch.float64)
@@ -107,21 +190,46 @@ def test_modified_codes_are_the_top_bits_of_the_eight_bit_codes(scheme):
     assert not torch.equal(rounded >> 4, original)
 
 
+TWO_BITS = {  # values of w̃ in [0, ¼), [¼, ½), [½, ¾) and [¾, 1]
+    "modified": (-1.0, -0.5, 0.0, 0.5),
+    "centered": (-0.75, -0.25, 0.25, 0.75),
+    "stretched": (-1.0, -1 / 3, 1 / 3, 1.0),
+}
+
+
+@pytest.mark.parametrize("scheme", TWO_BITS)
+def test_levels_of_the_nested_schemes_at_two_bits(scheme):
+    unit = torch.tensor(
+        [0.0, 0.2499, 0.2501, 0.4999, 0.5001, 0.7499, 0.7501, 1.0], dtype=torch.float64
+    )
+    w = torch.atanh((2 * unit - 1) * 0.9)  # tanh w / max|tanh w| is 2w̃ - 1
+    wanted = torch.tensor(TWO_BITS[scheme], dtype=torch.float64).repeat_interleave(2)
+    torch.testing.assert_close(DoReFa(bits=2, role="weight", scheme=scheme)(w), wanted)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_the_policy_of_coquant_and_adabits_uses_the_published_formula(bits):
+    """w_q = 2 min(⌊2^k w̃⌋, 2^k - 1)/2^k - 1 (SPEC D.4), element by element."""
+    w = torch.randn(200, dtype=torch.float64)
+    top = max(abs(math.tanh(v)) for v in w.tolist())
+    units = [(math.tanh(v) / top + 1) / 2 for v in w.tolist()]
+    expected = [2 * min(math.floor(2**bits * u), 2**bits - 1) / 2**bits - 1 for u in units]
+    found = get_policy("coquant").weight.build("weight", bits=bits)(w)
+    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64))
+
+
 def test_modified_is_biased_and_centered_is_not():
     """[T:D2] on uniform w̃: bias -2^-k of the modified scheme."""
     unit = torch.linspace(0, 1, 100_001, dtype=torch.float64)[:-1]
     w = torch.atanh((2 * unit - 1) * 0.999)
     target = 2 * (w.tanh() / (2 * w.tanh().abs().max()) + 0.5) - 1
-    for bits in (3, 4, 6):
+    for bits in (2, 3, 4, 6):
         bias = {
             scheme: (DoReFa(bits=bits, role="weight", scheme=scheme)(w) - target).mean().item()
             for scheme in ("modified", "centered")
         }
         assert abs(bias["centered"]) < 1e-3
-        # w_q = 2c/n - 1 stretches c/2^k by 2^k/n, which at the mean of ½ gives back nothing of
-        # the floor's -1 LSB/2 but its share beyond the middle
-        codes_mean = (unit * 2**bits).floor().clamp(max=2**bits - 1).mean().item()
-        assert bias["modified"] == pytest.approx(2 * codes_mean / (2**bits - 1) - 1, abs=2e-3)
+        assert bias["modified"] == pytest.approx(-(2.0**-bits), abs=1e-3)
 
 
 def test_dorefa_weight_gradient_is_that_of_tanh():

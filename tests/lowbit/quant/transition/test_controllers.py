@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn, optim
 
-from lowbit.quant import Precision, quantize, quantized_layers, target_rate, transition
+from lowbit.quant import Precision, quantize, quantized_layers, t_variant, target_rate
 from lowbit.quant.transition.controllers import CONTROLLERS
 from lowbit.quant.transition.target_rate import TargetSchedule
 
@@ -17,7 +17,7 @@ def problem(controller, scope, *, bits=3, policy="tr"):
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(8, 30, bias=False), nn.Linear(30, 5, bias=False))
     quantize(net, policy, Precision(bits, bits))
-    optimizer = transition(optim.SGD)(
+    optimizer = t_variant(optim.SGD)(
         net.parameters(),
         model=net,
         lr=U_0,
@@ -103,7 +103,7 @@ def test_global_scope_with_one_layer_is_layer_scope():
     for scope in ("layer", "global"):
         torch.manual_seed(0)
         net = quantize(nn.Sequential(nn.Linear(9, 9, bias=False)), "tr", Precision(2, 2))
-        optimizer = transition(optim.Adam)(
+        optimizer = t_variant(optim.Adam)(
             net.parameters(), model=net, lr=0.05, target=0.1, total_steps=30, scope=scope
         )
         for _ in range(15):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn, optim
 
-from lowbit.quant import Precision, quantize, transition
+from lowbit.quant import Precision, quantize, t_variant
 from lowbit.quant.transition.linear_in_lr import why_not_linear
 
 
@@ -24,9 +24,9 @@ from lowbit.quant.transition.linear_in_lr import why_not_linear
 )
 def test_linear_optimizers_have_a_variant(base):
     assert why_not_linear(base) is None
-    assert issubclass(transition(base), base)
-    assert transition(base) is transition(base)
-    assert transition(base).__name__ == f"{base.__name__}T"
+    assert issubclass(t_variant(base), base)
+    assert t_variant(base) is t_variant(base)
+    assert t_variant(base).__name__ == f"{base.__name__}T"
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def test_others_are_refused_with_the_reason(base, reason):
     with pytest.raises(
         ValueError, match=f"{base.__name__} has no transition-rate variant.*{reason}"
     ):
-        transition(base)
+        t_variant(base)
 
 
 class Lars(optim.Optimizer):
@@ -88,7 +88,7 @@ class Signs(optim.Optimizer):
 
 def test_a_foreign_optimizer_becomes_a_t_optimizer():
     net = quantize(nn.Sequential(nn.Linear(6, 6, bias=False)), "tr", Precision(2, 2))
-    optimizer = transition(Signs)(
+    optimizer = t_variant(Signs)(
         [net[0].weight], model=net, lr=0.02, target=0.0, total_steps=9, eta=1e9, weight_decay=0.1
     )
     start = net[0].weight.detach().clone()
@@ -101,4 +101,4 @@ def test_a_foreign_optimizer_becomes_a_t_optimizer():
 
 def test_options_that_are_refused_by_the_optimizer_are_found_before_it_is_made():
     with pytest.raises(ValueError, match="SGD has no transition-rate variant"):
-        transition(optim.SGD)([], model=None, lr=0.1, target=0.1, total_steps=5, moment=0.9)
+        t_variant(optim.SGD)([], model=None, lr=0.1, target=0.1, total_steps=5, moment=0.9)

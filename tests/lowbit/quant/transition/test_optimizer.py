@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn, optim
 
-from lowbit.quant import Precision, quantize, quantized_layers, set_precision, transition
+from lowbit.quant import Precision, quantize, quantized_layers, set_precision, t_variant
 from lowbit.quant.transition import sgd_step
 
-SGDT = transition(optim.SGD)
+SGDT = t_variant(optim.SGD)
 SEVEN = {
     optim.SGD: {"momentum": 0.9, "weight_decay": 1e-2},
     optim.Adam: {"weight_decay": 1e-2},
@@ -30,7 +30,7 @@ def make(bits=2, width=40, lr=0.05, target=0.05, steps=200, base=None, **options
     quantize(net, "tr", Precision(bits, bits))
     if base is None:
         base, options = optim.SGD, {"momentum": 0.9} | options
-    optimizer = transition(base)(
+    optimizer = t_variant(base)(
         net.parameters(), model=net, lr=lr, target=target, total_steps=steps, **options
     )
     return net, optimizer

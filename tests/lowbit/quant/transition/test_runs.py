@@ -8,7 +8,7 @@ from torch import nn, optim
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lowbit.quant import Precision, quantize, quantized_layers, transition, use_fused_kernels
+from lowbit.quant import Precision, quantize, quantized_layers, t_variant, use_fused_kernels
 from lowbit.quant.kernels import c_kernels, torch_compiled
 from lowbit.quant.transition import sgd_step
 from lowbit.training import distributed
@@ -68,15 +68,15 @@ def test_a_step_waits_for_nothing(base, controller, policy, monkeypatch):
     """What a GPU takes: nothing is read but what the base optimizer reads, its CPU step counts."""
     monkeypatch.setattr(sgd_step, "applies_to", lambda *_, **__: False)
     seen = []
-    for t_variant in (False, True):
+    for scheduled in (False, True):
         torch.manual_seed(0)
         net = nn.Sequential(nn.Linear(6, 6, bias=False), nn.Linear(6, 6, bias=False))
         quantize(net, policy, Precision(4, 4))
         weights = [layer.weight for layer in quantized_layers(net).values()]
         for weight in weights:
             weight.grad = torch.randn_like(weight)
-        if t_variant:
-            made = transition(base)(
+        if scheduled:
+            made = t_variant(base)(
                 weights, model=net, controller=controller, foreach=True, **OPTIONS
             )
         else:
@@ -102,7 +102,7 @@ def _steps(base, policy, wanted):
         quantize(net, policies, Precision(3, 3))
         weights = [layer.weight for layer in quantized_layers(net).values()]
         options = {"momentum": 0.9, "weight_decay": 1e-2} if base is optim.SGD else {}
-        optimizer = transition(base)(weights, model=net, **OPTIONS, **options)
+        optimizer = t_variant(base)(weights, model=net, **OPTIONS, **options)
         for _ in range(6):
             for weight in weights:
                 weight.grad = torch.randn_like(weight)
@@ -134,7 +134,7 @@ def test_one_kernel_a_layer_is_the_eager_step(policy, base, route, monkeypatch):
 @pytest.mark.parametrize("base", [optim.SGD, optim.AdamW])
 def test_a_step_that_the_scaler_skips_moves_nothing(base, fused):
     net = network()
-    optimizer = transition(base)(net.parameters(), model=net, fused=fused, **OPTIONS)
+    optimizer = t_variant(base)(net.parameters(), model=net, fused=fused, **OPTIONS)
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
     histories = []
     for t in range(8):
@@ -158,7 +158,7 @@ def test_a_step_that_the_scaler_skips_moves_nothing(base, fused):
 @pytest.mark.parametrize("base", [optim.SGD, optim.Adam])
 def test_autocast_leaves_codes_to_the_latent_weights(base):
     net = network()
-    optimizer = transition(base)(net.parameters(), model=net, **OPTIONS)
+    optimizer = t_variant(base)(net.parameters(), model=net, **OPTIONS)
     for _ in range(3):
         before = codes(net)
         optimizer.zero_grad()
@@ -175,7 +175,7 @@ def _train_on_a_rank():
     net = network()
     net(torch.randn(8, 8))  # activation scales, from the same images on both
     model = DistributedDataParallel(net)
-    optimizer = transition(optim.SGD)(net.parameters(), model=net, momentum=0.9, **OPTIONS)
+    optimizer = t_variant(optim.SGD)(net.parameters(), model=net, momentum=0.9, **OPTIONS)
     generator = torch.Generator().manual_seed(distributed.rank())  # each rank sees other images
     for _ in range(8):
         optimizer.zero_grad()

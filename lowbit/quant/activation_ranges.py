@@ -1,0 +1,96 @@
+"""Set the ranges of a quantized network's activations from training images."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from lowbit.quant.asked import require_asked
+from lowbit.quant.convert import all_quantizers, quantized_layers
+from lowbit.quant.quantizers.base import Quantizer
+
+
+@contextmanager
+def observe(model: nn.Module, *, reset: bool = True) -> Iterator[None]:
+    """Set activation ranges from full-precision passes within the block (SSQL's first step).
+
+    On exit every activation quantizer has its scale and its previous bit-width.
+
+    Args:
+        model: a quantized model.
+        reset: discard earlier observations.
+    """
+    weights = [layer.w_quant for layer in quantized_layers(model).values()]
+    activations = [q for q in all_quantizers(model) if q.role == "activation"]
+    for q in activations:
+        if reset:
+            q.reset()
+    for q in (*weights, *activations):
+        q.observing = True  # a layer then uses its latent weight
+    try:
+        yield
+    finally:
+        for q in (*weights, *activations):
+            q.observing = False
+        for q in activations:
+            q.finish()
+
+
+@torch.no_grad()
+def calibrate(model: nn.Module, batches: Iterable[Any], *, images: int | None = None) -> int:
+    """Set every activation quantizer's scale from training images; return their number.
+
+    The passes are in eval mode and full precision, so one calibration serves every bit-width, and
+    batch normalization does not change. Mode and precision are restored afterwards. Output scales start
+    here too: the network then has every tensor that a forward pass needs.
+
+    Set the precision that the network will be trained at before this: the parameters of LSQ and LSQ+
+    are then the steps at those bits (`LearnedStep`).
+
+    Args:
+        model: a quantized model.
+        batches: inputs `model(batch)` accepts, with a length; each is one forward pass.
+        images: stop after this many, cutting the last batch; None uses all of them.
+
+    Raises:
+        ValueError: there was no batch, or the passes went by a quantizer.
+        FloatingPointError: NaN or infinity entered a quantizer.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    count = 0
+    try:
+        with observe(model), require_asked(model):
+            for batch in batches:
+                if images is not None and len(batch) > images - count:
+                    batch = batch[: images - count]
+                if len(batch) == 0:
+                    break
+                model(batch)
+                count += len(batch)
+            if count == 0:
+                raise ValueError(
+                    "calibration got no images; activations have no ranges. Pass at least one batch."
+                )
+    finally:
+        for module, mode in modes:
+            module.training = mode
+    for layer in quantized_layers(model).values():
+        layer.start_output_scale()
+    broken = [name for name, q in model.named_modules() if _is_broken(q)]
+    if broken:
+        raise FloatingPointError(
+            f"NaN or infinity entered {broken[0]}{f' and {len(broken) - 1} more' * (len(broken) > 1)} "
+            "while calibrating; the scales are unusable. The network has diverged, or an image is not "
+            "finite: check the checkpoint and the images' normalization."
+        )
+    return count
+
+
+def _is_broken(module: nn.Module) -> bool:
+    if not isinstance(module, Quantizer) or module.role != "activation" or not module.initialized:
+        return False
+    state = [*module.parameters(), *module.buffers()]
+    return not all(bool(tensor.isfinite().all()) for tensor in state)
