@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lowbit.quant.layers import Converted, QuantizedLinear, is_quantizing, quantized_class
+from lowbit.quant.policy import FULL, Rule
 
 
 class InputProjection(QuantizedLinear):
@@ -133,7 +134,36 @@ def _as_addend(mask: Tensor, q: Tensor) -> Tensor:
     return torch.zeros_like(mask, dtype=q.dtype).masked_fill_(mask, -math.inf)
 
 
-def refusal(attention: nn.MultiheadAttention) -> str | None:
+def attentions_to_quantize(
+    sites: list[tuple[str, nn.Module, Rule]],
+) -> set[nn.MultiheadAttention]:
+    """Return the attentions with a projection to quantize.
+
+    Args:
+        sites: name, layer and rule of every layer; `in_proj` is given as its attention.
+
+    Raises:
+        ValueError: one of them cannot be quantized; the message names it.
+    """
+    rules = {name: rule for name, _, rule in sites}
+    found, refused = set(), {}
+    for name, module, rule in sites:
+        if isinstance(module, nn.MultiheadAttention):
+            out = rules.get(f"{name.removesuffix('in_proj')}out_proj", rule)
+            if {rule, out} != {Rule(FULL, FULL)}:
+                found.add(module)
+                refused |= {name: why} if (why := _refusal(module)) else {}
+    if refused:
+        name, why = next(iter(refused.items()))
+        attention = name.rpartition(".")[0]
+        raise ValueError(
+            f"{len(refused)} nn.MultiheadAttention cannot be quantized: {attention} {why}; nothing was "
+            f'quantized. Keep it in full precision by a rule of the policy: {{"{attention}.*": "fp"}}.'
+        )
+    return found
+
+
+def _refusal(attention: nn.MultiheadAttention) -> str | None:
     """Return why this attention cannot be quantized, or None."""
     if type(attention).forward is not nn.MultiheadAttention.forward:
         return "has a forward of its own"

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from lowbit.quant.attention import InputProjection, add_input_projection, refusal
+from lowbit.quant.attention import InputProjection, add_input_projection, attentions_to_quantize
 from lowbit.quant.layers import (
     ActivationQuantized,
     Converted,
@@ -97,7 +97,7 @@ def quantize(
         if outputs and name not in bare:
             rule = Rule(rule.weight, FULL)
         sites.append((name, module, rule))
-    attentions = _attentions_to_quantize(sites)
+    attentions = attentions_to_quantize(sites)
     found = 0
     for name, module, rule in sites:
         if isinstance(module, nn.MultiheadAttention):
@@ -137,28 +137,6 @@ def _weight_sites(model: nn.Module) -> Iterator[tuple[str, nn.Module, bool]]:
             yield name, module, False
         elif isinstance(module, nn.MultiheadAttention):
             yield f"{name}.in_proj".lstrip("."), module, False
-
-
-def _attentions_to_quantize(
-    sites: list[tuple[str, nn.Module, Rule]],
-) -> set[nn.MultiheadAttention]:
-    """Return the attentions with a projection to quantize, or refuse them by name."""
-    rules = {name: rule for name, _, rule in sites}
-    found, refused = set(), {}
-    for name, module, rule in sites:
-        if isinstance(module, nn.MultiheadAttention):
-            out = rules[f"{name.removesuffix('in_proj')}out_proj"]
-            if {rule, out} != {Rule(FULL, FULL)}:
-                found.add(module)
-                refused |= {name: why} if (why := refusal(module)) else {}
-    if refused:
-        name, why = next(iter(refused.items()))
-        attention = name.rpartition(".")[0]
-        raise ValueError(
-            f"{len(refused)} nn.MultiheadAttention cannot be quantized: {attention} {why}; nothing was "
-            f'quantized. Keep it in full precision by a rule of the policy: {{"{attention}.*": "fp"}}.'
-        )
-    return found
 
 
 def _bare_layers(model: nn.Module) -> set[str]:
