@@ -98,6 +98,8 @@ def _run(schedule: Schedule, learned: Estimator, args: argparse.Namespace, worke
         return 128 + stop.signum
     if schedule.kept:
         _logger.info("%d jobs already had results.", len(schedule.kept))
+    if schedule.others:
+        _logger.info("%d jobs were run by other runners.", len(schedule.others))
     if failures := job_messages.describe_failures(schedule):
         print(failures)
     print(f"Leaderboard: {_build_board(args.runs_dir)}")

@@ -186,7 +186,7 @@ class _Runner:
             self._report(job, begun)
 
     def _start(self, job: Job, claim: Claim, gpus: tuple[str, ...]) -> None:
-        folder = self._schedule.prepare(job)
+        folder = self._schedule.folder(job)
         task = worker.Task(
             job=job,
             inputs=self._schedule.inputs(job),

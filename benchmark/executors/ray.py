@@ -166,7 +166,7 @@ class _Runner:
             task = Task(
                 job=job,
                 inputs=self._schedule.inputs(job),
-                folder=self._schedule.prepare(job).resolve(),
+                folder=self._schedule.folder(job).resolve(),
                 token=begun.token,
                 threads=demands.threads,
             )

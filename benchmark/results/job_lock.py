@@ -97,7 +97,7 @@ class Claim:
         """Record the job's process: the claim survives a killed runner while that process lives."""
         self._holder = replace(self._holder, worker=pid)
         # Renamed, so that no reader sees a partial file; not synced: a dead machine has no processes.
-        new = self._path.with_name(f".{LOCK}.{self.token}")
+        new = self._path.with_name(f".{LOCK}.{self.token}.tmp")
         new.write_text(json.dumps(asdict(self._holder)))
         new.replace(self._path)
 
