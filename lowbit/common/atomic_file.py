@@ -33,11 +33,16 @@ def atomic(path: str | Path, *, before: Callable[[], object] = lambda: None) -> 
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
-    folder = os.open(path.parent, os.O_RDONLY)
+    sync_folder(path.parent)  # the rename itself
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until files that were made, renamed or removed in `folder` are so on disk."""
+    handle = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(folder)  # the rename itself
+        os.fsync(handle)
     finally:
-        os.close(folder)
+        os.close(handle)
 
 
 def write_text(path: Path, text: str) -> None:
