@@ -151,8 +151,12 @@ def _create(path: Path, holder: Holder) -> bool:
         descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
     except FileExistsError:
         return False
-    with os.fdopen(descriptor, "w") as file:
-        file.write(json.dumps(asdict(holder)))
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(json.dumps(asdict(holder)))
+    except OSError:  # a lock that names nobody would keep others out
+        path.unlink(missing_ok=True)
+        raise
     return True
 
 
