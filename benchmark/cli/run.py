@@ -147,12 +147,27 @@ def main(arguments: Sequence[str] | None = None, *, prog: str | None = None) -> 
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     except OSError as error:
-        print(
-            f"{error}; the run was stopped. Written results are kept: free disk space or grant "
-            "access, and run the same command to continue.",
-            file=sys.stderr,
-        )
+        print(_describe(error, args.runs_dir), file=sys.stderr)
         return SOME_FAILED
+
+
+def _describe(error: OSError, runs_dir: Path) -> str:
+    from lowbit.benchmark.executors.disk_space import (
+        NoSpaceError,
+        describe_fullest,
+        is_no_space,
+    )
+
+    if not is_no_space(error):
+        return (
+            f"{error}; the run was stopped. Written results are kept: grant access, and run the "
+            "same command to continue."
+        )
+    disk = error.strerror if isinstance(error, NoSpaceError) else describe_fullest(runs_dir)
+    return (
+        f"{disk}; the run was stopped. Nothing is lost: free some space and run the same command, "
+        "which continues with the jobs that have no result, from their last states."
+    )
 
 
 def _stages(text: str) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from lowbit.benchmark.planning.plan import Plan, plan
 from lowbit.benchmark.planning.plan_file import remember
 from lowbit.benchmark.recipes.errors import RecipeError
 from lowbit.benchmark.recipes.stages import STAGES
+from lowbit.benchmark.results.job_lock import warn_of_skew
 from lowbit.benchmark.results.result_file import Result
 from lowbit.benchmark.scheduling.dry_run import preview
 from lowbit.benchmark.scheduling.dry_run_report import describe_choice, describe_plan
@@ -58,6 +59,7 @@ def run_suite(args: argparse.Namespace) -> int:
             print(describe_plan(whole.name, rows, verbose=args.verbose, **facts))
             return ALL_DONE
         remember(args.runs_dir, whole)
+        warn_of_skew(args.runs_dir)
         return _run(schedule, learned, args, workers)
     except RecipeError as error:
         print(error, file=sys.stderr)
@@ -98,6 +100,8 @@ def _run(schedule: Schedule, learned: Estimator, args: argparse.Namespace, worke
         return 128 + stop.signum
     if schedule.kept:
         _logger.info("%d jobs already had results.", len(schedule.kept))
+    if schedule.others:
+        _logger.info("%d jobs were run by other runners.", len(schedule.others))
     if failures := job_messages.describe_failures(schedule):
         print(failures)
     print(f"Leaderboard: {_build_board(args.runs_dir)}")

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from lowbit.benchmark.executors import StoppedError, worker
 from lowbit.benchmark.executors.acquire_job import claim_job
+from lowbit.benchmark.executors.disk_space import NO_SPACE, NoSpaceError
 from lowbit.benchmark.executors.job_process import (
     SERVER_LOST,
     describe_death,
@@ -72,6 +73,7 @@ def run(
     Raises:
         StoppedError: SIGINT or SIGTERM arrived. Processes are ended and claims released; unfinished
             jobs have no result and resume from their last state next time.
+        NoSpaceError: a disk is full; likewise.
     """
     with stop_signals() as stop:
         runner = _Runner(schedule, workers, report)
@@ -139,6 +141,8 @@ class _Runner:
                     connection.wait([stop.pipe], _POLL)
                     if stop.signum:
                         raise StoppedError(stop.signum)
+                if code == NO_SPACE:
+                    raise NoSpaceError(running.folder)
                 if code == os.EX_TEMPFAIL:
                     _logger.info(
                         "Job %s was stopped and will resume from its state.", running.job.id
@@ -186,7 +190,7 @@ class _Runner:
             self._report(job, begun)
 
     def _start(self, job: Job, claim: Claim, gpus: tuple[str, ...]) -> None:
-        folder = self._schedule.prepare(job)
+        folder = self._schedule.folder(job)
         task = worker.Task(
             job=job,
             inputs=self._schedule.inputs(job),

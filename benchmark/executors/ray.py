@@ -20,6 +20,7 @@ from types import ModuleType
 
 from lowbit.benchmark.executors import StoppedError
 from lowbit.benchmark.executors.acquire_job import claim_job
+from lowbit.benchmark.executors.disk_space import is_no_space
 from lowbit.benchmark.executors.remote_job import GRACE, LostError, supervise
 from lowbit.benchmark.executors.resources import Demands, Peaks
 from lowbit.benchmark.executors.stop_signals import stop_signals
@@ -60,6 +61,7 @@ def run(
     Raises:
         RecipeError: Ray is not installed, or there is no such cluster.
         StoppedError: SIGINT or SIGTERM arrived. Jobs were told to save their state; claims are released.
+        OSError: a disk is full; likewise.
     """
     ray = _import_ray()
     schedule.ready()  # settles jobs that have results
@@ -166,7 +168,7 @@ class _Runner:
             task = Task(
                 job=job,
                 inputs=self._schedule.inputs(job),
-                folder=self._schedule.prepare(job).resolve(),
+                folder=self._schedule.folder(job).resolve(),
                 token=begun.token,
                 threads=demands.threads,
             )
@@ -187,6 +189,9 @@ class _Runner:
         try:
             result = self._ray.get(reference)
         except self._ray.exceptions.RayTaskError as error:
+            if is_no_space(error.cause):
+                submitted.claim.release()
+                raise error.cause from None
             if isinstance(error.cause, LostError):
                 self._lose(job, error.cause)
             else:  # an error of Ray, not of the job

@@ -10,6 +10,7 @@ import time
 from multiprocessing import connection
 from multiprocessing.context import ForkServerProcess
 
+from lowbit.benchmark.executors.disk_space import NO_SPACE, NoSpaceError
 from lowbit.benchmark.executors.job_process import (
     SERVER_LOST,
     describe_death,
@@ -40,6 +41,7 @@ def supervise(task: Task) -> Result | None:
     Raises:
         FileNotFoundError: this machine does not see the runs folder.
         LostError: somebody on this machine ended the process.
+        NoSpaceError: a disk of this machine is full.
         KeyboardInterrupt: it was told to stop; the job was stopped, with time to save its state.
     """
     claim = _inherit(task)
@@ -108,6 +110,8 @@ def _ending(task: Task, code: int | None) -> Result | None:
     reason = describe_death(code)
     if code in (-signal.SIGTERM, -signal.SIGINT, SERVER_LOST):
         raise LostError(reason)
+    if code == NO_SPACE:
+        raise NoSpaceError(task.folder)
     result = build_result.failed(task.job, reason, inputs=task.inputs, folder=task.folder)
     write_result(task.folder, result)
     return result

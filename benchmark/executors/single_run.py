@@ -20,7 +20,14 @@ from lowbit.benchmark.planning.job import File, Job, Label, Output
 from lowbit.benchmark.recipes.job_command import MEASUREMENTS, read_job
 from lowbit.benchmark.recipes.stages import get_stage
 from lowbit.benchmark.results import build_result
-from lowbit.benchmark.results.result_file import InputRecord, Result, read_result, write_result
+from lowbit.benchmark.results.result_file import (
+    InputRecord,
+    Result,
+    make_room,
+    obstacle,
+    read_result,
+    write_result,
+)
 from lowbit.common.atomic_file import write_text
 from lowbit.common.file_hash import file_sha256
 
@@ -35,11 +42,13 @@ def run_job(
     """Run one job, write its measurements and its result to its folder, and report it.
 
     Raises:
-        ValueError: as `read_job`, or what the stage raises.
+        ValueError: as `read_job`, or what the stage raises; or the folder has a result that must stay.
         FloatingPointError: a measurement is not finite; there is no result.
     """
     recipe, folder = read_job(stage, args, leaves=leaves)
     folder.mkdir(parents=True, exist_ok=True)
+    if why := obstacle(folder):
+        raise ValueError(why)
     started = time.monotonic()
     returned = get_stage(stage).run(recipe, folder)
     if process:
@@ -50,6 +59,7 @@ def run_job(
     count = getattr(args, "num_gpus", None) or getattr(recipe, "num_gpus", 1)
     spent = usage(started, processes=count)
     done = build_result.completed(job, returned, inputs=paths, folder=folder, usage=spent)
+    make_room(folder)
     write_result(folder, done)
     report(returned, folder)
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from lowbit.benchmark.executors.disk_space import NO_SPACE, is_no_space
 from lowbit.benchmark.executors.launch_processes import launch
 from lowbit.benchmark.executors.resources import processes, usage
 from lowbit.benchmark.planning.job import Job
@@ -62,15 +63,15 @@ def main(task: Task, lifeline: Connection) -> None:
     except EOFError:  # the runner died before the claim could name this process
         return
     threading.Thread(target=_watch, args=(task, lifeline), daemon=True).start()
-    _redirect(task.folder / build_result.LOG)
     _prefer_as_victim()
     if task.gpus:
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(task.gpus)  # before CUDA is initialized
     started, count = time.monotonic(), processes(task.job)
-    _logger.info("%s (job %s, process %d)", task.job.title, task.job.id, os.getpid())
     try:
+        _redirect(task.folder / build_result.LOG)
+        _logger.info("%s (job %s, process %d)", task.job.title, task.job.id, os.getpid())
         code = launch(_share, task, processes=count) if count > 1 else _run(task)
-    except Exception as error:  # the processes could not connect
+    except Exception as error:  # no log, or the processes could not connect
         code = _fail(task, error, started)
     sys.exit(code)
 
@@ -108,7 +109,24 @@ def _run(task: Task) -> int:
 
 
 def _fail(task: Task, error: BaseException, started: float) -> int:
-    """Write the result of a job that raised, unless another process already did; return 1."""
+    """Write the result of a job that raised, unless another process already did; return the exit code.
+
+    A job that a full disk stopped has no result: it did not fail, and goes on once there is space.
+    """
+    if not is_no_space(error):
+        try:
+            _write_failure(task, error, started)
+        except OSError as second:
+            if not is_no_space(second):
+                raise
+            error = second
+        else:
+            return 1
+    _logger.error("No space is left on a disk; the job stopped.", exc_info=error)
+    return NO_SPACE
+
+
+def _write_failure(task: Task, error: BaseException, started: float) -> None:
     _logger.error("The job failed.", exc_info=error)
     if read_result(task.folder) is None:  # else this error may be a consequence of the other
         result = build_result.failed(
@@ -119,7 +137,6 @@ def _fail(task: Task, error: BaseException, started: float) -> int:
             usage=usage(started, processes=processes(task.job)),
         )
         write_result(task.folder, result)
-    return 1
 
 
 def _rank(job: Job) -> int:

@@ -3,9 +3,11 @@
 `lock` in the folder is created exclusively (O_CREAT | O_EXCL) and names its holder: host, the
 processes of runner and worker, and a unique token. While the runner lives it touches the file
 (heartbeat). A claim is dead, and can be taken over, if its processes on this host are gone, or, for
-another host, whose processes cannot be seen, if there was no heartbeat for `STALE` seconds (clocks
-must differ by less than that). Takeovers are serialized by flock, so that of two runners that see
-the same dead claim, the second cannot remove the first one's new claim.
+another host, whose processes cannot be seen, if there was no heartbeat for `STALE` seconds. These are
+counted by the clock of the file system: from the time of the lock to that of a file touched just now.
+On this host a process that runs keeps its claim without heartbeats, one that is suspended does not.
+Takeovers are serialized by flock, so that of two runners that see the same dead claim, the second
+cannot remove the first one's new claim.
 """
 
 import contextlib
@@ -15,33 +17,45 @@ import logging
 import os
 import platform
 import secrets
+import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 LOCK = "lock"
 HEARTBEAT = 10.0  # s between touches
 STALE = 60.0  # s without a touch after which a claim is dead
+_SKEW = 5.0  # s by which a clock may be off without a warning
 
 _logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Holder:
-    """The holder of a claim. `worker` is 0 until the job's process exists."""
+    """The holder of a claim.
+
+    Attributes:
+        host: `host_name()` of its machine.
+        runner, worker: process ids; `worker` is 0 until the job's process exists.
+        token: unique to the claim.
+        started: when the two processes started, as the kernel counts, so that a later process with
+            the same id is not taken for one of them; 0: not known.
+    """
 
     host: str
     runner: int
     worker: int
     token: str
+    started: tuple[int, int] = field(default=(0, 0), compare=False)
 
     @property
-    def gone(self) -> bool:
-        """Whether both processes are known to be dead."""
+    def states(self) -> str | None:
+        """The states of its living processes, as /proc has them; None: of another host."""
         if self.host != host_name():
-            return False
-        return not any(_is_alive(pid) for pid in (self.runner, self.worker) if pid)
+            return None
+        processes = zip((self.runner, self.worker), self.started, strict=True)
+        return "".join(_state(pid, started) for pid, started in processes if pid)
 
 
 class Claim:
@@ -57,7 +71,7 @@ class Claim:
         """Claim the job of `folder`, created if missing; None while another runner holds it."""
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / LOCK
-        holder = Holder(host_name(), os.getpid(), 0, secrets.token_hex(8))
+        holder = _own_holder(secrets.token_hex(8))
         if _create(path, holder):
             return cls(path, holder)
         if not _is_dead(path):
@@ -76,7 +90,7 @@ class Claim:
 
         None if it was lost meanwhile: the lock is gone or held by another.
         """
-        claim = cls(folder / LOCK, Holder(host_name(), os.getpid(), 0, token))
+        claim = cls(folder / LOCK, _own_holder(token))
         with _takeover(folder):
             if not holds(folder, token):
                 return None
@@ -95,9 +109,10 @@ class Claim:
 
     def name_worker(self, pid: int) -> None:
         """Record the job's process: the claim survives a killed runner while that process lives."""
-        self._holder = replace(self._holder, worker=pid)
+        started = self._holder.started[0], _start(pid) if pid else 0
+        self._holder = replace(self._holder, worker=pid, started=started)
         # Renamed, so that no reader sees a partial file; not synced: a dead machine has no processes.
-        new = self._path.with_name(f".{LOCK}.{self.token}")
+        new = self._path.with_name(f".{LOCK}.{self.token}.tmp")
         new.write_text(json.dumps(asdict(self._holder)))
         new.replace(self._path)
 
@@ -126,7 +141,7 @@ def read_holder(path: Path) -> Holder | None:
     """Return the holder of a lock file; None if there is none, or it is just being written."""
     try:
         return Holder(**json.loads(path.read_text()))
-    except (FileNotFoundError, ValueError, TypeError):
+    except (FileNotFoundError, IsADirectoryError, ValueError, TypeError):
         return None
 
 
@@ -151,32 +166,85 @@ def _create(path: Path, holder: Holder) -> bool:
         descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
     except FileExistsError:
         return False
-    with os.fdopen(descriptor, "w") as file:
-        file.write(json.dumps(asdict(holder)))
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(json.dumps(asdict(holder)))
+    except OSError:  # a lock that names nobody would keep others out
+        path.unlink(missing_ok=True)
+        raise
     return True
+
+
+def warn_of_skew(folder: Path) -> None:
+    """Warn if this machine's clock is not that of the file system of `folder`."""
+    skew = time.time() - _file_time(folder)
+    if abs(skew) > _SKEW:
+        _logger.warning(
+            "The clock of this machine is %.0f s %s that of the file system of %s. Claims are "
+            "compared by the latter, so no job is lost or runs twice; but times in logs and results "
+            "are wrong. Set the clock.",
+            abs(skew),
+            "ahead of" if skew > 0 else "behind",
+            folder,
+        )
+
+
+def _own_holder(token: str) -> Holder:
+    return Holder(host_name(), os.getpid(), 0, token, started=(_start(os.getpid()), 0))
 
 
 def _is_dead(path: Path) -> bool:
     try:
-        age = time.time() - path.stat().st_mtime
+        with path.open() as file:  # opening makes NFS ask for the file's present time
+            modified = os.fstat(file.fileno()).st_mtime
     except FileNotFoundError:
         return False
     holder = read_holder(path)
-    return age > STALE or (holder is not None and holder.gone)
+    states = holder.states if holder is not None else None
+    if states == "":
+        return True
+    if states is not None and set(states) - {"T", "t"}:
+        return False
+    return _file_time(path.parent.parent) - modified > STALE
 
 
-def _is_alive(pid: int) -> bool:
+def _file_time(folder: Path) -> float:
+    """Return the time by the clock of the file system of `folder`: of a file touched just now."""
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            os.utime(file.fileno())
+            return os.fstat(file.fileno()).st_mtime
+    except OSError:  # a folder that can only be read: its reader claims nothing
+        return time.time()
+
+
+def _state(pid: int, started: int) -> str:
+    """Return the state of a process, as /proc has it; empty if it has ended."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
-        return False
+        return ""
     except PermissionError:
-        return True  # another user's process: it exists
-    try:  # a killed process keeps its pid until it is waited for
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        pass  # another user's process: it exists
+    fields = _stat(pid)
+    if not fields:
+        return "R"  # no /proc here
+    if fields[0] in "ZX" or (started and int(fields[19]) != started):
+        return ""  # a killed process keeps its pid until it is waited for; or the pid is another's
+    return fields[0]
+
+
+def _start(pid: int) -> int:
+    fields = _stat(pid)
+    return int(fields[19]) if fields else 0
+
+
+def _stat(pid: int) -> list[str]:
+    """Return the fields of /proc/PID/stat from the third, the state, on."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
-        return True
-    return state != "Z"
+        return []
 
 
 @contextlib.contextmanager

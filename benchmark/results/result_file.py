@@ -5,8 +5,9 @@
     output/<any name>/...         the same of a job that ran by itself, by `lowbit-bench transfer`, say
 
 A result is written to a temporary name, synced, renamed, and its folder synced, so that no reader
-sees a partial file. A file that does not parse, or has another layout, is reported and ignored: the
-job runs again.
+sees a partial file. A file that is no result of this layout is reported and ignored. Its job runs
+again once the file is set aside under another name (`make_room`); it does not where a newer release
+wrote the file, or where the file cannot be read.
 All reports are computed from these files (`benchmark/results/frame.py`).
 """
 
@@ -14,6 +15,7 @@ import logging
 import os
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +26,7 @@ from pydantic_core import from_json
 from lowbit.common.atomic_file import write_text
 
 RESULT = "result.json"
+ASIDE = f"{RESULT}.damaged"  # and ASIDE.2, ASIDE.3, ...: files that are no results, kept
 SCHEMA_VERSION = 2
 # Columns of the frame over all results, see `benchmark/results/frame.py`. The first are those of published
 # numbers too. Of measured ones alone: how a backbone became a detector, or "-"; error and 95 % interval
@@ -155,23 +158,30 @@ def write_result(folder: Path, result: Result) -> None:
 
 def read_result(folder: Path) -> Result | None:
     """Return the result in a job's folder, or None if there is no valid one."""
-    path = folder / RESULT
-    try:
-        text = path.read_bytes()
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        return _untrusted(path, str(error))
-    try:
-        result = Result.model_validate(from_json(text))
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        return _untrusted(path, f"{'.'.join(map(str, first['loc']))}: {first['msg']}")
-    except ValueError as error:
-        return _untrusted(path, f"{type(error).__name__}: {error}")
-    if _JOB_ID.fullmatch(folder.name) and result.job_id != folder.name:
-        return _untrusted(path, f"it is the result of job {result.job_id}")
-    return result
+    found = _load(folder)
+    if not isinstance(found, _Unusable):
+        return found
+    if (found.path, found.why) not in _reported:
+        _reported.add((found.path, found.why))
+        _logger.warning("%s", found)
+    return None
+
+
+def obstacle(folder: Path) -> str | None:
+    """Say why the job of `folder` must not run: its result file is not to be replaced."""
+    found = _load(folder)
+    return found.refusal if isinstance(found, _Unusable) else None
+
+
+def make_room(folder: Path) -> None:
+    """Rename a result file that is damaged, so that its job can write another; call under its claim."""
+    found = _load(folder)
+    if not isinstance(found, _Unusable) or found.refusal:
+        return
+    count = len([*folder.glob(f"{ASIDE}*")])
+    aside = folder / (f"{ASIDE}.{count + 1}" if count else ASIDE)
+    found.path.rename(aside)
+    _logger.warning("%s was renamed to %s, and its job runs again.", found.path, aside.name)
 
 
 def find_results(runs_dir: Path) -> Iterator[Result]:
@@ -208,12 +218,58 @@ def _own_folder_first(path: Path) -> tuple[bool, Path]:
     return not _JOB_ID.fullmatch(path.parent.name), path
 
 
-def _untrusted(path: Path, why: str) -> None:
-    if (path, why) not in _reported:
-        _reported.add((path, why))
-        _logger.warning(
-            "%s is not a valid result (%s); it is ignored, and the job runs "
-            "again when its suite does.",
-            path,
-            why,
-        )
+@dataclass(frozen=True)
+class _Unusable:
+    """A result file that is not one, and why; `stays`: what to do so that its job can run."""
+
+    path: Path
+    why: str
+    stays: str | None = None
+
+    @property
+    def refusal(self) -> str | None:
+        if self.stays is None:
+            return None
+        return f"{self.path} {self.why}; the job was not run, and the file stays. {self.stays}"
+
+    def __str__(self) -> str:
+        if self.stays is None:
+            return (
+                f"{self.path} is not a valid result ({self.why}); it is ignored. When its suite "
+                "runs, the file is set aside under another name, and the job runs again."
+            )
+        return f"{self.path} {self.why}; it is ignored, and its job does not run. {self.stays}"
+
+
+def _load(folder: Path) -> Result | _Unusable | None:
+    path = folder / RESULT
+    try:
+        text = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        why = f"cannot be read ({error.strerror})"
+        return _Unusable(path, why, "Make it readable, or rename it to have the job run again.")
+    try:
+        content = from_json(text)
+        result = Result.model_validate(content)
+    except ValidationError as error:
+        if (version := _version(content)) > SCHEMA_VERSION:
+            why = f"was written by a newer release (schema_version {version})"
+            return _Unusable(
+                path,
+                why,
+                f"Update this one, which reads schema_version {SCHEMA_VERSION}, or use another folder.",
+            )
+        first = error.errors(include_url=False)[0]
+        return _Unusable(path, f"{'.'.join(map(str, first['loc']))}: {first['msg']}")
+    except ValueError as error:
+        return _Unusable(path, f"{type(error).__name__}: {error}")
+    if _JOB_ID.fullmatch(folder.name) and result.job_id != folder.name:
+        return _Unusable(path, f"it is the result of job {result.job_id}")
+    return result
+
+
+def _version(content: Any) -> float:
+    version = content.get("schema_version") if isinstance(content, dict) else None
+    return version if isinstance(version, int | float) else 0

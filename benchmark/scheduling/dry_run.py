@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lowbit.benchmark.planning.job import Job
-from lowbit.benchmark.results.result_file import Result, read_result
+from lowbit.benchmark.results.result_file import Result, obstacle, read_result
 from lowbit.benchmark.scheduling.estimate import UNKNOWN, Estimate, Estimator
 from lowbit.benchmark.scheduling.schedule import Schedule
 
@@ -54,6 +54,8 @@ def _state(
         return "finished", ""
     if result is not None and overwrite == "never":
         return "finished", f"{result.status}: {result.reason}"
+    if result is None and (why := obstacle(schedule.folder(job))):
+        return "blocked", why
     if job.problem is not None:
         return "blocked", job.problem
     if job.missing is not None:

@@ -16,8 +16,9 @@ from lowbit.benchmark.planning.job import File, Job, Output
 from lowbit.benchmark.planning.plan import Plan
 from lowbit.benchmark.results import build_result
 from lowbit.benchmark.results.job_lock import LOCK
-from lowbit.benchmark.results.result_file import RESULT, Result, read_result, write_result
+from lowbit.benchmark.results.result_file import ASIDE, RESULT, Result, read_result, write_result
 from lowbit.benchmark.scheduling.job_queue import JobQueue
+from lowbit.common.atomic_file import remove_unfinished
 from lowbit.common.file_hash import file_sha256
 
 Overwrite = Literal["never", "failed", "always"]
@@ -33,7 +34,9 @@ class Schedule:
     Attributes:
         done: results by job id: kept, made here, or made by another runner meanwhile.
         kept: ids of jobs whose result was there before.
-        blocked: reasons by job id, of jobs whose input is neither there nor part of the plan.
+        others: ids of jobs that another runner ended meanwhile.
+        blocked: reasons by job id, of jobs that have no result and cannot run: an input is neither
+            there nor part of the plan, or the folder cannot be used.
     """
 
     def __init__(self, plan: Plan, runs_dir: Path, *, overwrite: Overwrite = "failed"):
@@ -41,6 +44,7 @@ class Schedule:
         self.runs_dir = runs_dir
         self.done: dict[str, Result] = {}
         self.kept: set[str] = set()
+        self.others: set[str] = set()
         self.blocked: dict[str, str] = {}
         self._overwrite = overwrite
         self._queue = JobQueue(plan.jobs.values(), plan.needed)
@@ -137,17 +141,19 @@ class Schedule:
     def prepare(self, job: Job) -> Path:
         """Make the folder of a claimed job ready for its worker, and return it.
 
-        What a killed or failed run left there is kept, so that the stage resumes; what a
-        completed one left is removed, for it would make the stage find everything done.
+        What a killed or failed run left there is kept, so that the stage resumes, but for files that
+        it had not finished; what a completed one left is removed, for it would make the stage find
+        everything done.
         """
         folder = self.folder(job)
         old = read_result(folder)
         (folder / RESULT).unlink(missing_ok=True)
+        remove_unfinished(folder)
         if self._overwrite == "always" or (old is not None and old.status == "completed"):
             for path in folder.iterdir():
                 if path.is_dir() and not path.is_symlink():
                     shutil.rmtree(path)
-                elif path.name != LOCK:
+                elif path.name != LOCK and not path.name.startswith(ASIDE):
                     path.unlink(missing_ok=True)
         paths = {name: str(path) for name, path in self.inputs(job).items()}
         text = yaml.dump(
@@ -171,6 +177,18 @@ class Schedule:
         self._queue.end(job, completed=result.status == "completed")
         self._end(job)
 
+    def keep(self, job: Job, result: Result) -> None:
+        """Record a result that stands: from before, or of another runner."""
+        fresh = self._signature(job.id) != self._before[job.id]
+        (self.others if fresh else self.kept).add(job.id)
+        self.finish(job, result)
+
+    def block(self, job: Job, why: str) -> None:
+        """Record why a job cannot run although it has no result."""
+        self.blocked[job.id] = why
+        self._queue.end(job, completed=False)
+        self._end(job)
+
     def _end(self, job: Job) -> None:
         """Remove a job; those that waited only for it are checked next."""
         if self._waiting.pop(job.id, None) is None:
@@ -187,8 +205,7 @@ class Schedule:
             if job.id not in self._waiting or not self._inputs_ended(job):
                 continue
             if (result := self.standing(job)) is not None:
-                self.kept.add(job.id)
-                self.finish(job, result)
+                self.keep(job, result)
             else:
                 self._queue.add(job)
 
@@ -201,14 +218,13 @@ class Schedule:
             if made is not None and made.status == "completed":
                 self.done[need] = made
             elif own is not None and own.status == "completed":
-                self.kept.add(job.id)
-                self.finish(job, own)
+                self.keep(job, own)
                 return False
             else:
-                self.blocked[job.id] = (
-                    f"It needs job {need}, which has not completed and is left out of this run."
-                )
-                self._end(job)
+                why = "has not completed and is left out of this run."
+                if need in self.blocked:
+                    why = f"was not run: {self.blocked[need]}"
+                self.block(job, f"It needs job {need}, which {why}")
                 return False
         return True
 
@@ -252,7 +268,7 @@ class Schedule:
     def _signature(self, job_id: str) -> tuple[int, int] | None:
         try:
             stat = (self.runs_dir / job_id / RESULT).stat()
-        except FileNotFoundError:
+        except OSError:
             return None
         return stat.st_mtime_ns, stat.st_ino
 

@@ -9,6 +9,8 @@ from pathlib import Path
 import torch
 from detectron2.data import get_detection_dataset_dicts
 from detectron2.modeling import build_model
+from detectron2.modeling.meta_arch import fcos, retinanet
+from fvcore.nn import sigmoid_focal_loss
 from torch import nn
 
 import lowbit.detection.with_detectron2.backbone  # noqa: F401  (registers backbones and heads)
@@ -29,6 +31,11 @@ from lowbit.detection.detector.quantize import quantize_layers
 from lowbit.detection.with_detectron2.catalog import Mapper
 from lowbit.detection.with_detectron2.config import quantization
 from lowbit.training.seeding import seed_of
+
+# TorchScript runs the first calls of a process unoptimized and rounds the later ones otherwise, so that
+# a resumed training would differ from one that was not interrupted.
+for _detector in (fcos, retinanet):
+    _detector.sigmoid_focal_loss_jit = sigmoid_focal_loss
 
 
 def start_from(cfg) -> Start:

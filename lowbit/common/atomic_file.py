@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+_SUFFIX = ".tmp"
+
 
 @contextmanager
 def atomic(path: str | Path, *, before: Callable[[], object] = lambda: None) -> Iterator[BinaryIO]:
@@ -19,7 +21,7 @@ def atomic(path: str | Path, *, before: Callable[[], object] = lambda: None) -> 
         before: called once the new content is safely on disk while `path` still has the old.
     """
     path = Path(path)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=_SUFFIX)
     try:
         with os.fdopen(handle, "wb") as file:
             yield file
@@ -31,17 +33,30 @@ def atomic(path: str | Path, *, before: Callable[[], object] = lambda: None) -> 
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
-    folder = os.open(path.parent, os.O_RDONLY)
+    sync_folder(path.parent)  # the rename itself
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until files that were made, renamed or removed in `folder` are so on disk."""
+    handle = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(folder)  # the rename itself
+        os.fsync(handle)
     finally:
-        os.close(folder)
+        os.close(handle)
 
 
 def write_text(path: Path, text: str) -> None:
     """Replace a file so that a reader, now or after a crash, sees the old text or the new."""
     with atomic(path) as file:
         file.write(text.encode())
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what killed writers left in `folder` and below; nobody else may be writing there."""
+    for inner, _, names in os.walk(folder):
+        for name in names:
+            if name.startswith(".") and name.endswith(_SUFFIX):
+                Path(inner, name).unlink(missing_ok=True)
 
 
 def _umask() -> int:

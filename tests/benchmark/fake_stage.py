@@ -128,6 +128,13 @@ def _misbehave(how):
         time.sleep(300)
     if how == "raise":
         raise ValueError("The fake broke; nothing was scored. Mend it.")
+    if how == "full disk":
+        with open("/dev/full", "w") as file:
+            file.write("a state")
+    if how == "full disk, says torch":
+        import torch
+
+        torch.save({"weight": torch.zeros(99)}, "/dev/full")
     if how == "exit":
         os._exit(3)
     if how == "kill":

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterator
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,19 +39,31 @@ def feature_batches(
     *,
     batch_size: int,
     workers: int | None = None,
+    start: int = 0,
 ) -> Iterator[Tensor]:
-    """Yield the features (B, D) of images seen by `view`, on the backbone's device.
+    """Yield the features (B, D) of images seen by `view` from `start` on, on the backbone's device.
 
-    The backbone must be frozen, which means eval(): a training-mode batch norm would update the
-    buffers of a network that is only evaluated.
+    `start` is a multiple of the batch size. The backbone must be frozen, which means eval(): a
+    training-mode batch norm would update the buffers of a network that is only evaluated.
 
     Raises:
         ValueError: a quantizer that is on was never asked; raised after the last batch.
     """
     assert not backbone.training, "a frozen backbone is in eval mode"
     device = next(backbone.parameters()).device
+    if start >= len(images):
+        return  # no quantizer has anything left to be asked for
+    # Random crops may be drawn from one stream, so those before `start` are drawn too.
+    skipped = start if isinstance(view, Center) else 0
+    batches = images.batches(
+        view,
+        batch_size=batch_size,
+        device=device,
+        workers=workers,
+        places=torch.arange(skipped, len(images)),
+    )
     with reuse_weights(backbone), require_asked(backbone):
-        for x in images.batches(view, batch_size=batch_size, device=device, workers=workers):
+        for x in islice(batches, (start - skipped) // batch_size, None):
             yield backbone(x)
 
 
@@ -124,7 +137,7 @@ class Features:
             "ids_sha256": hashlib.sha256(images.ids.numpy().tobytes()).hexdigest(),
         }
 
-        def compute() -> Iterator[Tensor]:
+        def compute(start: int) -> Iterator[Tensor]:
             set_precision(self.backbone, precision)
             return feature_batches(
                 self.backbone,
@@ -132,6 +145,7 @@ class Features:
                 view,
                 batch_size=self.recipe.eval_batch_size,
                 workers=self.recipe.num_workers,
+                start=start,
             )
 
         return self._cache.get(facts, compute)

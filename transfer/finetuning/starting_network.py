@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from lowbit.common.atomic_file import remove_unfinished
 from lowbit.common.file_lock import exclusive_lock
 from lowbit.data import Images
 from lowbit.quant import FP
@@ -181,6 +182,7 @@ def _trained(
         place.folder.mkdir(parents=True, exist_ok=True)
     # A separate seed: a job draws the same numbers whether it trains the start or loads it.
     with exclusive_lock(place.folder / "lock", str(place.folder)), seeded(own.seed, device):
+        remove_unfinished(place.folder)  # of a job that was killed
         network = Network(backbone, *_random(backbone, train, own.seed)).to(device)
         objective = CrossEntropy()
         training = Training(

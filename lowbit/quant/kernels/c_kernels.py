@@ -1,8 +1,9 @@
 """The quantizers of `range_quantize` as CPU kernels in C (`kernels.c`), one pass over memory each way.
 
 The system's C compiler builds them in half a second, once per machine: the library is cached in
-~/.cache/lowbit-bench (or under XDG_CACHE_HOME) by a hash of its inputs, and opening it takes a
-millisecond. A call costs a few microseconds, whereas a function compiled by torch costs tens, and
+~/.cache/lowbit-bench (or under XDG_CACHE_HOME) as kernels-INPUTS-CONTENT.so, named by the hashes of
+what it was made from and of its own bytes. Opening it takes a millisecond; one whose bytes are not
+those that its name says is removed and compiled again. A call costs a few microseconds, whereas a function compiled by torch costs tens, and
 several seconds at its first call in a process. So they are used wherever they apply, unless
 `use_fused_kernels(False)` or LOWBIT_FUSED=0 disables them; without a compiler quantizers run eagerly.
 
@@ -24,6 +25,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from lowbit.common.atomic_file import atomic
 from lowbit.quant.kernels import torch_compiled
 
 _logger = logging.getLogger(__name__)
@@ -74,21 +76,13 @@ def _library() -> ctypes.CDLL | None:
     command = [compiler, *_FLAGS, *vectors, str(_SOURCE)]
     key = repr((_FLAGS, vectors, platform.machine())).encode() + _SOURCE.read_bytes()
     base = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "lowbit-bench"
-    file = base / f"kernels-{hashlib.sha256(key).hexdigest()[:16]}.so"
+    name = f"kernels-{_digest(key)}"
     try:
-        if not file.exists():
-            base.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(
-                dir=base
-            ) as folder:  # other processes may be doing the same
-                made = Path(folder) / file.name
-                subprocess.run([*command, "-o", made, "-lm"], check=True, capture_output=True)
-                made.replace(file)
-        library = ctypes.CDLL(str(file))
+        library = ctypes.CDLL(str(_whole(base, name) or _compile(command, base, name)))
     except (OSError, subprocess.CalledProcessError) as error:
         said = getattr(error, "stderr", b"") or b""
         _logger.warning(
-            "The C kernels could not be built (%s %s);  quantizers run eagerly.",
+            "The C kernels could not be built (%s %s); quantizers run eagerly.",
             error,
             said.decode(),
         )
@@ -97,6 +91,36 @@ def _library() -> ctypes.CDLL | None:
         getattr(library, name).argtypes = arguments
         getattr(library, name).restype = _LENGTH if name in _COUNTING else None
     return library
+
+
+def _whole(base: Path, name: str) -> Path | None:
+    """Return the library if it has the bytes that it was written with: others could crash a job."""
+    for file in base.glob(f"{name}-*.so"):
+        try:
+            if file.stem == f"{name}-{_digest(file.read_bytes())}":
+                return file
+            file.unlink()
+        except OSError as error:
+            _logger.warning("%s cannot be used (%s).", file, error)
+        else:
+            _logger.warning("%s was damaged; the kernels are compiled again.", file)
+    return None
+
+
+def _compile(command: list[str], base: Path, name: str) -> Path:
+    with tempfile.TemporaryDirectory() as folder:
+        made = Path(folder) / f"{name}.so"
+        subprocess.run([*command, "-o", made, "-lm"], check=True, capture_output=True)
+        content = made.read_bytes()
+    base.mkdir(parents=True, exist_ok=True)
+    file = base / f"{name}-{_digest(content)}.so"
+    with atomic(file) as written:  # other processes may be doing the same
+        written.write(content)
+    return file
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def supports(*tensors: Tensor, scales: tuple[Tensor | None, ...] = ()) -> bool:

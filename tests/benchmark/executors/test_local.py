@@ -1,6 +1,7 @@
 """The local executor: failures cost only themselves, nothing runs twice, nothing is left behind."""
 
 import os
+import re
 import signal
 import time
 from collections import Counter
@@ -315,6 +316,11 @@ def test_two_runners_on_one_folder_run_each_job_once(bench):
     assert len(begun) == 13
     assert locks(bench) == []
     assert all("6 of 13 jobs have not completed" in output for output in outputs)
+    # each lists what it ran, and counts what the other did
+    listed = [re.findall(r"\[\d+/13\] ", output) for output in outputs]
+    others = [int(re.search(r"(\d+) jobs were run by other", text)[1]) for text in outputs]
+    assert sum(map(len, listed)) == 13
+    assert others == [13 - len(lines) for lines in listed]
 
 
 def test_an_unknown_executor_is_answered_with_what_there_is():

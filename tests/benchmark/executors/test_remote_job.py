@@ -5,6 +5,7 @@ import signal
 import pytest
 
 from lowbit.benchmark.executors import remote_job
+from lowbit.benchmark.executors.disk_space import NoSpaceError
 from lowbit.benchmark.executors.remote_job import LostError, supervise
 from lowbit.benchmark.executors.worker import Task
 from lowbit.benchmark.results.job_lock import LOCK, Claim
@@ -56,6 +57,14 @@ def test_a_job_that_saved_its_state_has_no_result_yet(bench, submitted):
 def test_a_job_that_the_machine_ended_may_run_elsewhere(bench, submitted):
     task = submitted(behave="terminate")
     with pytest.raises(LostError, match="SIGTERM"):
+        supervise(task)
+    assert bench.result(task.job) is None
+    assert locks(bench) == []
+
+
+def test_a_full_disk_is_no_failure_of_the_job(bench, submitted):
+    task = submitted(behave="full disk")
+    with pytest.raises(NoSpaceError, match="No space is left on the disk at /"):
         supervise(task)
     assert bench.result(task.job) is None
     assert locks(bench) == []

@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -11,7 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from lowbit.benchmark.results.job_lock import LOCK, STALE, Claim, Holder, host_name, read_holder
+from lowbit.benchmark.results.job_lock import (
+    LOCK,
+    STALE,
+    Claim,
+    Holder,
+    host_name,
+    read_holder,
+    warn_of_skew,
+)
 
 
 def gone_pid():
@@ -67,6 +76,60 @@ def test_a_claim_lives_as_long_as_its_worker(tmp_path):
 def test_a_holder_elsewhere_is_replaced_when_its_heart_stops(tmp_path, age, taken):
     leave_lock(tmp_path, host="another", age=age)
     assert (Claim.take(tmp_path) is not None) == taken
+
+
+@pytest.mark.parametrize("skew", [-3600.0, -61.0, 0.0, 61.0, 3600.0])
+def test_a_clock_that_is_off_neither_steals_nor_leaves_a_claim(tmp_path, monkeypatch, skew):
+    leave_lock(tmp_path / "alive", host="another", age=0.5 * STALE)
+    leave_lock(tmp_path / "dead", host="another", age=1.5 * STALE)
+    now = time.time
+    monkeypatch.setattr("lowbit.benchmark.results.job_lock.time.time", lambda: now() + skew)
+    assert Claim.take(tmp_path / "alive") is None
+    claim = Claim.take(tmp_path / "dead")
+    assert claim is not None
+    claim._beat -= STALE  # it is time for a heartbeat
+    assert claim.beat()
+    monkeypatch.undo()
+    assert abs(now() - (tmp_path / "dead" / LOCK).stat().st_mtime) < STALE / 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".takeover", "alive", "dead"]
+
+
+@pytest.mark.parametrize(
+    ("skew", "said"), [(3600, "3600 s ahead of"), (-61, "61 s behind"), (2, "")]
+)
+def test_a_clock_that_is_off_is_warned_of(tmp_path, monkeypatch, caplog, skew, said):
+    now = time.time
+    monkeypatch.setattr("lowbit.benchmark.results.job_lock.time.time", lambda: now() + skew)
+    warn_of_skew(tmp_path)
+    assert said in caplog.text and bool(caplog.text) == bool(said)
+
+
+def test_a_running_process_of_this_host_keeps_its_claim_without_a_heartbeat(tmp_path):
+    leave_lock(tmp_path, runner=os.getpid(), age=100 * STALE)
+    assert Claim.take(tmp_path) is None
+
+
+@pytest.mark.parametrize(("age", "taken"), [(0.5 * STALE, False), (1.5 * STALE, True)])
+def test_a_suspended_process_of_this_host_keeps_its_claim_for_a_minute(tmp_path, age, taken):
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as runner:
+        os.kill(runner.pid, signal.SIGSTOP)
+        while ") T " not in Path(f"/proc/{runner.pid}/stat").read_text():
+            time.sleep(0.01)
+        leave_lock(tmp_path, runner=runner.pid, age=age)
+        assert (Claim.take(tmp_path) is not None) == taken
+        runner.kill()
+
+
+def test_a_later_process_with_the_same_id_keeps_no_claim(tmp_path):
+    """As after a reboot."""
+    claim = Claim.take(tmp_path)
+    runner, worker = read_holder(tmp_path / LOCK).started
+    assert runner > 0 and worker == 0
+    claim.name_worker(os.getpid())
+    assert read_holder(tmp_path / LOCK).started == [runner, runner]
+    assert Claim.take(tmp_path) is None
+    leave_lock(tmp_path, runner=os.getpid(), started=(runner - 1, 0))
+    assert Claim.take(tmp_path) is not None
 
 
 @pytest.mark.parametrize(("age", "taken"), [(0.0, False), (1.5 * STALE, True)])

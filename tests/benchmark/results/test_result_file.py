@@ -15,10 +15,12 @@ from lowbit.benchmark.results.build_result import completed, failed, skipped
 from lowbit.benchmark.results.comparability import normalize
 from lowbit.benchmark.results.frame import MEASURED_COLUMNS, load_frame
 from lowbit.benchmark.results.result_file import (
+    ASIDE,
     RESULT,
     SCHEMA_VERSION,
     Result,
     find_results,
+    make_room,
     read_result,
     write_result,
 )
@@ -116,6 +118,20 @@ def test_a_damaged_file_is_reported_and_counts_as_absent(jobs, store, bench, cap
     assert list(find_results(bench.runs)) == []
 
 
+def test_damaged_files_are_set_aside_with_all_their_bytes(jobs, store):
+    folder = store(jobs[1])
+    texts = ["", '{"schema_version": 2, "job_id": "ab', "[]"]
+    for text in texts:
+        (folder / RESULT).write_text(text)
+        make_room(folder)
+        assert not (folder / RESULT).exists()
+    names = [ASIDE, f"{ASIDE}.2", f"{ASIDE}.3"]
+    assert [(folder / name).read_text() for name in names] == texts
+    store(jobs[1])
+    make_room(folder)
+    assert read_result(folder) is not None
+
+
 def test_a_truncated_file_is_never_a_result(jobs, store):
     folder = store(jobs[1])
     text = (folder / RESULT).read_text()
@@ -138,8 +154,8 @@ def test_a_file_without_standard_errors_is_read(jobs, store, bench):
 def test_files_of_another_version_or_job_are_not_read(jobs, store, bench, caplog):
     folder = store(jobs[1])
     mapping = json.loads((folder / RESULT).read_text())
-    later = {**mapping, "schema_version": SCHEMA_VERSION + 1}
-    (folder / RESULT).write_text(json.dumps(later))
+    earlier = {**mapping, "schema_version": SCHEMA_VERSION - 1}
+    (folder / RESULT).write_text(json.dumps(earlier))
     assert read_result(folder) is None
     assert f"schema_version: Input should be {SCHEMA_VERSION}" in caplog.text
     (folder / RESULT).write_text(json.dumps({**mapping, "job_id": "0" * 12}))

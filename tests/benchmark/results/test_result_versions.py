@@ -12,6 +12,8 @@ from lowbit.benchmark.results.result_file import (
     InputRecord,
     Measurement,
     Result,
+    make_room,
+    obstacle,
     read_result,
 )
 from tests.benchmark.result_folders import FIXTURES
@@ -62,9 +64,24 @@ def test_the_file_has_every_field():
             assert set(part) == set(model.model_fields)
 
 
-@pytest.mark.parametrize("version", [0, SCHEMA_VERSION - 1, SCHEMA_VERSION + 1, "2", None])
+@pytest.mark.parametrize("version", [0, SCHEMA_VERSION - 1, "2", None])
 def test_another_version_is_not_guessed_at(tmp_path, caplog, version):
     folder, mapping = _place(tmp_path, WRITTEN)
     (folder / "result.json").write_text(json.dumps(mapping | {"schema_version": version}))
     assert read_result(folder) is None
     assert f"schema_version: Input should be {SCHEMA_VERSION}" in caplog.text
+    assert obstacle(folder) is None  # its job runs again
+
+
+def test_a_newer_release_s_file_is_named_and_stays(tmp_path, caplog):
+    folder, _ = _place(tmp_path, WRITTEN)
+    (folder / "result.json").write_text(
+        json.dumps({"schema_version": SCHEMA_VERSION + 1, "new": 1})
+    )
+    before = (folder / "result.json").read_bytes()
+    assert read_result(folder) is None
+    said = f"was written by a newer release (schema_version {SCHEMA_VERSION + 1})"
+    assert said in caplog.text and "its job does not run. Update this one" in caplog.text
+    assert f"{said}; the job was not run, and the file stays." in obstacle(folder)
+    make_room(folder)
+    assert (folder / "result.json").read_bytes() == before

@@ -6,7 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from lowbit.benchmark.results.result_file import RESULT, read_result
+from lowbit.benchmark.results.job_lock import LOCK
+from lowbit.benchmark.results.result_file import ASIDE, RESULT, SCHEMA_VERSION, read_result
 from lowbit.benchmark.scheduling.schedule import Schedule
 
 FILES = [{"name": "A", "path": "a.pth"}, {"name": "B", "path": "b.pth"}]
@@ -88,13 +89,59 @@ def test_what_a_failure_left_is_there_for_the_next_attempt(bench):
 
 def test_a_damaged_result_is_made_again_and_only_that(bench, ran, caplog):
     job = list(ran.jobs.values())[1]
-    (bench.runs / job.id / RESULT).write_text('{"schema_version": 1, "job')
+    damaged = '{"schema_version": 1, "job'
+    (bench.runs / job.id / RESULT).write_text(damaged)
     before = stamps(bench)
     bench.run(ran)
     assert "is ignored" in caplog.text
     assert bench.events("begin")[4:] == [job.id]
     assert bench.result(job).status == "completed"
+    assert (bench.runs / job.id / ASIDE).read_text() == damaged
     assert {i for i, stamp in stamps(bench).items() if stamp != before[i]} == {job.id}
+
+
+@pytest.mark.parametrize("overwrite", ["never", "failed", "always"])
+def test_a_newer_release_s_result_is_never_run_over(bench, ran, overwrite):
+    pretrain, transfer, other, detection = ran.jobs.values()
+    edit(bench, pretrain, schema_version=SCHEMA_VERSION + 1, later="field")
+    (bench.runs / transfer.id / RESULT).unlink()
+    before = (bench.runs / pretrain.id / RESULT).read_bytes()
+    schedule = bench.run(ran, overwrite=overwrite)
+    assert (bench.runs / pretrain.id / RESULT).read_bytes() == before
+    assert len(bench.events("begin")) == 4
+    assert "written by a newer release" in schedule.blocked[pretrain.id]
+    assert f"needs job {pretrain.id}, which was not run: " in schedule.blocked[transfer.id]
+    assert schedule.kept == {other.id, detection.id}
+    assert not [*bench.runs.glob(f"*/{LOCK}")]
+
+
+@pytest.mark.parametrize("name", [RESULT, LOCK, "recipe.yaml", ""])
+def test_a_folder_or_file_in_the_way_stops_one_job_alone(bench, name):
+    planned = bench.plan(seeds=[0, 1])
+    pretrain, first, second = planned.jobs.values()
+    place = bench.runs / first.id / name
+    place.mkdir(parents=True)
+    if not name:
+        place.rmdir()
+        place.write_text("no folder")
+    schedule = bench.run(planned)
+    assert set(schedule.blocked) == {first.id}
+    assert str(place) in schedule.blocked[first.id]
+    assert "the job was not run" in schedule.blocked[first.id]
+    assert bench.events("end") == [pretrain.id, second.id]
+    assert place.exists()
+
+
+def test_what_a_killed_job_had_not_finished_writing_is_removed(bench):
+    planned = bench.plan()
+    pretrain, _ = planned.jobs.values()
+    left = [bench.runs / pretrain.id / name for name in (".last.pth.x.tmp", "parts/.a.npy.x.tmp")]
+    kept = bench.runs / pretrain.id / "last.pth"
+    for path in (*left, kept):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    bench.run(planned)
+    assert not any(path.exists() for path in left) and kept.exists()
 
 
 def test_what_read_another_file_than_there_is_now_runs_again(bench, ran):

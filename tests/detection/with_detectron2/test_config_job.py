@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -26,14 +28,18 @@ SGDT = f"{FOLDER}/digit_scenes_retinanet_sgdt_instant_test.yaml"
 SETS = ("DATASETS.TRAIN", ("digit_scenes_job",), "DATASETS.TEST", ("digit_scenes_job",))
 
 
-@pytest.fixture(autouse=True)
-def tiny_scenes():
+def register_scenes():
     from lowbit.detection.datasets.catalog import load_detection
     from lowbit.detection.datasets.digit_scenes import Layout
     from lowbit.detection.with_detectron2.catalog import register
 
     layout = Layout(64, (1, 2), (16, 32))
     register("digit_scenes_job", lambda: load_detection("digit-scenes", "train", 6, layout=layout))
+
+
+@pytest.fixture(autouse=True)
+def tiny_scenes():
+    register_scenes()
 
 
 def job(config, *opts, **fields) -> Recipe:
@@ -43,12 +49,7 @@ def job(config, *opts, **fields) -> Recipe:
 @pytest.fixture(scope="module")
 def detector(backbone_file, tmp_path_factory):
     """A RetinaNet in full precision, trained by its configuration."""
-    from lowbit.detection.datasets.catalog import load_detection
-    from lowbit.detection.datasets.digit_scenes import Layout
-    from lowbit.detection.with_detectron2.catalog import register
-
-    layout = Layout(64, (1, 2), (16, 32))
-    register("digit_scenes_job", lambda: load_detection("digit-scenes", "train", 6, layout=layout))
+    register_scenes()
     folder = tmp_path_factory.mktemp("fp")
     recipe = job(RETINANET, "MODEL.LOWBIT.FPN_RELU", True, checkpoint=backbone_file)
     return folder, run(recipe, folder)
@@ -91,6 +92,46 @@ def test_a_killed_job_goes_on_bit_for_bit_with_its_curve(detector, tmp_path, mon
     assert run(recipe, folders[1])["measurements"] == straight["measurements"]  # nothing to train
     with pytest.raises(ValueError, match=r"differs in SOLVER.BASE_LR; nothing was trained"):
         run(job(SGDT, "SOLVER.BASE_LR", 0.5, detector=file), folders[1])
+
+
+RUN = """
+import os, sys
+from pathlib import Path
+from lowbit.detection import run
+from tests.detection.stopping import SEEDED_BY
+from tests.detection.with_detectron2.test_config_job import RETINANET, job, register_scenes
+from unittest import mock
+folder, backbone, last = sys.argv[1], sys.argv[2], int(sys.argv[3])
+register_scenes()
+from lowbit.detection.with_detectron2 import hooks
+plain = hooks.seed_everything
+def seed(number, iteration):
+    plain(number, iteration)
+    if iteration == last:
+        os._exit(9)
+recipe = job(RETINANET, "SOLVER.CHECKPOINT_PERIOD", 4, "SOLVER.MAX_ITER", 20, "SOLVER.STEPS", (15,),
+             checkpoint=backbone)
+with mock.patch(SEEDED_BY["detectron2"], seed):
+    run(recipe, Path(folder))
+"""
+
+
+@pytest.mark.slow
+def test_a_job_resumed_in_another_process_goes_on_bit_for_bit(backbone_file, tmp_path):
+    """A process of its own for each attempt: what torch compiles is warm in none."""
+    folders = [tmp_path / name for name in ("straight", "killed")]
+    for folder, last, code in ((0, -1, 0), (1, 10, 9), (1, 17, 9), (1, -1, 0)):
+        folders[folder].mkdir(exist_ok=True)
+        child = subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", RUN, folders[folder], backbone_file, str(last)],
+            capture_output=True,
+            text=True,
+        )
+        assert child.returncode == code, child.stderr
+    straight, killed = ((folder / "metrics.jsonl").read_text() for folder in folders)
+    assert straight == killed
+    states = [read_detector(f / "detector.pth", engine="detectron2")[0] for f in folders]
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 
 def test_a_stopped_job_goes_on_bit_for_bit_with_its_curve(detector, tmp_path, monkeypatch):

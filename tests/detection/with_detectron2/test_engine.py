@@ -1,6 +1,7 @@
 """Detectron2: our configuration of it, and what its trainer does and refuses."""
 
 import math
+import sys
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,19 @@ def test_a_resumed_loader_goes_on_in_the_stream(make_cfg):
         [x["image_id"] for x in b] for b in islice(LowbitTrainer.build_train_loader(cfg, 8), 5)
     ]
     assert resumed == straight[4:]
+
+
+def test_no_detector_has_a_scripted_loss():
+    """Its first calls in a process round otherwise (see the slow test of `test_config_job`)."""
+    import lowbit.detection.with_detectron2.build_detector  # noqa: F401
+
+    modules = [m for name, m in sys.modules.items() if name.startswith("detectron2.modeling.")]
+    assert len(modules) > 20
+    scripted = (torch.jit.ScriptFunction, torch.jit.ScriptModule)
+    found = [
+        (m.__name__, n) for m in modules for n, v in vars(m).items() if isinstance(v, scripted)
+    ]
+    assert found == []
 
 
 def test_the_loss_normalizer_is_part_of_the_training_state(make_cfg):

@@ -2,8 +2,9 @@
 
 import multiprocessing
 import os
+import time
 
-from lowbit.common.file_lock import exclusive_lock
+from lowbit.common.file_lock import exclusive_lock, lock_if_free
 
 CONTEXT = multiprocessing.get_context("fork")
 
@@ -38,3 +39,24 @@ def test_a_holder_that_died_is_not_waited_for(tmp_path):
     holder.join()
     with exclusive_lock(tmp_path / "lock", "something"):
         pass
+
+
+def _remove_while_holding(lock, together):
+    with exclusive_lock(lock, "the file"):
+        together.wait()
+        time.sleep(0.1)  # the other comes to wait for it
+        lock.unlink()
+
+
+def test_a_lock_that_its_holder_removed_is_made_anew(tmp_path):
+    lock, together = tmp_path / "lock", CONTEXT.Barrier(2)
+    holder = CONTEXT.Process(target=_remove_while_holding, args=(lock, together))
+    holder.start()
+    together.wait()
+    with exclusive_lock(lock, "the file"):
+        assert lock.exists()
+        with lock_if_free(lock) as free:
+            assert not free
+    with lock_if_free(lock) as free:
+        assert free
+    holder.join()

@@ -10,7 +10,7 @@ from lowbit.data import Center, Crop
 from lowbit.quant import Precision, calibrate, get_policy, quantize, quantized_layers, set_precision
 from lowbit.training.job_state import Workspace
 from lowbit.transfer import Recipe
-from lowbit.transfer.features.extract import Features, extract
+from lowbit.transfer.features.extract import Features, extract, feature_batches
 
 PLAIN = Center(size=32, resize=32)
 
@@ -52,6 +52,16 @@ def test_features_do_not_depend_on_the_chunks_and_each_image_is_seen_once(
     with torch.no_grad():
         wanted = quantized(see(few_digits))
     assert torch.allclose(found, wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "view", [PLAIN, Crop(size=32, scale=(0.8, 1.0), ratio=(0.75, 1.33), flip=0.5, seed=4, k=0)]
+)
+def test_features_from_an_image_on_are_those_of_all_images(quantized, few_digits, view):
+    batches = {"batch_size": 32, "workers": 0}
+    whole = torch.cat([*feature_batches(quantized, few_digits, view, **batches)])
+    rest = torch.cat([*feature_batches(quantized, few_digits, view, start=96, **batches)])
+    assert rest.equal(whole[96:])
 
 
 def test_each_precision_gives_its_own_features_from_the_same_views(quantized, few_digits):
@@ -134,7 +144,7 @@ def test_a_file_that_was_not_finished_is_not_there(quantized, few_digits, tmp_pa
         patch.setattr("lowbit.common.atomic_file.os.replace", stops)
         with pytest.raises(KeyboardInterrupt):
             _cached(quantized, tmp_path)(few_digits, "FP")
-    assert {path.suffix for path in tmp_path.iterdir()} == {".lock"}
+    assert {path.suffix for path in tmp_path.iterdir()} == {".lock", ".part"}
     wanted = extract(quantized, few_digits, "FP", view=PLAIN, recipe=_recipe())
     assert _cached(quantized, tmp_path)(few_digits, "FP").equal(wanted)
 

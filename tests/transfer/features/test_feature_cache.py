@@ -1,18 +1,23 @@
-"""Features that two jobs want at the same time are computed once."""
+"""Features are computed once, whatever kills a job or damages a file."""
 
+import itertools
+import json
 import multiprocessing
 import os
 import time
 
+import numpy as np
+import pytest
 import torch
 
+from lowbit.transfer.features import feature_cache
 from lowbit.transfer.features.feature_cache import FeatureCache
 
 CONTEXT = multiprocessing.get_context("fork")
 
 
 def _get(folder, together, sums):
-    def compute():
+    def compute(start):
         with (folder / "computed").open("a") as file:
             file.write(f"{os.getpid()}\n")
         time.sleep(0.3)  # the others come meanwhile
@@ -39,5 +44,141 @@ def test_two_at_once_compute_once(tmp_path):
 def test_what_gives_way_leaves_nothing_behind(tmp_path, monkeypatch):
     monkeypatch.setenv("LOWBIT_CACHE_GB", "1e-9")
     cache = FeatureCache(tmp_path, {})
-    cache.get({"count": 2}, lambda: iter([torch.zeros(2, 3)]))
+    cache.get({"count": 2}, lambda start: iter([torch.zeros(2, 3)]))
+    assert list(tmp_path.iterdir()) == []
+
+
+ROWS = torch.arange(60.0).reshape(20, 3)
+
+
+def _batches(start):
+    return iter(ROWS[start:].split(4))
+
+
+@pytest.fixture
+def cached(tmp_path):
+    """Features in a cache; a function reads them, and returns whether they were computed again."""
+
+    def _read(compute=_batches):
+        calls = []
+        cache = FeatureCache(tmp_path, {"network": "n"})
+        found = cache.get({"count": 20}, lambda start: calls.append(start) or compute(start))
+        assert found.equal(ROWS)
+        return calls
+
+    assert _read() == [0] and _read() == []
+    return _read
+
+
+def _npy(folder):
+    (path,) = folder.glob("*.npy")
+    return path
+
+
+def _save(path, array):
+    with path.open("wb") as file:
+        np.save(file, array)
+
+
+DAMAGES = {
+    "truncated": lambda path: os.truncate(path, path.stat().st_size - 40),
+    "longer": lambda path: path.write_bytes(path.read_bytes() + b"x"),
+    "no header": lambda path: os.truncate(path, 60),
+    "empty": lambda path: os.truncate(path, 0),
+    "fewer rows": lambda path: _save(path, ROWS[:10].numpy()),
+    "other columns": lambda path: _save(path, torch.ones(20, 2).numpy()),
+    "doubles": lambda path: _save(path, ROWS.double().numpy()),
+    "one dimension": lambda path: _save(path, np.ones(20, "f4")),
+    "objects": lambda path: _save(path, np.array([{}] * 20)),
+    "no NumPy file": lambda path: path.write_bytes(b"features " * 50),
+    "other values": lambda path: _save(path, ROWS.flip(0).numpy()),
+    "a bit": lambda path: path.write_bytes(path.read_bytes()[:-1] + b"\1"),
+    "no sidecar": lambda path: path.with_suffix(".json").unlink(),
+    "damaged sidecar": lambda path: path.with_suffix(".json").write_text("{"),
+}
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+def test_a_damaged_file_is_named_and_computed_again(cached, tmp_path, caplog, how):
+    DAMAGES[how](_npy(tmp_path))
+    assert cached() == [0]
+    assert f"{_npy(tmp_path)} is damaged (" in caplog.text
+    assert cached() == []
+
+
+def test_a_file_from_before_there_were_checksums_is_read(cached, tmp_path):
+    _npy(tmp_path).with_suffix(".json").write_text(json.dumps({"network": "n", "count": 20}))
+    assert cached() == []
+
+
+def test_the_last_bytes_of_a_large_file_are_checked(tmp_path, monkeypatch):
+    monkeypatch.setattr(feature_cache, "_BLOCK", 16)
+    monkeypatch.setattr(feature_cache, "_BLOCKS", 4)
+    path, seen = tmp_path / "file", set()
+    for last in (0, 1):
+        path.write_bytes(bytes(999) + bytes([last]))
+        with path.open("rb") as file:
+            seen.add(feature_cache._checksum(file))
+    assert len(seen) == 2
+
+
+def _killed(start):
+    """Compute three batches, and die."""
+    yield from itertools.islice(_batches(start), 3)
+    os._exit(9)
+
+
+def _fork(function):
+    process = CONTEXT.Process(target=function)
+    process.start()
+    process.join()
+    assert process.exitcode == 9
+
+
+def test_what_a_killed_job_computed_is_continued(cached, tmp_path, monkeypatch):
+    for path in tmp_path.iterdir():
+        path.unlink()
+    monkeypatch.setattr(feature_cache, "_SYNC", 0.0)
+    _fork(lambda: cached(_killed))
+    (part,) = tmp_path.glob("*.part")
+    assert part.suffixes == [".12", ".part"]
+    with part.open("ab") as file:
+        file.write(b"a batch that did not reach the disk")
+    assert cached() == [12]
+    assert not [*tmp_path.glob("*.part")] and cached() == []
+
+
+def test_killed_jobs_leave_one_part_at_most(cached, tmp_path):
+    left = [_npy(tmp_path).with_suffix(f".{rows}.part") for rows in (8, 999)]
+    for path in (*left, tmp_path / f".{_npy(tmp_path).stem}.npy.x.tmp"):
+        path.write_bytes(b"x" * 100)
+    _npy(tmp_path).unlink()
+    assert cached() == [0]  # none of them is a part
+    assert sorted(p.suffix for p in tmp_path.iterdir()) == [".json", ".lock", ".npy"]
+
+
+def test_what_killed_jobs_left_counts_and_gives_way(tmp_path, monkeypatch):
+    monkeypatch.setenv("LOWBIT_CACHE_GB", "1e-6")
+    for number in range(5):
+        for name in (f"{number:032}.8.part", f".{number:032}.npy.x.tmp"):
+            (tmp_path / name).write_bytes(b"x" * 300)
+            os.utime(tmp_path / name, (number, number))
+    FeatureCache(tmp_path, {}).get({"count": 2}, lambda start: iter([torch.zeros(2, 3)]))
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 1000
+    assert len([*tmp_path.glob("*.npy")]) == 1
+
+
+def test_what_is_being_computed_does_not_give_way(tmp_path, monkeypatch):
+    monkeypatch.setenv("LOWBIT_CACHE_GB", "1e-9")
+
+    def compute(start):
+        (tmp_path / "busy.lock").touch()
+        busy = tmp_path / "busy.8.part"
+        busy.touch()
+        with feature_cache.exclusive_lock(tmp_path / "busy.lock", "it"):
+            feature_cache._give_way(tmp_path, limit=0)
+            assert busy.exists()
+        yield torch.zeros(2, 3)
+
+    FeatureCache(tmp_path, {}).get({"count": 2}, compute)
     assert list(tmp_path.iterdir()) == []

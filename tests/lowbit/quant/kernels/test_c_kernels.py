@@ -1,6 +1,8 @@
 """The C kernels compute what the eager route computes, bit for bit where nothing is summed."""
 
 import math
+import multiprocessing
+import os
 import subprocess
 
 import pytest
@@ -198,6 +200,38 @@ def test_is_compiled_once_for_a_machine(switch, monkeypatch, tmp_path):
         c_kernels._library.cache_clear()
     assert len(made) == 1
     assert [f.suffix for f in (tmp_path / "lowbit-bench").iterdir()] == [".so"]
+
+
+def _open():
+    c_kernels._library.cache_clear()
+    raise SystemExit(0 if c_kernels.supports(torch.ones(2)) else 1)
+
+
+def test_a_truncated_library_is_compiled_again(switch, monkeypatch, tmp_path):
+    """Opened in a child, which SIGBUS would end."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    context = multiprocessing.get_context("fork")
+    sizes = []
+    for _ in range(2):
+        child = context.Process(target=_open)
+        child.start()
+        child.join()
+        assert child.exitcode == 0
+        (library,) = (tmp_path / "lowbit-bench").iterdir()
+        sizes.append(library.stat().st_size)
+        os.truncate(library, 9000)
+    assert min(sizes) > 9000
+
+
+@pytest.mark.parametrize("damaged", [b"", b"a librar", b"a libraRy"])
+def test_only_a_library_with_the_bytes_of_its_name_is_opened(tmp_path, damaged):
+    file = tmp_path / f"kernels-1-{c_kernels._digest(b'a library')}.so"
+    file.write_bytes(b"a library")
+    assert c_kernels._whole(tmp_path, "kernels-1") == file
+    assert c_kernels._whole(tmp_path, "kernels-2") is None
+    file.write_bytes(damaged)
+    assert c_kernels._whole(tmp_path, "kernels-1") is None
+    assert not file.exists()
 
 
 @pytest.mark.parametrize("policy", ["lsq", "tr", "ssql"])
