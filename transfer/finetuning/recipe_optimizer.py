@@ -17,9 +17,9 @@ def build_optimizer(
 ) -> Optimizer:
     """Return the recipe's optimizer.
 
-    Quantizer scales have a separate group, at `scale_lr`, or `scale_lr_factor` times the
-    learning rate; if neither is set, the quantizer's own factor applies. A t-variant puts each quantized weight into a separate group and freezes the
-    scales of weights.
+    Quantizer scales have a separate group, at `scale_lr`, or `scale_lr_factor` times the learning rate;
+    if neither is set, the quantizer's own factor applies. A t-variant puts each quantized weight into a
+    separate group and freezes the scales of weights.
 
     Args:
         total_steps: of the training; the target rate decays over them.
