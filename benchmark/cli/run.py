@@ -160,7 +160,7 @@ def _describe(error: OSError, runs_dir: Path) -> str:
 
     if not is_no_space(error):
         return (
-            f"{error}; the run was stopped. Written results are kept: grant access, and run the "
+            f"{error}; the run was stopped. Written results are kept: put this right, and run the "
             "same command to continue."
         )
     disk = error.strerror if isinstance(error, NoSpaceError) else describe_fullest(runs_dir)

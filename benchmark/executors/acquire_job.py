@@ -7,7 +7,7 @@ import os
 from lowbit.benchmark.planning.job import Job
 from lowbit.benchmark.results import build_result
 from lowbit.benchmark.results.job_lock import Claim
-from lowbit.benchmark.results.result_file import Result, make_room, obstacle, write_result
+from lowbit.benchmark.results.result_file import Result, make_room, write_result
 from lowbit.benchmark.scheduling.schedule import Schedule
 
 _logger = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ def _claim(schedule: Schedule, job: Job, problem: str | None) -> Claim | Result 
         standing = schedule.standing(job)  # another runner may have ended it just now
         if standing is not None:
             schedule.keep(job, standing)
-        elif why := obstacle(schedule.folder(job)):
+        elif why := make_room(schedule.folder(job)):
             schedule.block(job, why)
         else:
             result = _settle(schedule, job, problem)
@@ -72,7 +72,6 @@ def _claim(schedule: Schedule, job: Job, problem: str | None) -> Claim | Result 
 def _settle(schedule: Schedule, job: Job, problem: str | None) -> Result | None:
     """Write the result of a job that cannot run and return it, or prepare the job's folder."""
     folder = schedule.folder(job)
-    make_room(folder)
     result = schedule.refusal(job)
     if result is None and problem is not None:
         result = build_result.failed(job, problem, inputs=schedule.inputs(job), folder=folder)

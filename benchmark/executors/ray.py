@@ -31,6 +31,9 @@ from lowbit.benchmark.results.job_lock import HEARTBEAT, Claim, live_holder
 from lowbit.benchmark.results.result_file import Result
 from lowbit.benchmark.scheduling.schedule import Schedule
 
+_LOCAL = "local"  # the address of a Ray of one's own
+# Read when Ray is imported; "0": this machine alone, whose processes listen on the loopback interface.
+_CLUSTERS = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 _POLL = 0.5  # s between checks
 _LOSSES = 3  # machines a job may lose before it is assumed to be the cause
 _SETTINGS = (
@@ -61,9 +64,10 @@ def run(
     Raises:
         RecipeError: Ray is not installed, or there is no such cluster.
         StoppedError: SIGINT or SIGTERM arrived. Jobs were told to save their state; claims are released.
-        OSError: a disk is full; likewise.
+        OSError: a disk is full, or the cluster has no machine left; likewise.
     """
-    ray = _import_ray()
+    address = address or os.environ.get("RAY_ADDRESS") or _LOCAL
+    ray = _import_ray(address)
     schedule.ready()  # settles jobs that have results
     if not schedule.open:
         return
@@ -154,6 +158,8 @@ class _Runner:
 
     def _demands(self) -> Demands:
         machines = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+        if not machines:
+            raise ConnectionError("Ray has no machine left: the daemon (raylet) of each has ended")
         return Demands(machines, self._workers)
 
     def _begin(self, job: Job, demands: Demands) -> None:
@@ -242,7 +248,10 @@ def _own_paths() -> list[str]:
     return [path for path in sys.path if path and not path.startswith(theirs)]
 
 
-def _import_ray() -> ModuleType:
+def _import_ray(address: str) -> ModuleType:
+    before = os.environ.get(_CLUSTERS)
+    if address == _LOCAL:
+        os.environ.setdefault(_CLUSTERS, "0")
     try:
         import ray
         import ray.exceptions
@@ -251,15 +260,17 @@ def _import_ray() -> ModuleType:
             "Ray is not installed; nothing was run. Install it, pip install -r requirements-ray.txt, "
             "or leave --executor out to use this machine alone."
         ) from error
+    finally:
+        if before is None:
+            os.environ.pop(_CLUSTERS, None)
     return ray
 
 
 @contextlib.contextmanager
-def _connected(ray: ModuleType, address: str | None) -> Iterator[None]:
-    address = address or os.environ.get("RAY_ADDRESS") or "local"
+def _connected(ray: ModuleType, address: str) -> Iterator[None]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would send usage statistics
     settings = {k: v for k, v in os.environ.items() if k.startswith(_SETTINGS)}
-    options = {"include_dashboard": False} if address == "local" else {}
+    options = {"include_dashboard": False} if address == _LOCAL else {}
     before = signal.getsignal(signal.SIGTERM)  # Ray replaces it
     try:
         ray.init(

@@ -21,6 +21,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from pathlib import Path
 
 LOCK = "lock"
@@ -190,7 +191,7 @@ def warn_of_skew(folder: Path) -> None:
 
 
 def _own_holder(token: str) -> Holder:
-    return Holder(host_name(), os.getpid(), 0, token, started=(_start(os.getpid()), 0))
+    return Holder(host_name(), os.getpid(), 0, token, started=(_own_start(os.getpid()), 0))
 
 
 def _is_dead(path: Path) -> bool:
@@ -232,6 +233,11 @@ def _state(pid: int, started: int) -> str:
     if fields[0] in "ZX" or (started and int(fields[19]) != started):
         return ""  # a killed process keeps its pid until it is waited for; or the pid is another's
     return fields[0]
+
+
+@cache
+def _own_start(pid: int) -> int:
+    return _start(pid)
 
 
 def _start(pid: int) -> int:

@@ -173,15 +173,21 @@ def obstacle(folder: Path) -> str | None:
     return found.refusal if isinstance(found, _Unusable) else None
 
 
-def make_room(folder: Path) -> None:
-    """Rename a result file that is damaged, so that its job can write another; call under its claim."""
+def make_room(folder: Path) -> str | None:
+    """Rename a result file that is damaged, so that its job can write another; call under its claim.
+
+    Returns:
+        Why the job must not run, as `obstacle`; None: it may.
+    """
     found = _load(folder)
-    if not isinstance(found, _Unusable) or found.refusal:
-        return
-    count = len([*folder.glob(f"{ASIDE}*")])
-    aside = folder / (f"{ASIDE}.{count + 1}" if count else ASIDE)
-    found.path.rename(aside)
-    _logger.warning("%s was renamed to %s, and its job runs again.", found.path, aside.name)
+    if not isinstance(found, _Unusable):
+        return None
+    if found.refusal is None:
+        count = len([*folder.glob(f"{ASIDE}*")])
+        aside = folder / (f"{ASIDE}.{count + 1}" if count else ASIDE)
+        found.path.rename(aside)
+        _logger.warning("%s was renamed to %s, and its job runs again.", found.path, aside.name)
+    return found.refusal
 
 
 def find_results(runs_dir: Path) -> Iterator[Result]:

@@ -1,17 +1,20 @@
 """The Ray executor, on a cluster whose machines are processes of this one."""
 
+import contextlib
 import os
 import signal
 import sys
 import threading
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from lowbit.benchmark.executors import StoppedError, get_executor
+from lowbit.benchmark.executors import ray as ray_executor
 from lowbit.benchmark.recipes.errors import RecipeError
-from lowbit.benchmark.results.job_lock import LOCK, read_holder
+from lowbit.benchmark.results.job_lock import LOCK, Claim, read_holder
 from lowbit.benchmark.scheduling.schedule import Schedule
 from tests.benchmark.conftest import PRELOAD
 from tests.benchmark.executors.test_local import alive, locks, wait_for
@@ -142,6 +145,61 @@ def test_a_job_gets_the_gpus_it_asks_for(bench, cluster):
     assert bench.events("begin").count(two.job_id) == 2
     assert four.status == "failed"
     assert "asks for 4 GPUs, and no machine of the cluster has more than 2" in four.reason
+
+
+def of_group(leader):
+    """Return the name of each process that a runner started, by its id."""
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            environment = (folder / "environ").read_text(errors="replace")
+            if f"STARTED_BY={leader}\0" in environment:
+                found[int(folder.name)] = (folder / "cmdline").read_text().partition("\0")[0]
+        except OSError:  # it has just ended, or is a zombie's
+            continue
+    return found
+
+
+def listening(pids):
+    """Return the addresses, as the kernel writes them, on which processes accept connections."""
+    sockets = set()
+    for pid in pids:
+        for link in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(OSError):
+                sockets.add(os.readlink(link))
+    rows = [
+        line.split()
+        for name in ("tcp", "tcp6")
+        for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]
+    ]
+    return {
+        row[1].split(":")[0] for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in sockets
+    }
+
+
+@pytest.mark.slow
+@cluster_test
+def test_a_ray_of_ones_own_listens_on_loopback_and_its_death_ends_the_run(bench, monkeypatch):
+    monkeypatch.setenv("STARTED_BY", "this test")
+    bench.suite(transfer=[{"recipe": "transfer.yaml", "overrides": {"sleep": 600}}])
+    runner = bench.start("--executor", "ray", "--workers", "1")
+    wait_for(lambda: len(bench.events("begin")) == 2, what="the transfer", patience=PATIENCE)
+    processes = of_group("this test")
+    assert listening(processes) == {"0100007F", "0000000000000000FFFF00000100007F"}
+    (daemon,) = [pid for pid, name in processes.items() if name.endswith("/raylet")]
+    os.kill(daemon, signal.SIGKILL)
+    output, _ = runner.communicate(timeout=PATIENCE)
+    assert runner.returncode == 2, output
+    assert "Ray has no machine left" in output and "Written results are kept" in output
+    wait_for(lambda: not any(map(alive, processes)), what="Ray's processes to end")
+    assert all(Claim.take(lock.parent) for lock in locks(bench))  # nobody holds it any more
+
+
+def test_a_cluster_without_a_machine_ends_the_run(bench):
+    dead = [{"Alive": False, "Resources": {}}]
+    fake = SimpleNamespace(nodes=lambda: dead, remote=lambda **options: lambda function: function)
+    with pytest.raises(ConnectionError, match="Ray has no machine left"):
+        ray_executor._Runner(fake, Schedule(bench.plan(), bench.runs), 2, lambda *_: None)
 
 
 def test_without_ray_it_says_how_to_get_it(bench, monkeypatch):
