@@ -71,11 +71,12 @@ def test_a_claimed_job_is_running(tmp_path):
     claim.release()
 
 
-def test_a_claim_whose_heart_stopped_is_not(tmp_path):
-    folder = tmp_path / ("a" * 12)
-    Claim.take(folder)
+def test_a_claim_of_another_machine_whose_heart_stopped_is_not(tmp_path):
+    lock = tmp_path / ("a" * 12) / "lock"
+    Claim.take(lock.parent)
+    lock.write_text(json.dumps({**json.loads(lock.read_text()), "host": "another"}))
     past = time.time() - 3600
-    os.utime(folder / "lock", (past, past))
+    os.utime(lock, (past, past))
     content = _content([row()], [_job("a" * 12)], tmp_path)
     assert _cells(content, "new")["FP"] == {"waiting": 1}
 
