@@ -1,4 +1,4 @@
-"""The quantizers of `range_quantize` as CPU kernels in C (`kernels.c`), one pass over memory each way.
+"""Range and learned-scale quantizers as CPU kernels in C (`kernels.c`), one pass over memory each way.
 
 The system's C compiler builds them in half a second, once per machine: the library is cached in
 ~/.cache/lowbit-bench (or under XDG_CACHE_HOME) as kernels-INPUTS-CONTENT.so, named by the hashes of

@@ -1,4 +1,4 @@
-"""Fake-quantization as pure functions with hand-written gradients.
+"""Fake-quantization from a range, as pure functions with hand-written gradients.
 
 Each function rounds to a grid in the forward pass and defines explicitly where gradient passes in the
 backward pass. `torch.clamp` is never differentiated: since torch 2.14 its gradient is zero at its
@@ -71,7 +71,7 @@ def peaks(rows: Tensor) -> Tensor:
     if c_kernels.supports(rows):
         return c_kernels.largest_magnitudes(rows)
     chunks = rows.reshape(-1, width if width % _CHUNK else _CHUNK)
-    if _is_fused(rows):
+    if is_fused(rows):
         found = torch_compiled.chunk_peaks(chunks)
     else:
         found = torch.maximum(chunks.amax(1), chunks.amin(1).neg_())
@@ -86,7 +86,7 @@ def place_of_peak(rows: Tensor, peaks: Tensor) -> Tensor:
     return chunk * chunks.shape[2] + inside.abs().argmax(1, keepdim=True)
 
 
-def _is_fused(*tensors: Tensor) -> bool:
+def is_fused(*tensors: Tensor) -> bool:
     return (
         not torch.jit.is_tracing()
         and torch_compiled.fused_kernels(tensors[0].device)
@@ -154,7 +154,7 @@ class _Symmetric(torch.autograd.Function):
 def _affine_forward(v: Tensor, s: Tensor, z: Tensor | None, lo: int, hi: int) -> Tensor:
     if c_kernels.supports(v, scales=(s, z)):
         return c_kernels.affine_forward(v, s, z, lo, hi)
-    if _is_fused(v):
+    if is_fused(v):
         tensors = (
             torch_compiled.column(s),
             _zero_column(z, s),
@@ -179,7 +179,7 @@ def _affine_backward(
         if scale:
             return c_kernels.affine_backward_scale(v, g, s, z, lo, hi)
         return c_kernels.affine_backward(v, g, s, z, lo, hi), None
-    if _is_fused(v, g):
+    if is_fused(v, g):
         tensors = (
             torch_compiled.column(s),
             _zero_column(z, s),
@@ -272,141 +272,6 @@ def fake_quantize_symmetric(v: Tensor, s: Tensor, peak: Tensor, bits: int) -> Te
     """
     half = 2 ** (bits - 1)
     return run(_Symmetric, v, s, peak, -half, half - 1, (2**bits - 1) / 2)
-
-
-class _Lsq(torch.autograd.Function):
-    """LSQ Eqs. 1-5: v̂ = s round(clip(v/s, -Q_N, Q_P)), with the learned step's gradient."""
-
-    @staticmethod
-    def forward(ctx, v: Tensor, s: Tensor, q_n: int, q_p: int, grad_scale: float) -> Tensor:
-        ctx.save_for_backward(v, s)
-        ctx.q_n, ctx.q_p, ctx.grad_scale = q_n, q_p, grad_scale
-        if c_kernels.supports(v, scales=(s,)):
-            return c_kernels.lsq_forward(v, s, -q_n, q_p)
-        if _is_fused(v):
-            bounds = torch_compiled.bounds(-q_n, q_p, v.device)
-            out = torch_compiled.lsq_forward(
-                torch_compiled.flat(v, s), torch_compiled.column(s), bounds
-            )
-            return torch_compiled.unflat(out, v)
-        return (wide(v) * (1 / s)).clamp_(-q_n, q_p).round_().mul_(s).to(v.dtype)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, g: Tensor):
-        v, s = ctx.saved_tensors
-        if all(ctx.needs_input_grad[:2]) and c_kernels.supports(v, g, scales=(s,)):
-            dv, ds = c_kernels.lsq_backward(v, g, s, -ctx.q_n, ctx.q_p)
-            return dv, ds.mul_(ctx.grad_scale), None, None, None
-        if all(ctx.needs_input_grad[:2]) and _is_fused(v, g):
-            bounds = torch_compiled.bounds(-ctx.q_n, ctx.q_p, v.device)
-            flat = torch_compiled.flat(v, s), torch_compiled.flat(g, s)
-            dv, ds = torch_compiled.lsq_backward(*flat, torch_compiled.column(s), bounds)
-            return (
-                torch_compiled.unflat(dv, v),
-                ds.reshape(s.shape) * ctx.grad_scale,
-                None,
-                None,
-                None,
-            )
-        ratio, upstream = wide(v) * (1 / s), wide(g)
-        dv = ds = None
-        if ctx.needs_input_grad[0]:
-            dv = masked(upstream, ratio, -ctx.q_n, ctx.q_p).to(g.dtype)  # LSQ Eq. 5
-        if ctx.needs_input_grad[1]:
-            # Eq. 3: round(v/s) - v/s inside; -Q_N or Q_P, as the clamped ratio already is, outside
-            passed = masked(ratio, ratio, -ctx.q_n, ctx.q_p)
-            q = ratio.clamp_(-ctx.q_n, ctx.q_p).round_().sub_(passed)
-            ds = weighted_sum(q, upstream, s.shape).mul_(ctx.grad_scale)
-        return dv, ds, None, None, None
-
-
-def lsq(v: Tensor, s: Tensor, q_n: int, q_p: int, grad_scale: float = 1.0) -> Tensor:
-    """Quantize with a learned step size (LSQ, Esser et al. 2020, Eqs. 1-5).
-
-    Args:
-        v: any shape.
-        s: positive step size, one element or broadcastable against `v`.
-        q_n: number of negative levels Q_N (0 for unsigned data).
-        q_p: highest level Q_P.
-        grad_scale: g = 1/sqrt(N Q_P), multiplied into the gradient of `s`.
-
-    Example:
-        >>> s = torch.tensor([1.0], requires_grad=True)
-        >>> for v in (0.4, 0.6, 3.4, -9.0, 9.0):
-        ...     (ds,) = torch.autograd.grad(lsq(torch.tensor([v]), s, 4, 3).sum(), s)
-        ...     print(f"{v} -> {ds.item():.1f}")
-        0.4 -> -0.4
-        0.6 -> 0.4
-        3.4 -> 3.0
-        -9.0 -> -4.0
-        9.0 -> 3.0
-    """
-    return run(_Lsq, v, s, q_n, q_p, grad_scale)
-
-
-class _Interval(torch.autograd.Function):
-    """TR Eq. 13: x_q = round(clip(γx/s, α, β)) / γ, straight-through inside the clip range."""
-
-    @staticmethod
-    def forward(ctx, x: Tensor, s: Tensor, alpha: int, beta: int, gamma: int) -> Tensor:
-        ctx.save_for_backward(x, s)
-        ctx.alpha, ctx.beta, ctx.gamma = alpha, beta, gamma
-        if c_kernels.supports(x, scales=(s,)):
-            return c_kernels.interval_forward(x, s, alpha, beta, gamma)
-        if _is_fused(x):
-            numbers = (
-                torch_compiled.bounds(alpha, beta, x.device),
-                torch_compiled.bounds(gamma, 0, x.device),
-            )
-            out = torch_compiled.interval_forward(
-                torch_compiled.flat(x, s), torch_compiled.column(s), *numbers
-            )
-            return torch_compiled.unflat(out, x)
-        q = (wide(x) * (gamma / s)).clamp_(alpha, beta).round_()
-        return q.div_(gamma).to(x.dtype)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, g: Tensor):
-        x, s = ctx.saved_tensors
-        if all(ctx.needs_input_grad[:2]) and c_kernels.supports(x, g, scales=(s,)):
-            low, high = (beyond(b, o, x.dtype) for b, o in ((ctx.alpha, -1), (ctx.beta, 1)))
-            return *c_kernels.interval_backward(x, g, s, low, high, ctx.gamma), None, None, None
-        if all(ctx.needs_input_grad[:2]) and _is_fused(x, g):
-            bounds = torch_compiled.bounds(ctx.alpha, ctx.beta, x.device)
-            gamma = torch_compiled.bounds(ctx.gamma, 0, x.device)
-            flat = torch_compiled.flat(x, s), torch_compiled.flat(g, s)
-            dx, ds = torch_compiled.interval_backward(
-                *flat, torch_compiled.column(s), bounds, gamma
-            )
-            return torch_compiled.unflat(dx, x), ds.reshape(s.shape), None, None, None
-        scaled = wide(x) * (ctx.gamma / s)
-        low = beyond(ctx.alpha, -1, scaled.dtype)
-        high = beyond(ctx.beta, 1, scaled.dtype)
-        passed = masked(wide(g), scaled, low, high)
-        dx = ds = None
-        if ctx.needs_input_grad[1]:
-            # ∂x_q/∂s = -x/s² = -(γx/s)/(γs)
-            scaled.clamp_(low, high)  # an infinite value times its masked gradient would be NaN
-            ds = weighted_sum(scaled, passed, s.shape).div_(s * -ctx.gamma)
-        if ctx.needs_input_grad[0]:
-            dx = passed.div_(s).to(g.dtype)
-        return dx, ds, None, None, None
-
-
-def interval(x: Tensor, s: Tensor, alpha: int, beta: int, gamma: int) -> Tensor:
-    """Quantize to the fixed output interval [α/γ, β/γ] (transition-rate scheduling, Eq. 13).
-
-    The output is not scaled back by `s`: a normalization, or a learned output scale, must follow.
-    Inside the clip range ∂x_q/∂x = 1/s and ∂x_q/∂s = -x/s²; both are 0 outside.
-
-    Example:
-        >>> x = torch.tensor([-0.23, -0.22, 0.08])      # s=.3, b=2: thresholds ±.075, -.225
-        >>> interval(x, torch.tensor([0.3]), -2, 1, 2).tolist()
-        [-1.0, -0.5, 0.5]
-    """
-    return run(_Interval, x, s, alpha, beta, gamma)
 
 
 def code_dtype(lo: int, hi: int) -> torch.dtype:

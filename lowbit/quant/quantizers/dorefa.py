@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from lowbit.quant.kernels.range_quantize import code_dtype, interval, wide
+from lowbit.quant.kernels.learned_scale_quantize import interval
+from lowbit.quant.kernels.range_quantize import code_dtype, wide
 from lowbit.quant.quantizers.base import Quantizer, TransitionPoints, one_of, register
 
 

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from lowbit.quant.kernels.range_quantize import code_dtype, interval
+from lowbit.quant.kernels.learned_scale_quantize import interval
+from lowbit.quant.kernels.range_quantize import code_dtype
 from lowbit.quant.quantizers.base import LinearCodes, TransitionPoints, register
 from lowbit.quant.quantizers.learned import LearnedScale, interval_scale, moments
 

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from lowbit.quant.kernels.learned_clip_quantize import lsq_plus
-from lowbit.quant.kernels.range_quantize import code_dtype, lsq
+from lowbit.quant.kernels.learned_scale_quantize import lsq
+from lowbit.quant.kernels.range_quantize import code_dtype
 from lowbit.quant.precision import MAX_BITS
 from lowbit.quant.quantizers.base import LinearCodes, register
 from lowbit.quant.quantizers.learned import LearnedStep, deviation, moments

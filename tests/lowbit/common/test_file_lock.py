@@ -37,8 +37,10 @@ def test_a_holder_that_died_is_not_waited_for(tmp_path):
     holder = CONTEXT.Process(target=_die_holding, args=(tmp_path / "lock",))
     holder.start()
     holder.join()
+    assert holder.exitcode == 1  # without releasing it
+    asked = time.monotonic()
     with exclusive_lock(tmp_path / "lock", "something"):
-        pass
+        assert time.monotonic() - asked < 10
 
 
 def _remove_while_holding(lock, together):

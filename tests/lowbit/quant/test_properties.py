@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from lowbit.quant import QUANTIZERS, MinMax
 from lowbit.quant.kernels.learned_clip_quantize import ewgs, lsq_plus, pact
-from lowbit.quant.kernels.range_quantize import fake_quantize, interval, lsq
+from lowbit.quant.kernels.learned_scale_quantize import interval, lsq
+from lowbit.quant.kernels.range_quantize import fake_quantize
 
 examples = settings(deadline=None, max_examples=25, derandomize=True)
 

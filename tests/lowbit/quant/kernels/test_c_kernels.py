@@ -11,13 +11,8 @@ import torch
 from lowbit.backbones import create_backbone
 from lowbit.quant import Precision, calibrate, quantize, use_fused_kernels
 from lowbit.quant.kernels import c_kernels, torch_compiled
-from lowbit.quant.kernels.range_quantize import (
-    fake_quantize,
-    fake_quantize_symmetric,
-    interval,
-    lsq,
-    peaks,
-)
+from lowbit.quant.kernels.learned_scale_quantize import interval, lsq
+from lowbit.quant.kernels.range_quantize import fake_quantize, fake_quantize_symmetric, peaks
 
 OPERATORS = {
     "lsq": lambda v, s, b: lsq(v, s, 2 ** (b - 1), 2 ** (b - 1) - 1, 0.1),

@@ -5,11 +5,10 @@ import math
 import pytest
 import torch
 
+from lowbit.quant.kernels.learned_scale_quantize import interval, lsq
 from lowbit.quant.kernels.range_quantize import (
     fake_quantize,
     fake_quantize_anchored,
-    interval,
-    lsq,
     peaks,
     place_of_peak,
 )

@@ -15,7 +15,8 @@ from lowbit.quant import (
     use_fused_kernels,
 )
 from lowbit.quant.kernels import c_kernels, torch_compiled
-from lowbit.quant.kernels.range_quantize import fake_quantize, interval, lsq
+from lowbit.quant.kernels.learned_scale_quantize import interval, lsq
+from lowbit.quant.kernels.range_quantize import fake_quantize
 
 OPERATORS = {
     "lsq": lambda v, s, b: lsq(v, s, 2 ** (b - 1), 2 ** (b - 1) - 1, 0.1),
