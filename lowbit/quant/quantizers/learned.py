@@ -51,7 +51,7 @@ class _Positive(torch.autograd.Function):
         return torch.where(s < 0, -g, g)
 
 
-class _Converted(torch.autograd.Function):
+class _Rescaled(torch.autograd.Function):
     """s·ratio, with the gradient divided by the ratio instead of multiplied."""
 
     @staticmethod
@@ -181,12 +181,12 @@ class LearnedStep(LearnedScale):
         return self._initial_step(mean)
 
     @property
-    def _is_converted(self) -> bool:
+    def _is_rescaled(self) -> bool:
         return self.initialized and self._bits < OFF and self._bits != self._reference
 
     @property
     def scale(self) -> Tensor:
         step = self._magnitude()
-        if not self._is_converted:
+        if not self._is_rescaled:
             return step
-        return run(_Converted, step, self._step_ratio(self._bits, self._reference))
+        return run(_Rescaled, step, self._step_ratio(self._bits, self._reference))

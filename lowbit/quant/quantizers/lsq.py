@@ -55,7 +55,7 @@ class LSQ(LearnedStep):
     def linear_codes(self) -> LinearCodes | None:
         if self.channels is not None:
             return None
-        ratio = self._step_ratio(self._bits, self._reference) if self._is_converted else 1.0
+        ratio = self._step_ratio(self._bits, self._reference) if self._is_rescaled else 1.0
         return LinearCodes(*self.levels(), ratio=ratio)
 
 
@@ -91,7 +91,7 @@ class LSQPlus(LearnedStep):
     @property
     def offset(self) -> Tensor:
         """β at the current bit-width, (1,); it follows the bit-width by the difference of its starts."""
-        if not self._is_converted:
+        if not self._is_rescaled:
             return self.q_offset
         return self.q_offset + (self.q_starts[1, self._bits] - self.q_starts[1, self._reference])
 
