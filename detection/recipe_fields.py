@@ -2,9 +2,10 @@
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from lowbit.backbones.precision_field import PrecisionField
+from lowbit.common.input_files.strict_model import StrictModel
 from lowbit.detection.datasets.digit_scenes import Layout
 from lowbit.detection.solver import TRANSITION, Solver
 from lowbit.quant import FP, QuantPolicy, get_policy
@@ -22,10 +23,8 @@ DEFAULT_POLICIES: dict[str, str | dict[str, Any]] = {
 _LEARNED = "interval"  # with a plain optimizer the scales of weights are learned too (TR, Sec. 5.1)
 
 
-class Clipping(BaseModel):
+class Clipping(StrictModel):
     """How gradients are clipped."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     type: Literal["value", "norm", "full_model"] = Field(
         "full_model", description="clip each number, each parameter's gradient, or all together"
@@ -33,7 +32,7 @@ class Clipping(BaseModel):
     value: Positive = Field(1.0, description="the bound")
 
 
-class RecipeFields(BaseModel):
+class RecipeFields(StrictModel):
     """The settings of a detection job, and what follows from them; defaults are the demo's.
 
     Methods:
@@ -46,7 +45,6 @@ class RecipeFields(BaseModel):
     A recipe that names a `config` is a Detectron2 configuration as a job; see `lowbit.detection.with_detectron2.config_job`.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     cosmetic: ClassVar[frozenset[str]] = frozenset(
         {
             "name",

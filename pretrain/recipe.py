@@ -3,8 +3,9 @@
 from dataclasses import fields
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from lowbit.common.input_files.strict_model import StrictModel
 from lowbit.data import image_set, locate
 from lowbit.pretrain.frameworks.base import check_framework
 from lowbit.pretrain.frameworks.options import EmaSchedule, FrameworkOptions, Norm
@@ -29,10 +30,6 @@ _TITLES = {  # as written in the papers' tables
 _PUBLISHED_WITH = {"ssql": "simsiam", "cq": "simclr"}
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
 def _ordered(value: tuple) -> tuple:
     if value[0] > value[1]:
         raise ValueError(
@@ -42,7 +39,7 @@ def _ordered(value: tuple) -> tuple:
     return value
 
 
-class Augmentation(_Model):
+class Augmentation(StrictModel):
     """The random views, as `lowbit.data.Augment` draws them; defaults are SSQL's for CIFAR."""
 
     scale: tuple[Positive, Positive] = Field((0.2, 1.0), description="crop's area, share of image")
@@ -62,7 +59,7 @@ class Augmentation(_Model):
     _check_ranges = field_validator("scale", "ratio")(_ordered)
 
 
-class Recipe(_Model):
+class Recipe(StrictModel):
     """Settings of a pretraining job; defaults are official SSQL's for CIFAR-10."""
 
     cosmetic: ClassVar[frozenset[str]] = frozenset(

@@ -9,9 +9,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from lowbit.benchmark.recipes.errors import RecipeError
+from lowbit.common.input_files.strict_model import StrictModel
 from lowbit.common.suggest import did_you_mean
 
 Facts = Mapping[str, frozenset[str]]
@@ -33,10 +34,8 @@ Wanted = Annotated[
 ]
 
 
-class Exclusion(BaseModel):
+class Exclusion(StrictModel):
     """Facts of the jobs to leave out; each has one or several values, of which one must match."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     checkpoint: Wanted | None = Field(None, description="name of the checkpoint")
     method: Wanted | None = Field(None, description="what made the checkpoint, as SSQL")

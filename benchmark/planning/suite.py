@@ -22,16 +22,18 @@
 Paths are relative to the suite file. `sweep.plan` turns a suite into jobs; docs/suites.md says more.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from lowbit.benchmark.planning.exclusions import Exclusion
 from lowbit.benchmark.published.selection import published_as
 from lowbit.benchmark.recipes.errors import RecipeError, explain
 from lowbit.benchmark.recipes.yaml_files import get_stage, load_yaml, parse_overrides, set_key
+from lowbit.common.input_files.strict_model import StrictModel
 from lowbit.common.suggest import did_you_mean
 
 Seeds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
@@ -40,9 +42,7 @@ _STAGE_OF = {"checkpoints": "pretrain", "transfer": "transfer", "detection": "de
 _CHECKPOINT_WORDS = ("checkpoint", "name", "architecture")
 
 
-class _Entry(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
+class _Entry(StrictModel):
     overrides: dict[str, Any] = Field({}, description="recipe keys, dotted, and their values")
     published: dict[str, Any] | None = Field(
         None, description="columns and values of the published numbers that are to be reproduced"
@@ -129,10 +129,8 @@ class Detection(_Scored):
     detector: str | None = Field(None, description="id of the entry whose detector it starts from")
 
 
-class Suite(BaseModel):
+class Suite(StrictModel):
     """A suite, as run by `lowbit-bench run`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = Field(min_length=1, description="the suite's name in logs")
     include: tuple[str, ...] = Field((), description="suites whose jobs are included")
@@ -241,8 +239,8 @@ def _check_chain(what: str, entries: Sequence[tuple[str | None, str | None]]) ->
 
 
 def _refuse_repeats(what: str, names: list[str]) -> None:
-    for name in names:
-        if names.count(name) > 1:
+    for name, times in Counter(names).items():
+        if times > 1:
             raise ValueError(f"the {what} {name!r} is given twice; give each a name of its own")
 
 

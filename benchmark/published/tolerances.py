@@ -4,26 +4,23 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from lowbit.benchmark.published.selection import Row, matching
 from lowbit.benchmark.recipes.yaml_files import load_yaml
+from lowbit.common.input_files.strict_model import StrictModel
 
 _FILE = Path(__file__).with_name("tables.yaml")
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Without(_Model):
+class Without(StrictModel):
     """Numbers of a table that no job measures."""
 
     where: dict[str, Any] = Field(description="their columns and values")
     why: str = Field(description="why not")
 
 
-class Table(_Model):
+class Table(StrictModel):
     """One published table."""
 
     paper: str = Field(description="as in the published numbers")

@@ -5,8 +5,11 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from lowbit.common.suggest import did_you_mean
+from lowbit.common.text import brief, printable
 
-_SHOWN = 120  # characters of a wrong value shown in a message
+_SHOWN = 20  # wrong keys listed in a message
+_READ = 100  # of which each is looked up once, if it is listed twice
+_LONGEST = 1000  # characters of what a model says, which may quote the value
 
 
 class RecipeError(ValueError):
@@ -21,12 +24,16 @@ def explain(error: ValidationError, model: type[BaseModel], what: str) -> str:
         model: the model that raised it.
         what: the file being read, e.g. ``digits.yaml (transfer recipe)``.
     """
-    lines = list(dict.fromkeys(_line(item, model) for item in error.errors(include_url=False)))
-    count = "1 key is" if len(lines) == 1 else f"{len(lines)} keys are"
+    items = error.errors(include_url=False)
+    lines = list(dict.fromkeys(_line(item, model) for item in items[:_READ]))
+    wrong = len(lines) + len(items[_READ:])
+    count = "1 key is" if wrong == 1 else f"{wrong} keys are"
+    more = [f"and {wrong - _SHOWN} more"] if wrong > _SHOWN else []
     return "\n  ".join(
         [
             f"{what}: {count} wrong; nothing was run.",
-            *lines,
+            *lines[:_SHOWN],
+            *more,
             "Correct the file, or override a key on the command line as KEY VALUE.",
         ]
     )
@@ -34,20 +41,18 @@ def explain(error: ValidationError, model: type[BaseModel], what: str) -> str:
 
 def _line(item: Any, model: type[BaseModel]) -> str:
     owner, path = _locate(model, item["loc"])
-    key = ".".join(str(part) for part in path) or "(top level)"
+    key = printable(".".join(str(part) for part in path)) or "(top level)"
     if item["type"] == "extra_forbidden":
         known = sorted(owner.model_fields)
         near = did_you_mean(path[-1], known)
         return f"{key}: unknown key.{near} Known: {', '.join(known)}."
     if item["type"] == "missing":
         return f"{key}: required, but not given.{_description(owner, path[-1])}"
-    value = repr(item["input"])
-    shown = value if len(value) <= _SHOWN else f"{value[:_SHOWN]}..."
     near = ""
     if item["type"] in ("literal_error", "enum"):
         near = did_you_mean(item["input"], _choices(owner, path[-1]))
-    message = item["msg"].removeprefix("Value error, ").rstrip(".")
-    return f"{key}: {message}; got {shown}.{near}"
+    message = printable(item["msg"].removeprefix("Value error, ").rstrip("."), _LONGEST)
+    return f"{key}: {message}; got {brief(item['input'])}.{near}"
 
 
 def _locate(

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 
 from lowbit.benchmark.recipes.yaml_files import load_yaml
 from lowbit.benchmark.submissions.untrusted_text import hidden_text, name_problem, parse_json, shown
+from lowbit.common.input_files.strict_model import StrictModel
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
@@ -45,11 +46,7 @@ Name = Annotated[str, AfterValidator(_plain_name)]
 Url = Annotated[str, Field(pattern=_URL, max_length=300)]
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Entry(_Model):
+class Entry(StrictModel):
     """A submission's name, its submitter, and links to more about it."""
 
     name: str = Field(
@@ -68,14 +65,14 @@ class Entry(_Model):
     )
 
 
-class Content(_Model):
+class Content(StrictModel):
     """One file of a bundle."""
 
     bytes: int = Field(ge=0, description="Its size.")
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="Its content.")
 
 
-class Manifest(_Model):
+class Manifest(StrictModel):
     """The first file of a bundle: who sends it, and a list of its other files."""
 
     schema_version: Literal[1] = Field(description="Version of this layout.")

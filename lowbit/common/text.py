@@ -1,6 +1,15 @@
-"""Format counts, times, sizes and percentages."""
+"""Format counts, times, sizes and percentages; quote what others wrote."""
 
 import math
+import re
+import reprlib
+
+_LONGEST = 200  # characters of a foreign text in a message
+# Control characters, line separators, and marks that change the direction of writing.
+_UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+_BRIEF = reprlib.Repr()
+_BRIEF.maxlevel = 4
+_BRIEF.maxstring = _BRIEF.maxother = 120
 
 
 def counted(number: int, noun: str) -> str:
@@ -37,6 +46,27 @@ def size(count: float) -> str:
         if count >= unit:
             return f"{_digits(count / unit)} {name}"
     return f"{count:.0f} bytes"
+
+
+def printable(text: str, longest: int = _LONGEST) -> str:
+    """Return a foreign text that cannot change a terminal: escaped, and shortened.
+
+    Example:
+        >>> print(printable("a\\x1b[2J\\u202eb"))
+        a\\x1b[2J\\u202eb
+    """
+    text = text if len(text) <= longest else f"{text[:longest]}..."
+    return _UNSEEN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def brief(value: object) -> str:
+    """Return the `repr` of a foreign value, shortened at every level.
+
+    Example:
+        >>> brief({"seeds": list(range(1000))})
+        "{'seeds': [0, 1, 2, 3, 4, 5, ...]}"
+    """
+    return printable(_BRIEF.repr(value))
 
 
 def number(value: float, *, sign: bool = False) -> str:

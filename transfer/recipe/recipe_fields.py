@@ -7,6 +7,7 @@ from pydantic import Field
 
 from lowbit.backbones.precision_field import PrecisionField
 from lowbit.common.file_hash import file_sha256
+from lowbit.common.input_files.strict_model import StrictModel
 from lowbit.quant import Precision
 from lowbit.training.lr_schedules import learning_rate
 from lowbit.transfer.recipe.protocol_registry import get_protocol
@@ -21,14 +22,13 @@ from lowbit.transfer.recipe.sections import (
     Interpolation,
     Positive,
     Schedule,
-    Section,
     TOptimizer,
     Transition,
     WarmupFC,
 )
 
 
-class RecipeFields(Section):
+class RecipeFields(StrictModel):
     """Settings of a transfer job, and values derived from them."""
 
     cosmetic: ClassVar[frozenset[str]] = frozenset(

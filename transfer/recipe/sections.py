@@ -2,8 +2,9 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from lowbit.common.input_files.strict_model import StrictModel
 from lowbit.quant import Precision
 from lowbit.training.lr_schedules import check_milestones, default_milestones, learning_rate
 
@@ -19,13 +20,7 @@ Schedule = Literal["step", "cosine", "linear"]
 Bits = Annotated[int, Field(ge=1, le=8)]
 
 
-class Section(BaseModel):
-    """Base of models read from YAML: unknown keys are refused, instances are frozen."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Augmentation(Section):
+class Augmentation(StrictModel):
     """The training views: RandomResizedCrop and flip, as in SSQL's transfer (SPEC A.8)."""
 
     scale: Range = Field((0.8, 1.0), description="area of the crop, share of the image")
@@ -44,7 +39,7 @@ class Augmentation(Section):
         return value
 
 
-class WarmupFC(Section):
+class WarmupFC(StrictModel):
     """The linear fit whose full-precision classifier starts a fine-tuning (SSQL's WARMUP_FC)."""
 
     epochs: Epochs = Field(100, description="epochs")
@@ -66,7 +61,7 @@ class WarmupFC(Section):
         return learning_rate(epoch, self.epochs, lr=self.lr, milestones=self.milestones)
 
 
-class FPStart(Section):
+class FPStart(StrictModel):
     """The full-precision supervised training that quantized trainings start from.
 
     Views, batch size, momentum and amp are the recipe's; the seed is separate, so that jobs with
@@ -95,7 +90,7 @@ class FPStart(Section):
         return self
 
 
-class Transition(Section):
+class Transition(StrictModel):
     """Transition-rate scheduling: the target R and how the rates U follow it (SPEC C.1 to C.5)."""
 
     lambda_: Positive = Field(5e-3, description="R_0 = lambda sqrt(weight bits)")
@@ -135,7 +130,7 @@ class Transition(Section):
         return tuple(sorted({round(k * epochs / 4) for k in (1, 2, 3)} - {0, epochs}))
 
 
-class Distillation(Section):
+class Distillation(StrictModel):
     """A full-precision network whose predictions a quantized one learns (SPEC C.1: ReActNet)."""
 
     teacher: str = Field(description="file of a backbone and its classifier")
@@ -148,7 +143,7 @@ class Distillation(Section):
     )
 
 
-class Adaptive(Section):
+class Adaptive(StrictModel):
     """One set of weights for several bit-widths (SPEC D)."""
 
     method: Literal["coquant", "adabits", "switchable-bn", "any-precision", "individual"] = Field(

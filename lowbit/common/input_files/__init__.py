@@ -1,0 +1,1 @@
+"""Guards where files of others come in: bounded reading, YAML, models of what people write."""
