@@ -13,6 +13,7 @@ from pathlib import Path
 
 from lowbit.benchmark.cli import log_to_stderr, make_parser
 from lowbit.benchmark.executors import EXECUTORS
+from lowbit.common.input_files.file_names import expanded
 from lowbit.common.suggest import did_you_mean
 
 USAGE, SOME_FAILED = 1, 2
@@ -193,7 +194,7 @@ def _shard(text: str) -> tuple[int, int]:
 
 
 def _folder(text: str) -> Path:
-    path = Path(text).expanduser()
+    path = expanded(text)
     if path.exists() and not path.is_dir():
         raise argparse.ArgumentTypeError(f"{text} is a file; name a new or existing folder")
     return path

@@ -14,6 +14,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from lowbit.benchmark.recipes.errors import RecipeError
 from lowbit.common.input_files.strict_model import StrictModel
 from lowbit.common.suggest import did_you_mean
+from lowbit.common.text import brief, printable
 
 Facts = Mapping[str, frozenset[str]]
 """The facts of a job: for each, the values that match it."""
@@ -103,7 +104,7 @@ class Exclusions:
             wanted = self._listed[index].wanted
             shown = {name: v[0] if len(v) == 1 else list(v) for name, v in wanted.items()}
             raise RecipeError(
-                f"{self._source} (a suite): exclude.{index} {shown} matches no job; nothing was run. "
+                f"{self._source} (a suite): exclude.{index} {brief(shown)} matches no job; nothing was run. "
                 f"{self._hint(wanted)} Correct it, or remove it."
             )
 
@@ -113,7 +114,9 @@ class Exclusions:
             if not {*named} & {*known}:
                 near = did_you_mean(named[0], known)
                 there = ", ".join(known) or "none"
-                return f"No job has {name} {' or '.join(named)}.{near} There are: {there}."
+                return (
+                    f"No job has {name} {printable(' or '.join(named))}.{near} There are: {there}."
+                )
         return (
             "Each of its facts exists, but no job has all of them, or an earlier one left it out."
         )

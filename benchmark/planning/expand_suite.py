@@ -14,6 +14,7 @@ from lowbit.benchmark.published import Selection
 from lowbit.benchmark.published.reproduction_targets import ReproductionTargets
 from lowbit.benchmark.recipes.errors import RecipeError
 from lowbit.benchmark.recipes.yaml_files import load_yaml, set_key, validate
+from lowbit.common.input_files.file_names import expanded
 from lowbit.common.shipped_configs import is_shipped
 
 _DETECTRON2 = "MODEL"  # a key of its configurations that no recipe has
@@ -191,11 +192,11 @@ class Planner:
 
     def _weights(self, name: str) -> Path:
         """Return a checkpoint file; the package has no weights, so its suites name the user's files."""
-        path = Path(name).expanduser()
+        path = expanded(name)
         return path.resolve() if is_shipped(self._folder) else self._resolve(name)
 
     def _resolve(self, name: str) -> Path:
-        return (self._folder / Path(name).expanduser()).resolve()
+        return (self._folder / expanded(name)).resolve()
 
     def _meetings(
         self, entry: Transfer | Detection, random: str | None = None

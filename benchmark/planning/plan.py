@@ -1,6 +1,6 @@
 """Plan a suite file as a graph of jobs: pretraining, and scoring of each backbone."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,9 @@ from lowbit.benchmark.published import select
 from lowbit.benchmark.published.reproduction_targets import ReproductionTargets
 from lowbit.benchmark.recipes.errors import RecipeError
 from lowbit.benchmark.recipes.stages import STAGES
+from lowbit.common.input_files.file_names import expanded
+
+_MOST_SUITES = 200  # of a plan; the largest shipped one has 20
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,10 @@ def plan(path: Path | str, overrides: Sequence[str] = ()) -> Plan:
     """
     suite = load_suite(path, overrides)
     graph, targets, reported = Graph(), ReproductionTargets(str(path)), []
-    _add(suite, Path(path), (), graph=graph, targets=targets, reported=reported, chain=())
+    left = iter(range(_MOST_SUITES))
+    _add(
+        suite, Path(path), (), graph=graph, targets=targets, reported=reported, chain=(), left=left
+    )
     targets.check_all_useful()
     order = {stage: index for index, stage in enumerate(STAGES)}
     jobs = sorted(graph.useful(), key=lambda job: order[job.stage])
@@ -73,6 +79,7 @@ def _add(
     targets: ReproductionTargets,
     reported: list[Mapping[str, Any]],
     chain: tuple[Path, ...],
+    left: Iterator[int],
 ) -> None:
     """Add the jobs of a suite and its published numbers, included suites first.
 
@@ -80,11 +87,17 @@ def _add(
         suite: the suite of `path`, with settings from including suites.
         handed_down: their exclusions.
         chain: the files that include it.
+        left: one for each suite that may still be added.
     """
+    if next(left, None) is None:
+        raise RecipeError(
+            f"{path} would be the {_MOST_SUITES + 1}th suite of this plan: the files include each other "
+            "too often; nothing was run. Include each once."
+        )
     own = Exclusions(suite.exclude, str(path))
     exclusions = (*handed_down, own) if suite.exclude else handed_down
     for name in suite.include:
-        file = path.parent / Path(name).expanduser()
+        file = path.parent / expanded(name)
         including = _including(path, file, chain)
         _add(
             _handed_down(suite, path.parent, load_suite(file)),
@@ -94,6 +107,7 @@ def _add(
             targets=targets,
             reported=reported,
             chain=including,
+            left=left,
         )
     if suite.reported:
         _check_reported(suite, path)
@@ -130,7 +144,7 @@ def _handed_down(suite: Suite, folder: Path, included: Suite) -> Suite:
 
 def _absolute(checkpoint: Checkpoint, folder: Path) -> Checkpoint:
     kind = "pretrain" if checkpoint.path is None else "path"
-    path = (folder / Path(getattr(checkpoint, kind)).expanduser()).resolve()
+    path = (folder / expanded(getattr(checkpoint, kind))).resolve()
     return checkpoint.model_copy(update={kind: str(path)})
 
 

@@ -27,17 +27,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from lowbit.benchmark.planning.exclusions import Exclusion
 from lowbit.benchmark.published.selection import published_as
 from lowbit.benchmark.recipes.errors import RecipeError, explain
 from lowbit.benchmark.recipes.yaml_files import get_stage, load_yaml, parse_overrides, set_key
+from lowbit.common.input_files.file_names import checked_path, expanded
 from lowbit.common.input_files.strict_model import StrictModel
 from lowbit.common.suggest import did_you_mean
 
 Seeds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
 Names = Annotated[tuple[str, ...], Field(min_length=1)]
+FileName = Annotated[str, AfterValidator(checked_path)]
 _STAGE_OF = {"checkpoints": "pretrain", "transfer": "transfer", "detection": "detection"}
 _CHECKPOINT_WORDS = ("checkpoint", "name", "architecture")
 
@@ -53,14 +55,14 @@ class Checkpoint(_Entry):
     """A backbone and its name on the board."""
 
     name: str = Field(min_length=1, description="its name on the board")
-    pretrain: str | None = Field(None, description="recipe that makes it")
+    pretrain: FileName | None = Field(None, description="recipe that makes it")
     architectures: dict[str, str] | None = Field(
         None,
         min_length=1,
         description="one checkpoint for each: the network's name in a paper, which is added to the "
         "name, and its name here",
     )
-    path: str | None = Field(None, description="its file, relative to the suite's folder")
+    path: FileName | None = Field(None, description="its file, relative to the suite's folder")
     url: str | None = Field(None, description="where to get that file")
     architecture: str | None = Field(
         None, description="network of a file that does not name it; else null"
@@ -107,7 +109,9 @@ class Checkpoint(_Entry):
 
 
 class _Scored(_Entry):
-    recipe: str = Field(description="recipe file; for detection also a Detectron2 configuration")
+    recipe: FileName = Field(
+        description="recipe file; for detection also a Detectron2 configuration"
+    )
     checkpoints: Names | None = Field(None, description="names of its checkpoints; null: all")
     seeds: Seeds | None = Field(None, description="null: the suite's")
 
@@ -133,7 +137,7 @@ class Suite(StrictModel):
     """A suite, as run by `lowbit-bench run`."""
 
     name: str = Field(min_length=1, description="the suite's name in logs")
-    include: tuple[str, ...] = Field((), description="suites whose jobs are included")
+    include: tuple[FileName, ...] = Field((), description="suites whose jobs are included")
     seeds: Seeds = Field((0,), description="one job a seed")
     precisions: Names | None = Field(
         None, description="precisions of transfer jobs; null: each recipe's"
@@ -199,7 +203,7 @@ def _added_checkpoints(pairs: list[tuple[str, Any]]) -> list[dict[str, Any]]:
     early: dict[str, Any] = {}
     for key, value in pairs:
         if key == "checkpoint":
-            path = Path(str(value)).expanduser()
+            path = expanded(str(value))
             added.append({"name": path.stem, **early, "path": str(Path.cwd() / path)})
             early = {}
         elif key in _CHECKPOINT_WORDS:

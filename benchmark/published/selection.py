@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lowbit.common.suggest import did_you_mean
+from lowbit.common.text import brief
 
 Selection = Mapping[str, str | Sequence[str]]
 Row = Mapping[str, str]
@@ -43,7 +44,7 @@ def select(selection: Selection) -> list[Row]:
     found = matching(published_scores(), selection)
     if not found:
         raise ValueError(
-            f"no published score matches {dict(selection)}; nothing was selected. Each value exists, but "
+            f"no published score matches {brief(dict(selection))}; nothing was selected. Each value exists, but "
             "not together: leave one out."
         )
     return found
@@ -53,20 +54,20 @@ def check(selection: Any) -> None:
     """Refuse a selection with a column or a value that does not exist."""
     if not isinstance(selection, Mapping) or not selection:
         raise ValueError(
-            f"{selection!r} selects no published numbers; nothing was selected. Write each entry as "
+            f"{brief(selection)} selects no published numbers; nothing was selected. Write each entry as "
             "columns with values: {paper: SSQL, table: Table 11}."
         )
     for column, wanted in selection.items():
         if column not in _known():
             raise ValueError(
-                f"the published numbers have no column {column!r}; nothing was selected."
+                f"the published numbers have no column {brief(column)}; nothing was selected."
                 f"{_suggestion(str(column), _known())}"
             )
         known = _known()[column]
         for value in values(wanted):
             if value not in known:
                 raise ValueError(
-                    f"no published score has {column} {value!r}; nothing was selected."
+                    f"no published score has {column} {brief(value)}; nothing was selected."
                     f"{_suggestion(value, sorted(known))}"
                 )
 
@@ -87,7 +88,7 @@ def values(wanted: str | Sequence[str]) -> tuple[str, ...]:
         >>> values("Table 11"), values(["FP", "4w4a"])
         (('Table 11',), ('FP', '4w4a'))
     """
-    return (wanted,) if isinstance(wanted, str) else tuple(str(value) for value in wanted)
+    return tuple(map(str, wanted if isinstance(wanted, list | tuple) else [wanted]))
 
 
 def published_as(architecture: str) -> list[str]:

@@ -8,7 +8,9 @@ from typing import Protocol
 from fvcore.common.registry import Registry
 from PIL import Image
 
+from lowbit.common.input_files.file_names import expanded, is_name
 from lowbit.common.suggest import did_you_mean
+from lowbit.common.text import brief
 from lowbit.data.image_sets.spec import ROOT_VARIABLE
 from lowbit.detection.datasets.coco_folder import CocoFolder
 from lowbit.detection.datasets.detection_set import DetectionSet
@@ -55,14 +57,14 @@ def check_name(name: str) -> str:
         ValueError: there is no such set.
     """
     prefix, colon, folder = name.partition(":")
-    if colon and prefix in _FOLDERS and folder and not set(folder) & set("/\\"):
+    if colon and prefix in _FOLDERS and is_name(folder):
         return name
     if name in list_detection_sets():
         return name
     raise ValueError(
-        f"there is no detection set named {name!r}; nothing was loaded."
+        f"there is no detection set named {brief(name)}; nothing was loaded."
         f"{did_you_mean(name, list_detection_sets())} Known sets: {', '.join(list_detection_sets())}; coco:NAME and voc:NAME stand for the "
-        "folder NAME of annotated images under $LOWBIT_DATA (or data_root)."
+        "folder NAME, which is no path, of annotated images under $LOWBIT_DATA (or data_root)."
     )
 
 
@@ -165,5 +167,5 @@ def _locate(folder: str, root: str | os.PathLike | None) -> Path:
     if root:
         return Path(root)
     usual = (os.environ.get(ROOT_VARIABLE), os.environ.get(DETECTRON2_ROOT), "datasets")
-    roots = [Path(name).expanduser() for name in usual if name]
+    roots = [expanded(name) for name in usual if name]
     return next((path for path in roots if (path / folder).is_dir()), roots[0])

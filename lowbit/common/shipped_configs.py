@@ -4,6 +4,7 @@ from functools import cache
 from pathlib import Path
 
 import lowbit
+from lowbit.common.input_files.file_names import expanded
 from lowbit.common.suggest import did_you_mean
 
 _PREFIX = "configs/"
@@ -19,8 +20,9 @@ def find_config(name: str | Path, folder: str) -> Path:
 
     Raises:
         FileNotFoundError: neither exists.
+        ValueError: the name is none of a file.
     """
-    path = Path(name).expanduser()
+    path = expanded(name)
     if path.is_file():
         return path
     if found := shipped_config(str(name)) or shipped_config(f"{_PREFIX}{folder}/{name}"):

@@ -5,8 +5,10 @@ import re
 import reprlib
 
 _LONGEST = 200  # characters of a foreign text in a message
-# Control characters, line separators, and marks that change the direction of writing.
-_UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+# Control characters, line separators, marks that change the direction of writing, half characters.
+_UNSEEN = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
 _BRIEF = reprlib.Repr()
 _BRIEF.maxlevel = 4
 _BRIEF.maxstring = _BRIEF.maxother = 120

@@ -12,6 +12,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from lowbit.common.suggest import did_you_mean
+from lowbit.common.text import brief, printable
 from lowbit.quant.precision import MAX_BITS, OFF
 from lowbit.quant.quantizers.base import Quantizer, find
 
@@ -110,6 +111,14 @@ class QuantPolicy:
                 f"activation_side {self.activation_side!r} is unknown; no policy was made. "
                 "Use 'input' or 'output'."
             )
+        for side in ("weight", "activation"):
+            if not isinstance(getattr(self, side), QuantizerSpec):
+                raise TypeError(
+                    f"{side} is {getattr(self, side)!r}, not a quantizer: {{kind: ...}}"
+                )
+        for pattern, _ in self.rules:
+            if not isinstance(pattern, str):
+                raise TypeError(f"a rule is for {pattern!r}, not for a layer's name")
 
     def rule(self, name: str, *, first: bool, last: bool) -> Rule:
         """Return the rule of the layer called `name`."""
@@ -293,10 +302,20 @@ def get_policy(spec: "str | QuantPolicy | Mapping[str, Any]") -> QuantPolicy:
     """
     if isinstance(spec, QuantPolicy):
         return spec
+    try:
+        return _build(spec)
+    except TypeError as error:  # a value of another type, or a missing one
+        raise ValueError(
+            f"{brief(spec)} is not a policy ({printable(str(error))}); nothing was quantized. Write the "
+            "name of one, or {base: NAME, FIELD: VALUE, ...}, as in docs/extend.md."
+        ) from error
+
+
+def _build(spec: str | Mapping[str, Any]) -> QuantPolicy:
     if isinstance(spec, str):
         if spec not in _NAMED:
             raise ValueError(
-                f"there is no policy {spec!r}; nothing was quantized."
+                f"there is no policy {brief(spec)}; nothing was quantized."
                 f"{did_you_mean(spec, _NAMED)} Known: {', '.join(sorted(_NAMED))}."
             )
         return _NAMED[spec]
@@ -306,7 +325,7 @@ def get_policy(spec: "str | QuantPolicy | Mapping[str, Any]") -> QuantPolicy:
     for key in changes:
         if key not in known:
             raise ValueError(
-                f"a policy has no field {key!r}; nothing was quantized."
+                f"a policy has no field {brief(key)}; nothing was quantized."
                 f"{did_you_mean(key, known)} Known: {', '.join(sorted(known))}."
             )
     for side in ("weight", "activation"):
@@ -318,6 +337,8 @@ def get_policy(spec: "str | QuantPolicy | Mapping[str, Any]") -> QuantPolicy:
     if "rules" in changes:
         rules = changes["rules"]
         pairs = rules.items() if isinstance(rules, Mapping) else rules
+        if not all(len(pair) == 2 for pair in pairs):
+            raise TypeError("a rule is not a pair of a layer's name and its bits")
         changes["rules"] = tuple((pattern, Rule.parse(rule)) for pattern, rule in pairs)
     if base is not None:
         changes.setdefault("name", f"{base}-variant")

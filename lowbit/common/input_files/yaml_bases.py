@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lowbit.common.encoded_text import decode_text
+from lowbit.common.input_files.file_names import expanded
 from lowbit.common.input_files.regular_file import NotAFileError, read_regular
 from lowbit.common.input_files.yaml_values import Document, NotYamlError, parse
 from lowbit.common.suggest import did_you_mean
@@ -67,15 +68,10 @@ def _load(path: Path, children: tuple[_Child, ...]) -> dict[str, Any]:
 
 
 def _expanded(path: Path | str) -> Path:
-    """Return a path with the home folder that `~` stands for."""
     try:
-        if "\0" in str(path):
-            raise RuntimeError("no file name has the character NUL")
-        return Path(path).expanduser()
-    except RuntimeError as error:  # or no such user
-        raise ConfigFileError(
-            f"{printable(str(path))} is no file name: {error}; nothing was run. Correct it."
-        ) from error
+        return expanded(path)
+    except ValueError as error:
+        raise ConfigFileError(f"{error}; nothing was run") from error
 
 
 def _read(path: Path, asked: str) -> Document:

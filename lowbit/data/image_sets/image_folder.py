@@ -19,6 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lowbit.common.input_files.file_names import is_name
+from lowbit.common.text import brief
 from lowbit.data import sidecar_files
 from lowbit.data.decoding import kept, problems
 from lowbit.data.image_sets.folder_manifest import Manifest, Names, read_manifest
@@ -200,9 +202,9 @@ class Folder:
 def folder_set(name: str) -> ImageSet:
     """Specify `folder:NAME` without reading the disk."""
     folder = name.removeprefix(FOLDER)
-    if folder in ("", ".", "..") or Path(folder).name != folder:
+    if not is_name(folder):
         raise ValueError(
-            f"{name!r} does not name a folder of the data root; nothing was loaded. Write "
+            f"{brief(name)} does not name a folder of the data root; nothing was loaded. Write "
             f"{FOLDER}NAME for <root>/NAME, without a path; data_root (or $LOWBIT_DATA) is the root."
         )
     return unlocated(name, folder)

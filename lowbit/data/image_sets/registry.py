@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from lowbit.common.suggest import did_you_mean
+from lowbit.common.text import brief
 from lowbit.data.image_sets.image_folder import folder_set, located
 from lowbit.data.image_sets.spec import (
     FOLDER,
@@ -48,7 +49,7 @@ def image_set(name: str) -> ImageSet:
         return video_set(name)
     if name not in IMAGE_SETS:
         raise ValueError(
-            f"there is no image set named {name!r}; nothing was loaded."
+            f"there is no image set named {brief(name)}; nothing was loaded."
             f"{did_you_mean(name, list_datasets())} Known sets: {', '.join(list_datasets())}, and {FOLDER}NAME for images, "
             f"{FRAMES}NAME for videos of your own."
         )

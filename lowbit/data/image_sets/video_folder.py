@@ -7,25 +7,28 @@ identity of the splits is that of all frames' paths and sizes.
 """
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 
+from lowbit.common.input_files.file_names import is_name
+from lowbit.common.text import brief
 from lowbit.data.decoding import problems
 from lowbit.data.image_sets.image_folder import EXTENSIONS, Folder, unlocated
 from lowbit.data.image_sets.spec import FRAMES, ImageSet
 
 DEFAULT_FRAMES = 8
+_COUNT = re.compile("[1-9][0-9]{0,5}")  # of frames
 
 
 def video_set(name: str) -> ImageSet:
     """Specify `frames:NAME` or `frames:NAME@F` without reading the disk."""
     folder, at, count = name.removeprefix(FRAMES).partition("@")
-    valid = folder not in ("", ".", "..") and Path(folder).name == folder
-    if not valid or (at and not (count.isdecimal() and int(count))):
+    if not is_name(folder) or (at and not _COUNT.fullmatch(count)):
         raise ValueError(
-            f"{name!r} does not name videos of the data root; nothing was loaded. Write {FRAMES}NAME "
+            f"{brief(name)} does not name videos of the data root; nothing was loaded. Write {FRAMES}NAME "
             f"for <root>/NAME, without a path, or {FRAMES}NAME@16 for 16 frames a video; data_root "
             "(or $LOWBIT_DATA) is the root."
         )

@@ -19,12 +19,15 @@ def find(name: str) -> type["Quantizer"]:
 
     Raises:
         ValueError: no such quantizer.
+        TypeError: the name is not text.
     """
+    if not isinstance(name, str):
+        raise TypeError(f"a quantizer is named by text, not {name!r}")
     if ":" in name:
         module, _, attribute = name.partition(":")
         try:
             found = getattr(importlib.import_module(module), attribute)
-        except (ImportError, AttributeError) as error:
+        except (ImportError, AttributeError, TypeError, ValueError) as error:
             raise ValueError(
                 f"quantizer {name!r} cannot be imported ({error}); no policy was made. Put its file "
                 "on PYTHONPATH and write module:Class."
