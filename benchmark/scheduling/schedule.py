@@ -10,8 +10,6 @@ from collections import defaultdict, deque
 from pathlib import Path
 from typing import Literal
 
-import yaml
-
 from lowbit.benchmark.planning.job import File, Job, Output
 from lowbit.benchmark.planning.plan import Plan
 from lowbit.benchmark.results import build_result
@@ -20,10 +18,9 @@ from lowbit.benchmark.results.result_file import ASIDE, RESULT, Result, read_res
 from lowbit.benchmark.scheduling.job_queue import JobQueue
 from lowbit.common.atomic_file import remove_unfinished
 from lowbit.common.file_hash import file_sha256
+from lowbit.common.input_files.yaml_writer import to_yaml
 
 Overwrite = Literal["never", "failed", "always"]
-# PyYAML's own dumper is ten times slower than libyaml's, which not every build includes.
-_Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 _logger = logging.getLogger(__name__)
 
@@ -156,9 +153,7 @@ class Schedule:
                 elif path.name != LOCK and not path.name.startswith(ASIDE):
                     path.unlink(missing_ok=True)
         paths = {name: str(path) for name, path in self.inputs(job).items()}
-        text = yaml.dump(
-            {**job.recipe, **paths}, Dumper=_Dumper, sort_keys=False, allow_unicode=True
-        )
+        text = to_yaml({**job.recipe, **paths})
         # For people to read; the plan is authoritative, so nothing waits for the disk here.
         (folder / "recipe.yaml").write_text(f"# {job.title} (a {job.stage} recipe)\n{text}")
         return folder

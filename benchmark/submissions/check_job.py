@@ -9,7 +9,6 @@ one of these cannot be looked at the job is `self-reported`. Where one does not 
 from collections.abc import Iterator
 from pathlib import Path
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from lowbit.benchmark.results.comparability import SELF_REPORTED, VERIFIED
@@ -21,6 +20,7 @@ from lowbit.benchmark.submissions.check_facts import check_id, check_identity, l
 from lowbit.benchmark.submissions.check_files import check_detections, check_predictions
 from lowbit.benchmark.submissions.manifest import BundleError, problems
 from lowbit.benchmark.submissions.untrusted_text import hidden_text, name_problem, parse_json, shown
+from lowbit.common.input_files.yaml_writer import to_yaml
 from lowbit.data.image_sets.spec import resolve_root
 
 
@@ -50,7 +50,7 @@ def check_job(folder: Path, *, data_root: Path | None = None) -> tuple[Result, J
 
 def recipe_text(result: Result) -> str:
     """Return a result's recipe as a file for people to read."""
-    text = yaml.safe_dump(result.recipe, sort_keys=True, allow_unicode=True)
+    text = to_yaml(result.recipe, sort_keys=True)
     return f"# {result.checkpoint.name}: job {result.job_id} (a {result.stage} recipe)\n{text}"
 
 

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import nn
 
 from lowbit.common.atomic_file import atomic
+from lowbit.common.input_files.yaml_values import parse
 
 FORMAT = "lowbit-detector-1"
 
@@ -94,7 +94,7 @@ def check_relu(path: str | Path, meta: dict[str, Any], fpn_relu: bool) -> None:
     if "recipe" in meta:
         trained = meta["recipe"]["fpn_relu"]
     else:
-        trained = yaml.safe_load(meta["config"])["MODEL"]["LOWBIT"]["FPN_RELU"]
+        trained = parse(meta["config"]).value["MODEL"]["LOWBIT"]["FPN_RELU"]
     if trained != fpn_relu:
         raise ValueError(
             f"{path} holds a detector trained with fpn_relu {str(trained).lower()}, but "

@@ -11,10 +11,30 @@ from typing import Any
 from detectron2.config import CfgNode, get_cfg
 from detectron2.utils.logger import log_first_n
 
+from lowbit.common.input_files.yaml_bases import load_file
 from lowbit.common.suggest import did_you_mean
+from lowbit.common.text import brief, printable
 from lowbit.detection.solver import Solver
-from lowbit.detection.with_detectron2.config_checks import check_keys, check_solver, flat
+from lowbit.detection.with_detectron2.config_checks import (
+    check_keys,
+    check_numbers,
+    check_opts,
+    check_solver,
+    check_texts,
+    flat,
+)
 from lowbit.quant import Precision, QuantPolicy, Rule, get_policy
+
+# What yacs raises for a wrong key or type, and Python for a value that yacs evaluates as a literal.
+_YACS_ERRORS = (
+    AssertionError,
+    AttributeError,
+    KeyError,
+    TypeError,
+    ValueError,
+    RecursionError,
+    MemoryError,
+)
 
 
 def add_lowbit_config(cfg: CfgNode) -> None:
@@ -103,22 +123,33 @@ def default_config() -> CfgNode:
 def read_config(path: Path | str, opts: Sequence[Any] = (), *, processes: int = 1) -> CfgNode:
     """Read a configuration file with its bases, apply overrides, and validate it.
 
+    The file is read as recipes are: Detectron2's own reader runs the code that a file's tags name.
+
     Args:
         path: the YAML file.
         opts: KEY, VALUE, KEY, VALUE, ...
         processes: number of training processes; with one, SyncBN becomes BN.
 
     Raises:
-        ValueError: a key is unknown, has no effect, or contradicts another.
+        ValueError: the file cannot be read, or a key is unknown, has no effect, or contradicts another.
     """
     cfg = default_config()
-    try:
-        cfg.merge_from_file(str(path))
-        cfg.merge_from_list(list(opts))
-    except (AssertionError, KeyError) as error:  # what yacs raises for a wrong key
+    content = load_file(path)
+    version = content.setdefault("VERSION", cfg.VERSION)
+    if version != cfg.VERSION:
         raise ValueError(
-            f"{path} or an override does not fit Detectron2's configuration ({error}); nothing was "
-            f"trained.{_nearest(str(error))} Keys are Detectron2's and those of detection/with_detectron2/config.py, "
+            f"{path} has VERSION {brief(version)}, and {cfg.VERSION} is read; nothing was trained. Convert "
+            "it with Detectron2."
+        )
+    check_texts([*flat(content), *check_opts(opts)])
+    try:
+        cfg.merge_from_other_cfg(CfgNode(content))
+        cfg.merge_from_list(list(opts))
+    except _YACS_ERRORS as error:
+        said = printable(str(error))
+        raise ValueError(
+            f"{path} or an override does not fit Detectron2's configuration ({said}); nothing was "
+            f"trained.{_nearest(said)} Keys are Detectron2's and those of detection/with_detectron2/config.py, "
             "and overrides come in pairs, KEY VALUE."
         ) from error
     check(cfg)
@@ -130,6 +161,7 @@ def read_config(path: Path | str, opts: Sequence[Any] = (), *, processes: int = 
 def check(cfg: CfgNode) -> None:
     """Refuse keys that have no effect or contradict each other."""
     defaults = default_config()
+    check_numbers(cfg)
     check_keys(cfg, defaults)
     check_solver(cfg, defaults)
 
@@ -167,10 +199,20 @@ def quantization(cfg: CfgNode) -> tuple[QuantPolicy, Precision] | None:
         return None
     policy = cfg.MODEL.QUANT.POLICY
     if policy.lstrip().startswith("{"):
-        policy = json.loads(policy)
+        policy = _from_json(policy)
     policy = get_policy(policy)
     kept = tuple((pattern, Rule.parse("fp")) for pattern in cfg.MODEL.QUANT.FP_LAYERS)
     return replace(policy, rules=kept + policy.rules), Precision.parse(cfg.MODEL.QUANT.PRECISION)
+
+
+def _from_json(policy: str) -> dict[str, Any]:
+    try:
+        return json.loads(policy)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(
+            f"MODEL.QUANT.POLICY is {brief(policy)}, which is not JSON ({error}); nothing was trained. "
+            "Correct it, or name a policy."
+        ) from error
 
 
 def solver(cfg: CfgNode) -> Solver:

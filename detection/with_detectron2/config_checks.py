@@ -1,8 +1,10 @@
 """Refuse Detectron2 configurations with keys that have no effect or contradict each other."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterable, Iterator
 from typing import Any
 
+from lowbit.common.text import brief
 from lowbit.detection.solver import (
     OPTIMIZERS,
     TARGET_SCHEDULES,
@@ -16,7 +18,60 @@ BACKBONES = (
     "build_lowbit_fpn_backbone",
     "build_retinanet_lowbit_fpn_backbone",
 )
+_LONGEST = 10_000  # characters of a value
 _TARGET_KEYS = ("LAMBDA", "TARGET_SCHEDULE", "TARGET_STEPS", "TARGET_GAMMA")
+
+
+def check_opts(opts) -> list[tuple[str, Any]]:
+    """Return overrides as pairs of a key and a value.
+
+    Raises:
+        ValueError: they are none.
+    """
+    if len(opts) % 2:
+        raise ValueError(
+            f"the overrides {brief(list(opts))} are {len(opts)} words; nothing was trained. They come "
+            "in pairs, KEY VALUE."
+        )
+    pairs = list(zip(opts[::2], opts[1::2], strict=True))
+    for key, _ in pairs:
+        if not isinstance(key, str):
+            raise ValueError(
+                f"{brief(key)} is overridden, which is no key; nothing was trained. Write KEY, VALUE, "
+                "KEY, VALUE."
+            )
+    return pairs
+
+
+def check_texts(pairs: Iterable[tuple[str, Any]]) -> None:
+    """Refuse text that is too long for Detectron2, which evaluates it as one of Python's literals.
+
+    Raises:
+        ValueError: there is one.
+    """
+    for key, value in pairs:
+        if isinstance(value, str) and len(value) > _LONGEST:
+            raise ValueError(
+                f"the value of {brief(key)} has {len(value):,} characters; nothing was trained. Write "
+                f"{_LONGEST:,} at most."
+            )
+
+
+def check_numbers(cfg) -> None:
+    """Refuse numbers that are not finite, which Python's literals can be, and flags as numbers.
+
+    Raises:
+        ValueError: there is one; the message names its key.
+    """
+    for key, value in flat(cfg):
+        for number in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(number, float) and not math.isfinite(number):
+                raise ValueError(f"{key} is {number}; nothing was trained. Give a finite number.")
+    factor = cfg.SOLVER.SCALE_LR_FACTOR  # of any type for Detectron2, since its default is None
+    if factor is not None and type(factor) not in (int, float):
+        raise ValueError(
+            f"SOLVER.SCALE_LR_FACTOR is {brief(factor)}; nothing was trained. Give a number, or None."
+        )
 
 
 def check_keys(cfg, defaults) -> None:
@@ -41,9 +96,9 @@ def check_keys(cfg, defaults) -> None:
         "describes Detectron2's own ResNet, which is not used; name the network under "
         "MODEL.LOWBIT.ARCHITECTURE",
     )
-    if cfg.DATASETS.VOC_BASE not in (None, 0, 1):
+    if not _is_one_of(cfg.DATASETS.VOC_BASE, (None, 0, 1)):
         raise ValueError(
-            f"DATASETS.VOC_BASE is {cfg.DATASETS.VOC_BASE!r}; nothing was trained. Corners count from "
+            f"DATASETS.VOC_BASE is {brief(cfg.DATASETS.VOC_BASE)}; nothing was trained. Corners count from "
             "0 or from 1."
         )
     if not cfg.MODEL.QUANT.ENABLED:
@@ -125,6 +180,11 @@ def _refuse_targets(cfg, defaults) -> None:
                 f"SOLVER.{key} is set, but {cfg.SOLVER.OPTIMIZER} follows no target rate; nothing was "
                 f"trained. Use one of {', '.join(name.upper() for name in TRANSITION)}, or leave it out."
             )
+
+
+def _is_one_of(value: Any, allowed: tuple) -> bool:
+    """Whether a value is one of those allowed and of its type: true is not 1."""
+    return any(type(value) is type(one) and value == one for one in allowed)
 
 
 def _one_of(key: str, value: str, allowed) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 
+from lowbit.common.input_files.yaml_bases import load_file
 from lowbit.transfer.analyses.epoch_rows import EpochRow, read_parts
 
 _BY_LAYER = ("target", "rate", "running", "lr", "effective_step")
@@ -103,7 +103,7 @@ def _recipe(folder: Path) -> dict[str, str]:
     path = folder / "recipe.yaml"
     if not path.is_file():
         return {}
-    recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
+    recipe = load_file(path)
     return {key: str(value) for key, value in _flat(recipe).items()}
 
 

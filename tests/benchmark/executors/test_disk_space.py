@@ -105,7 +105,7 @@ def test_a_runner_that_finds_no_space_says_so(bench, capsys, monkeypatch):
     "where",
     [
         "lowbit.benchmark.results.job_lock.json.dumps",
-        "lowbit.benchmark.scheduling.schedule.yaml.dump",
+        "lowbit.benchmark.scheduling.schedule.to_yaml",
     ],
 )
 def test_a_runner_that_finds_no_space_leaves_no_claim(bench, monkeypatch, where):
