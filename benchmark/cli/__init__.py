@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from lowbit.common.input_files.environment import check_environment
 from lowbit.common.suggest import did_you_mean
 
 USAGE_ERROR = 2
@@ -41,6 +42,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a subcommand and return its exit code."""
     name, *rest = (sys.argv[1:] if arguments is None else arguments) or [""]
     if name in COMMANDS:
+        try:
+            check_environment()
+        except ValueError as error:
+            print(f"lowbit-bench: {error}", file=sys.stderr)
+            return USAGE_ERROR
         module = importlib.import_module(f"lowbit.benchmark.cli.{name}")
         return module.main(rest, prog=f"lowbit-bench {name}")
     if name in ("-h", "--help"):

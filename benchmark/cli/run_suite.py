@@ -42,7 +42,7 @@ def run_suite(args: argparse.Namespace) -> int:
     try:
         with _no_collection():
             whole = plan(find_config(args.suite, "suites"), args.overrides)
-    except (RecipeError, FileNotFoundError) as error:
+    except (ValueError, FileNotFoundError) as error:
         print(error, file=sys.stderr)
         return USAGE
     try:

@@ -1,6 +1,7 @@
 """Resources of jobs on a machine or cluster: processes (one per GPU), cores and memory."""
 
 import os
+import re
 import resource
 import sys
 import time
@@ -13,6 +14,7 @@ from lowbit.benchmark.results.result_file import Result
 
 _ROOM = 1.2  # requested memory over what such a job used before
 _MB = 2**20
+_COUNT = re.compile("0*[1-9][0-9]{0,5}")  # of threads
 
 
 def processes(job: Job) -> int:
@@ -40,7 +42,7 @@ def share_of_threads(cores: int, workers: int) -> int:
     """Return a job's share of the cores, or fewer where OMP_NUM_THREADS says so."""
     share = max(1, cores // workers)
     limit = os.environ.get("OMP_NUM_THREADS", "")
-    return min(share, int(limit)) if limit.isdecimal() and int(limit) > 0 else share
+    return min(share, int(limit)) if _COUNT.fullmatch(limit) else share
 
 
 def usage(started: float, *, processes: int) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from lowbit.common.text import printable
 from lowbit.data.decoding import verified_size
 from lowbit.detection.datasets.detection_set import DetectionSet
 from lowbit.detection.datasets.images_on_disk import ImageFiles
@@ -16,6 +17,7 @@ from lowbit.detection.datasets.images_on_disk import ImageFiles
 _logger = logging.getLogger(__name__)
 
 _SHOWN = 5  # findings of one kind that a message lists
+_LONGEST = 600  # characters of one, which may quote a path and a class
 _ROUNDING = 0.01  # pixels by which rounding to two decimals may move a coordinate past the border
 
 
@@ -141,7 +143,10 @@ def describe(images: DetectionSet, findings: list[Finding]) -> list[str]:
     lines = []
     for kind, alike in by_kind.items():
         lines.append(f"  {kind}: {len(alike)}")
-        lines += [f"    {images.where(f.section, f.entry_id)}: {f.what}" for f in alike[:_SHOWN]]
+        lines += [
+            f"    {images.where(f.section, f.entry_id)}: {printable(f.what, _LONGEST)}"
+            for f in alike[:_SHOWN]
+        ]
         if len(alike) > _SHOWN:
             lines.append(f"    and {len(alike) - _SHOWN} more")
     return lines

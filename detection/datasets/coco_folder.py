@@ -119,7 +119,7 @@ def _sha256(file: Path, count: int | None) -> str:
 def _annotation_files(path: Path) -> list[Path]:
     """Return the annotation files of the first layout found in the folder."""
     for layout in _LAYOUTS:
-        found = sorted(path.glob(layout))
+        found = sorted(file for file in path.glob(layout) if file.is_file())
         if found:
             return found
     return []

@@ -1,6 +1,7 @@
 """COCO's JSON: read it, refuse values of another type, and find the line of an entry."""
 
 import json
+import math
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -9,15 +10,21 @@ from pathlib import Path
 from typing import Any
 
 from lowbit.common.encoded_text import decode_text
-from lowbit.common.text import counted
+from lowbit.common.input_files.file_names import is_inside
+from lowbit.common.input_files.regular_file import read_regular
+from lowbit.common.text import brief, counted, printable
+from lowbit.data.decoding import MAX_PIXELS
 
 _SHOWN = 5  # values of one field that a message lists
-_LARGEST = 1e12  # pixels: of an area, or of an object's coordinates together
+_LARGEST_FILE = 16 * 10**9  # bytes; COCO's have half a gigabyte, Objects365's six
+_FARTHEST = 2**20  # pixels: of a coordinate, and of an image's side
+_LARGEST_AREA = _FARTHEST**2
+_LARGEST_ID = 2**63  # of an image or a class: what others hold in 64 bits
 _SPACE = re.compile(r"[ \t\n\r]*")
 
 
 def _is_integer(value: Any) -> bool:
-    return type(value) is int  # and not bool
+    return type(value) is int and -_LARGEST_ID <= value < _LARGEST_ID  # and not bool
 
 
 def _is_flag(value: Any) -> bool:
@@ -25,11 +32,15 @@ def _is_flag(value: Any) -> bool:
 
 
 def _is_side(value: Any) -> bool:
-    return type(value) is int and 0 < value < _LARGEST
+    return type(value) is int and 0 < value <= _FARTHEST
 
 
 def _is_text(value: Any) -> bool:
     return type(value) is str and value != ""
+
+
+def _is_file_name(value: Any) -> bool:
+    return type(value) is str and is_inside(value)
 
 
 def _is_id(value: Any) -> bool:
@@ -37,13 +48,14 @@ def _is_id(value: Any) -> bool:
 
 
 def _is_area(value: Any) -> bool:
-    return type(value) in (int, float) and 0 <= value < _LARGEST  # false for NaN
+    return type(value) in (int, float) and 0 <= value <= _LARGEST_AREA  # false for NaN
 
 
 def _are_numbers(value: Any) -> bool:
-    """Whether a list has finite numbers only: one sum tells, and COCO's polygons have 40 million."""
+    """Whether a list has coordinates only: one sum tells, and COCO's polygons have 40 million."""
     try:
-        return type(value) is list and -_LARGEST < sum(value) < _LARGEST  # false for NaN
+        total = sum(map(abs, value)) if type(value) is list else math.inf
+        return total < _FARTHEST or (total < math.inf and max(map(abs, value)) < _FARTHEST)
     except (TypeError, OverflowError):
         return False
 
@@ -58,32 +70,37 @@ def _is_mask(value: Any) -> bool:
     if type(value) is not dict:
         return False
     counts, size = value.get("counts"), value.get("size")
-    whole = type(counts) is str or (type(counts) is list and set(map(type, counts)) <= {int})
-    return whole and type(size) is list and len(size) == 2 and all(map(_is_side, size))
+    if not (type(size) is list and len(size) == 2 and all(map(_is_side, size))):
+        return False
+    if type(counts) is str:
+        return size[0] * size[1] <= MAX_PIXELS
+    # Runs that do not fill the mask would be written behind its end.
+    runs = type(counts) is list and set(map(type, counts)) <= {int} and min(counts, default=0) >= 0
+    return runs and sum(counts) == size[0] * size[1] <= MAX_PIXELS
 
 
 _Rule = tuple[Callable[[Any], bool], str]
 _REQUIRED: dict[str, dict[str, _Rule]] = {
     "images": {
-        "id": (_is_integer, "an integer"),
-        "file_name": (_is_text, "a file name"),
-        "height": (_is_side, "a positive integer"),
-        "width": (_is_side, "a positive integer"),
+        "id": (_is_integer, "an integer of 64 bits"),
+        "file_name": (_is_file_name, "a file name inside the folder of images, with / in it"),
+        "height": (_is_side, f"a positive integer up to {_FARTHEST}"),
+        "width": (_is_side, f"a positive integer up to {_FARTHEST}"),
     },
     "annotations": {
         "id": (_is_id, "an integer"),  # or text: evaluation numbers annotations anew
-        "image_id": (_is_integer, "an integer"),
-        "category_id": (_is_integer, "an integer"),
-        "bbox": (_is_box, "a list of four numbers"),
+        "image_id": (_is_integer, "an integer of 64 bits"),
+        "category_id": (_is_integer, "an integer of 64 bits"),
+        "bbox": (_is_box, f"a list of four numbers up to {_FARTHEST}"),
     },
-    "categories": {"id": (_is_integer, "an integer"), "name": (_is_text, "a name")},
+    "categories": {"id": (_is_integer, "an integer of 64 bits"), "name": (_is_text, "a name")},
 }
 _OPTIONAL: dict[str, dict[str, _Rule]] = {
     "images": {},
     "annotations": {
         "area": (_is_area, "a number of pixels"),
         "iscrowd": (_is_flag, "0 or 1"),
-        "segmentation": (_is_mask, "polygons or a run-length encoding"),
+        "segmentation": (_is_mask, "polygons, or a run-length encoding that fills its size"),
         "keypoints": (_are_numbers, "a list of numbers"),
     },
     "categories": {},
@@ -95,14 +112,28 @@ def read_json(file: Path) -> dict[str, Any]:
     """Read annotations in COCO's format.
 
     Raises:
+        FileNotFoundError: there is no such file.
         ValueError: it is not JSON, an entry lacks a required field, or a value has another type than
             COCO's; the message has the line of the first few of each field.
     """
     try:
-        content = json.loads(file.read_bytes())
-    except (ValueError, RecursionError) as error:
+        return _read(file)
+    except (
+        RecursionError
+    ) as error:  # of the parser, or of what looks for a line further down the stack
         raise ValueError(
-            f"{file} is not JSON ({error}); nothing was loaded. Export the annotations again."
+            f"{file} is not JSON of annotations: it is nested too deeply; nothing was loaded. Export "
+            "the annotations again."
+        ) from error
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(read_regular(file, limit=_LARGEST_FILE))
+    except ValueError as error:
+        raise ValueError(
+            f"{file} is not JSON ({printable(str(error))}); nothing was loaded. Export the annotations "
+            "again."
         ) from error
     for section in _REQUIRED:
         if not isinstance(content, dict) or not isinstance(content.get(section), list):
@@ -163,8 +194,11 @@ def _describe(file: Path, content: dict, wrong: list[tuple[str, int, str]]) -> I
 
 
 def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else f"{text[:56]} ..."
+    try:
+        text = json.dumps(value)
+    except (RecursionError, ValueError):  # nested, or an integer of thousands of digits
+        text = brief(value)
+    return printable(text if len(text) <= 60 else f"{text[:56]} ...")
 
 
 def _line(text: str, start: int, field: str) -> int:
@@ -229,7 +263,7 @@ def _object_around(text: str, at: int) -> dict[str, Any]:
     while (start := text.rfind("{", 0, start)) >= 0:
         try:
             found, end = json.JSONDecoder().raw_decode(text, start)
-        except ValueError:  # a brace in a string
+        except (ValueError, RecursionError):  # a brace in a string
             continue
         if end > at:
             return found

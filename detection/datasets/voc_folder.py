@@ -17,7 +17,7 @@ from typing import NamedTuple
 from lowbit.detection.datasets.detection_set import DetectionSet
 from lowbit.detection.datasets.images_on_disk import ImageFiles
 from lowbit.detection.datasets.subsets import draw, first
-from lowbit.detection.datasets.voc_lists import VocFiles, class_list, first_folder, read_list
+from lowbit.detection.datasets.voc_lists import VocFiles, class_list, first_folder, read_image_names
 from lowbit.detection.datasets.voc_xml import (
     digest,
     line_of,
@@ -177,7 +177,9 @@ def voc_folder(name: str, path: Path, *, base: int | None = None) -> VocFolder:
                 "nothing was loaded. Put trainval.txt and test.txt there, or train.txt and val.txt, "
                 "one image name per line."
             )
-        parts = {split: [(path, read_list(lists / f"{f}.txt"))] for split, f in files.items()}
+        parts = {
+            split: [(path, read_image_names(lists / f"{f}.txt"))] for split, f in files.items()
+        }
     else:
         annotations = first_folder(path, "Annotations", "annotations")
         if not annotations.is_dir():
@@ -209,7 +211,10 @@ def custom_voc(root: Path) -> VocFolder:
     }
     try:
         lists = {
-            split: [(f, read_list(f / "ImageSets" / "Main" / f"{part}.txt")) for f, part in sources]
+            split: [
+                (f, read_image_names(f / "ImageSets" / "Main" / f"{part}.txt"))
+                for f, part in sources
+            ]
             for split, sources in parts.items()
         }
     except FileNotFoundError as error:

@@ -7,8 +7,13 @@ from functools import cached_property
 from pathlib import Path
 
 from lowbit.common.encoded_text import decode_text
+from lowbit.common.input_files.file_names import is_inside
+from lowbit.common.input_files.regular_file import read_regular
+from lowbit.common.text import brief, counted
 
 _CLASS_FILES = ("classes.txt", "labels.txt")
+_LARGEST = 256 * 10**6  # bytes of a list; Objects365's has 30 million
+_SHOWN = 5  # lines that a message lists
 _EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 
@@ -45,7 +50,7 @@ class VocFiles:
         if found:
             raise ValueError(
                 f"{annotation}: {' and '.join(p.name for p in found)} in {self.pictures} both have "
-                f"this name, and <filename> is {filename!r}; nothing was loaded. Name the photograph "
+                f"this name, and <filename> is {brief(filename)}; nothing was loaded. Name the photograph "
                 "in <filename>, or move the other file."
             )
         return self.pictures / f"{name}.jpg"  # the check says that there is none
@@ -71,13 +76,39 @@ def read_list(file: Path) -> list[str]:
         FileNotFoundError: there is no such file.
         ValueError: it is not text.
     """
+    return [line for _, line in _numbered(file)]
+
+
+def read_image_names(file: Path) -> list[str]:
+    """Read the lines of an ImageSets list.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not text, or a line leads out of the folder; the message has the line.
+    """
+    lines = _numbered(file)
+    wrong = [(number, line) for number, line in lines if not is_inside(line)]
+    if wrong:
+        more = f"\n  and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
+        raise ValueError(
+            f"{file} has {counted(len(wrong), 'line')} that lead out of the folder; nothing was loaded. "
+            "Write names of images inside it, with / between folders:\n"
+            + "\n".join(f"  {file}:{number}: {brief(line)}" for number, line in wrong[:_SHOWN])
+            + more
+        )
+    return [line for _, line in lines]
+
+
+def _numbered(file: Path) -> list[tuple[int, str]]:
+    """Return the lines of a file that are not empty, with their numbers."""
     try:
-        text = decode_text(file.read_bytes())
+        text = decode_text(read_regular(file, limit=_LARGEST))
     except ValueError as error:
         raise ValueError(
             f"{file} is not text in UTF-8 ({error}); nothing was loaded. Save it as UTF-8."
         ) from error
-    return [line.strip() for line in text.splitlines() if line.strip()]
+    lines = enumerate(text.splitlines(), 1)
+    return [(number, line.strip()) for number, line in lines if line.strip()]
 
 
 def class_list(path: Path) -> list[str] | None:

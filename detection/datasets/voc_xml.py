@@ -9,9 +9,14 @@ from xml.parsers import expat
 
 from lowbit.common.encoded_text import decode_text
 from lowbit.common.file_hash import file_sha256
+from lowbit.common.input_files.regular_file import NotAFileError, check_regular, read_regular
+from lowbit.common.text import brief
 from lowbit.data.decoding import image_size
 
+_NUMBER = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?", re.ASCII)
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
+_LARGEST_FILE = 64 * 10**6  # bytes; a whole set's objects have less
+_FARTHEST = 2**20  # pixels: of a corner, and of an image's side
 _DECLARED = re.compile(rb"""\s*<\?xml[^>]*?encoding\s*=\s*["']([\w.:-]+)["']""")
 
 
@@ -20,11 +25,15 @@ def digest(file: Path) -> str:
 
     Raises:
         FileNotFoundError: there is no such file.
+        ValueError: it is not a regular file.
     """
     try:
+        check_regular(file)
         return file_sha256(file)
     except FileNotFoundError as error:
         raise _missing(file) from error
+    except NotAFileError as error:
+        raise _unreadable(file, error) from error
 
 
 def parse(file: Path) -> ET.Element:
@@ -32,10 +41,17 @@ def parse(file: Path) -> ET.Element:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is not XML.
+        ValueError: it is not XML, is not a regular file or too long, or declares a document type.
     """
     try:
-        return ET.fromstring(_text(file))
+        text = _text(file)
+        if "<!DOCTYPE" in text:  # which may define entities that grow, or are other files
+            line = text.count("\n", 0, text.index("<!DOCTYPE")) + 1
+            raise ValueError(
+                f"{file}:{line}: it declares a document type, which annotations have none of; nothing was "
+                "loaded. Remove <!DOCTYPE ...>, and write what its entities stand for."
+            )
+        return ET.fromstring(text)
     except FileNotFoundError as error:
         raise _missing(file) from error
     except ET.ParseError as error:
@@ -55,11 +71,11 @@ def read_dimensions(tree: ET.Element, image: Path, *, file: Path) -> tuple[int, 
     if not all(found):
         return image_size(image, upright=True)
     try:
-        height, width = (round(float(value)) for value in found)
-    except (ValueError, OverflowError) as error:  # no number, NaN, infinite
+        height, width = (round(_number(value)) for value in found)
+    except ValueError as error:
         raise ValueError(
-            f"{file}:{_lines(file, 'size')[0]}: height {found[0]!r} and width {found[1]!r} are not "
-            "two numbers; nothing was loaded. Correct <size>, or remove it: then the image is measured."
+            f"{file}:{_lines(file, 'size')[0]}: height {brief(found[0])} and width {brief(found[1])} are not "
+            f"two numbers up to {_FARTHEST}; nothing was loaded. Correct <size>, or remove it: then the image is measured."
         ) from error
     return (height, width) if min(height, width) > 0 else image_size(image, upright=True)
 
@@ -78,13 +94,11 @@ def to_annotation(obj: ET.Element, ids: dict[str, int], *, base: int, at: tuple)
     """
     name = text_of(obj, "name")
     try:
-        x1, y1, x2, y2 = (float(text_of(obj, f"bndbox/{corner}")) for corner in _CORNERS)
-        if not math.isfinite(x1 + y1 + x2 + y2):
-            raise ValueError("not finite")
+        x1, y1, x2, y2 = (_number(text_of(obj, f"bndbox/{corner}")) for corner in _CORNERS)
     except ValueError as error:
         raise ValueError(
-            f"{line_of(*at)}: an object has no box of four numbers (xmin, ymin, xmax, ymax); nothing "
-            "was loaded. Save the annotation again."
+            f"{line_of(*at)}: an object has no box of four numbers up to {_FARTHEST} (xmin, ymin, xmax, "
+            "ymax); nothing was loaded. Save the annotation again."
         ) from error
     width, height = x2 - x1 + base, y2 - y1 + base
     return {
@@ -94,6 +108,18 @@ def to_annotation(obj: ET.Element, ids: dict[str, int], *, base: int, at: tuple)
         "iscrowd": 0,
         "difficult": int(text_of(obj, "difficult") == "1"),
     }
+
+
+def _number(text: str) -> float:
+    """Return a number of pixels.
+
+    Raises:
+        ValueError: the text is none, or none that an image has.
+    """
+    number = float(text) if _NUMBER.fullmatch(text) else math.inf
+    if not abs(number) <= _FARTHEST:
+        raise ValueError(f"{brief(text)} is no number of pixels")
+    return number
 
 
 def text_of(element: ET.Element, path: str) -> str:
@@ -121,7 +147,10 @@ def _lines(file: Path, tag: str) -> list[int]:
 
 
 def _text(file: Path) -> str:
-    data = file.read_bytes()
+    try:
+        data = read_regular(file, limit=_LARGEST_FILE)
+    except NotAFileError as error:
+        raise _unreadable(file, error) from error
     declared = _DECLARED.match(data)
     try:
         return decode_text(data, declared=declared and declared.group(1).decode())
@@ -130,6 +159,13 @@ def _text(file: Path) -> str:
             f"{file}:1: this is not text in its encoding ({error}); nothing was loaded. Save it as "
             'UTF-8, or declare its encoding in the first line: <?xml version="1.0" encoding="...".'
         ) from error
+
+
+def _unreadable(file: Path, error: NotAFileError) -> ValueError:
+    return ValueError(
+        f"{file} cannot be read as an annotation: {error}; nothing was loaded. Restore it, or remove "
+        "its name from the list."
+    )
 
 
 def _missing(file: Path) -> FileNotFoundError:

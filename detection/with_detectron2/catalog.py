@@ -33,7 +33,7 @@ from lowbit.detection.datasets.coco_folder import read_part
 from lowbit.detection.datasets.coco_json import read_json
 from lowbit.detection.datasets.detection_set import DetectionSet, completed
 from lowbit.detection.datasets.voc_folder import VocFolder
-from lowbit.detection.datasets.voc_lists import read_list
+from lowbit.detection.datasets.voc_lists import read_image_names
 from lowbit.detection.evaluation.average_precision import (
     score,
     to_detections,
@@ -152,7 +152,7 @@ def registered_set(name: str) -> DetectionSet:
     if load := metadata.get("detection_set"):
         return load()
     if metadata.get("evaluator_type") == "pascal_voc":
-        parts = {"test": [(Path(metadata.dirname), read_list(voc_list(name)))]}
+        parts = {"test": [(Path(metadata.dirname), read_image_names(voc_list(name)))]}
         return VocFolder(name, parts, classes=metadata.thing_classes).load("test")
     folder = Path(metadata.image_root)
     return read_part(Path(metadata.json_file), name=name, split="test", folder=folder)

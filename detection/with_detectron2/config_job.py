@@ -21,7 +21,7 @@ from lowbit.backbones.costs import backbone_costs
 from lowbit.common.file_hash import file_sha256
 from lowbit.common.shipped_configs import find_config
 from lowbit.detection.datasets.detection_set import DetectionSet
-from lowbit.detection.datasets.voc_lists import read_list
+from lowbit.detection.datasets.voc_lists import read_image_names
 from lowbit.detection.datasets.voc_xml import digest
 from lowbit.detection.evaluation.average_precision import read_detections, score
 from lowbit.detection.evaluation.bootstrap import DRAWS, Spread
@@ -221,7 +221,7 @@ def _annotations_sha256(name: str) -> str:
     if file.suffix == ".json":
         return file_sha256(file)
     folder = Path(metadata.dirname, "Annotations")
-    return _digest([(image, digest(folder / f"{image}.xml")) for image in read_list(file)])
+    return _digest([(image, digest(folder / f"{image}.xml")) for image in read_image_names(file)])
 
 
 def _decisive(cfg: CfgNode) -> dict[str, str]:

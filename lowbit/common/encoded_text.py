@@ -3,6 +3,10 @@
 import codecs
 import json
 
+from lowbit.common.text import brief
+
+_OF_NAMES = ("idna", "punycode")  # of domains: decoding takes the square of their length
+
 
 def decode_text(data: bytes, *, declared: str | None = None) -> str:
     """Decode text that begins with ASCII characters, as lists of names, JSON and XML do.
@@ -23,7 +27,12 @@ def decode_text(data: bytes, *, declared: str | None = None) -> str:
         try:
             encoding = codecs.lookup(declared).name
         except LookupError as error:
-            raise ValueError(f"there is no encoding {declared!r}") from error
+            raise ValueError(f"there is no encoding {brief(declared)}") from error
         if encoding.startswith(("utf-16", "utf-32")):
             encoding = "utf-8"  # what the bytes say; .NET declares utf-16 whatever it writes
-    return data.decode(encoding)
+    try:
+        if encoding in _OF_NAMES:
+            raise LookupError(encoding)
+        return data.decode(encoding)
+    except LookupError as error:  # Python calls compression and the like encodings too
+        raise ValueError(f"{brief(encoding)} is no encoding of files") from error

@@ -13,7 +13,15 @@ import torch
 from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
+from lowbit.common.input_files.regular_file import check_regular
 from lowbit.data import sidecar_files
+
+# Of the files that image folders and annotations name. GIF: some of Oxford-IIIT Pets' .jpg are one.
+# Pillow tries forty others on a file that begins like one, whatever its name is.
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "PPM", "TIFF", "GIF")
+MAX_PIXELS = (
+    178_956_970  # of an image: where Pillow refuses, whatever another library set its limit to
+)
 
 _CHUNK = 256  # files a thread decodes at a time
 _QUARTER_TURNS = frozenset({5, 6, 7, 8})  # EXIF orientations
@@ -93,7 +101,12 @@ def verified_size(path: str | os.PathLike) -> tuple[int, int]:
 def _opened(path: str | os.PathLike) -> Iterator[Image.Image]:
     """Open an image; turn what Pillow raises, then or while it is decoded, into one error."""
     try:
-        with Image.open(path) as image:
+        check_regular(path)
+        with Image.open(path, formats=FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise ValueError(
+                    f"it has {image.width} x {image.height} pixels, more than {MAX_PIXELS:,}"
+                )
             yield image
     except _PILLOWS_ERRORS as error:
         raise ValueError(

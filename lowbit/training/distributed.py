@@ -6,7 +6,6 @@ step, and weights quantized once serve several passes in one backward. This give
 communication with the backward pass, but is correct for every pairing and framework.
 """
 
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -15,6 +14,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+
+from lowbit.common.input_files.environment import launcher_number
 
 TIMEOUT = timedelta(minutes=30)  # of a collective: rank 0 may be saving or reading images
 
@@ -31,7 +32,7 @@ def rank() -> int:
 
 def launched() -> bool:
     """Whether a launcher (torchrun) started this process as one of several."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+    return launcher_number("WORLD_SIZE", 1) > 1
 
 
 @contextmanager
@@ -43,7 +44,7 @@ def process_group() -> Iterator[None]:
     if not launched():
         yield
         return
-    local = int(os.environ.get("LOCAL_RANK", "0"))
+    local = launcher_number("LOCAL_RANK", 0)
     if local < torch.cuda.device_count():
         torch.cuda.set_device(local)
     dist.init_process_group(
@@ -61,7 +62,7 @@ def local_device(device: torch.device) -> torch.device:
         return device
     if device.type != "cuda" or device.index is not None:
         return device
-    index, count = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    index, count = launcher_number("LOCAL_RANK", 0), torch.cuda.device_count()
     if index >= count:
         raise ValueError(
             f"process {index} of this machine has no GPU: there are {count}; nothing was trained. "

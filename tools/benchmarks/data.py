@@ -88,7 +88,7 @@ def streamed(repeats: int) -> Iterator[Case]:
         theirs = pillow_views(224, scale=(0.2, 1.0), interpolation="bilinear")
 
         def pillow() -> list[Tensor]:
-            opened = [Image.open(files[i]).convert("RGB") for i in range(PHOTOS)]
+            opened = [Image.open(files[i], formats=["JPEG"]).convert("RGB") for i in range(PHOTOS)]
             return [theirs(picture) for picture in opened for _ in range(2)]
 
         variants = {PILLOW: pillow, "ImageNet views, a worker's share": lambda: workshop[request]}

@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 from lowbit.common.atomic_file import atomic, sync_folder
 from lowbit.common.file_lock import exclusive_lock, lock_if_free
+from lowbit.common.input_files.environment import cache_bytes
 
 _SYNC = 15.0  # s of computing that a kill may cost
 _BLOCK, _BLOCKS = 2**16, 256  # bytes, and how many of a larger file are part of its checksum
@@ -49,7 +50,7 @@ class FeatureCache:
     """
 
     def __init__(self, folder: Path, facts: Mapping[str, Any]) -> None:
-        self.folder, self.facts, self.limit = folder, dict(facts), _limit()
+        self.folder, self.facts, self.limit = folder, dict(facts), cache_bytes()
 
     def get(self, facts: Mapping[str, Any], compute: Callable[[int], Iterator[Tensor]]) -> Tensor:
         """Return features (N, D) on the CPU, mapped from their file.
@@ -216,17 +217,6 @@ def _give_way(folder: Path, *, limit: float) -> None:
                 if free:
                     for path in [*folder.glob(f"{key}.*"), *folder.glob(f".{key}.*")]:
                         path.unlink(missing_ok=True)
-
-
-def _limit() -> float:
-    text = os.environ.get("LOWBIT_CACHE_GB", "64")
-    try:
-        return float(text) * 1e9
-    except ValueError:
-        raise ValueError(
-            f"LOWBIT_CACHE_GB is {text!r}, which is not a number; no features were computed. "
-            "Set it to the gigabytes that cached features may use."
-        ) from None
 
 
 def state_sha256(model: nn.Module) -> str:

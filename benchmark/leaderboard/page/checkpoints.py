@@ -28,6 +28,7 @@ from lowbit.benchmark.results.result_file import (
     job_folder,
     read_result,
 )
+from lowbit.common.input_files.regular_file import check_regular
 
 CELL = ("value", "sd", "low", "high", "n_seeds", "rank")
 """What a number holds, in this order."""
@@ -69,7 +70,8 @@ class Thumbnails:
         if self._left <= 0:
             return None
         try:
-            with Image.open(path) as picture:
+            check_regular(path)
+            with Image.open(path, formats=["PNG", "JPEG"]) as picture:
                 picture.thumbnail((_WIDTH, _WIDTH))
                 buffer = io.BytesIO()
                 picture.convert("RGB").save(buffer, "JPEG", quality=_QUALITY, optimize=True)

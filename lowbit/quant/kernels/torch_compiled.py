@@ -27,15 +27,10 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
+from lowbit.common.input_files.environment import fused
+
 _logger = logging.getLogger(__name__)
-_SETTINGS = {"": None, "auto": None, "1": True, "yes": True, "0": False, "no": False}
-_setting = os.environ.get("LOWBIT_FUSED", "").lower()
-if _setting not in _SETTINGS:
-    raise ValueError(
-        f"LOWBIT_FUSED is {_setting!r}; nothing was started. Set it to 1 (fused kernels everywhere), 0 "
-        "(nowhere) or auto (wherever they need no warm-up, and on CUDA)."
-    )
-_wanted: bool | None = _SETTINGS[_setting]
+_wanted = fused()
 
 
 def use_fused_kernels(wanted: bool | None) -> None:

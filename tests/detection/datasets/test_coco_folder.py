@@ -14,7 +14,9 @@ BOXES = [
     annotation(11, 7, 5, [2, 3, 10, 8]),
     annotation(12, 3, 1, [0, 0, 4, 4]),
     annotation(13, 3, 5, [5.5, 6.25, 10, 10]),
-    annotation(14, 3, 1, [0, 0, 30, 20], iscrowd=1, segmentation={"counts": [1], "size": [30, 40]}),
+    annotation(
+        14, 3, 1, [0, 0, 30, 20], iscrowd=1, segmentation={"counts": [1200], "size": [30, 40]}
+    ),
 ]
 
 

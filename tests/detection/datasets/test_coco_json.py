@@ -31,7 +31,7 @@ def write(path, value, **layout):
         {"area": None, "iscrowd": None},
         {"segmentation": None, "keypoints": None},
         {"segmentation": []},
-        {"segmentation": {"counts": [3, 4], "size": [30, 40]}, "iscrowd": 1},
+        {"segmentation": {"counts": [3, 1197], "size": [30, 40]}, "iscrowd": 1},
         {"segmentation": {"counts": "1a2", "size": [30, 40]}},
         {"id": "text"},
         {"id": -1},
