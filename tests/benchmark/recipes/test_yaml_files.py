@@ -1,7 +1,5 @@
 """YAML with inheritance and overrides, and what is said about files that are wrong."""
 
-import math
-
 import pytest
 
 from lowbit.benchmark.recipes.stages import get_stage
@@ -57,7 +55,8 @@ def test_bases_in_a_circle_are_refused_with_the_circle(write):
         ("null", None),
         ("[FP, 4w4a]", ["FP", "4w4a"]),
         ("0.0", 0.0),
-        ("-.inf", -math.inf),
+        ("0o10", 8),
+        ("'1:30'", "1:30"),
     ],
 )
 def test_numbers_are_numbers_in_files_and_overrides(write, text, value):
@@ -94,13 +93,26 @@ def test_overrides_reach_into_mappings_and_lists(write):
         (["lr", "[1,"], "'lr' is not YAML"),
         (["lr.deep", "1"], "lr is 3, not a mapping"),
         (["transfer.4.lr", "1"], "no item of a list of 1"),
+        ([f"transfer.{'9' * 5000}.lr", "1"], "no item of a list of 1"),
+        (["transfer.\u0663.lr", "1"], "no item of a list of 1"),
+        (
+            ["empty.0", "1"],
+            "no item of a list of 0; nothing was run. Count from 0; the list is empty",
+        ),
+        (["a" + ".a" * 40, "1"], "names more than 32 levels"),
+        (["lr", "1:30"], "1:30 is a number or a date in YAML 1.1 alone"),
+        (["lr", "yes"], "write true or false"),
+        (["lr", "\x1b[2J"], "'lr' is not YAML: '\\x1b[2J'"),
+        (["lr", "\udcff"], "characters that are none"),
+        (["lr", "[" + "x" * 5000], "'lr' is not YAML"),
     ],
 )
 def test_wrong_overrides_are_named(write, words, said):
-    path = write("a.yaml", "lr: 3\ntransfer: [{recipe: x}]\n")
+    path = write("a.yaml", "lr: 3\nempty: []\ntransfer: [{recipe: x}]\n")
     with pytest.raises(RecipeError, match="nothing was run") as error:
         load_yaml(path, words)
     assert said in str(error.value)
+    assert len(str(error.value)) < 1000 and str(error.value).isprintable()
 
 
 @pytest.mark.parametrize(
@@ -109,8 +121,11 @@ def test_wrong_overrides_are_named(write, words, said):
         ("lr: 1\nname: [1, 2\nseed: 3\n", r"a\.yaml, line 3, column \d+ is not valid YAML"),
         ("lr: 1\nseed: 0\nlr: 2\n", r"a\.yaml, line 3, column 1 .*'lr' is given twice"),
         ("- 1\n- 2\n", "holds a list where keys were expected"),
-        ("_BASE_: [b.yaml]\n", "must name one file"),
-        ("_BASE_: gone.yaml\n", r"no file .*gone\.yaml \(_BASE_ of .*a\.yaml\)"),
+        ("_BASE_: [b.yaml]\n", r"a\.yaml, line 1: _BASE_ must name one file"),
+        ("lr: 1\nepochs: 1:30\n", r"a\.yaml, line 2, column 9 .*1:30 is a number or a date in"),
+        ("lr: 1\nepochs: 1e999\n", r"a\.yaml, line 2, column 9 .*no finite number"),
+        ("lr: 1\n? [a]\n: 1\n", r"a\.yaml, line 2, column 3 .*is not text; quote it"),
+        ("_BASE_: gone.yaml\n", r"no file .*gone\.yaml \(_BASE_ of .*a\.yaml, line 1\)"),
     ],
 )
 def test_wrong_files_are_named_with_their_line(write, text, said):
@@ -154,6 +169,56 @@ def test_every_wrong_key_is_named_with_what_it_allows():
     assert "batch_size: Input should be greater than or equal to 2; got 0." in message
     assert "augmentation.flop: unknown key. Did you mean 'flip'" in message
     assert "checkpoint: required, but not given. It is: backbone file." in message
+
+
+@pytest.mark.parametrize(
+    ("stage", "mapping"),
+    [
+        ("transfer", {"checkpoint": "x.pth", "epochs": True}),
+        ("transfer", {"checkpoint": "x.pth", "augmentation": {"flip": True}}),
+        ("transfer", {"checkpoint": "x.pth", "milestones": [1, True]}),
+        ("detection", {"checkpoint": "x.pth", "voc_base": True}),
+        ("pretrain", {"architecture": "resnet20", "dataset": "digits", "epochs": True}),
+    ],
+)
+def test_a_flag_is_no_number(stage, mapping):
+    with pytest.raises(
+        RecipeError, match=r"1 key is wrong.*\n.*true and false are not allowed here"
+    ):
+        validate(stage, mapping)
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        {},
+        {"weight": {}},
+        {"weight": {"kind": None}},
+        {"weight": {"kind": [1]}},
+        {"base": 3},
+        {"base": "lsq", "weight": "lsq"},
+        {"base": "lsq", "rules": None},
+        {"base": "lsq", "rules": [[1, 2, 3]]},
+        {"base": "lsq", "rules": [[8, 8]]},
+        {"base": "lsq", "first": {"bits": 8}},
+    ],
+)
+def test_a_policy_with_values_of_another_type_is_a_wrong_key(policy):
+    with pytest.raises(
+        RecipeError, match=r"policy: .* is not a policy \(.*\); nothing was quantized"
+    ):
+        validate("transfer", {"checkpoint": "x.pth", "policy": policy})
+
+
+def test_what_is_quoted_of_wrong_values_is_bounded():
+    nested = [["x" * 1000] * 100] * 100
+    wrong = {f"key{number}": nested for number in range(150)}
+    with pytest.raises(RecipeError) as error:
+        validate("transfer", {"checkpoint": "x.pth", "device": nested, "name": "\x1b[2J", **wrong})
+    message = str(error.value)
+    assert "151 keys are wrong" in message and "and 131 more" in message
+    assert "device: Input should be a valid string; got [['xxx" in message
+    assert len(message) < 60_000 and "\x1b" not in message
 
 
 def test_a_valid_recipe_is_the_stages_frozen_model():
