@@ -234,6 +234,22 @@ def test_detectron2_and_ray_stay_in_their_rooms():
         assert users and [m for m in users if not m.startswith((room, "lowbit.tools"))] == []
 
 
+def test_yaml_is_read_and_written_in_one_place():
+    users = {module for module, names in IMPORTS.items() if "yaml" in names}
+    assert users == {f"lowbit.common.input_files.yaml_{name}" for name in ("values", "writer")}
+
+
+def test_pillow_opens_named_formats_only():
+    """Pillow tries every format it knows on a file, whatever the file's name is."""
+    opened = []
+    for path in MODULES.values():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "Image.open":
+                opened.append(path)
+                assert "formats" in {word.arg for word in node.keywords}, f"{path}:{node.lineno}"
+    assert opened
+
+
 def test_quant_imports_torch_only():
     outside = set()
     for module, names in IMPORTS.items():

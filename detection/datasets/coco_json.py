@@ -20,6 +20,7 @@ _LARGEST_FILE = 16 * 10**9  # bytes; COCO's have half a gigabyte, Objects365's s
 _FARTHEST = 2**20  # pixels: of a coordinate, and of an image's side
 _LARGEST_AREA = _FARTHEST**2
 _LARGEST_ID = 2**63  # of an image or a class: what others hold in 64 bits
+_MANY_DIGITS = re.compile(rb"[0-9]{1000,}")  # Python reads integers of 4,300
 _SPACE = re.compile(r"[ \t\n\r]*")
 
 
@@ -129,12 +130,17 @@ def read_json(file: Path) -> dict[str, Any]:
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        content = json.loads(read_regular(file, limit=_LARGEST_FILE))
+        data = read_regular(file, limit=_LARGEST_FILE)
+        content = json.loads(data)
     except ValueError as error:
+        said = printable(str(error))
+        if "digits" in said and (found := _MANY_DIGITS.search(data)):
+            line = data.count(b"\n", 0, found.start()) + 1
+            said = f"line {line} has a number of {len(found[0]):,} digits"
         raise ValueError(
-            f"{file} is not JSON ({printable(str(error))}); nothing was loaded. Export the annotations "
-            "again."
+            f"{file} is not JSON ({said}); nothing was loaded. Export the annotations again."
         ) from error
+    del data
     for section in _REQUIRED:
         if not isinstance(content, dict) or not isinstance(content.get(section), list):
             raise ValueError(

@@ -92,6 +92,30 @@ def test_suites_that_include_each_other_are_refused(bench):
         plan(whole(bench, "one"))
 
 
+def test_suites_that_include_each_other_ever_more_often_are_refused(bench):
+    """Nine files that include the next one twice would be 511 suites."""
+    part(bench, "8")
+    for number in range(7, -1, -1):
+        part(
+            bench, str(number), include=[f"{number + 1}.yaml"] * 2, checkpoints=None, transfer=None
+        )
+    with pytest.raises(RecipeError, match=r"the 201th suite of this plan.*nothing was run"):
+        plan(whole(bench, "0"))
+
+
+@pytest.mark.parametrize("name", ["a\0b", "~nobody-of-that-name/a.yaml", "x" * 300])
+@pytest.mark.parametrize("key", ["include", "recipe", "path"])
+def test_a_path_that_is_none_is_a_wrong_key(bench, name, key):
+    keys = {
+        "include": {"include": [name]},
+        "recipe": {"transfer": [{"recipe": name}]},
+        "path": {"checkpoints": [{"name": "mine", "path": name}]},
+    }
+    part(bench, **keys[key])
+    with pytest.raises(RecipeError, match=rf"{key}.*is no file name"):
+        plan(whole(bench, "part"))
+
+
 def test_a_part_that_is_not_there_is_named(bench):
     part(bench, "one")
     with pytest.raises(RecipeError, match=r"no file .*ones.yaml.*Did you mean 'one.yaml'"):

@@ -123,3 +123,10 @@ def test_an_unknown_set_or_split_is_answered_with_what_there_is():
     for name in ("yolo:birds", "voc:", "voc:a/b", "coco:..\\x"):
         with pytest.raises(ValueError, match="there is no detection set named"):
             check_name(name)
+
+
+@pytest.mark.parametrize("folder", ["", ".", "..", "../x", "/x", "a\\b", "C:x", "a\0b"])
+@pytest.mark.parametrize("kind", ["coco", "voc"])
+def test_a_name_that_is_a_path_is_refused(kind, folder):
+    with pytest.raises(ValueError, match="there is no detection set named"):
+        check_name(f"{kind}:{folder}")

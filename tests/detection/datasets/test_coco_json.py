@@ -1,10 +1,12 @@
 """COCO's JSON: what is not of its type is refused with its line, and lines are found in any layout."""
 
 import json
+import os
 
 import pytest
 from pydantic_core import from_json
 
+from lowbit.detection.datasets import coco_json
 from lowbit.detection.datasets.coco_json import Places, read_json
 from tests.detection.annotated_folders import annotation, coco_content
 
@@ -49,7 +51,25 @@ NUMBERS = (None, "4", True, [4], {}, 1.5)
 WRONG = [
     *(("images", "id", value) for value in NUMBERS),
     *(("images", side, value) for side in ("width", "height") for value in (*NUMBERS, 0, -4, 64.0)),
-    *(("images", "file_name", value) for value in (None, 4, "", ["a.jpg"])),
+    *(
+        ("images", "file_name", value)
+        for value in (
+            None,
+            4,
+            "",
+            ["a.jpg"],
+            "../a.jpg",
+            "a/../../b.jpg",
+            "/etc/a.jpg",
+            "C:\\a.jpg",
+            "a\\b.jpg",
+            "a\0.jpg",
+            "\ud800.jpg",
+        )
+    ),
+    *(("images", side, value) for side in ("width", "height") for value in (2**20 + 1, 10**400)),
+    *((section, "id", 2**63) for section in ("images", "categories")),
+    *(("annotations", name, -(2**63) - 1) for name in ("image_id", "category_id")),
     *(("annotations", "id", value) for value in (None, 1.5, True, [4], {})),
     *(("annotations", name, v) for name in ("image_id", "category_id") for v in NUMBERS),
     *(("annotations", "area", value) for value in ("400", True, [4], -1, float("nan"), 1e999)),
@@ -68,6 +88,8 @@ WRONG = [
             [1, 2, float("nan"), 4],
             [1, float("-inf"), 3, 4],
             [1, 2, 10**400, 4],
+            [1e300, -1e300, 3, 4],
+            [2**20, 0, 3, 4],
             {"x": 1},
         )
     ),
@@ -78,6 +100,11 @@ WRONG = [
             [1, 2, 3, 4, 5, 6],
             [["1", 2, 3, 4, 5, 6]],
             [[1, 2, float("nan"), 4, 5, 6]],
+            [[1e300, -1e300, 3, 4, 5, 6]],
+            {"counts": [3, 4], "size": [30, 40]},
+            {"counts": [-3, 1203], "size": [30, 40]},
+            {"counts": [], "size": [30, 40]},
+            {"counts": "1a2", "size": [2**20, 2**20]},
             {"counts": 3, "size": [30, 40]},
             {"counts": [3, "4"], "size": [30, 40]},
             {"counts": [3], "size": 30},
@@ -123,6 +150,54 @@ def test_what_is_missing_is_refused_with_file_and_line(tmp_path, section):
         write(file, content() | {section: [entry]}, indent=1)
         with pytest.raises(ValueError, match=rf"{file}:\d+: entry 1 of {section} is .*not an obj"):
             read_json(file)
+
+
+@pytest.mark.parametrize("field", ["area", "unknown"])
+def test_what_nests_in_a_field_is_refused_or_left_alone(tmp_path, field, monkeypatch):
+    """What the parser still reads may be too deep for what looks at it further down the stack."""
+    written = json.dumps(content(), indent=1)
+    nested = "[" * 50 + "]" * 50
+    file = tmp_path / "a.json"
+    file.write_text(written.replace('"iscrowd": 0', f'"iscrowd": 0, "{field}": {nested}', 1))
+    if field == "unknown":
+        assert read_json(file)["annotations"][0]["unknown"]
+        return
+    with pytest.raises(ValueError, match=r"a\.json:\d+: entry 1 of annotations .*area is \[\["):
+        read_json(file)
+
+    def overflow(*_args):
+        raise RecursionError
+
+    monkeypatch.setattr(coco_json.json, "dumps", overflow)
+    with pytest.raises(ValueError, match=r"area is \[\[\[\[\[\.\.\."):
+        read_json(file)
+    monkeypatch.setattr(coco_json, "_starts", overflow)
+    with pytest.raises(ValueError, match=r"a\.json .*nested too deeply; nothing was loaded"):
+        read_json(file)
+
+
+def test_a_polygon_of_many_corners_is_read(tmp_path):
+    """Its coordinates together are larger than any one may be."""
+    written = content()
+    written["annotations"][1]["segmentation"] = [[1000.5] * 2000]
+    assert read_json(write(tmp_path / "a.json", written)) == written
+
+
+def test_an_integer_of_thousands_of_digits_is_refused(tmp_path):
+    file = write(tmp_path / "a.json", content(), indent=1)
+    file.write_text(file.read_text().replace('"image_id": ', f'"image_id": {"9" * 5000}', 1))
+    line = next(n for n, text in enumerate(file.read_text().splitlines(), 1) if "9" * 5000 in text)
+    with pytest.raises(
+        ValueError, match=rf"not JSON \(line {line} has a number of 5,001 digits"
+    ) as caught:
+        read_json(file)
+    assert len(str(caught.value)) < 400
+
+
+def test_annotations_that_are_no_file_are_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.json")
+    with pytest.raises(ValueError, match=r"a\.json .*it is a named pipe, not a file"):
+        read_json(tmp_path / "a.json")
 
 
 def test_a_few_of_every_kind_are_listed(tmp_path):

@@ -1,10 +1,12 @@
 """Names in VOC's lists, and which of several images is an annotation's."""
 
+import os
+
 import pytest
 
 from lowbit.detection.datasets.catalog import load_detection
 from lowbit.detection.datasets.check_annotations import check
-from lowbit.detection.datasets.voc_lists import read_list
+from lowbit.detection.datasets.voc_lists import read_image_names, read_list
 from tests.detection.annotated_folders import write_image, write_voc, write_xml
 
 CAT = [("cat", (2, 2, 11, 12), 0)]
@@ -44,6 +46,25 @@ def test_a_line_of_a_list_names_its_image(tmp_path, name, line, encoding):
     (tmp_path / "farm/JPEGImages/sub").mkdir(parents=True)
     root = write_voc(tmp_path / "farm", {name: CAT}, {"train": [], "test": [name]})
     assert loaded(root, [line], encoding=encoding) == [f"{name.rpartition('/')[2]}.jpg"]
+
+
+@pytest.mark.parametrize(
+    "line", ["../a", "/etc/a", "a/../../b", "C:\\a", "sub\\a", "a\0b", "..", "../a 1"]
+)
+def test_a_line_that_leads_out_is_refused_with_its_number(tmp_path, line):
+    root = write_voc(tmp_path / "farm", {"a": CAT}, {"train": [], "test": ["a"]})
+    with pytest.raises(
+        ValueError, match=r"train\.txt has 1 line that lead.*nothing was loaded"
+    ) as caught:
+        loaded(root, ["a", "", line])
+    assert f"train.txt:3: {line!r}" in str(caught.value)
+
+
+def test_a_list_that_is_no_file_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "train.txt")
+    for read in (read_list, read_image_names):
+        with pytest.raises(ValueError, match=r"train\.txt .*it is a named pipe"):
+            read(tmp_path / "train.txt")
 
 
 def test_a_name_that_ends_like_a_flag_comes_first(tmp_path):

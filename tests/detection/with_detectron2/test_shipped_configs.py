@@ -46,6 +46,58 @@ def test_every_low_bit_configuration_has_the_detector_it_starts_from():
 @pytest.mark.parametrize(
     ("opts", "told"),
     [
+        (("SOLVER.MAX_ITER",), "are 1 words"),
+        ((1, 2), "1 is overridden, which is no key"),
+        (("SOLVER.BASE_LR", "1e999"), "SOLVER.BASE_LR is inf"),
+        (("SOLVER.STEPS", "(1, -1e999)"), "SOLVER.STEPS is -inf"),
+        (("SOLVER.BASE_LR", True), "does not fit Detectron2's configuration"),
+        (("SOLVER.SCALE_LR_FACTOR", True), "SOLVER.SCALE_LR_FACTOR is True"),
+        (("DATASETS.VOC_BASE", True), "DATASETS.VOC_BASE is True"),
+        (("SOLVER.BASE_LR.X", 1), "does not fit Detectron2's configuration"),
+        (("SOLVER.BASE_LR", "1" * 20_000), "has 20,000 characters"),
+    ],
+)
+def test_overrides_that_are_none_are_refused(opts, told):
+    from lowbit.detection.with_detectron2.config import read_config
+
+    with pytest.raises(ValueError, match="nothing was trained") as caught:
+        read_config(CONFIGS / "retinanet_R_18_FPN_90k_fp.yaml", opts)
+    assert told in str(caught.value) and len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("VERSION: 2\nSEED: !!python/object/apply:builtins.len ['ab']\n", "c.yaml, line 2, "),
+        ("VERSION: 1\n", "has VERSION 1, and 2 is read"),
+        ("_BASE_: c.yaml\n", "form a circle"),
+        ("_BASE_: [a.yaml]\n", "line 1: _BASE_ must name one file"),
+        ("SOLVER: {MAX_ITER: 1:30}\n", "c.yaml, line 1, "),
+        ("SOLVER: {1: 2}\n", "is not text"),
+        ("SOLVER: 3\n", "does not fit Detectron2's configuration"),
+    ],
+)
+def test_a_file_is_read_as_recipes_are(tmp_path, text, told):
+    from lowbit.detection.with_detectron2.config import read_config
+
+    (tmp_path / "c.yaml").write_text(text)
+    with pytest.raises(ValueError) as caught:
+        read_config(tmp_path / "c.yaml")
+    assert told in str(caught.value)
+
+
+def test_a_shipped_file_is_what_detectron2_reads():
+    from lowbit.detection.with_detectron2.config import default_config, read_config
+
+    for file in FILES:
+        theirs = default_config()
+        theirs.merge_from_file(str(file), allow_unsafe=False)
+        assert repr(read_config(file, processes=2)) == repr(theirs)
+
+
+@pytest.mark.parametrize(
+    ("opts", "told"),
+    [
         (("MODEL.RESNETS.DEPTH", 101), "MODEL.LOWBIT.ARCHITECTURE"),
         (("MODEL.BACKBONE.NAME", "build_resnet_fpn_backbone"), "use one of build_lowbit_backbone"),
         (("MODEL.QUANT.PRECISION", "3w3a"), "set MODEL.QUANT.ENABLED True"),

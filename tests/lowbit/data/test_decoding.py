@@ -1,10 +1,13 @@
 """Decoding: every kind of image a user brings becomes RGB bytes, or is refused by its name."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from lowbit.data import decoding
 from lowbit.data.decoding import decode, image_size, verified_size
 
 RAMP = np.linspace(0, 65535, 12 * 16).reshape(12, 16).astype(np.uint16)
@@ -84,6 +87,46 @@ def test_a_truncated_file_is_found(tmp_path, suffix):
     assert image_size(path) == (96, 128)
     with pytest.raises(ValueError, match=rf"x\.{suffix} cannot be decoded"):
         verified_size(path)
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "png", "webp", "bmp", "ppm", "tiff", "gif"])
+def test_formats_are_told_by_their_first_bytes(tmp_path, kind):
+    Image.fromarray(COLOURS[..., 0]).save(
+        tmp_path / "x.jpg", kind
+    )  # as some of Oxford-IIIT Pets' are
+    assert decode(tmp_path / "x.jpg").shape == (3, 12, 16) and verified_size(
+        tmp_path / "x.jpg"
+    ) == (12, 16)
+
+
+@pytest.mark.parametrize("kind", ["pcx", "tga", "eps", "ico", "sgi", "jpeg2000"])
+def test_other_formats_are_refused_whatever_their_names_are(tmp_path, kind):
+    Image.fromarray(COLOURS).save(tmp_path / "x.png", kind)
+    for read in (decode, image_size, verified_size):
+        with pytest.raises(ValueError, match=r"x\.png cannot be decoded \(cannot identify"):
+            read(tmp_path / "x.png")
+
+
+@pytest.mark.parametrize("kind", ["a named pipe", "a folder"])
+def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path, kind):
+    path = tmp_path / "x.png"
+    path.mkdir() if kind == "a folder" else os.mkfifo(path)
+    for read in (decode, image_size, verified_size):
+        with pytest.raises(
+            ValueError, match=rf"x\.png cannot be decoded \(it is {kind}, not a file"
+        ):
+            read(path)
+
+
+def test_declared_pixels_are_bounded_whatever_pillows_limit_is(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+    monkeypatch.setattr(decoding, "MAX_PIXELS", 12 * 16)
+    Image.fromarray(COLOURS).save(tmp_path / "x.png")
+    assert decode(tmp_path / "x.png").shape == (3, 12, 16)
+    monkeypatch.setattr(decoding, "MAX_PIXELS", 12 * 16 - 1)
+    for read in (decode, image_size, verified_size):
+        with pytest.raises(ValueError, match=r"x\.png .*it has 16 x 12 pixels, more than 191"):
+            read(tmp_path / "x.png")
 
 
 def test_what_is_no_image_or_too_large_is_refused_by_name(tmp_path, monkeypatch):

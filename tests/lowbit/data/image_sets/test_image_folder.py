@@ -206,7 +206,9 @@ def test_a_folder_is_known_by_name_before_any_root_is():
         data.locate("folder:nowhere", root="/nonexistent")
 
 
-@pytest.mark.parametrize("name", ["folder:", "folder:..", "folder:a/b", "folder:/etc"])
+@pytest.mark.parametrize(
+    "name", ["folder:", "folder:..", "folder:a/b", "folder:/etc", "folder:a\\b", "folder:a\0b"]
+)
 def test_a_path_is_no_name(name):
     with pytest.raises(ValueError, match="does not name a folder of the data root"):
         folder_set(name)

@@ -107,7 +107,18 @@ def test_frames_are_the_middles_of_equal_parts():
             assert spread(range(n), count) == middles
 
 
-@pytest.mark.parametrize("name", ["frames:", "frames:a/b", "frames:a@0", "frames:a@x", "frames:a@"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "frames:",
+        "frames:a/b",
+        "frames:a@0",
+        "frames:a@x",
+        "frames:a@",
+        "frames:..",
+        "frames:a@" + "9" * 5000,
+    ],
+)
 def test_what_is_no_name_is_refused(name):
     with pytest.raises(ValueError, match="does not name videos"):
         video_set(name)
