@@ -194,7 +194,10 @@ def _shard(text: str) -> tuple[int, int]:
 
 
 def _folder(text: str) -> Path:
-    path = expanded(text)
+    try:
+        path = expanded(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
     if path.exists() and not path.is_dir():
         raise argparse.ArgumentTypeError(f"{text} is a file; name a new or existing folder")
     return path
