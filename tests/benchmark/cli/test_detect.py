@@ -162,7 +162,7 @@ def test_a_configuration_without_detectron2_is_told_how_to_install_it(capsys, mo
             "'MODEL.LOWBIT.NORM' or 'MODEL.LOWBIT.RANDOM'? Keys are Detectron2's",
         ),
         (["SOLVER.MAX_ITERS", "3"], "Did you mean 'SOLVER.MAX_ITER'"),
-        (["SOLVER.MAX_ITER"], "nothing was trained. Keys are Detectron2's"),
+        (["SOLVER.MAX_ITER"], "nothing was trained. They come in pairs, KEY VALUE"),
     ],
 )
 def test_a_key_that_does_not_fit_a_configuration_is_refused(tmp_path, capsys, opts, told):
