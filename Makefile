@@ -9,6 +9,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DETECTRON2 ?= auto# auto: try, and go on without; no: do not try
 RUNS ?= runs/demo
+# One more than there are cores: tests also wait, for processes, browsers and disks.
+WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 
 .PHONY: demo test setup detectron2 ray lint format clean
 
@@ -17,7 +19,7 @@ demo: setup
 
 # A file's tests run in one process, which builds what they share once. The long files come first.
 test: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 setup: $(STAMP)
 

@@ -49,6 +49,13 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     item.config.stash[_FAKES] = fakes
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_fixture_setup(fixturedef: pytest.FixtureDef, request: pytest.FixtureRequest) -> None:
+    """Seed what tests share as well: it is made before `_seed` runs, after whatever the last test drew."""
+    if fixturedef.scope != "function":
+        torch.manual_seed(0)
+
+
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)

@@ -30,6 +30,10 @@ from torch import Tensor
 from lowbit.common.input_files.environment import fused
 
 _logger = logging.getLogger(__name__)
+
+# torch's cache of graphs does not tell vector widths apart that it chose itself: machines that share the cache
+# would run loops of the wrong width, and half the values would be wrong.
+_VECTOR_BITS = {"AVX2": 256, "AVX512": 512}
 _wanted = fused()
 
 
@@ -116,7 +120,9 @@ def kernel(function: Callable) -> Callable:
 
     @cache
     def compiled() -> Callable:  # not at import: loading the compiler takes a second
-        return torch.compile(function, dynamic=True, fullgraph=True)
+        width = _VECTOR_BITS.get(torch.backends.cpu.get_cpu_capability())
+        options = {"cpp.simdlen": width}
+        return torch.compile(function, dynamic=True, fullgraph=True, options=options)
 
     @wraps(function)
     def run(*tensors: Tensor):

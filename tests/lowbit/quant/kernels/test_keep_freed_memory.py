@@ -22,6 +22,6 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 def test_keeping_freed_memory_ends_page_faults():
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert (
-        int(done.stdout) < 100
-    )  # without, some versions of torch take 40 blocks of 2,048 pages each
+    # Without it, some versions of torch fault in 40 blocks of 2,048 pages each. The heap may still grow by one
+    # or two, where addresses happen to leave a hole that is too small.
+    assert int(done.stdout) <= 2 * 2048

@@ -56,6 +56,21 @@ def test_a_missing_compiler_is_said_once_and_leaves_the_eager_route(switch, monk
         torch_compiled._can_compile.cache_clear()
 
 
+@pytest.mark.parametrize(
+    ("capability", "bits"), [("AVX2", 256), ("AVX512", 512), ("DEFAULT", None)]
+)
+def test_kernels_of_machines_that_share_a_cache_are_told_apart_by_vector_width(
+    capability, bits, monkeypatch
+):
+    options = []
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    monkeypatch.setattr(
+        torch, "compile", lambda function, **chosen: options.append(chosen["options"]) or function
+    )
+    assert torch_compiled.kernel(torch.abs)(torch.tensor(-1.0)) == 1
+    assert options == [{"cpp.simdlen": bits}]
+
+
 def run(operator, v, s, bits, upstream):
     v, s = v.clone(memory_format=torch.preserve_format).requires_grad_(), s.clone().requires_grad_()
     y = OPERATORS[operator](v, s, bits)
