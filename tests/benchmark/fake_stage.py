@@ -29,7 +29,9 @@ _logger = logging.getLogger(__name__)
 
 class Recipe(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
-    cosmetic: ClassVar = frozenset({"name", "journal", "sleep", "steps", "device", "cache_dir", "num_gpus"})
+    cosmetic: ClassVar = frozenset(
+        {"name", "journal", "sleep", "steps", "device", "cache_dir", "num_gpus"}
+    )
 
     name: str = "fake"
     architecture: str | None = None

@@ -1,4 +1,4 @@
-"""SIGKILLs at random moments against a sweep, which is started again until it has ended by itself."""
+"""Signals at random moments against a sweep, which is started again until it has ended by itself."""
 
 import contextlib
 import os
@@ -17,19 +17,20 @@ from tests.reliability.runners import Runners
 from tests.reliability.snapshots import differences, snapshot
 
 PATIENCE = 300  # s in which something must happen, on a busy machine
-_ENDED, _SOME_FAILED = 0, 2  # exit codes of a run
+STOP_RUNNER, STOP_WORKER = "SIGTERM to the runner", "SIGTERM to a worker"
+_ENDED, _SOME_FAILED, _STOPPED = 0, 2, 143  # exit codes of a run
 
 
 @dataclass
 class Outcome:
-    """How an attack went: kills that hit a living process by kind, and everything that was wrong."""
+    """How an attack went: signals that hit a living process, by kind, and everything that was wrong."""
 
-    kills: dict[str, int] = field(default_factory=dict)
+    hits: dict[str, int] = field(default_factory=dict)
     wrong: list[str] = field(default_factory=list)
 
 
 class Attack:
-    """Kills of a sweep's processes.
+    """Signals to a sweep's processes.
 
     Args:
         runners: how to start it.
@@ -54,14 +55,16 @@ class Attack:
             "runner and workers": self._at_any_time,
             "while a file is written": self._while_writing,
             "while the board is built": self._while_building,
+            STOP_RUNNER: self._at_any_time,
+            STOP_WORKER: self._at_any_time,
         }
 
-    def make(self, kills: Sequence[str]) -> Outcome:
-        """Run the sweep undisturbed, then again until all kills are spent, comparing each end."""
+    def make(self, kinds: Sequence[str]) -> Outcome:
+        """Run the sweep undisturbed, then again until all signals are spent, comparing each end."""
         self._run_until_it_ends([], outcome := Outcome())
         expected = snapshot(self._runs)
         self._jobs = {path.parent.name for path in self._runs.glob(f"*/{RESULT}")}
-        left = list(kills)
+        left = list(kinds)
         while left and not outcome.wrong:
             shutil.rmtree(self._runs)
             self._run_until_it_ends(left, outcome)
@@ -70,7 +73,7 @@ class Attack:
         return outcome
 
     def _run_until_it_ends(self, left: list[str], outcome: Outcome) -> None:
-        """Start runners, and strike at them while kills are left, until one ends by itself."""
+        """Start runners, and strike at them while signals are left, until one ends by itself."""
         code = None
         while code != _ENDED:
             runner = self._runners.start()
@@ -78,9 +81,9 @@ class Attack:
                 kind = left[-1]
                 if hit := self._strike(kind, runner):
                     left.pop()
-                    outcome.kills[kind] = outcome.kills.get(kind, 0) + hit
+                    outcome.hits[kind] = outcome.hits.get(kind, 0) + hit
             code = self._join(runner)
-            if code not in (_ENDED, _SOME_FAILED, -signal.SIGKILL):
+            if code not in (_ENDED, _SOME_FAILED, _STOPPED, -signal.SIGKILL):
                 outcome.wrong.append(f"a runner ended with exit code {code}: {self._said()}")
                 return
         if strays := self._strays():
@@ -138,13 +141,14 @@ class Attack:
             yield from self._runs.glob(pattern)
 
     def _strike(self, kind: str, runner: BaseProcess) -> int:
-        """Kill, and return how many living processes were hit."""
+        """Send the signals of a blow, and return how many living processes were hit."""
         workers = [
             holder.worker
             for path in self._runs.glob(f"*/{LOCK}")
             if (holder := read_holder(path)) is not None and holder.worker
         ]
-        if kind == "worker":
+        signum = signal.SIGTERM if kind in (STOP_RUNNER, STOP_WORKER) else signal.SIGKILL
+        if kind in ("worker", STOP_WORKER):
             victims = self._rng.sample(workers, min(1, len(workers)))
         elif kind == "runner and workers":
             victims = [runner.pid, *workers]
@@ -157,7 +161,7 @@ class Attack:
         for pid in victims:
             if pid == runner.pid or pid in jobs:
                 with contextlib.suppress(ProcessLookupError):  # it has just ended
-                    os.kill(pid, signal.SIGKILL)
+                    os.kill(pid, signum)
                     hit += 1
         if runner.pid in victims:
             runner.join(PATIENCE)

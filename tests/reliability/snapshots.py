@@ -14,7 +14,7 @@ def snapshot(runs: Path) -> dict[str, object]:
     """Return the content of every file of a runs folder, without times, by its path."""
     found: dict[str, object] = {}
     for path in sorted(runs.rglob("*")):
-        if path.is_dir() or path.name in _PASSING:
+        if path.is_dir() or path.name in _PASSING or path.parent.name == "tensorboard":
             continue
         name = str(path.relative_to(runs))
         if path.name == "index.html":

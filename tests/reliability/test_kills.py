@@ -37,5 +37,5 @@ def test_a_sweep_of_fakes(bench, rng, tally, rounds, kind, usual):
 
     attack = Attack(runners, rng, span=0.6, look=look)
     outcome = attack.make([kind] * rounds(usual))
-    tally.add(f"SIGKILL, trivial jobs: {kind}", sum(outcome.kills.values()), len(outcome.wrong))
+    tally.add(f"SIGKILL, trivial jobs: {kind}", sum(outcome.hits.values()), len(outcome.wrong))
     assert outcome.wrong == []

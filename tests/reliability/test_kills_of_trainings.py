@@ -8,7 +8,7 @@ import yaml
 from lowbit.backbones import create_backbone, save_backbone
 from lowbit.benchmark.recipes.stages import STAGES
 from tests.detection.conftest import TINY
-from tests.reliability.blows import Attack
+from tests.reliability.blows import STOP_RUNNER, STOP_WORKER, Attack
 from tests.reliability.runners import Runners
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
@@ -18,14 +18,20 @@ _PRETRAIN = {
     **{"dim": 64, "hidden_dim": 32, "epochs": 3, "batch_size": 256, "checkpoint_every": 1},
 }
 _LINEAR = {"dataset": "digits", "image_size": 16, "epochs": 3, "lr": 0.5, "device": "cpu"}
-_QAT = {**_LINEAR, "protocol": "qat", "policy": "lsq", "lr": 0.02, "checkpoint_every": 1}
+_TRAINED = {**_LINEAR, "epochs": 1, "lr": 0.02, "checkpoint_every": 5}
+_QAT = {**_TRAINED, "protocol": "qat", "policy": "lsq"}
+_SEMI = {**_TRAINED, "protocol": "semi", "label_fraction": 0.1, "epochs": 4}
+_ADAPTIVE = {
+    **{**_TRAINED, "protocol": "adaptive"},
+    "adaptive": {"bits": [8, 4], "zero_shot": [6], "norm_batches": 1},
+}
 _DETECTOR = {name: value for name, value in TINY.items() if name != "engine"}
 ENGINES = [
     "torchvision",
     pytest.param("detectron2", marks=pytest.mark.detectron2),
 ]
 # Any process, at any time, while it writes, and while the board is built.
-KINDS = (
+KILLS = (
     "runner",
     "worker",
     "runner and workers",
@@ -47,7 +53,10 @@ def classification(folder: Path) -> None:
         folder,
         pretrain=_PRETRAIN,
         linear=_LINEAR,
-        qat={**_QAT, "epochs": 1},
+        finetune={**_TRAINED, "protocol": "finetune"},
+        qat=_QAT,
+        semi=_SEMI,
+        adaptive=_ADAPTIVE,
         suite={
             "precisions": ["FP", "4w4a"],
             "checkpoints": [
@@ -56,7 +65,15 @@ def classification(folder: Path) -> None:
             ],
             "transfer": [
                 {"recipe": "linear.yaml"},
-                {"recipe": "qat.yaml", "checkpoints": ["SimSiam"], "precisions": ["4w4a"]},
+                *(
+                    {"recipe": f"{name}.yaml", "checkpoints": ["SimSiam"], **more}
+                    for name, more in (
+                        ("finetune", {}),
+                        ("qat", {"precisions": ["4w4a"]}),
+                        ("semi", {"precisions": ["4w4a"]}),
+                        ("adaptive", {"precisions": ["8w8a", "6w6a", "4w4a"]}),
+                    )
+                ),
             ],
         },
     )
@@ -81,26 +98,40 @@ def detection(folder: Path, engine: str) -> None:
     )
 
 
-def attack(folder, rng, kills, *, span):
+def attack(folder, rng, kinds, count, *, span):
     runners = Runners(folder / "suite.yaml", folder / "runs", "--workers", "2", stages=STAGES)
-    return Attack(runners, rng, span=span).make([rng.choice(KINDS) for _ in range(kills)])
+    return Attack(runners, rng, span=span).make([rng.choice(kinds) for _ in range(count)])
 
 
-def test_a_sweep_on_digits(tmp_path, rng, tally, rounds):
+def test_killed_sweeps_on_digits(tmp_path, rng, tally, rounds):
     classification(tmp_path)
-    outcome = attack(tmp_path, rng, rounds(40), span=6.0)
-    for kind, kills in outcome.kills.items():
-        tally.add(f"SIGKILL, pretraining, probes and QAT: {kind}", kills, len(outcome.wrong))
+    outcome = attack(tmp_path, rng, KILLS, rounds(40), span=6.0)
+    hits = sum(outcome.hits.values())
+    tally.add("SIGKILL, pretraining, probes, trainings on digits", hits, len(outcome.wrong))
     assert outcome.wrong == []
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_a_sweep_of_detectors(tmp_path, rng, tally, rounds, engine):
+def test_killed_sweeps_of_detectors(tmp_path, rng, tally, rounds, engine):
     detection(tmp_path, engine)
-    outcome = attack(tmp_path, rng, rounds(20), span=6.0)
-    tally.add(
-        f"SIGKILL, detectors by {engine}", sum(outcome.kills.values()), len(outcome.wrong)
-    )
+    outcome = attack(tmp_path, rng, KILLS, rounds(20), span=5.0)
+    hits = sum(outcome.hits.values())
+    tally.add(f"SIGKILL, detectors by {engine}", hits, len(outcome.wrong))
     assert outcome.wrong == []
 
 
+def test_stopped_sweeps_on_digits(tmp_path, rng, tally, rounds):
+    classification(tmp_path)
+    outcome = attack(tmp_path, rng, (STOP_RUNNER, STOP_WORKER), rounds(20), span=6.0)
+    for kind, hits in sorted(outcome.hits.items()):
+        tally.add(f"{kind}, on digits", hits, len(outcome.wrong))
+    assert outcome.wrong == []
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_stopped_sweeps_of_detectors(tmp_path, rng, tally, rounds, engine):
+    detection(tmp_path, engine)
+    outcome = attack(tmp_path, rng, (STOP_RUNNER, STOP_WORKER), rounds(10), span=5.0)
+    for kind, hits in sorted(outcome.hits.items()):
+        tally.add(f"{kind}, detectors by {engine}", hits, len(outcome.wrong))
+    assert outcome.wrong == []
