@@ -1,5 +1,6 @@
 """Runners that share a folder: however they meet, each job runs once and the folder ends the same."""
 
+import contextlib
 import os
 import signal
 import time
@@ -123,7 +124,5 @@ def test_a_suspended_runner_is_taken_over_and_wakes_to_nothing(bench, race, tall
 
 
 def signal_if_alive(pid, signum):
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signum)
-    except ProcessLookupError:
-        pass
