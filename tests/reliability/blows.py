@@ -17,8 +17,11 @@ from tests.reliability.runners import Runners
 from tests.reliability.snapshots import differences, snapshot
 
 PATIENCE = 300  # s in which something must happen, on a busy machine
+SUPERVISOR = "supervisor of a job on a machine of a cluster"
 STOP_RUNNER, STOP_WORKER = "SIGTERM to the runner", "SIGTERM to a worker"
-_ENDED, _SOME_FAILED, _STOPPED = 0, 2, 143  # exit codes of a run
+STOPS = (STOP_RUNNER, STOP_WORKER)
+_ENDED, _SOME_FAILED = 0, 2  # exit codes of a run
+_KILLED = (-signal.SIGKILL, -signal.SIGTERM, 128 + signal.SIGTERM)
 
 
 @dataclass
@@ -55,6 +58,7 @@ class Attack:
             "runner and workers": self._at_any_time,
             "while a file is written": self._while_writing,
             "while the board is built": self._while_building,
+            SUPERVISOR: self._at_any_time,
             STOP_RUNNER: self._at_any_time,
             STOP_WORKER: self._at_any_time,
         }
@@ -83,7 +87,7 @@ class Attack:
                     left.pop()
                     outcome.hits[kind] = outcome.hits.get(kind, 0) + hit
             code = self._join(runner)
-            if code not in (_ENDED, _SOME_FAILED, _STOPPED, -signal.SIGKILL):
+            if code not in (_ENDED, _SOME_FAILED, *_KILLED):
                 outcome.wrong.append(f"a runner ended with exit code {code}: {self._said()}")
                 return
         if strays := self._strays():
@@ -142,26 +146,24 @@ class Attack:
 
     def _strike(self, kind: str, runner: BaseProcess) -> int:
         """Send the signals of a blow, and return how many living processes were hit."""
-        workers = [
-            holder.worker
-            for path in self._runs.glob(f"*/{LOCK}")
-            if (holder := read_holder(path)) is not None and holder.worker
-        ]
-        signum = signal.SIGTERM if kind in (STOP_RUNNER, STOP_WORKER) else signal.SIGKILL
+        found = [read_holder(path) for path in self._runs.glob(f"*/{LOCK}")]
+        held = [holder for holder in found if holder is not None and holder.states]
+        workers = [holder.worker for holder in held if holder.worker]
         if kind in ("worker", STOP_WORKER):
             victims = self._rng.sample(workers, min(1, len(workers)))
+        elif kind == SUPERVISOR:
+            victims = [self._rng.choice(held).runner] if held else []
         elif kind == "runner and workers":
             victims = [runner.pid, *workers]
         elif kind == "while a file is written" and workers and self._rng.random() < 0.5:
             victims = [self._rng.choice(workers)]
         else:
             victims = [runner.pid]
-        jobs = self._runners.jobs()
-        hit = 0
+        hit, jobs = 0, self._runners.jobs()
         for pid in victims:
-            if pid == runner.pid or pid in jobs:
+            if pid in jobs or pid not in workers:
                 with contextlib.suppress(ProcessLookupError):  # it has just ended
-                    os.kill(pid, signum)
+                    os.kill(pid, signal.SIGTERM if kind in STOPS else signal.SIGKILL)
                     hit += 1
         if runner.pid in victims:
             runner.join(PATIENCE)

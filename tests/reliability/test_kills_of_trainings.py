@@ -8,7 +8,7 @@ import yaml
 from lowbit.backbones import create_backbone, save_backbone
 from lowbit.benchmark.recipes.stages import STAGES
 from tests.detection.conftest import TINY
-from tests.reliability.blows import STOP_RUNNER, STOP_WORKER, Attack
+from tests.reliability.blows import STOPS, Attack
 from tests.reliability.runners import Runners
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
@@ -122,7 +122,7 @@ def test_killed_sweeps_of_detectors(tmp_path, rng, tally, rounds, engine):
 
 def test_stopped_sweeps_on_digits(tmp_path, rng, tally, rounds):
     classification(tmp_path)
-    outcome = attack(tmp_path, rng, (STOP_RUNNER, STOP_WORKER), rounds(20), span=6.0)
+    outcome = attack(tmp_path, rng, STOPS, rounds(12), span=6.0)
     for kind, hits in sorted(outcome.hits.items()):
         tally.add(f"{kind}, on digits", hits, len(outcome.wrong))
     assert outcome.wrong == []
@@ -131,7 +131,7 @@ def test_stopped_sweeps_on_digits(tmp_path, rng, tally, rounds):
 @pytest.mark.parametrize("engine", ENGINES)
 def test_stopped_sweeps_of_detectors(tmp_path, rng, tally, rounds, engine):
     detection(tmp_path, engine)
-    outcome = attack(tmp_path, rng, (STOP_RUNNER, STOP_WORKER), rounds(10), span=5.0)
+    outcome = attack(tmp_path, rng, STOPS, rounds(6), span=5.0)
     for kind, hits in sorted(outcome.hits.items()):
         tally.add(f"{kind}, detectors by {engine}", hits, len(outcome.wrong))
     assert outcome.wrong == []
