@@ -1,20 +1,23 @@
 """What must be equal in a sweep that was attacked and in one that was not: everything but times."""
 
 import json
+import re
 from pathlib import Path
 
 from tests.benchmark.board_pages import Page
 
 # When and how long, on what; how often a fake began.
 _TIMES = ("seconds", "finished", "peak_memory_mb", "images_per_s", "attempts", "log")
-_PASSING = ("log.txt", "state.txt", ".takeover", ".records.parquet")
+# Logs, caches, and states before the last: which steps they are of depends on when a signal came.
+_STATES = r"last\.\d+\.pth|model_\d+\.pth"
+_PASSING = re.compile(rf"log\.txt|state\.txt|\.takeover|\.records\.parquet|{_STATES}")
 
 
 def snapshot(runs: Path) -> dict[str, object]:
     """Return the content of every file of a runs folder, without times, by its path."""
     found: dict[str, object] = {}
     for path in sorted(runs.rglob("*")):
-        if path.is_dir() or path.name in _PASSING or path.parent.name == "tensorboard":
+        if path.is_dir() or _PASSING.fullmatch(path.name) or path.parent.name == "tensorboard":
             continue
         name = str(path.relative_to(runs))
         if path.name == "index.html":
