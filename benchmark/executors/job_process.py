@@ -25,6 +25,7 @@ _PRELOAD = [
     "sklearn.datasets",  # what reads the digits
     "lowbit.benchmark.executors.worker",
 ]
+_PREPARE = "lowbit.benchmark.executors.job_server"  # after all other imports
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 # scikit-learn imports pandas, which imports pyarrow, whose allocator would start a thread.
 _NO_THREAD = {"JE_ARROW_MALLOC_CONF": "background_thread:false"}
@@ -39,7 +40,7 @@ def start_server(threads: int, stages: Iterable[str]) -> ForkServerContext:
         stages: stages of the jobs.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([*_PRELOAD, *(f"lowbit.{stage}" for stage in stages)])
+    context.set_forkserver_preload([*_PRELOAD, *(f"lowbit.{stage}" for stage in stages), _PREPARE])
     # Hack: until Python 3.13 the server ignores sys.path, but it reads the environment.
     threading = dict.fromkeys(_THREAD_VARIABLES, str(threads))
     settings = threading | _NO_THREAD | import_variables()

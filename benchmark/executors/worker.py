@@ -78,7 +78,7 @@ def main(task: Task, lifeline: Connection) -> None:
 
 def _share(task: Task) -> int:
     """Run one of several processes, with its rank in torchrun's variables."""
-    _log_to_stderr()
+    log_to_stderr()
     with get_stage(task.job.stage).process_group():
         return _run(task)
 
@@ -171,10 +171,10 @@ def _redirect(log: Path) -> None:
     for standard in (1, 2):
         os.dup2(descriptor, standard)
     os.close(descriptor)
-    _log_to_stderr()
 
 
-def _log_to_stderr() -> None:
+def log_to_stderr() -> None:
+    """Log to this process's standard error, where `_redirect` sends it to the job's log."""
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True)
     faulthandler.enable(all_threads=False)  # a crash logs the stack of its thread

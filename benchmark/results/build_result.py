@@ -6,6 +6,7 @@ import os
 import platform
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,7 @@ def log_tail(folder: Path) -> tuple[str, ...]:
     return tuple(text.splitlines()[-_TAIL:])
 
 
+@cache
 def versions() -> dict[str, str | None]:
     """Return the versions of the relevant packages; None if not installed."""
     found: dict[str, str | None] = {"python": platform.python_version()}
@@ -122,7 +124,7 @@ def _result(job: Job, inputs: Mapping[str, Path], **facts: Any) -> Result:
         "inputs": _records(job, inputs),
         "identity": dict(job.identity),
         "checkpoint": CheckpointFacts(**_planned_checkpoint(job)),
-        "versions": versions(),
+        "versions": dict(versions()),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     return Result.model_validate({**fields, **facts})

@@ -132,6 +132,15 @@ class Claim:
             self._path.unlink(missing_ok=True)
 
 
+def remove_dead(folder: Path) -> None:
+    """Remove the lock of a runner that was killed between its job's result and its release."""
+    path = folder / LOCK
+    if path.exists() and _is_dead(path):
+        with _takeover(folder):
+            if _is_dead(path):
+                path.unlink(missing_ok=True)
+
+
 def holds(folder: Path, token: str) -> bool:
     """Return whether the claim with `token` is the one on the job of `folder`."""
     holder = read_holder(folder / LOCK)

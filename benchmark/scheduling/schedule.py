@@ -13,7 +13,7 @@ from typing import Literal
 from lowbit.benchmark.planning.job import File, Job, Output
 from lowbit.benchmark.planning.plan import Plan
 from lowbit.benchmark.results import build_result
-from lowbit.benchmark.results.job_lock import LOCK
+from lowbit.benchmark.results.job_lock import LOCK, remove_dead
 from lowbit.benchmark.results.result_file import ASIDE, RESULT, Result, read_result, write_result
 from lowbit.benchmark.scheduling.job_queue import JobQueue
 from lowbit.common.atomic_file import remove_unfinished
@@ -176,6 +176,7 @@ class Schedule:
         """Record a result that stands: from before, or of another runner."""
         fresh = self._signature(job.id) != self._before[job.id]
         (self.others if fresh else self.kept).add(job.id)
+        remove_dead(self.folder(job))
         self.finish(job, result)
 
     def block(self, job: Job, why: str) -> None:

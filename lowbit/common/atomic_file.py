@@ -1,5 +1,12 @@
-"""Atomic file writes."""
+"""Atomic file writes.
 
+The temporary file of a write is locked until it has its name. One that is not locked was left by a
+writer that was killed, and the next write of the same file removes it.
+"""
+
+import contextlib
+import fcntl
+import glob
 import os
 import tempfile
 from collections.abc import Callable, Iterator
@@ -21,18 +28,19 @@ def atomic(path: str | Path, *, before: Callable[[], object] = lambda: None) -> 
         before: called once the new content is safely on disk while `path` still has the old.
     """
     path = Path(path)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=_SUFFIX)
-    try:
-        with os.fdopen(handle, "wb") as file:
+    _remove_abandoned(path)
+    file, temporary = _create(path)
+    with file:
+        try:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())  # the mode `open` would have set
-        before()
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+            os.fchmod(file.fileno(), 0o666 & ~_umask())  # the mode `open` would have set
+            before()
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
     sync_folder(path.parent)  # the rename itself
 
 
@@ -57,6 +65,25 @@ def remove_unfinished(folder: Path) -> None:
         for name in names:
             if name.startswith(".") and name.endswith(_SUFFIX):
                 Path(inner, name).unlink(missing_ok=True)
+
+
+def _create(path: Path) -> tuple[BinaryIO, Path]:
+    """Create a temporary file beside `path` and lock it, where the file system has locks."""
+    while True:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=_SUFFIX)
+        with contextlib.suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        if os.fstat(handle).st_nlink:  # else another writer took it for abandoned
+            return os.fdopen(handle, "wb"), Path(name)
+        os.close(handle)
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Remove the temporary files of `path` that no process holds."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*{_SUFFIX}"):
+        with contextlib.suppress(OSError), left.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            left.unlink()
 
 
 def _umask() -> int:

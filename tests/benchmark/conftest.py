@@ -21,7 +21,7 @@ from lowbit.benchmark.scheduling.schedule import Schedule
 
 ROOT = Path(__file__).resolve().parents[2]
 FAKE = Path(__file__).with_name("fake_stage.py")
-PRELOAD = ["torch", "lowbit.benchmark.executors.worker"]  # the fakes need no more
+PRELOAD = ["torch", "lowbit.quant", "lowbit.benchmark.executors.worker"]  # the fakes need no more
 DRIVER = f"""
 import sys
 sys.path.insert(0, sys.argv[1])  # whose lowbit has the fakes; a job's process gets this path

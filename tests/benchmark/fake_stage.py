@@ -1,9 +1,12 @@
 """A stage that takes no time; `behave` says how it ends. Copied under the names of the stages.
 
-Each run appends `begin` and `end` lines to `journal`, which is how tests count who ran what.
+Each run appends `begin` and `end` lines to `journal`, which is how tests count who ran what; and
+`double` if it found another process in its folder.
 """
 
 import contextlib
+import fcntl
+import json
 import logging
 import os
 import signal
@@ -14,6 +17,7 @@ from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from lowbit.common.atomic_file import atomic
 from lowbit.common.compute_cost import Work
 
 VERSION = 1
@@ -25,7 +29,9 @@ _logger = logging.getLogger(__name__)
 
 class Recipe(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
-    cosmetic: ClassVar = frozenset({"name", "journal", "sleep", "device", "cache_dir", "num_gpus"})
+    cosmetic: ClassVar = frozenset(
+        {"name", "journal", "sleep", "steps", "device", "cache_dir", "num_gpus"}
+    )
 
     name: str = "fake"
     architecture: str | None = None
@@ -37,6 +43,7 @@ class Recipe(BaseModel):
     behave: str = "well"
     seed: int = 0
     sleep: float = 0.0
+    steps: int = Field(0, description="how many are taken; `sleep` s each, with a state after each")
     journal: str = os.devnull
     device: str = "cpu"
     cache_dir: str | None = "of its own"
@@ -82,11 +89,16 @@ def process_group():
 
 def run(recipe, folder):
     _journal(recipe, "begin", folder)
+    with _alone(recipe, folder):
+        return _run(recipe, folder)
+
+
+def _run(recipe, folder):
     state = folder / "state.txt"
     state.write_text(state.read_text() + "+" if state.exists() else "+")
     _logger.info("learning at %g", recipe.lr)
     print("printed to stdout", flush=True)
-    time.sleep(recipe.sleep)
+    _train(recipe, folder) if recipe.steps else time.sleep(recipe.sleep)
     for _ in range(25 if recipe.behave == "raise" else 0):
         _logger.info("one more line")
     if recipe.behave == "preempted" and state.read_text() == "+":  # the first time only
@@ -119,6 +131,35 @@ def run(recipe, folder):
             "joined": os.environ.get("JOINED"),
         },
     }
+
+
+@contextlib.contextmanager
+def _alone(recipe, folder):
+    """Note if another job's process is in this folder."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        if os.environ.get("RANK", "0") == "0":
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        _journal(recipe, "double", folder)
+        raise
+    finally:
+        os.close(handle)
+
+
+def _train(recipe, folder):
+    """Take the steps that are left, writing the state after each, in two parts."""
+    last, curve = folder / "last.pth", folder / "metrics.jsonl"
+    done = last.read_text().splitlines() if last.exists() else []
+    for step in range(len(done), recipe.steps):
+        done.append(f"{recipe.seed} {step} {recipe.lr}")
+        with atomic(last) as file:
+            file.write("\n".join(done).encode()[: 4 * step])
+            file.flush()
+            time.sleep(recipe.sleep)
+            file.write("\n".join(done).encode()[4 * step :])
+    curve.write_text("".join(json.dumps({"step": line}) + "\n" for line in done))
 
 
 def _misbehave(how):

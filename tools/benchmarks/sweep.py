@@ -15,7 +15,7 @@ import lowbit
 from lowbit.tools.benchmarks import board
 from lowbit.tools.benchmarks.timing import Case
 
-BUDGET = 0.05  # s of overhead allowed per job
+BUDGET = 0.04  # s of overhead allowed per job
 SEEDS = 1_000
 _STAGE = """
 from contextlib import nullcontext as process_group

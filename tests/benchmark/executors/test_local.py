@@ -1,6 +1,7 @@
 """The local executor: failures cost only themselves, nothing runs twice, nothing is left behind."""
 
 import os
+import platform
 import re
 import signal
 import time
@@ -17,6 +18,7 @@ from lowbit.benchmark.results.frame import load_frame
 from lowbit.benchmark.results.job_lock import LOCK, Claim
 from lowbit.benchmark.scheduling.schedule import Schedule
 
+KERNEL = tuple(int(part) for part in re.findall(r"\d+", platform.release())[:2])
 PATIENCE = 90  # s a process may take to start on a busy machine
 
 
@@ -167,6 +169,14 @@ def test_the_server_has_run_nothing_that_a_fork_would_lose(real_server):
     assert "libtorch" in modules  # it has imported torch
     status = Path(f"/proc/{real_server}/status").read_text()
     assert "Threads:\t1\n" in status
+
+
+@pytest.mark.skipif(KERNEL < (6, 1), reason="Linux 6.1 can put memory into huge pages afterwards")
+def test_the_server_is_cheap_to_fork(real_server):
+    """A fork copies an entry for each page: most of its memory is in pages of 2 MiB."""
+    rows = Path(f"/proc/{real_server}/smaps_rollup").read_text().splitlines()
+    kib = {row.split()[0]: int(row.split()[1]) for row in rows[1:]}
+    assert kib["AnonHugePages:"] > kib["Anonymous:"] / 2
 
 
 def test_each_job_sees_one_gpu_and_jobs_at_once_see_different_ones(bench, monkeypatch):

@@ -1,12 +1,13 @@
 """Whose turn it is, and which results stand."""
 
 import json
+import multiprocessing
 import sys
 from types import SimpleNamespace
 
 import pytest
 
-from lowbit.benchmark.results.job_lock import LOCK
+from lowbit.benchmark.results.job_lock import LOCK, Claim
 from lowbit.benchmark.results.result_file import ASIDE, RESULT, SCHEMA_VERSION, read_result
 from lowbit.benchmark.scheduling.schedule import Schedule
 
@@ -59,6 +60,19 @@ def test_finished_jobs_are_not_run_again(bench, ran):
     schedule = bench.run(ran)
     assert schedule.kept == set(ran.jobs)
     assert stamps(bench) == before
+    assert len(bench.events("begin")) == 4
+
+
+def test_a_lock_that_a_killed_runner_left_beside_a_result_goes_with_the_next_run(bench, ran):
+    """It was killed between the two; a living one that has not released its claim yet keeps it."""
+    dead, held, *_ = (bench.runs / job_id for job_id in ran.jobs)
+    claim = Claim.take(held)
+    runner = multiprocessing.get_context("fork").Process(target=Claim.take, args=(dead,))
+    runner.start()
+    runner.join()
+    assert (dead / LOCK).exists()
+    bench.run(ran)
+    assert not (dead / LOCK).exists() and claim.held
     assert len(bench.events("begin")) == 4
 
 

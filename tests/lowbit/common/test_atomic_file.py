@@ -1,10 +1,13 @@
 """A file is the old one or the new one, whatever happens in between."""
 
+import multiprocessing
 import os
+import signal
 
 import pytest
 
-from lowbit.common.atomic_file import atomic
+from lowbit.common import atomic_file
+from lowbit.common.atomic_file import atomic, write_text
 
 
 def test_a_failure_leaves_the_old_file_and_nothing_beside_it(tmp_path):
@@ -31,3 +34,37 @@ def test_the_mode_is_that_of_any_new_file(tmp_path):
     (tmp_path / "b").touch()
     modes = {(tmp_path / name).stat().st_mode for name in "ab"}
     assert len(modes) == 1
+
+
+def _die_within(path):
+    with atomic(path) as file:
+        file.write(b"half of it")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_what_a_killed_writer_left_goes_with_the_next_write(tmp_path):
+    path = tmp_path / "a[1]"
+    writer = multiprocessing.get_context("fork").Process(target=_die_within, args=(path,))
+    writer.start()
+    writer.join()
+    assert len(os.listdir(tmp_path)) == 1
+    with atomic(path) as slow:  # a writer that lives keeps its own
+        slow.write(b"slow")
+        write_text(path, "quick")
+        assert path.read_text() == "quick" and len(os.listdir(tmp_path)) == 2
+    assert path.read_text() == "slow" and os.listdir(tmp_path) == ["a[1]"]
+
+
+def test_a_temporary_file_taken_for_abandoned_is_made_again(tmp_path, monkeypatch):
+    """As when another writer looks between its creation and its lock."""
+    flock, taken = atomic_file.fcntl.flock, []
+
+    def late(handle, how):
+        if not taken:
+            taken.extend(tmp_path.iterdir())
+            taken[0].unlink()
+        flock(handle, how)
+
+    monkeypatch.setattr(atomic_file.fcntl, "flock", late)
+    write_text(tmp_path / "a", "new")
+    assert len(taken) == 1 and os.listdir(tmp_path) == ["a"]
