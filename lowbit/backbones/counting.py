@@ -66,8 +66,8 @@ def _counted(architecture: str, image_size: int) -> NetworkSize:
 
     with torch.device("meta"):
         network = create_backbone(architecture).eval()
-        image = torch.empty(1, 3, image_size, image_size)
     try:
+        image = torch.empty(1, 3, image_size, image_size, device="meta")
         with torch.no_grad(), unfused_attention(), FlopCounterMode(display=False) as counter:
             network(image)
     except (AssertionError, RuntimeError) as error:  # a transformer accepts one image size

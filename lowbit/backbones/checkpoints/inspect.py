@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from lowbit.backbones.checkpoints.batch_norm_state import norm_state
-from lowbit.backbones.checkpoints.load import CheckpointError, examine, load_backbone
+from lowbit.backbones.checkpoints.file_formats.refusals import CheckpointError
+from lowbit.backbones.checkpoints.load import examine, load_contents
 from lowbit.backbones.checkpoints.read_file import read
 
 
@@ -28,7 +29,7 @@ def inspect_checkpoint(
     names = [name for tensors in contents.containers.values() for name in tensors]
     report, found = examine(contents, architecture, prefix=prefix, nearest=True)
     try:
-        load_backbone(path, architecture, prefix=prefix)
+        load_contents(contents, architecture, prefix=prefix)
         refusal = None
     except CheckpointError as error:
         refusal = str(error)
@@ -48,6 +49,7 @@ def inspect_checkpoint(
         "share": report.share,
         "missing": list(report.missing),
         "mismatched": list(report.mismatched),
+        "unfit": dict(report.unfit),
         "extra": list(report.extra),
         "unused": _groups(names, report.unused),
         "batch_norm": str(norm_state(found)),
