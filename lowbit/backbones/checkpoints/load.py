@@ -89,24 +89,31 @@ def load_backbone(
             tensor matched.
         ValueError: unknown network.
     """
-    return load_contents(read(path), architecture, prefix=prefix, allow_partial=allow_partial)
+    report, usable = loadable(read(path), architecture, prefix=prefix, allow_partial=allow_partial)
+    backbone = create_backbone(report.architecture)
+    backbone.load_state_dict({**backbone.state_dict(), **usable})
+    return backbone, report
 
 
-def load_contents(
+def loadable(
     contents: Contents,
     architecture: str | None = None,
     *,
     prefix: str | None = None,
     allow_partial: bool = False,
-) -> tuple[nn.Module, LoadReport]:
-    """Do what `load_backbone` does with a file that was read."""
-    path = contents.shown
+) -> tuple[LoadReport, dict[str, Tensor]]:
+    """Return what `load_backbone` would load of a file, by our names, with the report.
+
+    Raises:
+        CheckpointError: see `load_backbone`.
+        ValueError: unknown network.
+    """
     detector = detector_keys(contents.containers)
     if detector:
         raise CheckpointError(
-            f"{path} holds a full detector ({shortened(detector)}); nothing was loaded. Its "
-            "backbone was trained with that detector's head: give the checkpoint it started from, "
-            "or save its backbone's tensors in a separate file."
+            f"{contents.shown} holds a full detector ({shortened(detector)}); nothing was loaded. "
+            "Its backbone was trained with that detector's head: give the checkpoint it started "
+            "from, or save its backbone's tensors in a separate file."
         )
     report, found = examine(contents, architecture, prefix=prefix)
     if not report.complete and not (allow_partial and report.matched):
@@ -116,12 +123,10 @@ def load_contents(
     nonfinite = [k for k, v in usable.items() if v.is_floating_point() and not v.isfinite().all()]
     if nonfinite:
         raise CheckpointError(
-            f"{path} holds NaN or infinity in {shortened(nonfinite)}; nothing was loaded. The run "
-            "that wrote it diverged: use an earlier checkpoint."
+            f"{contents.shown} holds NaN or infinity in {shortened(nonfinite)}; nothing was loaded. "
+            "The run that wrote it diverged: use an earlier checkpoint."
         )
-    backbone = create_backbone(report.architecture)
-    backbone.load_state_dict({**backbone.state_dict(), **usable})
-    return backbone, report
+    return report, usable
 
 
 def examine(
