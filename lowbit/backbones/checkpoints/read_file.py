@@ -134,7 +134,8 @@ def _contents(shown: str, suffix: str, data: memoryview) -> tuple[dict[str, Name
         )
     containers = dict(_containers(content, budget))
     if not containers:
-        names = ", ".join(printable(str(key), 40) for key in list(content)[:20])
+        texts = [printable(key, 40) for key in content if isinstance(key, str)]
+        names = ", ".join(texts[:20])
         raise CheckpointError(
             f"{shown} holds no named tensors (its entries: {names or 'none'}); nothing was loaded. "
             "Save the network's state_dict."

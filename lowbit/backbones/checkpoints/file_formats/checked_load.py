@@ -3,12 +3,12 @@
 import io
 import mmap
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
 from lowbit.backbones.checkpoints.file_formats.memory_budget import MemoryBudget
-from lowbit.backbones.checkpoints.file_formats.refusals import DamagedError
+from lowbit.backbones.checkpoints.file_formats.refusals import DamagedError, RefusedError
 from lowbit.backbones.checkpoints.file_formats.torch_zip import read_torch_zip
 from lowbit.common.input_files.regular_file import check_regular
 
@@ -27,30 +27,20 @@ def load_checked(source: str | Path | bytes) -> Any:
         DamagedError: it is cut short, or a checksum is wrong.
         RefusedError: it holds classes or compressed members, or is too large in memory.
     """
-    if isinstance(source, bytes):
-        _check(memoryview(source))
-        return _load(io.BytesIO(source))
-    check_regular(source)
-    with Path(source).open("rb") as file:
-        try:
-            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        except ValueError as error:
-            raise DamagedError("it is empty") from error
-        _check(memoryview(mapped))
-        return _load(file)
+    try:
+        if isinstance(source, bytes):
+            return _load(memoryview(source), io.BytesIO(source))
+        check_regular(source)
+        with Path(source).open("rb") as file:
+            return _load(memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)), file)
+    except (DamagedError, RefusedError, OSError):
+        raise
+    except Exception as error:  # damaged bytes can raise any; torch's advise to load them unsafely
+        raise DamagedError(f"its bytes cannot be read, {type(error).__name__}") from error
 
 
-def _check(data: memoryview) -> None:
+def _load(data: memoryview, file: BinaryIO) -> Any:
     if data[:2] != b"PK":
         raise DamagedError("it is no archive of torch.save")
     read_torch_zip(data, MemoryBudget(len(data)))
-
-
-def _load(file: Any) -> Any:
-    file.seek(0)
-    try:
-        return torch.load(file, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
-    except Exception as error:  # whose text may advise to switch safe loading off
-        raise DamagedError(f"torch cannot load it: {type(error).__name__}") from error
+    return torch.load(file, map_location="cpu", weights_only=True)

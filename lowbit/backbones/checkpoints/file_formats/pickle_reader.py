@@ -20,7 +20,7 @@ from lowbit.common.text import size
 _OPERATION_COST = 100  # bytes: an entry of the memo, or of a dictionary that grows
 _CALL_COST = 500  # bytes: a tensor with its sizes
 _LONGEST_LINE = 2**12  # bytes of a name or number that ends with its line
-_LONGEST_INTEGER = 512  # bytes
+_LONGEST_INTEGER = 64  # bytes
 _WIDE = 0xC4  # first byte of a character beyond Latin-1, in UTF-8
 _LONG_TEXT = 2**24  # bytes; longer ones hold an array's bytes as Latin-1
 
@@ -189,11 +189,10 @@ class PickleReader:
         self._push(named(module, name))
 
     def _call(self, function: Any, arguments: Any) -> None:
-        self._budget.take(_CALL_COST)
-        value = construct(function, arguments)
-        if isinstance(value, dict):
-            self._budget.take(sys.getsizeof(value))
-        self._push(value)
+        first = arguments[0] if isinstance(arguments, tuple) and arguments else ()
+        copied = len(first) if isinstance(first, list) else 0  # pairs of a dictionary
+        self._budget.take(_CALL_COST + _OPERATION_COST * copied)
+        self._push(construct(function, arguments))
 
     def _instance(self) -> None:
         self._global()

@@ -117,11 +117,11 @@ def storage(identifier: Any) -> Storage:
 
 
 def _text(value: Any) -> str:
-    if isinstance(value, memoryview):
-        value = bytes(value)
-    if isinstance(value, bytes):
-        return value.decode("latin1")
-    return str(value) if isinstance(value, str | int) else ""
+    if isinstance(value, int):
+        return str(value)
+    if not isinstance(value, str | memoryview) or len(value) > _LONGEST:
+        return ""
+    return value if isinstance(value, str) else str(value, "latin1")
 
 
 def _storage_dtype(name: str) -> str | None:
@@ -184,7 +184,7 @@ def _odd(kind: str, place: int | None) -> Callable[..., NoWeight]:
 
 def _sparse(_layout: Any, data: Any, *_: Any) -> NoWeight:
     """(indices, values, size, ...), or (compressed, plain indices, values, size)."""
-    size = next((part for part in data[2:] if isinstance(part, tuple)), ())
+    size = next((part for part in data[2:4] if isinstance(part, tuple)), ())
     return NoWeight(sizes(size), "a sparse tensor")
 
 
@@ -247,6 +247,7 @@ _CONSTRUCTORS: dict[str, Callable[..., Any]] = {
     "collections.Counter": _mapping,
     "builtins.dict": _mapping,
     "builtins.list": lambda *_: [],
+    "builtins.bytes": lambda *_: "",  # older protocols write empty ones so
     "_codecs.encode": _encoded,
     "numpy.core.multiarray._reconstruct": _array,
     "numpy.core.numeric._frombuffer": _array_of_buffer,

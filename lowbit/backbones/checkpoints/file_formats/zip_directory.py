@@ -15,7 +15,7 @@ _ENTRY = struct.Struct("<4s4B4H3L5H2L")
 _LOCAL = struct.Struct("<4s2B4H3L2H")
 _ENCRYPTED = 1
 _FAR = 0xFFFFFFFF  # "see the 64-bit field"
-_ENTRY_COST = 500  # bytes of a member in memory
+_ENTRY_COST = 1000  # bytes of a member in memory
 
 
 @dataclass(frozen=True)
