@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from lowbit.benchmark.results.result_file import Result, job_folder, read_result, write_result
+from lowbit.benchmark.results.result_file import RESULT, Result, job_folder, read_result, write_result
 from lowbit.benchmark.results.verdicts import (
     SCHEMA_VERSION,
     SUBMISSIONS,
@@ -22,8 +22,10 @@ from lowbit.benchmark.submissions.check_job import check_job, recipe_text
 from lowbit.benchmark.submissions.manifest import BundleError, Entry, RefusedError
 from lowbit.common.atomic_file import write_text
 from lowbit.common.file_hash import file_sha256
+from lowbit.common.input_files.json_values import count_values
 
 ENTRY = "entry.json"
+_MOST_VALUES = 3_000_000  # of all results; one has 700
 _UNFINISHED = ".adding-"
 _SHOWN = 3  # jobs named for each reason
 
@@ -156,6 +158,7 @@ def _check(bundle: Path, folder: Path, data_root: Path | None) -> Submission:
         manifest, job_ids = unpack(bundle, folder)
     except BundleError as error:
         raise BundleError(f"{bundle} was refused; nothing was added. {_sentence(error)}") from error
+    _check_count(bundle, folder, job_ids)
     results, verdicts, wrong = {}, {}, []
     for job_id in job_ids:
         try:
@@ -174,6 +177,17 @@ def _check(bundle: Path, folder: Path, data_root: Path | None) -> Submission:
             wrong,
         )
     return Submission(manifest.entry, file_sha256(bundle), results, verdicts)
+
+
+def _check_count(bundle: Path, folder: Path, job_ids: list[str]) -> None:
+    """Refuse more values than results may keep in memory until the last of them was checked."""
+    files = (folder / job_id / RESULT for job_id in job_ids)
+    found = sum(count_values(file.read_bytes()) for file in files if file.is_file())
+    if found > _MOST_VALUES:
+        raise BundleError(
+            f"{bundle} was refused; nothing was added. Its results have {found:,} values together, "
+            f"where {_MOST_VALUES:,} are allowed: have it sent as several bundles."
+        )
 
 
 def _check_conflicts(submission: Submission, runs_dir: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -59,10 +60,7 @@ def read_detections(path: str | Path) -> Iterator[Any]:
         rest = rest[1:]
         while block := file.read(_BLOCK):
             rest += block
-            cut = None
-            for cut in _BETWEEN.finditer(rest):  # to the last
-                pass
-            if cut is not None:
+            if cut := next(iter(deque(_BETWEEN.finditer(rest), maxlen=1)), None):  # the last
                 # Cut inside a text or a list, neither piece is JSON.
                 yield from _entries(b"[" + rest[: cut.start() + 1] + b"]", what)
                 rest = rest[cut.end() :]

@@ -48,11 +48,25 @@ def parse_json(data: bytes, what: str, *, limit: int, values: int, depth: int = 
         raise ValueError(f"{what} cannot be read: {printable(str(error))}") from error
 
 
+def count_values(data: bytes) -> int:
+    """Count the values of a JSON text without parsing it: lists, mappings and their keys too.
+
+    Example:
+        >>> count_values(b'{"a": [1, 2, "[,"], "b": null}')
+        8
+    """
+    return _count(_STRING.sub(b"", data))
+
+
+def _count(bare: bytes) -> int:
+    """Count the values of a text whose strings were left out."""
+    return sum(map(bare.count, (b",", b":", b"[", b"{"))) + 1
+
+
 def _check_structure(data: bytes, values: int, depth: int) -> None:
     """Refuse too many values or too deep nesting; what is not JSON is left to the parser."""
-    bare = _STRING.sub(b"", data)  # what is left outside strings, keys included
-    found = sum(map(bare.count, (b",", b":", b"[", b"{"))) + 1
-    if found > values:
+    bare = _STRING.sub(b"", data)
+    if (found := _count(bare)) > values:
         raise ValueError(f"it has {found:,} values, where {values:,} are allowed")
     level = 0
     for start in range(0, len(bare), _BLOCK):
