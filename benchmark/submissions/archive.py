@@ -17,11 +17,13 @@ from lowbit.benchmark.planning.job import ID_LENGTH
 from lowbit.benchmark.results.result_file import RESULT
 from lowbit.benchmark.submissions.manifest import (
     MANIFEST,
-    MOST_BYTES as MOST_BYTES_OF_MANIFEST,
     BundleError,
     Content,
     Manifest,
     read_manifest,
+)
+from lowbit.benchmark.submissions.manifest import (
+    MOST_BYTES as MOST_BYTES_OF_MANIFEST,
 )
 from lowbit.benchmark.submissions.untrusted_text import shown
 from lowbit.common.atomic_file import atomic

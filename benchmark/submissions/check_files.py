@@ -36,8 +36,8 @@ def check_predictions(path: Path, precisions: Collection[str]) -> None:
     wanted = {**_INTEGERS, **dict.fromkeys(precisions, pa.int16())}
     found = {field.name: field.type for field in schema}
     split = found.pop("split", None)
-    words = split.value_type if pa.types.is_dictionary(split) else split
-    if found != wanted or not pa.types.is_string(words) or len(schema) != 1 + len(wanted):
+    words = split.value_type if isinstance(split, pa.DictionaryType) else split
+    if found != wanted or words != pa.string() or len(schema) != 1 + len(wanted):
         raise BundleError(
             "its predictions have other columns than split, id, label and its precisions"
         )
@@ -54,7 +54,9 @@ def check_detections(path: Path) -> None:
             if place >= MOST_DETECTIONS:
                 raise BundleError(f"{path.name} has more than {MOST_DETECTIONS:,} detections")
             if not _is_detection(detection):
-                raise BundleError(f"{path.name} has something else than a detection at place {place}")
+                raise BundleError(
+                    f"{path.name} has something else than a detection at place {place}"
+                )
     except BundleError:
         raise
     except ValueError as error:

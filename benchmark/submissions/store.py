@@ -9,13 +9,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from lowbit.benchmark.results.result_file import RESULT, Result, job_folder, read_result, write_result
+from lowbit.benchmark.results.result_file import (
+    RESULT,
+    Result,
+    job_folder,
+    read_result,
+    write_result,
+)
 from lowbit.benchmark.results.verdicts import (
     SCHEMA_VERSION,
     SUBMISSIONS,
     VERDICT,
     JobVerdict,
     Verdict,
+    read_verdict,
 )
 from lowbit.benchmark.submissions.archive import RECIPE, unpack
 from lowbit.benchmark.submissions.check_job import check_job, recipe_text
@@ -194,7 +201,13 @@ def _check_conflicts(submission: Submission, runs_dir: Path) -> None:
     """Refuse a name in use for other content, and jobs that another submission already has results of."""
     name = submission.entry.name
     for folder in _submissions(runs_dir):
-        verdict = Verdict.model_validate_json((folder / VERDICT).read_bytes())
+        try:
+            verdict = read_verdict(folder / VERDICT)
+        except (OSError, ValueError) as error:
+            raise BundleError(
+                f"{folder / VERDICT} is damaged ({type(error).__name__}), so its jobs are not known; "
+                f"nothing was added. Remove that submission, and add its bundle again."
+            ) from error
         if folder.name == name and verdict.bundle_sha256 != submission.sha256:
             raise BundleError(
                 f"there is another submission {name!r} already; nothing was added. To put this one in "
