@@ -28,6 +28,7 @@ from lowbit.benchmark.submissions.manifest import (
 from lowbit.benchmark.submissions.untrusted_text import shown
 from lowbit.common.atomic_file import atomic
 from lowbit.common.input_files.regular_file import NotAFileError, check_regular
+from lowbit.common.text import printable
 from lowbit.transfer.scoring.predictions_file import FILE as PREDICTIONS
 
 RECIPE = "recipe.yaml"
@@ -111,7 +112,9 @@ def unpack(path: Path, folder: Path) -> tuple[Manifest, list[str]]:
         BundleError: it is not a bundle, or not a safe one.
     """
     if not path.exists():
-        raise FileNotFoundError(f"there is no bundle {path}; nothing was added. Check the path.")
+        raise FileNotFoundError(
+            f"there is no bundle {printable(str(path))}; nothing was added. Check the path."
+        )
     try:
         check_regular(path)
     except NotAFileError as error:

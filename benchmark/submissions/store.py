@@ -30,6 +30,7 @@ from lowbit.benchmark.submissions.manifest import BundleError, Entry, RefusedErr
 from lowbit.common.atomic_file import write_text
 from lowbit.common.file_hash import file_sha256
 from lowbit.common.input_files.json_values import count_values
+from lowbit.common.text import printable
 
 ENTRY = "entry.json"
 _MOST_VALUES = 3_000_000  # of all results; one has 700
@@ -164,7 +165,9 @@ def _check(bundle: Path, folder: Path, data_root: Path | None) -> Submission:
     try:
         manifest, job_ids = unpack(bundle, folder)
     except BundleError as error:
-        raise BundleError(f"{bundle} was refused; nothing was added. {_sentence(error)}") from error
+        raise BundleError(
+            f"{printable(str(bundle))} was refused; nothing was added. {_sentence(error)}"
+        ) from error
     _check_count(bundle, folder, job_ids)
     results, verdicts, wrong = {}, {}, []
     for job_id in job_ids:
@@ -178,7 +181,7 @@ def _check(bundle: Path, folder: Path, data_root: Path | None) -> Submission:
         verdicts[job_id] = verdict
     if wrong:
         raise RefusedError(
-            f"{bundle} was refused, for {len(wrong)} of its {len(job_ids)} jobs are not what jobs of "
+            f"{printable(str(bundle))} was refused, for {len(wrong)} of its {len(job_ids)} jobs are not what jobs of "
             f"this release leave; nothing was added. Ask {manifest.entry.submitter} for the bundle as "
             "`leaderboard.py bundle` wrote it, with the same release of this suite.",
             wrong,
@@ -192,7 +195,7 @@ def _check_count(bundle: Path, folder: Path, job_ids: list[str]) -> None:
     found = sum(count_values(file.read_bytes()) for file in files if file.is_file())
     if found > _MOST_VALUES:
         raise BundleError(
-            f"{bundle} was refused; nothing was added. Its results have {found:,} values together, "
+            f"{printable(str(bundle))} was refused; nothing was added. Its results have {found:,} values together, "
             f"where {_MOST_VALUES:,} are allowed: have it sent as several bundles."
         )
 
