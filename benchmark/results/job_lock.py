@@ -11,6 +11,7 @@ cannot remove the first one's new claim.
 """
 
 import contextlib
+import errno
 import fcntl
 import json
 import logging
@@ -30,6 +31,7 @@ LOCK = "lock"
 HEARTBEAT = 10.0  # s between touches
 STALE = 60.0  # s without a touch after which a claim is dead
 _MOST_BYTES = 1 << 16  # of a lock file
+_NO_FILE = (errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.ELOOP)
 _SKEW = 5.0  # s by which a clock may be off without a warning
 
 _logger = logging.getLogger(__name__)
@@ -154,7 +156,11 @@ def read_holder(path: Path) -> Holder | None:
     """Return the holder of a lock file; None if there is none, or it is just being written."""
     try:
         return Holder(**json.loads(read_regular(path, limit=_MOST_BYTES)))
-    except (FileNotFoundError, IsADirectoryError, ValueError, TypeError):
+    except (ValueError, TypeError):
+        return None
+    except OSError as error:
+        if error.errno not in _NO_FILE:
+            raise
         return None
 
 
