@@ -103,7 +103,7 @@ def planned_suites(runs_dir: Path) -> Iterator[PlannedSuite]:
             suite = parse_json(data, path.name, limit=_MOST_BYTES, values=_MOST_VALUES)
             jobs = tuple(map(_planned_job, suite["jobs"]))
             found = PlannedSuite(printable(suite["name"]), jobs, tuple(suite["reported"]))
-        except (OSError, ValueError, TypeError, KeyError) as error:
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             _logger.warning(
                 "%s is no plan of this release (%s); it is ignored. Run its suite again to write it.",
                 printable(str(path)),

@@ -77,7 +77,9 @@ def read_predictions(path: Path) -> tuple[list[Predictions], dict]:
         check_pages(path, BOUNDS)
         # Row by row, a text of the dictionary could take more than any file.
         table = pq.read_table(path, read_dictionary=["split"], pre_buffer=False, use_threads=False)
-    except (pa.ArrowException, ValueError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # of the system; Arrow's, of what does not decompress, has no number
         raise ValueError(
             f"{path} is not read: {printable(str(error))}; nothing was scored. Copy it again from the job."
         ) from error

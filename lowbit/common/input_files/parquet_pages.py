@@ -9,11 +9,8 @@ import os
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from lowbit.common.input_files.regular_file import check_regular
-from lowbit.common.text import brief, printable, size
+from lowbit.common.text import brief, size
 
 _MAGIC = b"PAR1"
 _LONGEST_HEADER = 1 << 16  # bytes; statistics of a page are in it
@@ -23,6 +20,13 @@ _DATA, _DICTIONARY, _DATA_2 = 0, 2, 3  # PageType
 _PLAIN, _PLAIN_DICTIONARY, _RLE_DICTIONARY = 0, 2, 8  # Encoding
 # Fields of PageHeader, and of the headers of the kinds of pages.
 _TYPE, _SIZE, _STORED, _HEADERS = 1, 2, 3, {_DATA: 5, _DICTIONARY: 7, _DATA_2: 8}
+# Of FileMetaData, SchemaElement, RowGroup, ColumnChunk and ColumnMetaData.
+_SCHEMA, _ROWS, _GROUPS = 2, 3, 4
+_LEAF_TYPE, _NAME = 1, 4
+_CHUNKS, _GROUP_ROWS, _META = 1, 3, 3
+_COLUMN_TYPE, _VALUES, _COMPRESSED, _DATA_AT, _DICTIONARY_AT = 1, 5, 7, 9, 11
+_BYTE_ARRAY = 6  # Type
+_LONGEST_LIST = 1 << 16
 _COUNT, _ENCODING = 1, {_DATA: 2, _DICTIONARY: 2, _DATA_2: 4}
 
 
@@ -46,8 +50,10 @@ class Bounds(NamedTuple):
     word_bytes: int = 1 << 14
 
 
-def check_pages(path: str | os.PathLike, bounds: Bounds) -> pq.FileMetaData:
-    """Check all that a reader of a file would expand; return the file's metadata.
+def check_pages(path: str | os.PathLike, bounds: Bounds) -> int:
+    """Check all that a reader of a file would expand; return the number of its rows.
+
+    The footer is read here as well: pyarrow 26 ends the process where some of its statistics are wrong.
 
     Raises:
         OSError: there is no such file.
@@ -56,59 +62,69 @@ def check_pages(path: str | os.PathLike, bounds: Bounds) -> pq.FileMetaData:
     """
     check_regular(path)
     with Path(path).open("rb") as file:
-        _check_footer(file, bounds.footer)
+        footer = _read_footer(file, bounds.footer)
         try:
-            facts = pq.ParquetFile(
-                file, thrift_string_size_limit=bounds.footer, thrift_container_size_limit=1 << 16
-            ).metadata
-        except (pa.ArrowException, OSError, ValueError) as error:
-            raise ValueError(f"it is no Parquet file ({printable(str(error))})") from error
-        counts = (
-            (facts.num_row_groups, bounds.groups, "row groups"),
-            (facts.num_rows, bounds.rows, "rows"),
-            (facts.num_rows * facts.num_columns, bounds.values, "values"),
-        )
-        for found, most, what in counts:
-            if not 0 <= found <= most:
-                raise ValueError(f"it has {found:,} {what}, where {most:,} are allowed")
-        groups = [facts.row_group(number) for number in range(facts.num_row_groups)]
-        if sum(group.num_rows for group in groups) != facts.num_rows:
-            raise ValueError("its row groups have other rows than it says")
-        for group in groups:
-            for number in range(facts.num_columns):
-                _check_column(file, group.column(number), group.num_rows, bounds)
-    return facts
+            schema, rows, groups = footer[_SCHEMA], footer[_ROWS], footer[_GROUPS]
+            leaves = [(leaf[_NAME].decode(), leaf[_LEAF_TYPE]) for leaf in schema[1:]]
+            chunks = [
+                (group[_GROUP_ROWS], [chunk[_META] for chunk in group[_CHUNKS]]) for group in groups
+            ]
+            counts = (
+                (len(groups), bounds.groups, "row groups"),
+                (rows, bounds.rows, "rows"),
+                (rows * len(leaves), bounds.values, "values"),
+            )
+            for found, most, what in counts:
+                if not 0 <= found <= most:
+                    raise ValueError(f"it has {found:,} {what}, where {most:,} are allowed")
+            if sum(count for count, _ in chunks) != rows:
+                raise ValueError("its row groups have other rows than it says")
+            for count, columns in chunks:
+                for (name, kind), column in zip(leaves, columns, strict=True):
+                    if column[_COLUMN_TYPE] != kind:
+                        raise ValueError(f"its column {brief(name)} has two types")
+                    _check_column(file, brief(name), column, count, bounds)
+        except (LookupError, TypeError, AttributeError) as error:
+            raise ValueError(
+                "it is no Parquet file of a table: its footer is incomplete"
+            ) from error
+    return rows
 
 
-def _check_footer(file: BinaryIO, most: int) -> None:
+def _read_footer(file: BinaryIO, most: int) -> dict[int, Any]:
     end = file.seek(0, os.SEEK_END)
     file.seek(max(0, end - 8))
     length, magic = int.from_bytes(file.read(4), "little"), file.read(4)
-    if magic != _MAGIC or length > end:
+    if magic != _MAGIC or length + 8 > end:
         raise ValueError("it is no Parquet file")
     if length > most:
         raise ValueError(f"its footer has {size(length)}, where {size(most)} are allowed")
-    file.seek(0)
+    file.seek(end - 8 - length)
+    try:
+        return _Compact(file.read(length)).struct()
+    except IndexError as error:
+        raise ValueError("it is no Parquet file: its footer does not end") from error
 
 
-def _check_column(file: BinaryIO, column: Any, rows: int, bounds: Bounds) -> None:
+def _check_column(
+    file: BinaryIO, name: str, column: dict[int, Any], rows: int, bounds: Bounds
+) -> None:
     """Walk the pages of a column in a row group."""
-    name, text = column.path_in_schema, column.physical_type == "BYTE_ARRAY"
-    at = column.data_page_offset
-    if column.has_dictionary_page and 0 < column.dictionary_page_offset < at:
-        at = column.dictionary_page_offset
-    end, seen, pages = at + column.total_compressed_size, 0, 0
-    if column.num_values != rows:
-        raise ValueError(f"its column {brief(name)} has other rows than the others")
+    at, text = column[_DATA_AT], column[_COLUMN_TYPE] == _BYTE_ARRAY
+    if 0 < column.get(_DICTIONARY_AT, 0) < at:  # as readers decide
+        at = column[_DICTIONARY_AT]
+    end, seen, pages = at + column[_COMPRESSED], 0, 0
+    if column[_VALUES] != rows or at < 0:
+        raise ValueError(f"its column {name} has other rows than the others")
     while at < end:
         page, start = _read_header(file, at)
         kind = page.get(_TYPE)
         header = page.get(_HEADERS.get(kind))
         if not isinstance(header, dict) or (kind == _DICTIONARY and pages):
-            raise ValueError(f"its column {brief(name)} has a page of an unknown kind")
+            raise ValueError(f"its column {name} has a page of an unknown kind")
         pages += 1
         if pages > _FEW_PAGES + rows // _ROWS_PER_PAGE:
-            raise ValueError(f"its column {brief(name)} has more pages than a job writes")
+            raise ValueError(f"its column {name} has more pages than a job writes")
         count, expanded = header.get(_COUNT, -1), page.get(_SIZE, -1)
         encoding = header.get(_ENCODING[kind])
         by_code = encoding in (_PLAIN_DICTIONARY, _RLE_DICTIONARY)
@@ -119,15 +135,15 @@ def _check_column(file: BinaryIO, column: Any, rows: int, bounds: Bounds) -> Non
             seen += count
             most, most_bytes = rows - seen + count, 1024 + (32 if text else 16) * count
             if not by_code and encoding != _PLAIN:
-                raise ValueError(f"its column {brief(name)} is encoded in another way than a job's")
+                raise ValueError(f"its column {name} is encoded in another way than a job's")
         if not (0 <= count <= most and 0 <= expanded <= most_bytes):
             raise ValueError(
-                f"its column {brief(name)} has a page of {count:,} values and {expanded:,} bytes, where "
+                f"its column {name} has a page of {count:,} values and {expanded:,} bytes, where "
                 f"{most:,} and {most_bytes:,} are allowed"
             )
         at = start + max(0, page.get(_STORED, 0))
     if at != end or seen != rows:
-        raise ValueError(f"its column {brief(name)} has other pages than it says")
+        raise ValueError(f"its column {name} has other pages than it says")
 
 
 def _read_header(file: BinaryIO, at: int) -> tuple[dict[int, Any], int]:
@@ -141,7 +157,7 @@ def _read_header(file: BinaryIO, at: int) -> tuple[dict[int, Any], int]:
 
 
 class _Compact:
-    """Thrift's compact protocol, as far as page headers use it; integers and structs are kept."""
+    """Thrift's compact protocol, as far as Parquet uses it."""
 
     def __init__(self, data: bytes) -> None:
         self._data, self.at = data, 0
@@ -149,7 +165,7 @@ class _Compact:
     def struct(self, depth: int = 0) -> dict[int, Any]:
         """Return the fields of a struct by number."""
         if depth > _DEEPEST:
-            raise ValueError("a page header is nested too deeply")
+            raise ValueError("a header is nested too deeply")
         fields, number = {}, 0
         while (head := self._byte()) != 0:
             number = number + (head >> 4) if head >> 4 else self._zigzag()
@@ -167,10 +183,23 @@ class _Compact:
             case 7:
                 return self._skip(8)
             case 8:
-                return self._skip(self._varint())
+                length = self._varint()
+                self._skip(length)
+                return self._data[self.at - length : self.at]
+            case 9 | 10:
+                return self._list(depth)
             case 12:
                 return self.struct(depth + 1)
-        raise ValueError("a page header has a field of an unknown type")
+        raise ValueError("a header has a field of an unknown type")
+
+    def _list(self, depth: int) -> list[Any]:
+        head = self._byte()
+        count = self._varint() if head >> 4 == 15 else head >> 4
+        if count > _LONGEST_LIST:
+            raise ValueError(f"a list of {count:,} is longer than {_LONGEST_LIST:,}")
+        if head & 15 in (1, 2):
+            return [self._byte() == 1 for _ in range(count)]
+        return [self._value(head & 15, depth) for _ in range(count)]
 
     def _byte(self) -> int:
         self.at += 1
@@ -188,7 +217,7 @@ class _Compact:
             value |= (byte & 127) << shift
             if byte < 128:
                 return value
-        raise ValueError("a page header has an endless number")
+        raise ValueError("a header has an endless number")
 
     def _zigzag(self) -> int:
         value = self._varint()
