@@ -65,6 +65,11 @@ def check_pages(path: str | os.PathLike, bounds: Bounds) -> int:
         footer = _read_footer(file, bounds.footer)
         try:
             schema, rows, groups = footer[_SCHEMA], footer[_ROWS], footer[_GROUPS]
+            for leaf in schema[1:]:
+                if _LEAF_TYPE not in leaf:
+                    raise ValueError(
+                        f"its column {brief(leaf[_NAME].decode())} has other columns in it"
+                    )
             leaves = [(leaf[_NAME].decode(), leaf[_LEAF_TYPE]) for leaf in schema[1:]]
             chunks = [
                 (group[_GROUP_ROWS], [chunk[_META] for chunk in group[_CHUNKS]]) for group in groups
