@@ -177,7 +177,9 @@ def rank_groups(samples: Sequence[Sample], *, alpha: float = ALPHA) -> list[int]
         variance = seeds + shared
         count = np.minimum(images[rows, None], images)
         with np.errstate(divide="ignore", invalid="ignore"):
-            found = variance**2 / (seeds**2 / max(freedom, 1) + shared**2 / np.maximum(count - 1, 1))
+            found = variance**2 / (
+                seeds**2 / max(freedom, 1) + shared**2 / np.maximum(count - 1, 1)
+            )
             range_ = np.abs(means[rows, None] - means) / np.sqrt(variance / 2)
         return np.nan_to_num(range_ / critical_values(alpha, len(samples), found), nan=0.0)
 

@@ -21,7 +21,10 @@ from scipy import stats
 from lowbit.benchmark.statistics.ranking import Sample, rank_groups
 
 _ACCURACY = 0.93
-_DIFFICULTY, _OWN = 1.0, 0.5  # standard deviations, with which two networks disagree on 5 % of images
+_DIFFICULTY, _OWN = (
+    1.0,
+    0.5,
+)  # standard deviations, with which two networks disagree on 5 % of images
 
 
 @dataclass(frozen=True)
