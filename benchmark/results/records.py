@@ -10,6 +10,8 @@ from lowbit.benchmark.results.result_file import (
     HIGH,
     LOW,
     POLICY_ON_BOARD,
+    PRETRAIN_SEED,
+    PRETRAINING,
     STDERR,
     TRAINING,
     WEIGHT_BYTES,
@@ -22,11 +24,11 @@ ROWS = "rows"
 
 # What a job's numbers share, and what each has for itself.
 JOB_TEXTS = (
-    "job_id", "status", "reason", "checkpoint", "method", "architecture", "task", "dataset",
-    "protocol", *ADAPTIVE, TRAINING, "engine", "policy", "policy_fingerprint", "split_sha256",
+    "job_id", "status", "reason", "checkpoint", PRETRAINING, "method", "architecture", "task",
+    "dataset", "protocol", *ADAPTIVE, TRAINING, "engine", "policy", "policy_fingerprint", "split_sha256",
     QUESTION, ORIGIN, RECIPE, START,
 )  # fmt: skip
-JOB_INTEGERS = ("seed", "image_size", "protocol_version")
+JOB_INTEGERS = ("seed", PRETRAIN_SEED, "image_size", "protocol_version")
 JOB_FLAGS = (POLICY_ON_BOARD,)
 ROW_TEXTS = ("precision", "metric", "unit", "split")
 ROW_FLOATS = ("value", STDERR, LOW, HIGH, WEIGHT_BYTES, BIT_OPERATIONS)
@@ -55,6 +57,8 @@ def make_record(result: Result) -> dict[str, Any]:
         "status": result.status,
         "reason": result.reason or "",
         "checkpoint": result.checkpoint.name,
+        PRETRAINING: result.checkpoint.pretraining or result.checkpoint.name,
+        PRETRAIN_SEED: result.checkpoint.pretrain_seed,
         "method": result.checkpoint.method,
         "architecture": result.checkpoint.architecture,
         "task": task,

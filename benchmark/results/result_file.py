@@ -27,7 +27,9 @@ from lowbit.common.atomic_file import write_text
 
 RESULT = "result.json"
 ASIDE = f"{RESULT}.damaged"  # and ASIDE.2, ASIDE.3, ...: files that are no results, kept
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = (
+    3  # 2 is read too: it does not say which checkpoints are pretrainings of one method
+)
 # Columns of the frame over all results, see `benchmark/results/frame.py`. The first are those of published
 # numbers too. Of measured ones alone: how a backbone became a detector, or "-"; error and 95 % interval
 # over test images; what the quantized backbone would store and compute on integer hardware; whether
@@ -39,6 +41,8 @@ COLUMNS = (
 )  # fmt: skip
 TRAINING, STDERR, LOW, HIGH = "training", "stderr", "image_low", "image_high"
 WEIGHT_BYTES, BIT_OPERATIONS, ZERO_SHOT = "weight_bytes", "bit_operations", "zero_shot"
+# Of a checkpoint: the name its pretrainings share, and the seed in which they differ.
+PRETRAINING, PRETRAIN_SEED = "pretraining", "pretrain_seed"
 # How the board shows a job, as identities say: whether its policy is part of its board; of a network of
 # adaptive bit-widths the method, what else names its protocol, and the protocol of the networks trained
 # at one bit-width each that it is set against.
@@ -102,13 +106,21 @@ class CheckpointFacts(_Schema):
     name: str = Field(description="Its name in the suite.")
     method: str = Field("-", description="How it was pretrained, as given in its file.")
     architecture: str = Field("-", description="Its network.")
+    pretraining: str | None = Field(
+        None,
+        description="The name that it shares with the pretrainings which differ from it in the seed "
+        "alone; null: not known.",
+    )
+    pretrain_seed: int | None = Field(
+        None, ge=0, le=_WHOLE, description="Its pretraining seed; null: not known."
+    )
     sha256: str | None = Field(None, description="SHA-256 of its file; null if it was not read.")
 
 
 class Result(_Schema):
     """The outcome of one job."""
 
-    schema_version: Literal[2] = Field(description="Version of this layout.")
+    schema_version: Literal[2, 3] = Field(description="Version of this layout.")
     job_id: str = Field(description="Content hash that names the job and its folder.")
     question: str = Field(description="Hash of recipe and checkpoint name, without file contents.")
     stage: str = Field(description="The package that did the work.")

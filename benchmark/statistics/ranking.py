@@ -138,6 +138,62 @@ class Sample:
     unit: float = 0.0
 
 
+def sample_over_sets(numbers: np.ndarray) -> Sample:
+    """Return a method's mean over data sets as a row: they stand for the images.
+
+    Args:
+        numbers: (pretrainings, data sets), at least two of each. A pretraining counts once, with its mean
+            over the data sets, which share its effect.
+    """
+    sets = numbers.shape[1]
+    means = numbers.mean(axis=0)
+    return Sample(
+        tuple(numbers.mean(axis=1)),
+        images=sets,
+        deviations=(means - means.mean()) / math.sqrt(sets * (sets - 1)),
+        answered="data sets",
+    )
+
+
+def compare_samples(a: Sample, b: Sample) -> tuple[Summary, float]:
+    """Return a - b with its 95 % interval, and the p-value of no difference: the test of two rows.
+
+    `rank_groups` tells the two apart where the interval excludes 0, but for its rounding of the degrees of
+    freedom. NaN where the error over the images is not known.
+
+    Example:
+        >>> found, p = compare_samples(Sample((93.0, 94.0), stderr=0.5), Sample((90.0, 90.5), stderr=0.5))
+        >>> found.mean, round(found.low, 2), round(p, 3)
+        (3.25, 0.96, 0.017)
+    """
+    values = [np.asarray(side.values, dtype=float) for side in (a, b)]
+    freedom = sum(map(len, values)) - 2
+    squares = sum(np.square(v - v.mean()).sum() for v in values)
+    seeds = squares / max(freedom, 1) * sum(1 / len(v) for v in values)
+    images = float(image_variance([a, b])(slice(0, 1))[0, 1])
+    mean = float(values[0].mean() - values[1].mean())
+    return add_errors(mean, seeds, freedom, images, min(a.images or math.inf, b.images or math.inf))
+
+
+def add_errors(
+    mean: float, seeds: float, freedom: float, images: float, count: float
+) -> tuple[Summary, float]:
+    """Return a difference with its interval and p-value, of its variances over seeds and images.
+
+    Args:
+        mean: the difference.
+        seeds, freedom: its variance over seeds, and the degrees of freedom of that.
+        images, count: its variance over the images, and how many there are.
+    """
+    error = math.sqrt(seeds + images)
+    if not error > ROUNDING:  # NaN: not known
+        return Summary(mean, math.nan, 1, math.nan, math.nan), math.nan
+    found = error**4 / (seeds**2 / max(freedom, 1) + images**2 / max(count - 1, 1))
+    half = float(stats.t.ppf(1 - ALPHA / 2, found)) * error
+    p = float(2 * stats.t.sf(abs(mean) / error, found))
+    return Summary(mean, error, 1, mean - half, mean + half), p
+
+
 def rank_groups(samples: Sequence[Sample], *, alpha: float = ALPHA) -> list[int]:
     """Rank rows, larger being better: 1 + the number of rows found better.
 
@@ -167,7 +223,7 @@ def rank_groups(samples: Sequence[Sample], *, alpha: float = ALPHA) -> list[int]
     centered = np.concatenate([[0.0], *(np.subtract(s.values, np.mean(s.values)) for s in samples)])
     spread = float(np.square(centered).sum()) / max(freedom, 1)
     spread = spread if spread > ROUNDING**2 else 0.0
-    over_images = _image_variance(samples)
+    over_images = image_variance(samples)
     images = np.array([sample.images or np.inf for sample in samples])
 
     def score(rows: slice) -> np.ndarray:
@@ -186,7 +242,7 @@ def rank_groups(samples: Sequence[Sample], *, alpha: float = ALPHA) -> list[int]
     return _ranks(means, score, 1.0)
 
 
-def _image_variance(samples: Sequence[Sample]) -> Score:
+def image_variance(samples: Sequence[Sample]) -> Score:
     """Return the variances of differences over the test images; NaN where it is not known."""
     own = np.square([sample.stderr for sample in samples])
     smoothing = 2 * np.square([sample.unit for sample in samples])
