@@ -120,6 +120,8 @@ class Tables:
         }
 
     def _methods(self) -> Iterable[Table]:
+        if self.methods.empty:
+            return
         yield from map(_method_mean, methods.mean_over_data_sets(self.folded, self.methods))
         for board in make_boards(self.methods):
             for metric in (

@@ -62,6 +62,7 @@ _OF_DATA_SET = ("dataset", "split_sha256", "image_size")
 _UNKNOWN = (math.nan, 1, math.nan, math.nan)
 _HEADS = {"top1": 0, "AP": 0}  # a task's main metric comes first
 
+Level = Literal["methods", "checkpoints", "training"]
 Outcome = Literal["a", "b", "tie", "untested"]
 
 
@@ -113,12 +114,12 @@ class Line:
     Attributes:
         settings: one difference each, corrected over them.
         overall: over the settings, corrected over the precisions; a single setting is its own.
-        level: what was compared: "methods" over their pretrainings, or "checkpoints", one file each.
+        level: what was compared: "methods" over their pretrainings, "checkpoints", one file each, or "training".
     """
 
     settings: tuple[Difference, ...]
     overall: Difference
-    level: Literal["methods", "checkpoints"] = "checkpoints"
+    level: Level = "checkpoints"
 
     def count(self, outcome: Outcome) -> int:
         """Return how many settings have an outcome."""
@@ -153,7 +154,7 @@ def compare(
             raise ValueError(f"no {by} {name!r} has results; nothing was compared.{hint}")
     if a == b:
         raise ValueError(f"{a} cannot be compared with itself; nothing was compared. Name another.")
-    level = "methods" if by == "checkpoint" and all(several) else "checkpoints"
+    level = "training" if by == "training" else "methods" if all(several) else "checkpoints"
     if by == "checkpoint" and any(several) and not all(several):
         many, one = (a, b) if several[0] else (b, a)
         raise ValueError(
