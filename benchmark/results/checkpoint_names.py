@@ -7,6 +7,7 @@ where that is not known, as of a user's files, by the origin: `mine@1a2b3c4d`.
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from lowbit.benchmark.results.comparability import BOARD, MEASURED, SUBJECT
@@ -60,7 +61,9 @@ def _pretrainings(jobs: pd.DataFrame, runs_dir: Path) -> tuple[pd.Series, pd.Ser
 
     def of_origin(found: pd.Series) -> pd.Series:
         known = dict(zip(of_job, found, strict=True))
-        return pd.Series([known.get(job, "") for job in jobs[ORIGIN]], jobs.index, dtype=object)
+        codes, origins = pd.factorize(jobs[ORIGIN])
+        texts = np.array([known.get(origin, "") for origin in origins], dtype=object)
+        return pd.Series(texts[codes], jobs.index, dtype=object)
 
     return of_origin(variant), of_origin(version)
 

@@ -96,11 +96,11 @@ def _derived(result: Result) -> dict[str, Any]:
 def _numbers(result: Result) -> Iterator[dict[str, Any]]:
     untrained = _texts(result.details.get(ZERO_SHOT))
     for measurement in result.measurements:
-        row = measurement.model_dump()
-        row |= {LOW: row.pop("low"), HIGH: row.pop("high")}
-        cost = result.costs.get(measurement.precision)
-        row |= cost.model_dump() if cost else {}
-        yield row | {ZERO_SHOT: measurement.precision in untrained}
+        row = {**measurement.__dict__, ZERO_SHOT: measurement.precision in untrained}
+        row[LOW], row[HIGH] = row.pop("low"), row.pop("high")
+        if cost := result.costs.get(measurement.precision):
+            row |= cost.__dict__
+        yield row
 
 
 def _blanks(result: Result, task: str) -> Iterator[dict[str, Any]]:

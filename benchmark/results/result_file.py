@@ -134,7 +134,7 @@ class Result(_Schema):
     measurements: tuple[Measurement, ...] = Field((), description="The numbers; none if it failed.")
     precisions: tuple[str, ...] = Field(description="Bit-widths that were planned.")
     costs: dict[str, Cost] = Field(
-        {}, description="Cost of the backbone by precision, where counted."
+        default_factory=dict, description="Cost of the backbone by precision, where counted."
     )
     recipe: dict[str, Any] = Field(description="The whole recipe, including defaults.")
     inputs: dict[str, InputRecord] = Field(description="The files it read, by recipe field.")
@@ -142,12 +142,18 @@ class Result(_Schema):
         description="The stage's facts that determine which results are comparable."
     )
     checkpoint: CheckpointFacts = Field(description="The backbone made or scored.")
-    artifacts: dict[str, str] = Field({}, description="Files it made, relative to its folder.")
-    artifact_sha256: dict[str, str] = Field({}, description="SHA-256 of each of these files.")
-    details: dict[str, Any] = Field({}, description="Further details from the stage.")
+    artifacts: dict[str, str] = Field(
+        default_factory=dict, description="Files it made, relative to its folder."
+    )
+    artifact_sha256: dict[str, str] = Field(
+        default_factory=dict, description="SHA-256 of each of these files."
+    )
+    details: dict[str, Any] = Field(
+        default_factory=dict, description="Further details from the stage."
+    )
     log_tail: tuple[str, ...] = Field((), description="Last lines of the log of a failed job.")
     versions: dict[str, str | None] = Field(
-        {}, description="Versions of the software; null: not installed."
+        default_factory=dict, description="Versions of the software; null: not installed."
     )
     device: str | None = Field(None, description="What it ran on; null if it did not start.")
     seconds: float | None = Field(None, description="Time from start to end, in s.")
@@ -168,7 +174,7 @@ def write_result(folder: Path, result: Result) -> None:
     write_text(folder / RESULT, result.model_dump_json(indent=2) + "\n")
 
 
-def read_result(folder: Path) -> Result | None:
+def read_result(folder: Path | str) -> Result | None:
     """Return the result in a job's folder, or None if there is no valid one."""
     found = _load(folder)
     if not isinstance(found, _Unusable):
@@ -259,18 +265,35 @@ class _Unusable:
         return f"{self.path} {self.why}; it is ignored, and its job does not run. {self.stays}"
 
 
-def _load(folder: Path) -> Result | _Unusable | None:
-    path = folder / RESULT
+def _load(folder: Path | str) -> Result | _Unusable | None:
+    path = f"{folder}/{RESULT}"  # a runs folder may have 100,000: no path object for each
     try:
-        text = path.read_bytes()
+        with open(path, "rb", buffering=0) as file:
+            text = file.readall()
     except FileNotFoundError:
         return None
     except OSError as error:
         why = f"cannot be read ({error.strerror})"
-        return _Unusable(path, why, "Make it readable, or rename it to have the job run again.")
+        return _Unusable(
+            Path(path), why, "Make it readable, or rename it to have the job run again."
+        )
+    try:
+        result = Result.model_validate_json(text)
+    except ValidationError:
+        result = _explained(Path(path), text)
+        if isinstance(result, _Unusable):
+            return result
+    name = os.path.basename(folder)
+    if result.job_id != name and _JOB_ID.fullmatch(name):
+        return _Unusable(Path(path), f"it is the result of job {result.job_id}")
+    return result
+
+
+def _explained(path: Path, text: bytes) -> Result | _Unusable:
+    """Read a file step by step, to say what is wrong with one that is no result of this layout."""
     try:
         content = from_json(text)
-        result = Result.model_validate(content)
+        return Result.model_validate(content)
     except ValidationError as error:
         if (version := _version(content)) > SCHEMA_VERSION:
             why = f"was written by a newer release (schema_version {version})"
@@ -283,9 +306,6 @@ def _load(folder: Path) -> Result | _Unusable | None:
         return _Unusable(path, f"{'.'.join(map(str, first['loc']))}: {first['msg']}")
     except ValueError as error:
         return _Unusable(path, f"{type(error).__name__}: {error}")
-    if _JOB_ID.fullmatch(folder.name) and result.job_id != folder.name:
-        return _Unusable(path, f"it is the result of job {result.job_id}")
-    return result
 
 
 def _version(content: Any) -> float:
