@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
@@ -35,7 +36,7 @@ def parsed(monkeypatch):
     folders, read = [], record_cache.read_result
 
     def reading(folder):
-        folders.append(folder.name)
+        folders.append(Path(folder).name)
         return read(folder)
 
     monkeypatch.setattr(record_cache, "read_result", reading)
