@@ -19,7 +19,8 @@ Holm: corrected over the data sets of one precision, a single one over the preci
 A line counts what p (Holm) <= 0.05 tells apart; its mean is over data sets, with Student's interval."""
 
 _LEVELS = {
-    "methods": "Compared: methods, over their pretrainings, each with the mean over its scoring seeds.",
+    "methods": "Compared: methods, over their pretrainings, each with the mean over its scoring seeds. "
+    "Settings in which either has a single pretraining are left out.",
     "checkpoints": (
         "Compared: checkpoints, one pretraining each. It says which of these files is better, and nothing "
         "of the methods behind them: that takes several pretrainings (`pretrain_seeds` in the suite)."

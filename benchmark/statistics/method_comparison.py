@@ -42,7 +42,8 @@ def pretrainings(scores: pd.DataFrame, name: str) -> int:
 def pair_methods(scores: pd.DataFrame, a: str, b: str, key: Sequence[str]) -> pd.DataFrame:
     """Return one row per pair: the columns of `key`, and the Scores of both sides as `a` and `b`.
 
-    Numbers measured here take precedence over submitted ones.
+    Numbers measured here take precedence over submitted ones. Where either has a single pretraining
+    there is no pair: that would compare files.
     """
     sides = []
     for name, side in ((a, "a"), (b, "b")):
@@ -50,8 +51,9 @@ def pair_methods(scores: pd.DataFrame, a: str, b: str, key: Sequence[str]) -> pd
         own = rows["source"] == MEASURED
         measured = own.groupby([rows[column] for column in key], dropna=False).transform("any")
         groups = rows[own | ~measured].groupby(list(key), dropna=False, sort=True)
-        found = {place: _scores(part) for place, part in groups}
-        index = pd.MultiIndex.from_tuples(found, names=list(key))
+        found = {place: _scores(part) for place, part in groups if part["checkpoint"].nunique() > 1}
+        places = zip(*found, strict=True) if found else [()] * len(key)
+        index = pd.MultiIndex.from_arrays([*map(list, places)], names=list(key))
         sides.append(pd.Series(list(found.values()), index=index, dtype=object, name=side))
     return pd.concat(sides, axis=1, join="inner").reset_index()
 
