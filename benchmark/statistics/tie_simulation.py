@@ -132,7 +132,7 @@ _SETTINGS = (
     ("the same, 2 pretrainings", Setting(4, 5000, 2, 2, pretraining=0.2, scoring=0.05, noise=0.2)),
 )  # fmt: skip
 _TESTS = {"seeds alone": seeds_alone, "and images": unpaired, "and images, paired": paired}
-_GAP = 0.6  # a row that much better has about 4 points more
+_GAP = 0.6  # a row that much better has about 5 points more
 
 
 def table(columns: int) -> Iterator[str]:
