@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lowbit.benchmark.cli import log_to_stderr, make_parser
+from lowbit.common.text import printable, printable_lines
 
 if TYPE_CHECKING:
     from lowbit.benchmark.results.rescore import Rescored
@@ -55,7 +56,7 @@ def main(arguments: Sequence[str] | None = None, *, prog: str | None = None) -> 
     try:
         return args.command(args) or 0
     except (ValueError, FileNotFoundError, ImportError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(printable_lines(f"error: {error}"), file=sys.stderr)
         return 1
 
 
@@ -84,7 +85,7 @@ def _compare(args: argparse.Namespace) -> None:
     if args.json:
         print(json.dumps(to_json(lines, args.a, args.b, by=args.by), indent=2))
     else:
-        print(to_text(lines, args.a, args.b))
+        print(to_text(lines, printable(args.a), printable(args.b)))
 
 
 def _rescore(args: argparse.Namespace) -> int:
@@ -97,7 +98,7 @@ def _rescore(args: argparse.Namespace) -> int:
         wrong += len(differing)
         kept = "predictions" if PREDICTIONS in result.artifacts else "detections"
         count = f"{len(found) - len(differing)} of {len(found)} numbers follow from the {kept}"
-        print(f"{result.job_id}  {result.checkpoint.name}: {count}")
+        print(f"{printable(result.job_id)}  {printable(result.checkpoint.name)}: {count}")
         for line in differing:
             print(f"    {_measurement(line)}")
     return 1 if wrong else 0
@@ -144,7 +145,7 @@ def _remove(args: argparse.Namespace) -> None:
 def _measurement(line: "Rescored") -> str:
     said = line.measurement
     again = "nothing" if line.value is None else f"{line.value:.4f}"
-    what = f"{said.metric} at {said.precision} on {said.split}"
+    what = printable(f"{said.metric} at {said.precision} on {said.split}")
     return f"{what}: the result says {said.value:.4f}, scored again {again} ({line.problem})"
 
 

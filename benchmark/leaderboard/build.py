@@ -14,15 +14,17 @@ from lowbit.benchmark.leaderboard.page.render import render
 from lowbit.benchmark.leaderboard.page.source import Source
 from lowbit.benchmark.leaderboard.reproduction import to_frame
 from lowbit.benchmark.leaderboard.tables import Tables
-from lowbit.benchmark.leaderboard.text_formats import methods_to_csv, to_csv, to_latex, to_markdown
+from lowbit.benchmark.leaderboard.text_formats import methods_to_csv, to_latex, to_markdown
+from lowbit.benchmark.leaderboard.text_formats import to_csv as board_csv
 from lowbit.benchmark.planning.plan_file import Selection, planned_suites, remembered
 from lowbit.benchmark.published import reported_rows
 from lowbit.benchmark.results.comparability import normalize
+from lowbit.benchmark.results.csv_text import to_csv
 from lowbit.benchmark.results.frame import load_frame
 from lowbit.benchmark.statistics.answered_images import AnsweredImages
 from lowbit.common.atomic_file import write_text
 
-_WRITTEN = {"csv": to_csv, "md": to_markdown, "tex": to_latex}
+_WRITTEN = {"csv": board_csv, "md": to_markdown, "tex": to_latex}
 FORMATS = tuple(_WRITTEN)
 
 _logger = logging.getLogger(__name__)
@@ -55,7 +57,7 @@ def build_from(frame: pd.DataFrame, runs_dir: Path) -> Path:
         write_text(folder / f"results.{extension}", written(tables))
     write_text(folder / "methods.csv", methods_to_csv(tables))
     reproduced = to_frame(tables.reproduced)
-    write_text(folder / "reproduction.csv", reproduced.to_csv(index=False, lineterminator="\n"))
+    write_text(folder / "reproduction.csv", to_csv(reproduced))
     write_text(folder / "index.html", render(Source(tables, Path(runs_dir))))
     _logger.info("board of %d numbers: %s", int(tables.folded["value"].notna().sum()), folder)
     return folder / "index.html"

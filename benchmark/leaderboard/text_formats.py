@@ -17,7 +17,8 @@ from lowbit.benchmark.leaderboard.labels import (
     ZERO_SHOT,
 )
 from lowbit.benchmark.leaderboard.tables import Table, Tables
-from lowbit.common.text import number
+from lowbit.benchmark.results.csv_text import to_csv as write_csv
+from lowbit.common.text import number, printable
 
 CSV_COLUMNS = (
     "checkpoint",
@@ -81,7 +82,7 @@ def to_csv(tables: Tables) -> str:
     for column in ("n_seeds", "n_jobs", "n", "rank"):
         frame[column] = frame[column].astype(object).where(frame[column] > 0, "")
     frame["zero_shot"] = np.where(frame["zero_shot"], "yes", "")
-    return frame.to_csv(index=False, float_format="%.4f", lineterminator="\n")
+    return write_csv(frame, float_format="%.4f")
 
 
 def methods_to_csv(tables: Tables) -> str:
@@ -89,7 +90,7 @@ def methods_to_csv(tables: Tables) -> str:
     frame = tables.methods[list(METHOD_COLUMNS)].rename(columns=METHOD_COLUMNS)
     for column in ("n", "rank"):
         frame[column] = frame[column].astype(object).where(frame[column] > 0, "")
-    return frame.to_csv(index=False, float_format="%.4f", lineterminator="\n")
+    return write_csv(frame, float_format="%.4f")
 
 
 def to_markdown(tables: Tables) -> str:
@@ -177,7 +178,7 @@ _MARKDOWN_ESCAPES = str.maketrans(
 
 
 def _markdown_text(text: str) -> str:
-    return text.translate(_MARKDOWN_ESCAPES)
+    return printable(text, len(text)).translate(_MARKDOWN_ESCAPES)
 
 
 _MARKDOWN = _Markup(_markdown_text, "**{}**".format, "*{}*".format, " <sup>{}</sup>".format)
@@ -214,8 +215,8 @@ _LATEX_ESCAPES = str.maketrans(
 
 
 def _latex_text(text: str) -> str:
-    printable = text if text.isprintable() else "".join(filter(str.isprintable, text))
-    escaped = printable.translate(_LATEX_ESCAPES)
+    seen = text if text.isprintable() else "".join(filter(str.isprintable, text))
+    escaped = seen.translate(_LATEX_ESCAPES)
     return escaped.replace(r"$\Delta$\_B", r"$\Delta_{\mathcal{B}}$")
 
 

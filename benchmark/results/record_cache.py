@@ -21,6 +21,7 @@ from lowbit.benchmark.results import recipe_variants, records, result_file
 from lowbit.benchmark.results.result_file import RESULT, ZERO_SHOT, read_result
 from lowbit.benchmark.results.verdicts import SUBMISSIONS
 from lowbit.common.atomic_file import atomic
+from lowbit.common.input_files.regular_file import NotAFileError, check_regular
 
 CACHE = ".records.parquet"
 FOLDER = "folder"  # the column that says where a result file is, relative to the runs folder
@@ -121,8 +122,9 @@ def _lists(rows: list[list[dict]]) -> pa.ListArray:
 def _read(path: Path) -> pa.Table:
     """Return the cache; empty if it is missing, damaged, or made by other code."""
     try:
+        check_regular(path)
         table = pq.read_table(path)
-    except (OSError, pa.ArrowException):
+    except (OSError, NotAFileError, pa.ArrowException):
         return _COLUMNS.empty_table()
     made_by = (table.schema.metadata or {}).get(b"made_by")
     return table.replace_schema_metadata() if made_by == _code() else _COLUMNS.empty_table()

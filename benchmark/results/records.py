@@ -18,6 +18,7 @@ from lowbit.benchmark.results.result_file import (
     ZERO_SHOT,
     Result,
 )
+from lowbit.common.text import printable, printable_lines
 
 QUESTION, ORIGIN = "question", "origin"  # which results belong together
 ROWS = "rows"
@@ -73,7 +74,19 @@ def make_record(result: Result) -> dict[str, Any]:
     }
     described = {name: str(facts.get(name) or "-") for name in JOB_TEXTS if name not in named}
     rows = _numbers(result) if result.status == "completed" else _blanks(result, task)
-    return named | described | {ROWS: list(rows)}
+    return _shown(named | described) | {ROWS: [_shown(row) for row in rows]}
+
+
+def _shown(record: dict[str, Any]) -> dict[str, Any]:
+    """Return a record whose texts neither change a terminal nor break a line of a table."""
+    return {
+        name: printable_lines(value)
+        if name == "reason"
+        else printable(value, len(value))
+        if isinstance(value, str)
+        else value
+        for name, value in record.items()
+    }
 
 
 def _derived(result: Result) -> dict[str, Any]:

@@ -24,6 +24,8 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 from pydantic_core import from_json
 
 from lowbit.common.atomic_file import write_text
+from lowbit.common.input_files.regular_file import NotAFileError, read_regular
+from lowbit.common.text import printable
 
 RESULT = "result.json"
 ASIDE = f"{RESULT}.damaged"  # and ASIDE.2, ASIDE.3, ...: files that are no results, kept
@@ -49,6 +51,7 @@ PRETRAINING, PRETRAIN_SEED = "pretraining", "pretrain_seed"
 POLICY_ON_BOARD = "policy_on_board"
 ADAPTIVE = ("adaptive_method", "adaptive_variant", "adaptive_reference")
 _JOB_ID = re.compile(r"[0-9a-f]{12}")  # a folder's name that says whose it is
+_MOST_BYTES = 64 << 20  # of a file; ImageNet's counts have half a megabyte
 _WHOLE = 2**53  # integers up to here are the same number to every reader of JSON
 
 _logger = logging.getLogger(__name__)
@@ -266,26 +269,23 @@ class _Unusable:
 
 
 def _load(folder: Path | str) -> Result | _Unusable | None:
-    path = f"{folder}/{RESULT}"  # a runs folder may have 100,000: no path object for each
+    path = Path(folder, RESULT)
     try:
-        with open(path, "rb", buffering=0) as file:
-            text = file.readall()
+        text = read_regular(path, limit=_MOST_BYTES)
     except FileNotFoundError:
         return None
-    except OSError as error:
-        why = f"cannot be read ({error.strerror})"
-        return _Unusable(
-            Path(path), why, "Make it readable, or rename it to have the job run again."
-        )
+    except (OSError, NotAFileError) as error:
+        why = f"cannot be read ({error.strerror if isinstance(error, OSError) else error})"
+        return _Unusable(path, why, "Make it readable, or rename it to have the job run again.")
     try:
         result = Result.model_validate_json(text)
     except ValidationError:
-        result = _explained(Path(path), text)
+        result = _explained(path, text)
         if isinstance(result, _Unusable):
             return result
-    name = os.path.basename(folder)
+    name = path.parent.name
     if result.job_id != name and _JOB_ID.fullmatch(name):
-        return _Unusable(Path(path), f"it is the result of job {result.job_id}")
+        return _Unusable(path, f"it is the result of job {printable(result.job_id)}")
     return result
 
 
@@ -303,9 +303,9 @@ def _explained(path: Path, text: bytes) -> Result | _Unusable:
                 f"Update this one, which reads schema_version {SCHEMA_VERSION}, or use another folder.",
             )
         first = error.errors(include_url=False)[0]
-        return _Unusable(path, f"{'.'.join(map(str, first['loc']))}: {first['msg']}")
+        return _Unusable(path, printable(f"{'.'.join(map(str, first['loc']))}: {first['msg']}"))
     except ValueError as error:
-        return _Unusable(path, f"{type(error).__name__}: {error}")
+        return _Unusable(path, printable(f"{type(error).__name__}: {error}"))
 
 
 def _version(content: Any) -> float:

@@ -24,7 +24,7 @@ _ACCURACY = 0.93
 _DIFFICULTY, _OWN = (
     1.0,
     0.5,
-)  # standard deviations, with which two networks disagree on 5 % of images
+)  # standard deviations, with which two networks disagree on 7 % of images
 
 
 @dataclass(frozen=True)

@@ -186,8 +186,12 @@ const state = (() => {
 // whose first `labels` columns are text; a part's heading may be empty.
 
 const formats = (() => {
+  // As benchmark/results/csv_text.py: what a spreadsheet would compute gets an apostrophe, unless it is a number.
+  const COMPUTED = /^'*\s*[=+\-@\uff1d\uff0b\uff0d\uff20]./s;
+  const NUMBER = /^[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?$/;
+  const defused = (value) => (COMPUTED.test(value) && !NUMBER.test(value) ? `'${value}` : value);
   const quoted = (value) => (/[",\r\n]/.test(value) ? `"${value.replaceAll('"', '""')}"` : value);
-  const csv = (records) => records.map((record) => `${record.map((value) => quoted(String(value ?? ""))).join(",")}\n`).join("");
+  const csv = (records) => records.map((record) => `${record.map((value) => quoted(defused(String(value ?? "")))).join(",")}\n`).join("");
 
   const HTML = { "&": "&amp;", "<": "&lt;", ">": "&gt;" };
   const inMarkdown = (text) => text.replace(/[&<>]/g, (character) => HTML[character]).replace(/[\\`*_[\]|~$]/g, "\\$&");
