@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("lowbit", "pretrain", "transfer", "detection", "benchmark", "tools")
 
-_SUPPORT = {"common", "quant", "backbones", "data", "training"}
+_SUPPORT = {"common", "quant", "backbones", "data", "training", "export"}
 _STAGES = {"pretrain", "transfer", "detection"}
 ALLOWED = {
     "common": set(),
@@ -19,6 +19,7 @@ ALLOWED = {
     "backbones": {"common", "quant"},
     "data": {"common"},
     "training": {"common", "quant", "backbones", "data"},
+    "export": {"common", "quant", "backbones"},
     "pretrain": _SUPPORT,
     "transfer": _SUPPORT,
     "detection": _SUPPORT,

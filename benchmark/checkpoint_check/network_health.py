@@ -22,7 +22,7 @@ from lowbit.quant import (
     reuse_weights,
     set_precision,
 )
-from lowbit.quant.unfused_attention import unfused_attention
+from lowbit.quant.structure.unfused_attention import unfused_attention
 
 CALIBRATION_IMAGES = 32
 _LEARNING_IMAGES = (2, 16)  # fewest and most images in the pass with gradients

@@ -6,8 +6,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from lowbit.quant.attention import InputProjection, add_input_projection, attentions_to_quantize
-from lowbit.quant.dataflow import DataflowError, outputs_read
 from lowbit.quant.layers import (
     ActivationQuantized,
     Converted,
@@ -20,7 +18,13 @@ from lowbit.quant.layers import (
 from lowbit.quant.policy import FULL, QuantizerSpec, QuantPolicy, Rule, get_policy, resolve_bits
 from lowbit.quant.precision import FP, Precision
 from lowbit.quant.quantizers.base import Quantizer
-from lowbit.quant.weight_reads import let_layers_multiply
+from lowbit.quant.structure.attention import (
+    InputProjection,
+    add_input_projection,
+    attentions_to_quantize,
+)
+from lowbit.quant.structure.dataflow import DataflowError, outputs_read
+from lowbit.quant.structure.weight_reads import let_layers_multiply
 
 # Activation modules for policies that quantize outputs.
 ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.GELU, nn.SiLU, nn.Hardswish, nn.PReLU, nn.LeakyReLU)
@@ -69,7 +73,7 @@ def quantize(
     """Quantize the layers of `model` that `policy` names, in place, and return it.
 
     The class of each convolution and linear layer is changed, and that of modules which compute with a
-    layer's weight themselves (`lowbit.quant.weight_reads`, `lowbit.quant.attention`); weights keep
+    layer's weight themselves (`lowbit.quant.structure.weight_reads`, `lowbit.quant.structure.attention`); weights keep
     their state-dict names. Load weights before this call: learned weight scales are set from the
     current weights. Called again with the same policy, it only sets the precision.
 

@@ -4,7 +4,7 @@ import pytest
 from torch import nn
 
 from lowbit.backbones import create_backbone
-from lowbit.quant.dataflow import DataflowError, outputs_read
+from lowbit.quant.structure.dataflow import DataflowError, outputs_read
 
 
 def test_a_resnet_adds_branch_ends_and_shortcuts():
