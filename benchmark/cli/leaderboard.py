@@ -27,7 +27,8 @@ EXAMPLES = """examples:
   # tables for a paper
   lowbit-bench leaderboard export runs/demo --format tex > results.tex
 
-  # is one checkpoint better than another? one line per precision, every difference, and a plot
+  # is one method better than another, over their pretrainings? or, of single files, one checkpoint?
+  # it says which was compared; one line per precision, every difference, and a plot
   lowbit-bench leaderboard compare SSQL SimSiam --runs-dir runs/demo --plot compare.svg
 
   # is one way to train a detector better than another?
@@ -194,7 +195,7 @@ def _parser(prog: str | None) -> argparse.ArgumentParser:
         metavar="DIR",
         help="folder of the image sets: also compare labels, or find annotations that were moved",
     )
-    compare = verbs.add_parser("compare", help="paired differences of two checkpoints")
+    compare = verbs.add_parser("compare", help="paired differences of two methods or checkpoints")
     compare.set_defaults(command=_compare)
     compare.add_argument("a", metavar="A")
     compare.add_argument("b", metavar="B")
@@ -203,7 +204,7 @@ def _parser(prog: str | None) -> argparse.ArgumentParser:
         "--by",
         choices=("checkpoint", "training"),
         default="checkpoint",
-        help="what A and B are (default: checkpoint)",
+        help="what A and B are (default: checkpoint, or a method of several)",
     )
     compare.add_argument("--json", action="store_true", help="print JSON instead of a table")
     compare.add_argument(

@@ -64,11 +64,16 @@ class Output:
 
 @dataclass(frozen=True)
 class Label:
-    """The board's labels of the checkpoint a job makes or scores; not part of the id."""
+    """The board's labels of the checkpoint a job makes or scores; not part of the id.
+
+    `pretraining` is the name that checkpoints share which differ in `pretrain_seed` alone.
+    """
 
     checkpoint: str
     method: str = "-"
     architecture: str = "-"
+    pretraining: str | None = None
+    pretrain_seed: int | None = None
 
 
 @dataclass(frozen=True)

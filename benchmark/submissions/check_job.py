@@ -90,6 +90,7 @@ def _check_words(result: Result) -> None:
 def _words(result: Result) -> Iterator[str]:
     """Yield the values that become cells of the board."""
     yield from (result.checkpoint.name, result.checkpoint.method, result.checkpoint.architecture)
+    yield from filter(None, [result.checkpoint.pretraining])
     yield from (str(value) for value in result.identity.values() if value not in (None, ""))
     for measured in result.measurements:
         yield from (measured.metric, measured.unit or "-", measured.precision, measured.split)

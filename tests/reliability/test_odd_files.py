@@ -6,13 +6,15 @@ import pathlib
 import random
 import shutil
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from safetensors.torch import save_file
 
 from lowbit.backbones import create_backbone, load_backbone, save_backbone
-from lowbit.backbones.checkpoints.read_file import CheckpointError
+from lowbit.backbones.checkpoints.file_formats.refusals import CheckpointError
+from lowbit.backbones.checkpoints.read_file import META_KEY
 from lowbit.benchmark.monitoring.status import Reader
 from lowbit.benchmark.monitoring.status_text import describe_status
 from lowbit.benchmark.planning.plan import plan
@@ -34,11 +36,24 @@ from lowbit.transfer.scoring.predictions_file import (
 from tests.benchmark.bundles import Forger
 from tests.benchmark.conftest import linear_bundle  # noqa: F401  a fixture
 from tests.detection.annotated_folders import annotation, coco_content, write_coco, write_voc
+from tests.lowbit.backbones.checkpoints.file_formats.hostile_files import (
+    FILES,
+    MANY_OBJECTS,
+    knot,
+)
 from tests.reliability.odd_files import damaged, odd_value, read_in_child, swapped
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 CANARY = "canary"
+_UNUSUAL = (
+    torch.complex64,
+    torch.float8_e5m2,
+    torch.uint16,
+    torch.bool,
+    torch.int32,
+    torch.float64,
+)
 SUITE = {
     "name": "odd",
     "seeds": [0, 1],
@@ -93,8 +108,10 @@ def test_checkpoints(tmp_path, attempt):
     save_file(net.state_dict(), path.with_suffix(".safetensors"))
     tensors = path.with_suffix(".safetensors").read_bytes()
 
+    hostile = [make() for kind, make in FILES.items() if kind not in MANY_OBJECTS]
+
     def make(rng):
-        form = rng.randrange(4)
+        form = rng.randrange(5)
         if form == 0:
             return write(path, damaged(rng.choice((good, legacy)), rng))
         if form == 1:
@@ -102,13 +119,21 @@ def test_checkpoints(tmp_path, attempt):
             length = 8 + int.from_bytes(tensors[:8], "little")
             content = damaged(tensors[:length], rng) + tensors[length:]
             return write(path.with_suffix(".safetensors"), content)
+        if form == 2:
+            return write(path, rng.choice(hostile))
         odd = (
             torch.zeros(()), torch.zeros(0, 3), torch.zeros(1).expand(2**18, 2**18),
             torch.full((64, 3, 3, 3), float("nan")), torch.zeros(3, dtype=torch.bool), Toucher(),
             torch.zeros(2, 3).to_sparse(), torch.quantize_per_tensor(torch.ones(3), 1.0, 0, torch.qint8),
+            torch.zeros(2, 3, device="meta"), *(torch.zeros(2, 3).to(t) for t in _UNUSUAL), knot(),
+            np.zeros(3, np.longdouble), np.zeros(2, object),
         )  # fmt: skip
         state = swapped(dict(net.state_dict()), rng, odd)
-        torch.save(rng.choice(({"state_dict": state}, {"model": state, "epoch": 1}, state)), path)
+        meta = json.dumps(swapped({"architecture": "resnet10_slim", "method": "SSQL"}, rng))
+        ours = {"model": state, META_KEY: meta}
+        content = rng.choice((ours, {"state_dict": state}, {"model": state, "epoch": 1}, state))
+        zipped = rng.random() < 0.7
+        torch.save(content, path, _use_new_zipfile_serialization=zipped)
         return path
 
     assert attempt("checkpoints", make, load_backbone, (CheckpointError, ValueError)) == []

@@ -22,7 +22,7 @@ _PLAIN, _PLAIN_DICTIONARY, _RLE_DICTIONARY = 0, 2, 8  # Encoding
 _TYPE, _SIZE, _STORED, _HEADERS = 1, 2, 3, {_DATA: 5, _DICTIONARY: 7, _DATA_2: 8}
 # Of FileMetaData, SchemaElement, RowGroup, ColumnChunk and ColumnMetaData.
 _SCHEMA, _ROWS, _GROUPS = 2, 3, 4
-_LEAF_TYPE, _NAME, _CHILDREN = 1, 4, 5
+_LEAF_TYPE, _NAME = 1, 4
 _CHUNKS, _GROUP_ROWS, _META = 1, 3, 3
 _COLUMN_TYPE, _VALUES, _COMPRESSED, _DATA_AT, _DICTIONARY_AT = 1, 5, 7, 9, 11
 _BYTE_ARRAY = 6  # Type
@@ -65,8 +65,11 @@ def check_pages(path: str | os.PathLike, bounds: Bounds) -> int:
         footer = _read_footer(file, bounds.footer)
         try:
             schema, rows, groups = footer[_SCHEMA], footer[_ROWS], footer[_GROUPS]
-            if any(leaf.get(_CHILDREN) for leaf in schema[1:]):
-                raise ValueError("it has other columns than plain ones: nested columns")
+            for leaf in schema[1:]:
+                if _LEAF_TYPE not in leaf:
+                    raise ValueError(
+                        f"its column {brief(leaf[_NAME].decode())} has other columns in it"
+                    )
             leaves = [(leaf[_NAME].decode(), leaf[_LEAF_TYPE]) for leaf in schema[1:]]
             chunks = [
                 (group[_GROUP_ROWS], [chunk[_META] for chunk in group[_CHUNKS]]) for group in groups
