@@ -29,13 +29,14 @@ _TASKS = {
     "deploy": "deployment",
 }
 _METRICS = {"pretrain": "loss", "transfer": "top1", "detection": "AP", "deploy": "top1"}
+_DESCRIBED = ("networks", "dataset", "protocol", "image_size", "policy", "data_root")  # of `deploy`
 _logger = logging.getLogger(__name__)
 
 
 class Recipe(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     cosmetic: ClassVar = frozenset(
-        {"name", "journal", "sleep", "steps", "device", "cache_dir", "num_gpus"}
+        {"name", "journal", "sleep", "steps", "device", "cache_dir", "num_gpus", *_DESCRIBED}
     )
 
     name: str = "fake"
