@@ -19,6 +19,7 @@ from lowbit.benchmark.results.comparability import (
 from lowbit.benchmark.results.result_file import ADAPTIVE
 
 _FULL = "FP"
+NOTICED_ROUNDING = 1.0  # % of predictions
 _FOLDED = (  # what a cell takes from the folded row as it is
     "value",
     "sd",
@@ -32,6 +33,7 @@ _FOLDED = (  # what a cell takes from the folded row as it is
     "status",
     "reason",
     "zero_shot",
+    "rounding",
 )
 
 
@@ -51,6 +53,7 @@ class Cell:
         status, reason: completed, failed or skipped; why, or how a number that was sent was checked.
         printed: a published number as its paper prints it.
         zero_shot: the network was trained at other bit-widths only.
+        rounding: share of predictions, in %, that rounding alone decides; NaN where unknown.
         missing: jobs of this cell that gave no number although others did.
     """
 
@@ -69,7 +72,13 @@ class Cell:
     reason: str = ""
     printed: str = ""
     zero_shot: bool = False
+    rounding: float = math.nan
     missing: int = 0
+
+    @property
+    def depends_on_rounding(self) -> bool:
+        """Whether rounding decides enough predictions for another machine's number to differ."""
+        return self.rounding >= NOTICED_ROUNDING
 
 
 @dataclass

@@ -19,7 +19,7 @@ from lowbit.benchmark.results.comparability import (
     rankable,
     shown,
 )
-from lowbit.benchmark.results.result_file import ADAPTIVE
+from lowbit.benchmark.results.result_file import ADAPTIVE, ROUNDING
 from lowbit.benchmark.statistics.ranking import Sample, half_width, rank_groups
 
 PROPORTIONS = ("top1",)  # metrics that count right answers, so that their images are a sample
@@ -48,6 +48,7 @@ def fold_seeds(frame: pd.DataFrame) -> pd.DataFrame:
       not make it smaller: the mean over jobs, which the error of their mean cannot exceed;
     - n_seeds, n_jobs: they differ when several jobs share a seed (two recipes under one label); such
       jobs are averaged first so that no seed counts twice;
+    - rounding: largest share of predictions, in %, that rounding decides in one of the jobs;
     - n: images behind a value; zero_shot: whether any job was not trained at this precision;
     - group: the board's letter; rank: see `rank_groups`, 0 when the row is not ranked.
 
@@ -121,6 +122,7 @@ def _fold(
     folded["high"] = np.where(differ, value + half, high)
     folded["interval"] = np.where(differ, SEEDS, known).astype(object)
     folded["stderr"] = stderr
+    folded[ROUNDING] = np.fmax.reduceat(frame[ROUNDING].to_numpy(), groups)
     folded["n_seeds"] = np.where(measured, n, 0)
     folded["n_jobs"] = np.where(number & ~measured, 0, _different(frame["job_id"], group))
     folded["n"] = np.where(measured, _common(frame["n"], groups), 0)

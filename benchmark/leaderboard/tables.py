@@ -17,7 +17,7 @@ from lowbit.benchmark.leaderboard.boards import (
     missing_jobs,
 )
 from lowbit.benchmark.leaderboard.fold_seeds import fold_seeds
-from lowbit.benchmark.leaderboard.labels import SENT, TASK_TITLES
+from lowbit.benchmark.leaderboard.labels import ROUNDING_NOTE, SENT, TASK_TITLES
 from lowbit.benchmark.leaderboard.reproduction import Reproduced, reproduce
 from lowbit.benchmark.planning.plan_file import PlannedSuite
 from lowbit.benchmark.results.comparability import MEASURED, SUBJECT, metric_name, precision_rank
@@ -157,7 +157,14 @@ def _facts(board: Board, line: Line) -> dict[str, str]:
 
 
 def _note(board: Board) -> str:
-    return SENT if any(line.subject["source"] != MEASURED for line in board.lines) else ""
+    sent = SENT if any(line.subject["source"] != MEASURED for line in board.lines) else ""
+    return _with_rounding(sent, (cell for line in board.lines for cell in line.cells.values()))
+
+
+def _with_rounding(note: str, cells: Iterable[Cell]) -> str:
+    """Add what the mark of numbers that depend on rounding means, where one of `cells` has it."""
+    marked = any(cell.depends_on_rounding for cell in cells)
+    return " ".join(filter(None, (note, ROUNDING_NOTE if marked else "")))
 
 
 def _adaptive(networks: list[adaptive_bits.AdaptiveRow]) -> Table:
@@ -178,7 +185,9 @@ def _adaptive(networks: list[adaptive_bits.AdaptiveRow]) -> Table:
         labels=labels,
         columns=(*adaptive_bits.columns(networks), adaptive_bits.DELTA),
         rows=tuple(rows),
-        note=adaptive_bits.NOTE,
+        note=_with_rounding(
+            adaptive_bits.NOTE, (cell for row in rows for cell in row.cells.values())
+        ),
         gaps=tuple(adaptive_bits.blanks(networks)),
     )
 

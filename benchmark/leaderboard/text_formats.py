@@ -8,7 +8,7 @@ import numpy as np
 
 from lowbit.benchmark.leaderboard.adaptive_bits import BLANK
 from lowbit.benchmark.leaderboard.boards import Cell
-from lowbit.benchmark.leaderboard.labels import NOTE, NOTHING, SHARED_SEEDS, ZERO_SHOT
+from lowbit.benchmark.leaderboard.labels import NOTE, NOTHING, ROUNDED, SHARED_SEEDS, ZERO_SHOT
 from lowbit.benchmark.leaderboard.tables import Table, Tables
 from lowbit.common.text import number
 
@@ -48,6 +48,7 @@ CSV_COLUMNS = (
     "notes",
     "n_jobs",
     "zero_shot",
+    "rounding",
 )
 
 
@@ -118,7 +119,8 @@ class _Markup:
             return self.text(cell.printed + (zero_shot if explained else ""))
         if math.isnan(cell.value):
             return self.text("–" if cell.status in BLANK else cell.status)
-        text = self.text(number(cell.value) + _spread(cell) + zero_shot)
+        rounded = ROUNDED if cell.depends_on_rounding else ""
+        text = self.text(number(cell.value) + _spread(cell) + zero_shot + rounded)
         mark = self.rank(cell.rank) if cell.best or cell.rank > 1 else ""
         return (self.bold(text) if cell.best else text) + mark
 
@@ -168,6 +170,7 @@ _LATEX_ESCAPES = str.maketrans(
         "§": r"\S{}",
         "Δ": r"$\Delta$",
         "×": r"$\times$",
+        "≈": r"$\approx$",
     }
     | {character: f"\\{character}" for character in "&%$#_{}"}
 )

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lowbit.benchmark.results.result_file import ADAPTIVE, POLICY_ON_BOARD, ZERO_SHOT
+from lowbit.benchmark.results.result_file import ADAPTIVE, POLICY_ON_BOARD, ROUNDING, ZERO_SHOT
 from lowbit.quant import Precision
 
 # The subject of a measurement. `method` made the backbone (SSQL); `training` made a detector, or a low-bit
@@ -58,7 +58,7 @@ _TEXT = (
     *PUBLISHED,
     *ADAPTIVE,
 )
-_NUMBERS = ("value", "stderr", "image_low", "image_high")
+_NUMBERS = ("value", "stderr", "image_low", "image_high", ROUNDING)
 _METRICS = {"top1": "top-1", "mean_per_class": "mean per class"}
 
 

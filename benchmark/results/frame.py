@@ -18,6 +18,7 @@ from lowbit.benchmark.results.result_file import (
     HIGH,
     LOW,
     POLICY_ON_BOARD,
+    ROUNDING,
     STDERR,
     TRAINING,
     WEIGHT_BYTES,
@@ -27,7 +28,8 @@ from lowbit.benchmark.results.verdicts import SUBMISSIONS, JobVerdict, read_verd
 
 # Those of published numbers too, then those of measured ones alone.
 MEASURED_COLUMNS = (
-    *COLUMNS, TRAINING, STDERR, LOW, HIGH, WEIGHT_BYTES, BIT_OPERATIONS, ZERO_SHOT,
+    *COLUMNS, TRAINING, STDERR, LOW, HIGH, WEIGHT_BYTES, BIT_OPERATIONS, ROUNDING,
+    ZERO_SHOT,
     POLICY_ON_BOARD, *ADAPTIVE,
 )  # fmt: skip
 

@@ -10,6 +10,7 @@ from lowbit.benchmark.results.result_file import (
     HIGH,
     LOW,
     POLICY_ON_BOARD,
+    ROUNDING,
     STDERR,
     TRAINING,
     WEIGHT_BYTES,
@@ -29,7 +30,7 @@ JOB_TEXTS = (
 JOB_INTEGERS = ("seed", "image_size", "protocol_version")
 JOB_FLAGS = (POLICY_ON_BOARD,)
 ROW_TEXTS = ("precision", "metric", "unit", "split")
-ROW_FLOATS = ("value", STDERR, LOW, HIGH, WEIGHT_BYTES, BIT_OPERATIONS)
+ROW_FLOATS = ("value", STDERR, LOW, HIGH, WEIGHT_BYTES, BIT_OPERATIONS, ROUNDING)
 ROW_INTEGERS = ("n",)
 
 # Where a job without numbers is shown: its task, and the metric of its cell.
@@ -96,6 +97,7 @@ def _numbers(result: Result) -> Iterator[dict[str, Any]]:
         row |= {LOW: row.pop("low"), HIGH: row.pop("high")}
         cost = result.costs.get(measurement.precision)
         row |= cost.model_dump() if cost else {}
+        row[ROUNDING] = _rounding(result.details.get(ROUNDING), measurement.precision)
         yield row | {ZERO_SHOT: measurement.precision in untrained}
 
 
@@ -118,6 +120,14 @@ def _origin(result: Result) -> str:
 
 
 # A stage's own fields may hold anything, in another's result files at least.
+
+
+def _rounding(detail: Any, precision: str) -> float | None:
+    """Return the share in % that a detail gives for a precision; older results have none."""
+    shares = detail.get("share") if isinstance(detail, dict) else None
+    share = shares.get(precision) if isinstance(shares, dict) else None
+    known = isinstance(share, int | float) and not isinstance(share, bool) and 0 <= share <= 100
+    return float(share) if known else None
 
 
 def _whole(value: Any) -> int | None:

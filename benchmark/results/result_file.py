@@ -39,6 +39,7 @@ COLUMNS = (
 )  # fmt: skip
 TRAINING, STDERR, LOW, HIGH = "training", "stderr", "image_low", "image_high"
 WEIGHT_BYTES, BIT_OPERATIONS, ZERO_SHOT = "weight_bytes", "bit_operations", "zero_shot"
+ROUNDING = "rounding"  # share of predictions that rounding decides, in %; a detail of results too
 # How the board shows a job, as identities say: whether its policy is part of its board; of a network of
 # adaptive bit-widths the method, what else names its protocol, and the protocol of the networks trained
 # at one bit-width each that it is set against.

@@ -7,7 +7,7 @@ from typing import Any
 from lowbit.benchmark.leaderboard.adaptive_bits import DELTA
 from lowbit.benchmark.leaderboard.boards import Board, Cell
 from lowbit.benchmark.leaderboard.dataset_means import NOTE
-from lowbit.benchmark.leaderboard.labels import SHARED_SEEDS, ZERO_SHOT
+from lowbit.benchmark.leaderboard.labels import ROUNDED, SHARED_SEEDS, ZERO_SHOT
 from lowbit.benchmark.leaderboard.page.citations import describe_policies
 from lowbit.benchmark.leaderboard.page.source import Source
 from lowbit.benchmark.leaderboard.tables import Row, Table
@@ -32,6 +32,7 @@ CELL = (
     "jobs",
     "missing",
     "checked",
+    "rounding",
 )
 _DIGITS = 4  # as in the CSV
 _COCO = ("AP", "AP50", "AP75", "APs", "APm", "APl")  # in COCO's order; others follow by name
@@ -151,6 +152,7 @@ def pack(cell: Cell | None) -> list[Any] | None:
         several,
         cell.missing or None,
         None if cell.printed else cell.reason or None,
+        _known(cell.rounding) or None,
     ]
     while packed[-1] is None:
         packed.pop()
@@ -165,6 +167,7 @@ def _marks(cell: Cell) -> str:
         + ("†" if over_images else "")
         + (SHARED_SEEDS if cell.n_jobs > cell.n_seeds else "")
         + (ZERO_SHOT if cell.zero_shot else "")
+        + (ROUNDED if cell.depends_on_rounding else "")
     )
 
 

@@ -53,7 +53,9 @@ def calls(monkeypatch):
     for name in c_kernels._ARGUMENTS:
         plain = getattr(c_kernels, name)
         monkeypatch.setattr(
-            c_kernels, name, lambda *a, name=name, plain=plain: names.append(name) or plain(*a)
+            c_kernels,
+            name,
+            lambda *a, name=name, plain=plain, **k: names.append(name) or plain(*a, **k),
         )
     return names
 
