@@ -52,15 +52,15 @@ _SERIAL = 32768  # elements below which torch's own operations use one thread
 _POINTER, _LENGTH, _NUMBER = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
 _SIZE = (_LENGTH, _LENGTH, ctypes.c_int)  # channels, width, threads
 _ARGUMENTS = {
-    "lsq_forward": (*[_POINTER] * 3, *_SIZE, *[_NUMBER] * 2),
-    "lsq_backward": (*[_POINTER] * 6, *_SIZE, *[_NUMBER] * 2),
+    "lsq_forward": (*[_POINTER] * 3, *_SIZE, *[_NUMBER] * 4),
+    "lsq_backward": (*[_POINTER] * 5, *_SIZE, *[_NUMBER] * 5),
     "affine_forward": (*[_POINTER] * 5, *_SIZE, *[_NUMBER] * 4),
     "affine_backward": (*[_POINTER] * 5, *_SIZE, *[_NUMBER] * 4),
-    "affine_backward_scale": (*[_POINTER] * 7, *_SIZE, *[_NUMBER] * 3),
+    "affine_backward_scale": (*[_POINTER] * 6, *_SIZE, *[_NUMBER] * 3),
     "symmetric_forward": (*[_POINTER] * 3, *_SIZE, *[_NUMBER] * 3),
     "symmetric_backward": (*[_POINTER] * 4, *_SIZE, *[_NUMBER] * 3),
     "interval_forward": (*[_POINTER] * 3, *_SIZE, *[_NUMBER] * 3),
-    "interval_backward": (*[_POINTER] * 6, *_SIZE, *[_NUMBER] * 3),
+    "interval_backward": (*[_POINTER] * 5, *_SIZE, *[_NUMBER] * 3),
     "sgd_transition_step": (*[_POINTER] * 7, _LENGTH, ctypes.c_int, *[_NUMBER] * 4),
     "blend_transition_step": (*[_POINTER] * 6, _LENGTH, ctypes.c_int, *[_NUMBER] * 2),
 }
@@ -145,6 +145,12 @@ def supports(*tensors: Tensor, scales: tuple[Tensor | None, ...] = ()) -> bool:
     return torch_compiled.is_compatible(*tensors) and _library() is not None
 
 
+def supports_like(g: Tensor, v: Tensor) -> bool:
+    """Whether the kernels support a gradient `g` of a tensor `v` that they supported."""
+    alike = type(g) is Tensor and g.dtype == torch.float32 and g.is_cpu and g.stride() == v.stride()
+    return alike and torch_compiled.is_enabled() and not torch.compiler.is_compiling()
+
+
 def supports_steps(codes: Tensor) -> bool:
     """Whether the kernels are enabled and support steps of float32 weights with such codes."""
     return (
@@ -164,27 +170,31 @@ def _threads(n: int) -> int:
     return torch.get_num_threads() if n > _SERIAL else 1
 
 
-def _partial_sums(v: Tensor, s: Tensor) -> Tensor:
-    """Return a buffer for the sums of each span of at most 4096 elements of a channel."""
-    return torch.empty(s.numel() + v.numel() // 4096, dtype=torch.float64)
-
-
 def _at(t: Tensor | None) -> int | None:
     return None if t is None else t.data_ptr()
 
 
-def lsq_forward(v: Tensor, s: Tensor, lo: float, hi: float) -> Tensor:
-    """v̂ = s round(clip(v/s, lo, hi))."""
+def lsq_forward(v: Tensor, s: Tensor, least: float, ratio: float, lo: float, hi: float) -> Tensor:
+    """v̂ = step round(clip(v/step, lo, hi)) with step = max(|s|, least) ratio."""
     out = torch.empty_like(v)
-    _library().lsq_forward(_at(v), _at(out), _at(s), *_size(v, s), lo, hi)
+    _library().lsq_forward(_at(v), _at(out), _at(s), *_size(v, s), least, ratio, lo, hi)
     return out
 
 
-def lsq_backward(v: Tensor, g: Tensor, s: Tensor, lo: float, hi: float) -> tuple[Tensor, Tensor]:
-    """Return ∂v̂/∂v · g and the sum of ∂v̂/∂s · g (LSQ Eqs. 3 and 5)."""
-    dv, ds, part = torch.empty_like(v), torch.empty_like(s), _partial_sums(v, s)
-    places = _at(v), _at(g), _at(dv), _at(ds), _at(part), _at(s)
-    _library().lsq_backward(*places, *_size(v, s), lo, hi)
+def lsq_backward(
+    v: Tensor,
+    g: Tensor,
+    s: Tensor,
+    least: float,
+    ratio: float,
+    factor: float,
+    lo: float,
+    hi: float,
+) -> tuple[Tensor, Tensor]:
+    """Return ∂v̂/∂v · g, and the sum of ∂v̂/∂step · g times `factor` and the sign of s (LSQ Eqs. 3, 5)."""
+    dv, ds = torch.empty_like(v), torch.empty_like(s)
+    places = _at(v), _at(g), _at(dv), _at(ds), _at(s)
+    _library().lsq_backward(*places, *_size(v, s), least, ratio, factor, lo, hi)
     return dv, ds
 
 
@@ -212,8 +222,8 @@ def affine_backward_scale(
     v: Tensor, g: Tensor, grid: AffineGrid, lo: float, hi: float
 ) -> tuple[Tensor, Tensor]:
     """Return ∂v̂/∂v · g and the sum of ∂v̂/∂s · g."""
-    dv, ds, part = torch.empty_like(v), torch.empty_like(grid.s), _partial_sums(v, grid.s)
-    places = _at(v), _at(g), _at(dv), _at(ds), _at(part), _at(grid.span), _at(grid.z)
+    dv, ds = torch.empty_like(v), torch.empty_like(grid.s)
+    places = _at(v), _at(g), _at(dv), _at(ds), _at(grid.span), _at(grid.z)
     _library().affine_backward_scale(*places, *_size(v, grid.s), grid.count, lo, hi)
     return dv, ds
 
@@ -248,8 +258,8 @@ def interval_backward(
     x: Tensor, g: Tensor, s: Tensor, lo: float, hi: float, gamma: float
 ) -> tuple[Tensor, Tensor]:
     """Return g/s where lo < γx/s < hi, and the sum of -g x/s² there."""
-    dx, ds, part = torch.empty_like(x), torch.empty_like(s), _partial_sums(x, s)
-    places = _at(x), _at(g), _at(dx), _at(ds), _at(part), _at(s)
+    dx, ds = torch.empty_like(x), torch.empty_like(s)
+    places = _at(x), _at(g), _at(dx), _at(ds), _at(s)
     _library().interval_backward(*places, *_size(x, s), lo, hi, gamma)
     return dx, ds
 

@@ -9,6 +9,7 @@
 
 #include <math.h>
 #include <stdint.h>
+#include <stdlib.h>
 
 #define SPAN 4096
 #define ACROSS _Pragma("omp parallel for num_threads(threads) if (threads > 1)")
@@ -34,33 +35,47 @@ static inline float clip(float x, float lo, float hi) {
 
 static inline int outside(float x, float lo, float hi) { return (x <= lo) | (x >= hi); }
 
-/* Add up each row's partial sums, in place of the first. */
+/* Add up each row's partial sums, and free them. */
 static void add_up(double *part, float *ds, int64_t channels, int64_t width) {
     for (int64_t row = 0; row < channels; row++) {
         double sum = 0;
         for (int64_t i = 0; i < spans(width); i++) sum += part[row * spans(width) + i];
         ds[row] = (float)sum;
     }
+    free(part);
+}
+
+static double *partial_sums(int64_t channels, int64_t width) {
+    return malloc(channels * spans(width) * sizeof(double));
+}
+
+/* The step of a learned scale: its magnitude, not below `least`, times a ratio. */
+static inline float learned_step(float s, float least, float ratio) {
+    s = fabsf(s);
+    return (s < least ? least : s) * ratio;
 }
 
 void lsq_forward(const float *v, float *out, const float *s, int64_t channels, int64_t width,
-                 int threads, float lo, float hi) {
+                 int threads, float least, float ratio, float lo, float hi) {
     ACROSS
     for (int64_t n = 0; n < channels * spans(width); n++) {
         const struct span p = nth_span(n, width);
-        const float step = s[p.row], inverse = 1 / step;
+        const float step = learned_step(s[p.row], least, ratio), inverse = 1 / step;
         LANES
         for (int64_t i = p.begin; i < p.end; i++)
             out[i] = rintf(clip(v[i] * inverse, lo, hi)) * step;
     }
 }
 
-void lsq_backward(const float *v, const float *g, float *dv, float *ds, double *part, const float *s,
-                  int64_t channels, int64_t width, int threads, float lo, float hi) {
+/* The gradient of the scale is multiplied by `factor`, and by the sign of the scale. */
+void lsq_backward(const float *v, const float *g, float *dv, float *ds, const float *s,
+                  int64_t channels, int64_t width, int threads, float least, float ratio,
+                  float factor, float lo, float hi) {
+    double *part = partial_sums(channels, width);
     ACROSS
     for (int64_t n = 0; n < channels * spans(width); n++) {
         const struct span p = nth_span(n, width);
-        const float inverse = 1 / s[p.row];
+        const float inverse = 1 / learned_step(s[p.row], least, ratio);
         float sum = 0;
         LANES_SUM
         for (int64_t i = p.begin; i < p.end; i++) {
@@ -72,6 +87,7 @@ void lsq_backward(const float *v, const float *g, float *dv, float *ds, double *
         part[n] = sum;
     }
     add_up(part, ds, channels, width);
+    for (int64_t row = 0; row < channels; row++) ds[row] *= s[row] < 0 ? -factor : factor;
 }
 
 /* v / span * count, in this order: a v that equals the span gives exactly `count`, wherever it runs. */
@@ -122,9 +138,10 @@ static float affine_span(const float *v, const float *g, float *dv, int64_t begi
     return sum;
 }
 
-void affine_backward_scale(const float *v, const float *g, float *dv, float *ds, double *part,
+void affine_backward_scale(const float *v, const float *g, float *dv, float *ds,
                            const float *span, const float *z, int64_t channels, int64_t width,
                            int threads, float count, float lo, float hi) {
+    double *part = partial_sums(channels, width);
     ACROSS
     for (int64_t n = 0; n < channels * spans(width); n++) {
         const struct span p = nth_span(n, width);
@@ -146,9 +163,10 @@ void interval_forward(const float *v, float *out, const float *s, int64_t channe
 }
 
 /* Here gradient passes where lo < γv/s < hi: the caller gives the numbers beyond α and β. */
-void interval_backward(const float *v, const float *g, float *dv, float *ds, double *part,
-                       const float *s, int64_t channels, int64_t width, int threads, float lo,
-                       float hi, float gamma) {
+void interval_backward(const float *v, const float *g, float *dv, float *ds, const float *s,
+                       int64_t channels, int64_t width, int threads, float lo, float hi,
+                       float gamma) {
+    double *part = partial_sums(channels, width);
     ACROSS
     for (int64_t n = 0; n < channels * spans(width); n++) {
         const struct span p = nth_span(n, width);

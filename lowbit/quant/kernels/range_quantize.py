@@ -134,7 +134,7 @@ class _RectifiedAffine(torch.autograd.Function):
     def backward(ctx, g: Tensor):
         v, s, span, z = ctx.saved_tensors
         grid = AffineGrid(s, span, ctx.count, z)
-        if c_kernels.supports(v, g):
+        if c_kernels.supports_like(g, v):
             dv = c_kernels.affine_backward(v, g, grid, *ctx.levels, least=0.0)
         else:
             dv, _ = _affine_backward(v, g, grid, *ctx.levels, scale=False)
@@ -152,7 +152,8 @@ class _Symmetric(torch.autograd.Function):
     def forward(ctx, v: Tensor, shape: tuple[int, ...], count: float, lo: int, hi: int) -> Tensor:
         ctx.shape, ctx.count, ctx.levels = shape, count, (lo, hi)
         channels = math.prod(shape)
-        if c_kernels.supports(v):
+        ctx.native = c_kernels.supports(v)
+        if ctx.native:
             out, peak = c_kernels.symmetric_forward(v, channels, count, lo, hi)
         else:
             peak = peaks(torch_compiled.rows(v, channels))
@@ -169,7 +170,7 @@ class _Symmetric(torch.autograd.Function):
     def backward(ctx, g: Tensor):
         v, peak = ctx.saved_tensors
         channels = len(peak)
-        if peak.shape[1] == 1 and c_kernels.supports(v, g):
+        if ctx.native and c_kernels.supports_like(g, v):
             return c_kernels.symmetric_backward(v, g, peak, ctx.count, *ctx.levels), *[None] * 4
         dv, ds = _affine_backward(v, g, _Symmetric.grid(ctx, peak), *ctx.levels, True)
         alike = torch_compiled.is_compatible(v, dv)
