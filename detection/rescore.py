@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from lowbit.detection.datasets.detection_set import DetectionSet
-from lowbit.detection.evaluation.average_precision import match, read_detections
+from lowbit.detection.evaluation.average_precision import match
 from lowbit.detection.evaluation.bootstrap import DRAWS, draw_images, redraw
+from lowbit.detection.evaluation.detections_file import read_detections
 from lowbit.detection.evaluation.measurements import measure
 from lowbit.detection.recipe import Recipe
 from lowbit.detection.stage import split_sha256, tested_set
@@ -59,13 +60,17 @@ def redraw_detections(
         ValueError: the annotations are not those that the job was scored on.
     """
     images = _same_set(recipe, identity, undone="drawn")
-    run = match(images.to_coco(), _read(file, images))
-    return redraw(run, draw_images(len(run.params.imgIds), draws))
+    truth = images.to_coco()
+    return redraw(match(truth, _read(file, images)), draw_images(len(truth["images"]), draws))
 
 
 def _read(file: Path, images: DetectionSet) -> list[dict[str, Any]]:
-    """Read detections; jobs on VOC's sets used to write the images' names for their ids."""
-    return [{**d, "image_id": images.image_id(d["image_id"])} for d in read_detections(file)]
+    """Read boxes; jobs on VOC's sets used to write the images' names for their ids."""
+    return [
+        {"image_id": images.image_id(d["image_id"])}
+        | {key: d[key] for key in ("category_id", "bbox", "score")}
+        for d in read_detections(file)
+    ]
 
 
 def _same_set(recipe: Recipe, identity: Mapping[str, Any], *, undone: str) -> DetectionSet:

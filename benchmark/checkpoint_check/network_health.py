@@ -13,7 +13,6 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from lowbit.backbones import pyramid_info
-from lowbit.common.unfused_attention import unfused_attention
 from lowbit.data import Center, open_images
 from lowbit.quant import (
     FP,
@@ -23,6 +22,7 @@ from lowbit.quant import (
     reuse_weights,
     set_precision,
 )
+from lowbit.quant.unfused_attention import unfused_attention
 from lowbit.transfer.scoring.rounding import in_float64
 
 CALIBRATION_IMAGES = 32

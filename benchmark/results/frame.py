@@ -7,10 +7,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from lowbit.benchmark.results.checkpoint_names import named_apart
 from lowbit.benchmark.results.comparability import MEASURED, OWN
-from lowbit.benchmark.results.recipe_variants import variants
 from lowbit.benchmark.results.record_cache import FOLDER, load_records
-from lowbit.benchmark.results.records import ORIGIN, QUESTION, ROW_FLOATS, ROWS
+from lowbit.benchmark.results.records import QUESTION, ROW_FLOATS, ROWS
 from lowbit.benchmark.results.result_file import (
     ADAPTIVE,
     BIT_OPERATIONS,
@@ -18,6 +18,8 @@ from lowbit.benchmark.results.result_file import (
     HIGH,
     LOW,
     POLICY_ON_BOARD,
+    PRETRAIN_SEED,
+    PRETRAINING,
     ROUNDING,
     STDERR,
     TRAINING,
@@ -29,8 +31,7 @@ from lowbit.benchmark.results.verdicts import SUBMISSIONS, JobVerdict, read_verd
 # Those of published numbers too, then those of measured ones alone.
 MEASURED_COLUMNS = (
     *COLUMNS, TRAINING, STDERR, LOW, HIGH, WEIGHT_BYTES, BIT_OPERATIONS, ROUNDING,
-    ZERO_SHOT,
-    POLICY_ON_BOARD, *ADAPTIVE,
+    ZERO_SHOT, POLICY_ON_BOARD, PRETRAINING, PRETRAIN_SEED, *ADAPTIVE,
 )  # fmt: skip
 
 
@@ -40,8 +41,8 @@ def load_frame(runs_dir: Path) -> pd.DataFrame:
     A failed or skipped job gives a row without a value for each precision it was planned at, so
     that its reason can be shown in its place; once a completed job answers the same question (the
     path was corrected, say) the failure is left out. Where one checkpoint name has meant several
-    files or pretraining runs over time, each is shown under a name of its own, ``name@hash``; where
-    results of one row come from recipes that differ, ``name [lr 0.3]`` (`recipe_variants`).
+    files or pretraining runs over time, or results of one row come from recipes that differ, each is
+    shown under a name of its own, ``name [lr 0.3]`` or ``name@hash`` (`checkpoint_names`).
 
     Submitted results come after those measured here, verified ones first, with the outcome of the check
     as their reason. Jobs that were measured here, or have no numbers, are not read from submissions;
@@ -49,16 +50,14 @@ def load_frame(runs_dir: Path) -> pd.DataFrame:
     """
     table = load_records(runs_dir)
     jobs = _shown(table.drop_columns([ROWS]).to_pandas(), read_verdicts(runs_dir))
-    jobs["checkpoint"] = _names(jobs)
-    variant = variants(jobs, Path(runs_dir), folder=FOLDER)
-    jobs["checkpoint"] += (" [" + variant + "]").where(variant != "", "")
+    jobs = named_apart(jobs, Path(runs_dir))
     numbers = (
         table[ROWS].combine_chunks().take(pa.array(jobs.index, pa.int64()))
     )  # a list for each job
     of_job = pc.list_parent_indices(numbers).to_numpy()
     rows = pa.Table.from_struct_array(numbers.flatten()).to_pandas()
     frame = pd.concat([jobs.iloc[of_job].reset_index(drop=True), rows], axis=1)
-    whole = dict.fromkeys(("n", "seed", "image_size"), "Int64")
+    whole = dict.fromkeys(("n", "seed", "image_size", PRETRAIN_SEED), "Int64")
     return frame[list(MEASURED_COLUMNS)].astype(whole | dict.fromkeys(ROW_FLOATS, float))
 
 
@@ -87,18 +86,3 @@ def _shown(jobs: pd.DataFrame, verdicts: Mapping[str, JobVerdict]) -> pd.DataFra
 def _among(values: pd.Series, known: Container[str]) -> pd.Series:
     # isin would turn what is known into another representation first, at 100,000 of them for a second
     return pd.Series([value in known for value in values], index=values.index, dtype=bool)
-
-
-def _names(jobs: pd.DataFrame) -> pd.Series:
-    """Return the display name of each job's checkpoint, with its origin if ambiguous."""
-    completed = jobs["status"] == "completed"
-    sent = jobs["source"] != MEASURED
-    apart = jobs["checkpoint"].isin(_ambiguous(jobs[completed & ~sent]))
-    apart |= sent & jobs["checkpoint"].isin(_ambiguous(jobs[completed]))
-    return jobs["checkpoint"].where(~apart, jobs["checkpoint"] + "@" + jobs[ORIGIN].str[:8])
-
-
-def _ambiguous(jobs: pd.DataFrame) -> pd.Index:
-    """Return the names shared by checkpoints of several origins."""
-    origins = jobs.groupby("checkpoint")[ORIGIN].nunique()
-    return origins.index[origins > 1]

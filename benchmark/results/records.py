@@ -10,6 +10,8 @@ from lowbit.benchmark.results.result_file import (
     HIGH,
     LOW,
     POLICY_ON_BOARD,
+    PRETRAIN_SEED,
+    PRETRAINING,
     ROUNDING,
     STDERR,
     TRAINING,
@@ -17,17 +19,18 @@ from lowbit.benchmark.results.result_file import (
     ZERO_SHOT,
     Result,
 )
+from lowbit.common.text import printable, printable_lines
 
 QUESTION, ORIGIN = "question", "origin"  # which results belong together
 ROWS = "rows"
 
 # What a job's numbers share, and what each has for itself.
 JOB_TEXTS = (
-    "job_id", "status", "reason", "checkpoint", "method", "architecture", "task", "dataset",
-    "protocol", *ADAPTIVE, TRAINING, "engine", "policy", "policy_fingerprint", "split_sha256",
+    "job_id", "status", "reason", "checkpoint", PRETRAINING, "method", "architecture", "task",
+    "dataset", "protocol", *ADAPTIVE, TRAINING, "engine", "policy", "policy_fingerprint", "split_sha256",
     QUESTION, ORIGIN, RECIPE, START,
 )  # fmt: skip
-JOB_INTEGERS = ("seed", "image_size", "protocol_version")
+JOB_INTEGERS = ("seed", PRETRAIN_SEED, "image_size", "protocol_version")
 JOB_FLAGS = (POLICY_ON_BOARD,)
 ROW_TEXTS = ("precision", "metric", "unit", "split")
 ROW_FLOATS = ("value", STDERR, LOW, HIGH, WEIGHT_BYTES, BIT_OPERATIONS, ROUNDING)
@@ -56,6 +59,8 @@ def make_record(result: Result) -> dict[str, Any]:
         "status": result.status,
         "reason": result.reason or "",
         "checkpoint": result.checkpoint.name,
+        PRETRAINING: result.checkpoint.pretraining or result.checkpoint.name,
+        PRETRAIN_SEED: result.checkpoint.pretrain_seed,
         "method": result.checkpoint.method,
         "architecture": result.checkpoint.architecture,
         "task": task,
@@ -70,7 +75,19 @@ def make_record(result: Result) -> dict[str, Any]:
     }
     described = {name: str(facts.get(name) or "-") for name in JOB_TEXTS if name not in named}
     rows = _numbers(result) if result.status == "completed" else _blanks(result, task)
-    return named | described | {ROWS: list(rows)}
+    return _shown(named | described) | {ROWS: [_shown(row) for row in rows]}
+
+
+def _shown(record: dict[str, Any]) -> dict[str, Any]:
+    """Return a record whose texts neither change a terminal nor break a line of a table."""
+    return {
+        name: printable_lines(value)
+        if name == "reason"
+        else printable(value, len(value))
+        if isinstance(value, str)
+        else value
+        for name, value in record.items()
+    }
 
 
 def _derived(result: Result) -> dict[str, Any]:
@@ -93,12 +110,12 @@ def _derived(result: Result) -> dict[str, Any]:
 def _numbers(result: Result) -> Iterator[dict[str, Any]]:
     untrained = _texts(result.details.get(ZERO_SHOT))
     for measurement in result.measurements:
-        row = measurement.model_dump()
-        row |= {LOW: row.pop("low"), HIGH: row.pop("high")}
-        cost = result.costs.get(measurement.precision)
-        row |= cost.model_dump() if cost else {}
+        row = {**measurement.__dict__, ZERO_SHOT: measurement.precision in untrained}
+        row[LOW], row[HIGH] = row.pop("low"), row.pop("high")
+        if cost := result.costs.get(measurement.precision):
+            row |= cost.__dict__
         row[ROUNDING] = _rounding(result.details.get(ROUNDING), measurement.precision)
-        yield row | {ZERO_SHOT: measurement.precision in untrained}
+        yield row
 
 
 def _blanks(result: Result, task: str) -> Iterator[dict[str, Any]]:

@@ -1,23 +1,18 @@
 """COCO's average precision of detections in COCO's format, for every engine."""
 
 import contextlib
-import copy
 import io
-import json
-from collections.abc import Sequence
-from pathlib import Path
+from collections import defaultdict, deque
+from collections.abc import Iterable, Iterator, Sequence
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from lowbit.common.atomic_file import atomic
-from lowbit.detection.datasets.detection_set import DetectionSet
+from lowbit.common.text import brief
 from lowbit.detection.evaluation.bootstrap import METRICS, Spread, draw_images, redraw, spread
-
-DETECTIONS = "detections.json"
-IMAGE_NAMES = "image_names.json"
 
 
 class Scores(NamedTuple):
@@ -52,33 +47,66 @@ def score(truth: dict[str, Any], detections: Sequence[dict[str, Any]], *, draws:
     Raises:
         ValueError: there is no annotated object, so precision is not defined.
     """
-    run = match(truth, detections)
-    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress and table
-        run.accumulate()
+    evaluated: list[dict[str, Any]] = []
+    runs = _accumulated(match(truth, detections), evaluated)
+    if draws:
+        drawn = redraw(runs, draw_images(len(truth["images"]), draws))
+    else:
+        drawn = {}
+        deque(runs, maxlen=0)
+    run = COCOeval(iouType="bbox")
+    run.eval = {
+        part: np.concatenate([found[part] for found in evaluated], axis=_CLASSES[part])
+        for part in _CLASSES
+    }
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its table
         run.summarize()
     overall = dict(zip(METRICS, run.stats[: len(METRICS)].tolist(), strict=True))
     precision = run.eval["precision"][:, :, :, 0, -1]  # (IoU, recall, class), all areas
-    names = {category["id"]: category["name"] for category in truth["categories"]}
-    classes = {
-        names[category_id]: float(np.mean(precision[:, :, place]))
-        for place, category_id in enumerate(run.params.catIds)
-    }
+    names = [category["name"] for category in _sorted_classes(truth)]
+    classes = {name: float(np.mean(precision[:, :, k])) for k, name in enumerate(names)}
     # pycocotools returns -1 for a metric without objects.
     scores = ({n: 100 * v for n, v in part.items() if v >= 0} for part in (overall, classes))
-    return Scores(*scores, _spreads(run, draws) if draws else {})
+    spreads = {name: spread(values) for name, values in drawn.items()}
+    return Scores(*scores, {name: known for name, known in spreads.items() if known})
 
 
-def match(truth: dict[str, Any], detections: Sequence[dict[str, Any]]) -> COCOeval:
-    """Match detections with objects, image by image, at every IoU; arguments as in `score`."""
+def match(truth: dict[str, Any], detections: Sequence[dict[str, Any]]) -> Iterator[COCOeval]:
+    """Match detections with objects at every IoU: one run of pycocotools a class, after another.
+
+    A run holds some kilobytes for every image with a detection; the classes of COCO together would hold
+    gigabytes. Arguments as in `score`.
+
+    Raises:
+        ValueError: there is no annotated object, or a detection is in none of the images.
+    """
     if not truth["annotations"]:
         raise ValueError(
             f"none of the {len(truth['images'])} images has an annotated object; average precision "
             "was not computed. Evaluate on images with objects."
         )
-    with contextlib.redirect_stdout(io.StringIO()):
-        run = COCOeval(*_indices(truth, detections), iouType="bbox")
-        run.evaluate()
-    return run
+    known = {image["id"] for image in truth["images"]}
+    strange = next((d["image_id"] for d in detections if d["image_id"] not in known), None)
+    if strange is not None:
+        raise ValueError(
+            f"a detection is in image {brief(strange)}, which is none of the {len(known)} images; "
+            "average precision was not computed. Detect on the images that are scored."
+        )
+    objects, found = _by_class(truth["annotations"]), _by_class(detections)
+    for category in _sorted_classes(truth):
+        theirs = [
+            {**d, "id": number, "area": d["bbox"][2] * d["bbox"][3], "iscrowd": 0}
+            for number, d in enumerate(found.get(category["id"], ()), 1)
+        ]
+        ours = [dict(annotation) for annotation in objects.get(category["id"], ())]
+        with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
+            indices = [
+                _index({"images": truth["images"], "categories": [category], "annotations": part})
+                for part in (ours, theirs)
+            ]
+            run = COCOeval(*indices, iouType="bbox")
+            run.evaluate()
+        yield run
 
 
 def to_detections(
@@ -107,48 +135,31 @@ def to_detections(
     ]
 
 
-def write_detections(
-    folder: str | Path, detections: Sequence[dict[str, Any]], *, name: str = DETECTIONS
-) -> str:
-    """Write COCO's result file atomically, with all digits; return its name."""
-    with atomic(Path(folder) / name) as file:
-        file.write(json.dumps(list(detections)).encode())
-    return name
+_CLASSES = {"precision": 2, "recall": 1}  # the axis of the classes
 
 
-def write_image_names(folder: str | Path, images: DetectionSet) -> dict[str, str]:
-    """Write the file name of every image by its id, for VOC's sets, whose annotations have no ids.
-
-    Returns:
-        The artifact's path in the folder, by its name; empty for other sets, whose ids are their own.
-    """
-    if images.style != "voc":
-        return {}
-    names = {image["id"]: image["file_name"] for image in images.truth["images"]}
-    with atomic(Path(folder) / IMAGE_NAMES) as file:
-        file.write(json.dumps(names, indent=0).encode())
-    return {"image_names": IMAGE_NAMES}
+def _accumulated(runs: Iterable[COCOeval], evaluated: list[dict[str, Any]]) -> Iterator[COCOeval]:
+    """Pass runs on, and keep the precisions and recalls of each."""
+    for run in runs:
+        with contextlib.redirect_stdout(io.StringIO()):
+            run.accumulate()
+        evaluated.append({part: run.eval[part] for part in _CLASSES})
+        yield run
 
 
-def read_detections(path: str | Path) -> list[dict[str, Any]]:
-    """Read COCO's result file."""
-    return json.loads(Path(path).read_bytes())
+def _sorted_classes(truth: dict[str, Any]) -> list[dict[str, Any]]:
+    return sorted(truth["categories"], key=itemgetter("id"))
 
 
-def _spreads(run: COCOeval, draws: int) -> dict[str, Spread]:
-    drawn = redraw(run, draw_images(len(run.params.imgIds), draws))
-    found = {name: spread(values) for name, values in drawn.items()}
-    return {name: known for name, known in found.items() if known}
+def _by_class(entries: Iterable[dict[str, Any]]) -> dict[int, list[dict[str, Any]]]:
+    found = defaultdict(list)
+    for entry in entries:
+        found[entry["category_id"]].append(entry)
+    return found
 
 
-def _indices(truth: dict[str, Any], detections: Sequence[dict[str, Any]]) -> tuple[COCO, COCO]:
-    """Index copies of truth and detections for COCOeval, which modifies its input."""
+def _index(dataset: dict[str, Any]) -> COCO:
     index = COCO()
-    index.dataset = copy.deepcopy(truth)
+    index.dataset = dataset
     index.createIndex()
-    if detections:
-        return index, index.loadRes(copy.deepcopy(list(detections)))
-    nothing = COCO()  # loadRes cannot load an empty list
-    nothing.dataset = {**index.dataset, "annotations": []}
-    nothing.createIndex()
-    return index, nothing
+    return index

@@ -1,17 +1,17 @@
 """Bootstrap average precision over the test images, by image weights.
 
 Drawing n of n images with replacement gives every image a weight: how often it was drawn. The matching
-of detections with objects does not change, so pycocotools matches once, and each draw only sums weights
+of detections with objects does not change, so pycocotools matches once a class, and each draw only sums weights
 along the detections sorted by score. Between two matches only the number of detections matters, so
 the sum is a product of a sparse matrix with the weights.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
-from pycocotools.cocoeval import COCOeval
+from pycocotools.cocoeval import COCOeval, Params
 from scipy import sparse
 
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")  # the first entries of COCOeval.stats
@@ -21,6 +21,7 @@ _AT_ONCE = 500  # draws; a class of 10,000 objects then takes 20 MB per array
 _UNDEFINED = (
     0.05  # largest share of draws without an object for a metric that still gives an interval
 )
+_PARAMETERS = Params(iouType="bbox")  # pycocotools' own
 
 
 class Spread(NamedTuple):
@@ -53,19 +54,18 @@ def draw_images(n: int, draws: int = DRAWS, *, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).multinomial(n, shares, size=draws).T
 
 
-def redraw(run: COCOeval, weights: np.ndarray) -> dict[str, np.ndarray]:
+def redraw(runs: Iterable[COCOeval], weights: np.ndarray) -> dict[str, np.ndarray]:
     """Return average precision by metric on every draw, (draws,) in %; NaN where undefined.
 
     If no two detections of a class in one image have equal scores, these are pycocotools' numbers
     for a set in which each image occurs as often as it was drawn.
 
     Args:
-        run: after `evaluate`.
-        weights: (I, draws) integers by image, in the order of `run.params.imgIds`.
+        runs: of every class, after `evaluate`.
+        weights: (I, draws) integers by image, in the order of their ids.
     """
-    assert run.params.recThrs.size == 101, run.params.recThrs
-    areas = _precisions(run, np.ascontiguousarray(weights, dtype=np.float32))
-    every, thresholds = areas.mean(axis=1), run.params.iouThrs
+    areas = _precisions(runs, np.ascontiguousarray(weights, dtype=np.float32))
+    every, thresholds = areas.mean(axis=1), _PARAMETERS.iouThrs
     half, three_quarters = (int(np.argmin(abs(thresholds - at))) for at in (0.5, 0.75))
     values = (every[0], areas[0, half], areas[0, three_quarters], *every[1:])
     return {name: 100 * value for name, value in zip(METRICS, values, strict=True)}
@@ -84,12 +84,12 @@ def spread(values: np.ndarray) -> Spread | None:
     return Spread(float(defined.std(ddof=1)), float(low), float(high))
 
 
-def _precisions(run: COCOeval, weights: np.ndarray) -> np.ndarray:
+def _precisions(runs: Iterable[COCOeval], weights: np.ndarray) -> np.ndarray:
     """Return AP by area range, threshold and draw: the mean over the classes with objects in the draw."""
-    shape = (len(run.params.areaRng), len(run.params.iouThrs), weights.shape[1])
+    shape = (len(_PARAMETERS.areaRng), len(_PARAMETERS.iouThrs), weights.shape[1])
     total, classes = np.zeros(shape), np.zeros((shape[0], 1, shape[2]))
-    edges = _edges(run.params.recThrs)
-    for area, ranking in _rankings(run):
+    edges = _edges(_PARAMETERS.recThrs)
+    for area, ranking in (found for run in runs for found in _rankings(run)):
         objects = ranking.objects.astype(np.float32) @ weights  # (draws,)
         classes[area, 0] += objects > 0
         for start in range(0, shape[2], _AT_ONCE):

@@ -9,6 +9,7 @@ from torch import Tensor
 
 LEVEL = 0.95  # coverage of the intervals
 _DRAWS = 4_000  # bootstrap draws, for intervals without a closed form
+_AT_ONCE = 1 << 20  # numbers drawn at a time
 
 
 @dataclass(frozen=True)
@@ -81,8 +82,13 @@ class Accuracy:
         else:
             right, images = np.array(self._classes).T  # (C,) each
             draw = np.random.default_rng(0)
-            drawn = draw.binomial(images, right / images, size=(_DRAWS, len(images)))
-            low, high = np.quantile((drawn / images).mean(axis=1), ends)
+            at_once = max(1, _AT_ONCE // len(images))
+            means = [
+                (draw.binomial(images, right / images, (rows, len(images))) / images).mean(axis=1)
+                for start in range(0, _DRAWS, at_once)
+                if (rows := min(at_once, _DRAWS - start))
+            ]
+            low, high = np.quantile(np.concatenate(means), ends)
         return 100 * float(low), 100 * float(high)
 
     @property

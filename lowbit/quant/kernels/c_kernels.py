@@ -3,8 +3,10 @@
 The system's C compiler builds them in half a second, once per machine: the library is cached in
 ~/.cache/lowbit-bench (or under XDG_CACHE_HOME) as kernels-INPUTS-CONTENT.so, named by the hashes of
 what it was made from and of its own bytes. Opening it takes a millisecond; one whose bytes are not
-those that its name says is removed and compiled again. A call costs a few microseconds, whereas a function compiled by torch costs tens, and
-several seconds at its first call in a process. So they are used wherever they apply, unless
+those that its name says is removed and compiled again, and one that another user wrote, or that lies
+where others can write, is not used. Without a home or a folder to write to, each process compiles its
+own. A call costs a few microseconds, whereas a function compiled by torch costs tens, and several
+seconds at its first call in a process. So they are used wherever they apply, unless
 `use_fused_kernels(False)` or LOWBIT_FUSED=0 disables them; without a compiler quantizers run eagerly.
 
 Values and gradients of tensors are those of the eager route, bit for bit; sums over a tensor, the
@@ -27,6 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from lowbit.common.atomic_file import atomic
+from lowbit.common.cache_folder import cache_folder, is_private, make_private
 from lowbit.quant.kernels import torch_compiled
 from lowbit.quant.kernels.affine_grid import AffineGrid
 
@@ -77,16 +80,14 @@ def _library() -> ctypes.CDLL | None:
     vectors = _VECTORS.get(torch.backends.cpu.get_cpu_capability(), ())
     command = [compiler, *_FLAGS, *vectors, str(_SOURCE)]
     key = repr((_FLAGS, vectors, platform.machine())).encode() + _SOURCE.read_bytes()
-    base = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "lowbit-bench"
-    name = f"kernels-{_digest(key)}"
     try:
-        library = ctypes.CDLL(str(_whole(base, name) or _compile(command, base, name)))
+        library = _open(command, cache_folder(), f"kernels-{_digest(key)}")
     except (OSError, subprocess.CalledProcessError) as error:
         said = getattr(error, "stderr", b"") or b""
         _logger.warning(
             "The C kernels could not be built (%s %s); quantizers run eagerly.",
             error,
-            said.decode(),
+            said.decode(errors="replace"),
         )
         return None
     for name, arguments in _ARGUMENTS.items():
@@ -95,10 +96,31 @@ def _library() -> ctypes.CDLL | None:
     return library
 
 
+def _open(command: list[str], base: Path | None, name: str) -> ctypes.CDLL:
+    """Open the library in the cache; else compile it, and keep it there if that is possible."""
+    if base is not None and (file := _whole(base, name)):
+        return ctypes.CDLL(str(file))
+    with tempfile.TemporaryDirectory() as folder:
+        made = Path(folder) / f"{name}.so"
+        subprocess.run([*command, "-o", made, "-lm"], check=True, capture_output=True)
+        kept = base and _keep(made.read_bytes(), base, name)
+        return ctypes.CDLL(str(kept or made))  # stays open when the file is removed
+
+
 def _whole(base: Path, name: str) -> Path | None:
-    """Return the library if it has the bytes that it was written with: others could crash a job."""
-    for file in base.glob(f"{name}-*.so"):
+    """Return the library if it has the bytes that it was written with, and only this user wrote them.
+
+    Other bytes could crash a job, and another user's run with this one's rights.
+    """
+    try:
+        files = sorted(base.glob(f"{name}-*.so")) if is_private(base.stat()) else []
+    except OSError:
+        return None
+    for file in files:
         try:
+            if not file.is_file() or not is_private(file.lstat()):
+                _logger.warning("%s was written by another user, or can be; it is not used.", file)
+                continue
             if file.stem == f"{name}-{_digest(file.read_bytes())}":
                 return file
             file.unlink()
@@ -109,15 +131,17 @@ def _whole(base: Path, name: str) -> Path | None:
     return None
 
 
-def _compile(command: list[str], base: Path, name: str) -> Path:
-    with tempfile.TemporaryDirectory() as folder:
-        made = Path(folder) / f"{name}.so"
-        subprocess.run([*command, "-o", made, "-lm"], check=True, capture_output=True)
-        content = made.read_bytes()
-    base.mkdir(parents=True, exist_ok=True)
+def _keep(content: bytes, base: Path, name: str) -> Path | None:
+    """Write the library to the cache for the next process; None if that is impossible."""
     file = base / f"{name}-{_digest(content)}.so"
-    with atomic(file) as written:  # other processes may be doing the same
-        written.write(content)
+    try:
+        make_private(base)
+        with atomic(file) as written:  # other processes may be doing the same
+            written.write(content)
+        file.chmod(0o644)  # the umask may let others write
+    except OSError as error:
+        _logger.info("The C kernels are compiled in each process: %s", error)
+        return None
     return file
 
 

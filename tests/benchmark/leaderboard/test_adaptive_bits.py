@@ -244,8 +244,8 @@ def test_markdown_and_latex_have_the_table_its_marks_and_its_reasons(suite):
 
 
 def test_the_csv_marks_zero_shot_numbers(suite):
-    lines = csv.DictReader(io.StringIO(to_csv(make_tables(suite))))
-    assert [line["precision"] for line in lines if line["zero_shot"] == "yes"] == ["3w3a"]
+    rows = list(csv.DictReader(io.StringIO(to_csv(make_tables(suite)))))
+    assert [row["precision"] for row in rows if row["zero_shot"] == "yes"] == ["3w3a"]
 
 
 def test_the_page_has_the_section_only_where_something_adaptive_was_measured(suite, tmp_path):

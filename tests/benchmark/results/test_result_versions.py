@@ -31,19 +31,23 @@ def _place(tmp_path, path):
     return folder, mapping
 
 
-def test_it_is_read_as_what_it_says(tmp_path):
-    folder, mapping = _place(tmp_path, WRITTEN)
+@pytest.mark.parametrize("version", [2, SCHEMA_VERSION])
+def test_it_is_read_as_what_it_says(tmp_path, version):
+    folder, mapping = _place(tmp_path, FIXTURES / f"version-{version}.json")
     result = read_result(folder)
     job_id, checkpoint, rows, last = SAYS
     assert (result.job_id, result.checkpoint.name, result.schema_version) == (
         job_id,
         checkpoint,
-        SCHEMA_VERSION,
+        version,
     )
     frame = load_frame(tmp_path)
     assert (len(frame), frame["value"].iloc[-1]) == (rows, last)
     said = json.loads(result.model_dump_json())
-    assert said == mapping
+    absent = {"pretraining": None, "pretrain_seed": None}  # version 2 did not say
+    assert said == mapping | {"checkpoint": absent | mapping["checkpoint"]}
+    assert set(frame["pretraining"]) == {checkpoint}
+    assert frame["pretrain_seed"].isna().all() == (version == 2)
     # Its identity does not say whether the policy is part of the board; the recipe does.
     assert frame["policy_on_board"].all()
 
@@ -64,12 +68,12 @@ def test_the_file_has_every_field():
             assert set(part) == set(model.model_fields)
 
 
-@pytest.mark.parametrize("version", [0, SCHEMA_VERSION - 1, "2", None])
+@pytest.mark.parametrize("version", [0, 1, "2", None])
 def test_another_version_is_not_guessed_at(tmp_path, caplog, version):
     folder, mapping = _place(tmp_path, WRITTEN)
     (folder / "result.json").write_text(json.dumps(mapping | {"schema_version": version}))
     assert read_result(folder) is None
-    assert f"schema_version: Input should be {SCHEMA_VERSION}" in caplog.text
+    assert f"schema_version: Input should be 2 or {SCHEMA_VERSION}" in caplog.text
     assert obstacle(folder) is None  # its job runs again
 
 

@@ -10,12 +10,10 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from lowbit.detection.datasets.catalog import load_detection
-from lowbit.detection.evaluation.average_precision import (
+from lowbit.detection.evaluation.average_precision import evaluate, score, to_detections
+from lowbit.detection.evaluation.detections_file import (
     DETECTIONS,
-    evaluate,
     read_detections,
-    score,
-    to_detections,
     write_detections,
 )
 from tests.detection.annotated_folders import annotation, coco_content, write_coco
@@ -148,7 +146,7 @@ def test_kept_detections_give_the_same_number_to_the_last_bit(scenes, tmp_path):
         for d in oracle(scenes)
     ]
     assert write_detections(tmp_path, found) == DETECTIONS
-    kept = read_detections(tmp_path / DETECTIONS)
+    kept = list(read_detections(tmp_path / DETECTIONS))
     assert kept == found
     assert evaluate(scenes.to_coco(), kept) == evaluate(scenes.to_coco(), found)
     (tmp_path / "truth.json").write_text(json.dumps(scenes.to_coco()))

@@ -85,7 +85,7 @@ def test_every_image_once_is_the_score_itself():
 
 def test_more_draws_than_are_held_at_once_are_the_same_draws():
     truth, detections = _scene(1)
-    run = match(truth, detections)
+    run = list(match(truth, detections))
     weights = draw_images(IMAGES, 260)
     found, alone = redraw(run, weights), redraw(run, weights[:, 255:])
     for name in METRICS:

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from lowbit.detection.datasets.catalog import load_detection
-from lowbit.detection.evaluation.average_precision import read_detections, score, to_detections
+from lowbit.detection.evaluation.average_precision import score, to_detections
 from lowbit.detection.evaluation.bootstrap import DRAWS, Spread
+from lowbit.detection.evaluation.detections_file import read_detections
 from lowbit.detection.evaluation.measurements import keep, measure, spread_facts
 from tests.detection.annotated_folders import write_voc
 
@@ -66,6 +67,6 @@ def test_what_is_kept_gives_the_measurements_again(farm, tmp_path):
         "picture_2_3w3a": "pictures/picture_2_3w3a.jpg",
     }
     assert all((tmp_path / path).is_file() for path in artifacts.values())
-    kept = read_detections(tmp_path / artifacts["detections_3w3a"])
+    kept = list(read_detections(tmp_path / artifacts["detections_3w3a"]))
     options = {"precision": "3w3a", "engine": "torchvision"}
     assert measure(farm, kept, **options) == measure(farm, found, **options)

@@ -256,15 +256,82 @@ def test_a_truncated_library_is_compiled_again(switch, monkeypatch, tmp_path):
     assert min(sizes) > 9000
 
 
-@pytest.mark.parametrize("damaged", [b"", b"a librar", b"a libraRy"])
-def test_only_a_library_with_the_bytes_of_its_name_is_opened(tmp_path, damaged):
-    file = tmp_path / f"kernels-1-{c_kernels._digest(b'a library')}.so"
+@pytest.fixture
+def cached(tmp_path):
+    """A cache with a library, as far as `_whole` looks at it."""
+    folder = tmp_path / "cache"
+    folder.mkdir(mode=0o700)
+    file = folder / f"kernels-1-{c_kernels._digest(b'a library')}.so"
     file.write_bytes(b"a library")
-    assert c_kernels._whole(tmp_path, "kernels-1") == file
-    assert c_kernels._whole(tmp_path, "kernels-2") is None
-    file.write_bytes(damaged)
-    assert c_kernels._whole(tmp_path, "kernels-1") is None
-    assert not file.exists()
+    file.chmod(0o644)
+    assert c_kernels._whole(folder, "kernels-1") == file
+    return file
+
+
+def test_a_library_that_others_can_write_is_not_opened(cached, caplog):
+    for mode in (0o664, 0o646):
+        cached.chmod(mode)
+        assert c_kernels._whole(cached.parent, "kernels-1") is None
+    assert cached.exists() and "another user" in caplog.text
+    cached.chmod(0o644)
+    for mode in (0o770, 0o707, 0o777):
+        cached.parent.chmod(mode)
+        assert c_kernels._whole(cached.parent, "kernels-1") is None
+
+
+def test_a_library_of_another_user_is_not_opened(cached, monkeypatch):
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    if os.getuid() == 0:  # root's own files may be used by all: give it to another
+        os.chown(cached, 4321, -1)
+    assert c_kernels._whole(cached.parent, "kernels-1") is None
+    assert cached.exists()
+
+
+def test_what_is_no_library_counts_as_absent(cached):
+    content = cached.read_bytes()
+    cached.unlink()
+    os.mkfifo(cached)
+    assert c_kernels._whole(cached.parent, "kernels-1") is None
+    cached.unlink()
+    other = cached.with_name("other")
+    other.write_bytes(content)
+    cached.symlink_to(other)
+    assert c_kernels._whole(cached.parent, "kernels-1") is None
+    assert c_kernels._whole(cached.parent / "none", "kernels-1") is None
+    assert c_kernels._whole(other, "kernels-1") is None
+
+
+@pytest.mark.parametrize("folder", ["no home", "a file", "others'"])
+def test_without_a_cache_the_kernels_are_compiled_all_the_same(
+    switch, monkeypatch, tmp_path, folder
+):
+    if folder == "no home":
+        monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+        monkeypatch.delenv("HOME", raising=False)
+        monkeypatch.setattr("pwd.getpwuid", lambda uid: {}[uid])
+    elif folder == "a file":
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+        (tmp_path / "file").write_text("")
+    else:
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+        (tmp_path / "lowbit-bench").mkdir()
+        (tmp_path / "lowbit-bench").chmod(0o777)
+        monkeypatch.setattr("lowbit.common.cache_folder.os.geteuid", lambda: 4321)
+    c_kernels._library.cache_clear()
+    try:
+        assert c_kernels.supports(torch.ones(2))
+        assert lsq(torch.ones(2), torch.ones(1), 4, 3).tolist() == [1, 1]
+    finally:
+        c_kernels._library.cache_clear()
+    assert not list(tmp_path.rglob("*.so"))
+
+
+@pytest.mark.parametrize("damaged", [b"", b"a librar", b"a libraRy"])
+def test_only_a_library_with_the_bytes_of_its_name_is_opened(cached, damaged):
+    assert c_kernels._whole(cached.parent, "kernels-2") is None
+    cached.write_bytes(damaged)
+    assert c_kernels._whole(cached.parent, "kernels-1") is None
+    assert not cached.exists()
 
 
 @pytest.mark.parametrize("policy", ["lsq", "tr", "ssql"])
