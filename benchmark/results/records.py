@@ -81,11 +81,11 @@ def make_record(result: Result) -> dict[str, Any]:
 def _shown(record: dict[str, Any]) -> dict[str, Any]:
     """Return a record whose texts neither change a terminal nor break a line of a table."""
     return {
-        name: printable_lines(value)
+        name: value
+        if not isinstance(value, str) or value.isprintable()  # as most are, and quickly seen
+        else printable_lines(value)
         if name == "reason"
         else printable(value, len(value))
-        if isinstance(value, str)
-        else value
         for name, value in record.items()
     }
 

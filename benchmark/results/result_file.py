@@ -270,23 +270,25 @@ class _Unusable:
 
 
 def _load(folder: Path | str) -> Result | _Unusable | None:
-    path = Path(folder, RESULT)
+    name = f"{folder}/{RESULT}"  # a runs folder may have 100,000: no path object for each
     try:
-        text = read_regular(path, limit=_MOST_BYTES)
+        text = read_regular(name, limit=_MOST_BYTES)
     except FileNotFoundError:
         return None
     except (OSError, NotAFileError) as error:
         why = f"cannot be read ({error.strerror if isinstance(error, OSError) else error})"
-        return _Unusable(path, why, "Make it readable, or rename it to have the job run again.")
+        return _Unusable(
+            Path(name), why, "Make it readable, or rename it to have the job run again."
+        )
     try:
         result = Result.model_validate_json(text)
     except ValidationError:
-        result = _explained(path, text)
+        result = _explained(Path(name), text)
         if isinstance(result, _Unusable):
             return result
-    name = path.parent.name
-    if result.job_id != name and _JOB_ID.fullmatch(name):
-        return _Unusable(path, f"it is the result of job {printable(result.job_id)}")
+    own = os.path.basename(folder)
+    if result.job_id != own and _JOB_ID.fullmatch(own):
+        return _Unusable(Path(name), f"it is the result of job {printable(result.job_id)}")
     return result
 
 
