@@ -132,7 +132,7 @@ class _Trial:
     def run_at(self, precision: Precision) -> _Found:
         """Run one precision forward and backward, and classify digits by its features."""
         found = self.subject.respond(precision)
-        numbers = vars(found) | {"digits": None}
+        numbers = vars(found) | {"digits": None, "rounding": None}
         if not found.finite:
             raise _UnsoundError("NaN or infinity among features or gradients", numbers)
         detail = (
@@ -140,8 +140,9 @@ class _Trial:
             f"{found.weights} weights, "
         )
         if self.subject.can_probe:
-            numbers["digits"] = self.subject.probe(precision)
-            detail += f"digits {numbers['digits']:.0f} %"
+            numbers["digits"], moved, count = self.subject.probe(precision)
+            numbers["rounding"] = 100 * moved / count
+            detail += f"digits {numbers['digits']:.0f} %, rounding decides {moved} of {count}"
         else:
             detail += "no probe"
         if problem := _problem(self.subject, precision, numbers):

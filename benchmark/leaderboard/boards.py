@@ -19,6 +19,7 @@ from lowbit.benchmark.results.comparability import (
 from lowbit.benchmark.results.result_file import ADAPTIVE
 
 _FULL = "FP"
+NOTICED_ROUNDING = 1.0  # % of predictions
 _FOLDED = (  # what a cell takes from the folded row as it is
     "value",
     "sd",
@@ -32,6 +33,7 @@ _FOLDED = (  # what a cell takes from the folded row as it is
     "status",
     "reason",
     "zero_shot",
+    "rounding",
 )
 _OF_METHOD = ("scorings", "scoring_sd")  # and of a method's row also these
 
@@ -52,6 +54,7 @@ class Cell:
         status, reason: completed, failed or skipped; why, or how a number that was sent was checked.
         printed: a published number as its paper prints it.
         zero_shot: the network was trained at other bit-widths only.
+        rounding: share of predictions, in %, that rounding alone decides; NaN where unknown.
         missing: jobs of this cell that gave no number although others did.
         of_method: it is over pretrainings, which `n_seeds` and `sd` count; else over the scoring seeds of
             one, and its rank is that of a file.
@@ -73,10 +76,16 @@ class Cell:
     reason: str = ""
     printed: str = ""
     zero_shot: bool = False
+    rounding: float = math.nan
     missing: int = 0
     of_method: bool = False
     scorings: int = 0
     scoring_sd: float = math.nan
+
+    @property
+    def depends_on_rounding(self) -> bool:
+        """Whether rounding decides enough predictions for another machine's number to differ."""
+        return self.rounding >= NOTICED_ROUNDING
 
 
 @dataclass

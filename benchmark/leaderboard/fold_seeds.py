@@ -19,7 +19,7 @@ from lowbit.benchmark.results.comparability import (
     protocol_rank,
     shown,
 )
-from lowbit.benchmark.results.result_file import ADAPTIVE, PRETRAIN_SEED, PRETRAINING
+from lowbit.benchmark.results.result_file import ADAPTIVE, PRETRAIN_SEED, PRETRAINING, ROUNDING
 from lowbit.benchmark.statistics.answered_images import AnsweredImages
 from lowbit.benchmark.statistics.ranking import half_width
 
@@ -63,6 +63,7 @@ def fold_seeds(frame: pd.DataFrame, answers: AnsweredImages | None = None) -> pd
       not make it smaller: the mean over jobs, which the error of their mean cannot exceed;
     - n_seeds, n_jobs: they differ when several jobs share a seed (two recipes under one label); such
       jobs are averaged first so that no seed counts twice;
+    - rounding: largest share of predictions, in %, that rounding decides in one of the jobs;
     - jobs: ids of the jobs, of each seed a tuple;
     - n: images behind a value; zero_shot: whether any job was not trained at this precision;
     - group: the board's letter; rank: see `rank_groups`, of checkpoints: each is one pretraining; 0 when the row is not ranked.
@@ -137,6 +138,7 @@ def _fold(
     folded["high"] = np.where(differ, value + half, high)
     folded["interval"] = np.where(differ, SEEDS, known).astype(object)
     folded["stderr"] = stderr
+    folded[ROUNDING] = np.fmax.reduceat(frame[ROUNDING].to_numpy(), groups)
     folded["jobs"] = _jobs(frame["job_id"], of_seed, seeds)
     folded["n_seeds"] = np.where(measured, n, 0)
     folded["n_jobs"] = np.where(number & ~measured, 0, _different(frame["job_id"], group))

@@ -28,6 +28,11 @@ SENT = (
 )
 PRETRAININGS = "pretrainings"  # what an interval of a method is over
 SHARED_SEEDS = "‡"  # marks a number that several jobs of one seed gave
+ROUNDED = "≈"  # marks a number of which rounding decides more than a little
+ROUNDING_NOTE = (
+    f"{ROUNDED}: rounding alone decides at least 1 % of these predictions, as float32 and float64 compared "
+    "say; another machine may give another number."
+)
 ZERO_SHOT = "§"  # marks a precision that a network was not trained at
 NOTHING = "There is no result to show: no job has finished with a number yet."
 TASK_TITLES = {"classification": "Classification", "detection": "Detection"}

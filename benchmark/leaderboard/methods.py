@@ -24,7 +24,7 @@ from lowbit.benchmark.leaderboard.dataset_means import (
 from lowbit.benchmark.leaderboard.labels import PRETRAININGS
 from lowbit.benchmark.leaderboard.rank_columns import rank_columns
 from lowbit.benchmark.results.comparability import SUBJECT, precision_rank, shown
-from lowbit.benchmark.results.result_file import PRETRAINING
+from lowbit.benchmark.results.result_file import PRETRAINING, ROUNDING
 from lowbit.benchmark.statistics.answered_images import AnsweredImages
 from lowbit.benchmark.statistics.ranking import rank_groups, sample_over_sets, summarize
 
@@ -84,6 +84,7 @@ def _fold(part: pd.DataFrame) -> dict[str, object]:
         "n": images.pop() if len(images) == 1 else 0,
         "jobs": tuple(part["jobs"]),
         "zero_shot": bool(part["zero_shot"].any()),
+        ROUNDING: part[ROUNDING].max(),
         "reason": "; ".join(sorted({*part["reason"]} - {""})),
         "scorings": int(part["n_seeds"].min()),
         "scoring_sd": math.sqrt(pooled) if not math.isnan(pooled) else math.nan,

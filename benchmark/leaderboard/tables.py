@@ -20,6 +20,7 @@ from lowbit.benchmark.leaderboard.fold_seeds import fold_seeds
 from lowbit.benchmark.leaderboard.labels import (
     METHOD_MEANS,
     METHODS,
+    ROUNDING_NOTE,
     SENT,
     TASK_TITLES,
 )
@@ -156,7 +157,8 @@ def _method_board(board: Board, metric: str) -> Table:
     title = f"Methods: {_title(board)}, {metric_name(metric)} (%)"
     facts = {name: board.facts[name] for name in ("dataset", "protocol")} | {"over": ""}
     columns = tuple(p for p in board.precisions if any(p in row.cells for row in rows))
-    return Table(title, (*_METHOD, "pretrainings"), columns, tuple(rows), METHODS, facts=facts)
+    note = _with_rounding(METHODS, (cell for row in rows for cell in row.cells.values()))
+    return Table(title, (*_METHOD, "pretrainings"), columns, tuple(rows), note, facts=facts)
 
 
 def _method_mean(average: dataset_means.Average) -> Table:
@@ -228,7 +230,14 @@ def _facts(board: Board, line: Line) -> dict[str, str]:
 
 
 def _note(board: Board) -> str:
-    return SENT if any(line.subject["source"] != MEASURED for line in board.lines) else ""
+    sent = SENT if any(line.subject["source"] != MEASURED for line in board.lines) else ""
+    return _with_rounding(sent, (cell for line in board.lines for cell in line.cells.values()))
+
+
+def _with_rounding(note: str, cells: Iterable[Cell]) -> str:
+    """Add what the mark of numbers that depend on rounding means, where one of `cells` has it."""
+    marked = any(cell.depends_on_rounding for cell in cells)
+    return " ".join(filter(None, (note, ROUNDING_NOTE if marked else "")))
 
 
 def _adaptive(networks: list[adaptive_bits.AdaptiveRow]) -> Table:
@@ -249,7 +258,9 @@ def _adaptive(networks: list[adaptive_bits.AdaptiveRow]) -> Table:
         labels=labels,
         columns=(*adaptive_bits.columns(networks), adaptive_bits.DELTA),
         rows=tuple(rows),
-        note=adaptive_bits.NOTE,
+        note=_with_rounding(
+            adaptive_bits.NOTE, (cell for row in rows for cell in row.cells.values())
+        ),
         gaps=tuple(adaptive_bits.blanks(networks)),
     )
 

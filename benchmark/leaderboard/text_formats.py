@@ -14,6 +14,7 @@ from lowbit.benchmark.leaderboard.labels import (
     NOTE,
     NOTHING,
     ONE_PRETRAINING,
+    ROUNDED,
     SHARED_SEEDS,
     ZERO_SHOT,
 )
@@ -58,6 +59,7 @@ CSV_COLUMNS = (
     "zero_shot",
     "pretraining",
     "pretrain_seed",
+    "rounding",
 )
 METHOD_COLUMNS = {  # of methods.csv, by the columns of `fold_methods`
     "checkpoint": "method",
@@ -155,7 +157,8 @@ class _Markup:
             return self.text(cell.printed + (zero_shot if explained else ""))
         if math.isnan(cell.value):
             return self.text("–" if cell.status in BLANK else cell.status)
-        text = self.text(number(cell.value) + _spread(cell) + zero_shot)
+        rounded = ROUNDED if cell.depends_on_rounding else ""
+        text = self.text(number(cell.value) + _spread(cell) + zero_shot + rounded)
         mark = self.rank(cell.rank) if cell.best or cell.rank > 1 else ""
         marked = self.bold if cell.of_method else self.italic
         return (marked(text) if cell.best else text) + mark
@@ -209,6 +212,7 @@ _LATEX_ESCAPES = str.maketrans(
         "¶": r"\P{}",
         "Δ": r"$\Delta$",
         "×": r"$\times$",
+        "≈": r"$\approx$",
     }
     | {character: f"\\{character}" for character in "&%$#_{}"}
 )

@@ -25,6 +25,7 @@ from lowbit.benchmark.results.result_file import (
     POLICY_ON_BOARD,
     PRETRAIN_SEED,
     PRETRAINING,
+    ROUNDING,
     ZERO_SHOT,
 )
 from lowbit.quant import Precision
@@ -65,7 +66,7 @@ _TEXT = (
     *ADAPTIVE,
     PRETRAINING,
 )
-_NUMBERS = ("value", "stderr", "image_low", "image_high")
+_NUMBERS = ("value", "stderr", "image_low", "image_high", ROUNDING)
 _METRICS = {"top1": "top-1", "mean_per_class": "mean per class"}
 
 

@@ -19,6 +19,7 @@ from lowbit.benchmark.results.result_file import (
     POLICY_ON_BOARD,
     PRETRAIN_SEED,
     PRETRAINING,
+    ROUNDING,
     SCHEMA_VERSION,
     STDERR,
     TRAINING,
@@ -34,7 +35,8 @@ def _columns() -> str:
     text = (
         f"The columns of the frame are {columns}; of results also how a detector or a low-bit network "
         f"was trained (`{TRAINING}`), error and 95 % interval over test images (`{STDERR}`, `{LOW}`, "
-        f"`{HIGH}`), the cost of the backbone (`{WEIGHT_BYTES}`, `{BIT_OPERATIONS}`), whether the "
+        f"`{HIGH}`), the cost of the backbone (`{WEIGHT_BYTES}`, `{BIT_OPERATIONS}`), the share of "
+        f"predictions in % that rounding alone decides (`{ROUNDING}`), whether the "
         f"precision is none it was trained at (`{ZERO_SHOT}`), whether only rows of one policy are ranked "
         f"together (`{POLICY_ON_BOARD}`), the name that a checkpoint shares with other pretrainings of its "
         f"method and its seed (`{PRETRAINING}`, `{PRETRAIN_SEED}`) and, of adaptive bit-widths, {_listed(ADAPTIVE)}."

@@ -20,6 +20,7 @@ from lowbit.benchmark.results.result_file import (
     POLICY_ON_BOARD,
     PRETRAIN_SEED,
     PRETRAINING,
+    ROUNDING,
     STDERR,
     TRAINING,
     WEIGHT_BYTES,
@@ -29,8 +30,8 @@ from lowbit.benchmark.results.verdicts import SUBMISSIONS, JobVerdict, read_verd
 
 # Those of published numbers too, then those of measured ones alone.
 MEASURED_COLUMNS = (
-    *COLUMNS, TRAINING, STDERR, LOW, HIGH, WEIGHT_BYTES, BIT_OPERATIONS, ZERO_SHOT,
-    POLICY_ON_BOARD, PRETRAINING, PRETRAIN_SEED, *ADAPTIVE,
+    *COLUMNS, TRAINING, STDERR, LOW, HIGH, WEIGHT_BYTES, BIT_OPERATIONS, ROUNDING,
+    ZERO_SHOT, POLICY_ON_BOARD, PRETRAINING, PRETRAIN_SEED, *ADAPTIVE,
 )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from lowbit.benchmark.results.result_file import (
     POLICY_ON_BOARD,
     PRETRAIN_SEED,
     PRETRAINING,
+    ROUNDING,
     STDERR,
     TRAINING,
     WEIGHT_BYTES,
@@ -32,7 +33,7 @@ JOB_TEXTS = (
 JOB_INTEGERS = ("seed", PRETRAIN_SEED, "image_size", "protocol_version")
 JOB_FLAGS = (POLICY_ON_BOARD,)
 ROW_TEXTS = ("precision", "metric", "unit", "split")
-ROW_FLOATS = ("value", STDERR, LOW, HIGH, WEIGHT_BYTES, BIT_OPERATIONS)
+ROW_FLOATS = ("value", STDERR, LOW, HIGH, WEIGHT_BYTES, BIT_OPERATIONS, ROUNDING)
 ROW_INTEGERS = ("n",)
 
 # Where a job without numbers is shown: its task, and the metric of its cell.
@@ -80,11 +81,11 @@ def make_record(result: Result) -> dict[str, Any]:
 def _shown(record: dict[str, Any]) -> dict[str, Any]:
     """Return a record whose texts neither change a terminal nor break a line of a table."""
     return {
-        name: printable_lines(value)
+        name: value
+        if not isinstance(value, str) or value.isprintable()  # as most are, and quickly seen
+        else printable_lines(value)
         if name == "reason"
         else printable(value, len(value))
-        if isinstance(value, str)
-        else value
         for name, value in record.items()
     }
 
@@ -113,6 +114,7 @@ def _numbers(result: Result) -> Iterator[dict[str, Any]]:
         row[LOW], row[HIGH] = row.pop("low"), row.pop("high")
         if cost := result.costs.get(measurement.precision):
             row |= cost.__dict__
+        row[ROUNDING] = _rounding(result.details.get(ROUNDING), measurement.precision)
         yield row
 
 
@@ -135,6 +137,14 @@ def _origin(result: Result) -> str:
 
 
 # A stage's own fields may hold anything, in another's result files at least.
+
+
+def _rounding(detail: Any, precision: str) -> float | None:
+    """Return the share in % that a detail gives for a precision; older results have none."""
+    shares = detail.get("share") if isinstance(detail, dict) else None
+    share = shares.get(precision) if isinstance(shares, dict) else None
+    known = isinstance(share, int | float) and not isinstance(share, bool) and 0 <= share <= 100
+    return float(share) if known else None
 
 
 def _whole(value: Any) -> int | None:

@@ -43,6 +43,7 @@ COLUMNS = (
 )  # fmt: skip
 TRAINING, STDERR, LOW, HIGH = "training", "stderr", "image_low", "image_high"
 WEIGHT_BYTES, BIT_OPERATIONS, ZERO_SHOT = "weight_bytes", "bit_operations", "zero_shot"
+ROUNDING = "rounding"  # share of predictions that rounding decides, in %; a detail of results too
 # Of a checkpoint: the name its pretrainings share, and the seed in which they differ.
 PRETRAINING, PRETRAIN_SEED = "pretraining", "pretrain_seed"
 # How the board shows a job, as identities say: whether its policy is part of its board; of a network of
@@ -269,23 +270,25 @@ class _Unusable:
 
 
 def _load(folder: Path | str) -> Result | _Unusable | None:
-    path = Path(folder, RESULT)
+    name = f"{folder}/{RESULT}"  # a runs folder may have 100,000: no path object for each
     try:
-        text = read_regular(path, limit=_MOST_BYTES)
+        text = read_regular(name, limit=_MOST_BYTES)
     except FileNotFoundError:
         return None
     except (OSError, NotAFileError) as error:
         why = f"cannot be read ({error.strerror if isinstance(error, OSError) else error})"
-        return _Unusable(path, why, "Make it readable, or rename it to have the job run again.")
+        return _Unusable(
+            Path(name), why, "Make it readable, or rename it to have the job run again."
+        )
     try:
         result = Result.model_validate_json(text)
     except ValidationError:
-        result = _explained(path, text)
+        result = _explained(Path(name), text)
         if isinstance(result, _Unusable):
             return result
-    name = path.parent.name
-    if result.job_id != name and _JOB_ID.fullmatch(name):
-        return _Unusable(path, f"it is the result of job {printable(result.job_id)}")
+    own = os.path.basename(folder)
+    if result.job_id != own and _JOB_ID.fullmatch(own):
+        return _Unusable(Path(name), f"it is the result of job {printable(result.job_id)}")
     return result
 
 

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from lowbit.benchmark.results.result_file import job_folder
 from lowbit.benchmark.results.verdicts import SUBMISSIONS
+from lowbit.common.input_files.parquet_pages import Bounds, check_pages
 
 PREDICTIONS = "predictions.parquet"
 _TOLERANCE = 1e-6  # %: answers further from the row's number are not those it came from
@@ -106,8 +107,9 @@ class _Images:
 def _read(path: Path, changed: int, size: int) -> dict[str, tuple[_Images, dict[str, np.ndarray]]]:
     """Return the images of each split and, by precision, which were answered right, as packed bits."""
     try:
-        table = pq.read_table(path)
-    except (OSError, pa.ArrowException) as error:
+        check_pages(path, Bounds())  # it may be another's
+        table = pq.read_table(path, read_dictionary=["split"], pre_buffer=False, use_threads=False)
+    except (OSError, ValueError, pa.ArrowException) as error:
         _logger.warning("%s was not used: %s", path, error)
         return {}
     if not set(_FACTS) <= set(table.column_names):

@@ -217,9 +217,9 @@ def networks(
     if (peer := brevitas_network(copy.deepcopy(full), learned)) is not None:
         variants["4w4a, brevitas QuantConv2d"] = step(peer.train())
     targets = {
-        "LSQ 4w4a, fused": 1.15,
+        "LSQ 4w4a, fused": 1.07,
         "LSQ 4w4a, eager": 1.25,
-        "min-max 4w4a, fused": 1.10,
+        "min-max 4w4a, fused": 1.08,
         "interval 4w4a, fused": 1.15,
     }
     note = f"{architecture}, {batch} x {size} px{', channels_last' if channels_last else ''}"

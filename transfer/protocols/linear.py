@@ -91,6 +91,7 @@ def linear(
     kept, choice = choose_on(val, features, heads, setting="lr", values=recipe.rates)
     return Fitted(
         predict=Classifier(features, kept),
+        networks=(backbone,),
         details={**details, **choice},
         parts=Parts(heads=kept, calibrated=backbone),
     )

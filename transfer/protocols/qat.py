@@ -117,6 +117,7 @@ def qat(
         states[precision] = str(part.state_path.relative_to(workspace.folder))
     return Fitted(
         predict=partial(_predict, networks, recipe),
+        networks=tuple(networks.values()),
         details=details,
         artifacts={f"network {precision}": file for precision, file in states.items()},
         parts=Parts(states=states, whole=True),

@@ -1,6 +1,6 @@
 """Registry of transfer protocols and of the recipe fields each one uses."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -52,7 +52,8 @@ class Fitted:
     """Result of a protocol.
 
     `predict` maps images to the predicted classes (N,) of all of them at every precision of the
-    recipe. `details` is any JSON; `artifacts` are files in the job's folder by role. `parts` are None
+    recipe. `networks` are the modules that it runs images through, to measure rounding; they may be
+    left out. `details` is any JSON; `artifacts` are files in the job's folder by role. `parts` are None
     where no network predicts, as in nearest neighbours.
     """
 
@@ -60,6 +61,7 @@ class Fitted:
     details: dict[str, Any] = field(default_factory=dict)
     artifacts: dict[str, str] = field(default_factory=dict)
     parts: Parts | None = None
+    networks: Sequence[nn.Module] = ()
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from lowbit.benchmark.leaderboard.dataset_means import NOTE
 from lowbit.benchmark.leaderboard.labels import (
     FILES_ONLY,
     ONE_PRETRAINING,
+    ROUNDED,
     SHARED_SEEDS,
     ZERO_SHOT,
 )
@@ -40,6 +41,7 @@ CELL = (
     "method",
     "scorings",
     "scoring_sd",
+    "rounding",
 )
 _DIGITS = 4  # as in the CSV
 _COCO = ("AP", "AP50", "AP75", "APs", "APm", "APl")  # in COCO's order; others follow by name
@@ -179,6 +181,7 @@ def pack(cell: Cell | None) -> list[Any] | None:
         1 if cell.of_method else None,
         cell.scorings or None,
         _known(cell.scoring_sd),
+        _known(cell.rounding) or None,
     ]
     while packed[-1] is None:
         packed.pop()
@@ -199,6 +202,7 @@ def _marks(cell: Cell) -> str:
         + ("†" if over_images else "")
         + (SHARED_SEEDS if cell.n_jobs > cell.n_seeds else "")
         + (ZERO_SHOT if cell.zero_shot else "")
+        + (ROUNDED if cell.depends_on_rounding else "")
     )
 
 

@@ -35,6 +35,7 @@ const board = (() => {
       cell.error && `standard error over test images ${fixed(cell.error)}`,
       cell.jobs && `${cell.jobs} jobs share these seeds and were averaged first`,
       cell.checked,
+      cell.rounding && `rounding alone decides ${fixed(cell.rounding)} % of the predictions (float32 against float64)`,
       cell.missing && `${cell.missing} more job(s) gave no number`,
     ].filter(Boolean).join("; ");
   }
@@ -198,7 +199,7 @@ sections.classification = (page) => {
     ],
     group: { of: (row) => `${row.group} ${row.metric}`, label, head },
     ...board.choices(page),
-    notes: ["Mean over seeds ± standard deviation; † a single seed. Raised: the rank in its group, of checkpoints: one pretraining, one file each. Italic: none is found better."],
+    notes: ["Mean over seeds ± standard deviation; † a single seed. Raised: the rank in its group, of checkpoints: one pretraining, one file each. Italic: none is found better. ≈ rounding alone decides at least 1 % of these predictions."],
   });
 };
 
@@ -239,6 +240,6 @@ sections.detection = (page) => {
     ],
     group: { of: (row) => `${row.group} ${row.precision}`, label, head },
     ...board.choices(page),
-    notes: ["Mean over seeds ± standard deviation; † a single seed. Raised: the rank in its group, of checkpoints: one pretraining, one file each. Italic: none is found better."],
+    notes: ["Mean over seeds ± standard deviation; † a single seed. Raised: the rank in its group, of checkpoints: one pretraining, one file each. Italic: none is found better. ≈ rounding alone decides at least 1 % of these predictions."],
   });
 };

@@ -212,7 +212,7 @@ const formats = (() => {
     "\\": "\\textbackslash{}", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}",
     "<": "\\textless{}", ">": "\\textgreater{}", "|": "\\textbar{}",
     "±": "$\\pm$", "−": "$-$", "–": "--", "†": "$^\\dagger$", "‡": "$^\\ddagger$", "§": "\\S{}", "¶": "\\P{}",
-    "Δ": "$\\Delta$", "×": "$\\times$", "→": "$\\rightarrow$", "·": "$\\cdot$",
+    "Δ": "$\\Delta$", "×": "$\\times$", "≈": "$\\approx$", "→": "$\\rightarrow$", "·": "$\\cdot$",
   };
   const inLatex = (text) => text.replace(/\p{C}/gu, "").replace(/[&%$#_{}]|[^\p{L}\p{N}\p{M}\s]/gu,
     (character) => LATEX[character] ?? ("&%$#_{}".includes(character) ? `\\${character}` : character));

@@ -267,7 +267,7 @@ sections.adaptive = (page) => {
       label: (row) => row.dataset + (several ? `, ${row.metric}` : ""),
       head: (row) => [el("strong", {}, name(row.dataset)), el("span", { class: "fact" }, row.metric)],
     },
-    notes: ["§ zero-shot: the network was not trained at this bit-width. The rows follow different protocols and are not ranked."],
+    notes: ["§ zero-shot: the network was not trained at this bit-width. ≈ rounding alone decides at least 1 % of these predictions. The rows follow different protocols and are not ranked."],
   });
   document.getElementById("adaptive-blanks").replaceChildren(
     ...data.blanks.map((sentence) => el("li", {}, el("bdi", {}, sentence))));
