@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from lowbit.detection.datasets.detection_set import DetectionSet
-from lowbit.detection.evaluation.average_precision import match, read_detections
 from lowbit.detection.evaluation.bootstrap import DRAWS, draw_images, redraw
+from lowbit.detection.evaluation.detections_file import read_detections
+from lowbit.detection.evaluation.matching import match
 from lowbit.detection.evaluation.measurements import measure
 from lowbit.detection.recipe import Recipe
 from lowbit.detection.stage import split_sha256, tested_set
@@ -59,8 +60,8 @@ def redraw_detections(
         ValueError: the annotations are not those that the job was scored on.
     """
     images = _same_set(recipe, identity, undone="drawn")
-    run = match(images.to_coco(), _read(file, images))
-    return redraw(run, draw_images(len(run.params.imgIds), draws))
+    matches = match(images.to_coco(), _read(file, images))
+    return redraw(matches, draw_images(matches.images, draws))
 
 
 def _read(file: Path, images: DetectionSet) -> list[dict[str, Any]]:

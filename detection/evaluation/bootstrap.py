@@ -11,8 +11,9 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
-from pycocotools.cocoeval import COCOeval
 from scipy import sparse
+
+from lowbit.detection.evaluation.matches import AREAS, HIT, IGNORED, IOUS, RECALLS, Matches
 
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")  # the first entries of COCOeval.stats
 DRAWS = 1000
@@ -53,20 +54,19 @@ def draw_images(n: int, draws: int = DRAWS, *, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).multinomial(n, shares, size=draws).T
 
 
-def redraw(run: COCOeval, weights: np.ndarray) -> dict[str, np.ndarray]:
+def redraw(matches: Matches, weights: np.ndarray) -> dict[str, np.ndarray]:
     """Return average precision by metric on every draw, (draws,) in %; NaN where undefined.
 
     If no two detections of a class in one image have equal scores, these are pycocotools' numbers
     for a set in which each image occurs as often as it was drawn.
 
     Args:
-        run: after `evaluate`.
-        weights: (I, draws) integers by image, in the order of `run.params.imgIds`.
+        matches: detections and objects.
+        weights: (I, draws) integers by image, in the order of their ids.
     """
-    assert run.params.recThrs.size == 101, run.params.recThrs
-    areas = _precisions(run, np.ascontiguousarray(weights, dtype=np.float32))
-    every, thresholds = areas.mean(axis=1), run.params.iouThrs
-    half, three_quarters = (int(np.argmin(abs(thresholds - at))) for at in (0.5, 0.75))
+    areas = _precisions(matches, np.ascontiguousarray(weights, dtype=np.float32))
+    every = areas.mean(axis=1)
+    half, three_quarters = (int(np.argmin(abs(IOUS - at))) for at in (0.5, 0.75))
     values = (every[0], areas[0, half], areas[0, three_quarters], *every[1:])
     return {name: 100 * value for name, value in zip(METRICS, values, strict=True)}
 
@@ -84,12 +84,12 @@ def spread(values: np.ndarray) -> Spread | None:
     return Spread(float(defined.std(ddof=1)), float(low), float(high))
 
 
-def _precisions(run: COCOeval, weights: np.ndarray) -> np.ndarray:
+def _precisions(matches: Matches, weights: np.ndarray) -> np.ndarray:
     """Return AP by area range, threshold and draw: the mean over the classes with objects in the draw."""
-    shape = (len(run.params.areaRng), len(run.params.iouThrs), weights.shape[1])
+    shape = (len(AREAS), len(IOUS), weights.shape[1])
     total, classes = np.zeros(shape), np.zeros((shape[0], 1, shape[2]))
-    edges = _edges(run.params.recThrs)
-    for area, ranking in _rankings(run):
+    edges = _edges(RECALLS)
+    for area, ranking in _rankings(matches):
         objects = ranking.objects.astype(np.float32) @ weights  # (draws,)
         classes[area, 0] += objects > 0
         for start in range(0, shape[2], _AT_ONCE):
@@ -99,21 +99,15 @@ def _precisions(run: COCOeval, weights: np.ndarray) -> np.ndarray:
     return np.divide(total, classes, out=np.full(shape, np.nan), where=classes > 0)
 
 
-def _rankings(run: COCOeval) -> Iterator[tuple[int, _Ranking]]:
+def _rankings(matches: Matches) -> Iterator[tuple[int, _Ranking]]:
     """Yield the rankings of every class with objects, with the index of their area range."""
-    images, areas = len(run.params.imgIds), len(run.params.areaRng)
-    for at in range(0, len(run.evalImgs), images):
-        kept = [(i, e) for i, e in enumerate(run.evalImgs[at : at + images]) if e is not None]
-        objects = np.zeros(images, dtype=np.int64)
-        for i, found in kept:
-            objects[i] = len(found["gtIgnore"]) - np.count_nonzero(found["gtIgnore"])
-        if not objects.any():
-            continue
-        order = np.argsort(-np.concatenate([e["dtScores"] for _, e in kept]), kind="mergesort")
-        matched = np.concatenate([e["dtMatches"] for _, e in kept], axis=1)[:, order] > 0
-        scored = np.concatenate([e["dtIgnore"] for _, e in kept], axis=1)[:, order] == 0
-        places = np.repeat([i for i, _ in kept], [len(e["dtScores"]) for _, e in kept])[order]
-        yield at // images % areas, _Ranking(places, matched & scored, scored, objects)
+    for area, number in enumerate(matches.objects):
+        for place in np.flatnonzero(number):
+            here = slice(matches.starts[place], matches.starts[place + 1])
+            outcome = matches.outcome[area, :, here]
+            own = matches.counted[area] & (matches.object_class == place)
+            objects = np.bincount(matches.object_image[own], minlength=matches.images)
+            yield area, _Ranking(matches.image[here], outcome == HIT, outcome != IGNORED, objects)
 
 
 def _class_precisions(

@@ -6,12 +6,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lowbit.detection.datasets.detection_set import DetectionSet
-from lowbit.detection.evaluation.average_precision import (
-    score,
-    write_detections,
-    write_image_names,
-)
+from lowbit.detection.evaluation.average_precision import score
 from lowbit.detection.evaluation.bootstrap import DRAWS, Spread
+from lowbit.detection.evaluation.detections_file import write_detections, write_image_names
 from lowbit.detection.evaluation.pictures import draw_pictures
 
 _logger = logging.getLogger(__name__)

@@ -23,8 +23,9 @@ from lowbit.common.shipped_configs import find_config
 from lowbit.detection.datasets.detection_set import DetectionSet
 from lowbit.detection.datasets.voc_lists import read_image_names
 from lowbit.detection.datasets.voc_xml import digest
-from lowbit.detection.evaluation.average_precision import read_detections, score
+from lowbit.detection.evaluation.average_precision import score
 from lowbit.detection.evaluation.bootstrap import DRAWS, Spread
+from lowbit.detection.evaluation.detections_file import read_detections
 from lowbit.detection.evaluation.measurements import keep, spread_facts
 from lowbit.detection.recipe import VERSION, Recipe
 from lowbit.detection.with_detectron2.build_detector import save_trained, start_from

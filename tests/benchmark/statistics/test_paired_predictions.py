@@ -11,13 +11,10 @@ from lowbit.benchmark.results.frame import load_frame
 from lowbit.benchmark.results.result_file import SCHEMA_VERSION, Result, write_result
 from lowbit.benchmark.statistics.comparison import compare
 from lowbit.detection import Recipe
-from lowbit.detection.evaluation.average_precision import (
-    match,
-    score,
-    to_detections,
-    write_detections,
-)
+from lowbit.detection.evaluation.average_precision import score
 from lowbit.detection.evaluation.bootstrap import draw_images, redraw
+from lowbit.detection.evaluation.detections_file import to_detections, write_detections
+from lowbit.detection.evaluation.matching import match
 from lowbit.detection.stage import identity, load_images
 from lowbit.transfer.scoring.accuracy import accuracy
 from lowbit.transfer.scoring.predictions_file import FILE, Predictions, write_predictions

@@ -7,11 +7,8 @@ import pytest
 from lowbit.detection.datasets.catalog import detection_sha256, find_source, load_detection
 from lowbit.detection.datasets.check_annotations import check, check_pair
 from lowbit.detection.datasets.voc_folder import CLASSES_2007
-from lowbit.detection.evaluation.average_precision import (
-    evaluate,
-    write_detections,
-    write_image_names,
-)
+from lowbit.detection.evaluation.average_precision import evaluate
+from lowbit.detection.evaluation.detections_file import write_detections, write_image_names
 from tests.detection.annotated_folders import SIZE, write_image, write_voc, write_xml
 
 OBJECTS = {

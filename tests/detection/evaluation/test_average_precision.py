@@ -10,11 +10,10 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from lowbit.detection.datasets.catalog import load_detection
-from lowbit.detection.evaluation.average_precision import (
+from lowbit.detection.evaluation.average_precision import evaluate, score
+from lowbit.detection.evaluation.detections_file import (
     DETECTIONS,
-    evaluate,
     read_detections,
-    score,
     to_detections,
     write_detections,
 )

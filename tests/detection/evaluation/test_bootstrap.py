@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from lowbit.detection.evaluation.average_precision import match, score
+from lowbit.detection.evaluation.average_precision import score
 from lowbit.detection.evaluation.bootstrap import DRAWS, METRICS, draw_images, redraw, spread
+from lowbit.detection.evaluation.matching import match
 
 IMAGES = 24
 

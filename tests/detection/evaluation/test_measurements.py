@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from lowbit.detection.datasets.catalog import load_detection
-from lowbit.detection.evaluation.average_precision import read_detections, score, to_detections
+from lowbit.detection.evaluation.average_precision import score
 from lowbit.detection.evaluation.bootstrap import DRAWS, Spread
+from lowbit.detection.evaluation.detections_file import read_detections, to_detections
 from lowbit.detection.evaluation.measurements import keep, measure, spread_facts
 from tests.detection.annotated_folders import write_voc
 
