@@ -7,7 +7,7 @@ A recipe names a backbone checkpoint (or a detector trained from one), a method 
 import importlib
 from typing import Any
 
-_WHERE = {  # imported on first use: scoring detections (`evaluation/`) needs no torch
+_WHERE = {  # imported on first use: `scoring/` needs no torch
     "VERSION": "stage",
     "Recipe": "recipe",
     "identity": "stage",

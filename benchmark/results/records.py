@@ -94,6 +94,7 @@ def _numbers(result: Result) -> Iterator[dict[str, Any]]:
     for measurement in result.measurements:
         row = measurement.model_dump()
         row |= {LOW: row.pop("low"), HIGH: row.pop("high")}
+        del row["interval"], row["warning"]  # as the result has them: not on the board
         cost = result.costs.get(measurement.precision)
         row |= cost.model_dump() if cost else {}
         yield row | {ZERO_SHOT: measurement.precision in untrained}

@@ -67,9 +67,17 @@ class Measurement(_Schema):
     )
     low: FiniteFloat | None = Field(
         None,
-        description="Lower end of the 95 % bootstrap interval over these images; null: unknown.",
+        description="Lower end of the 95 % interval over these images; null: unknown.",
     )
     high: FiniteFloat | None = Field(None, description="Upper end of that interval.")
+    interval: str | None = Field(
+        None,
+        description="How the interval was found: wilson, or halves (docs/statistics.md); null: by the "
+        "percentile bootstrap of earlier versions, if there is one.",
+    )
+    warning: str | None = Field(
+        None, description="Why the interval may be too narrow; null: nothing speaks for that."
+    )
     precision: str = Field(description="Bit-widths it was measured at, such as 4w4a or FP.")
     split: str = Field(description="Part of the data set it was measured on.")
 

@@ -5,18 +5,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lowbit.detection.evaluation.bootstrap import Spread, draw_images, redraw, spread
-from lowbit.detection.evaluation.matches import Matches
-from lowbit.detection.evaluation.matching import match
-from lowbit.detection.evaluation.precision_recall import precisions, recalls, summarize
+from lowbit.detection.scoring.half_samples import Spread, draw_halves, few_objects, spreads
+from lowbit.detection.scoring.matches import Matches
+from lowbit.detection.scoring.matching import match
+from lowbit.detection.scoring.precision_recall import precisions, recalls, summarize
+from lowbit.detection.scoring.resampling import METRICS, resample
 
 
 class Scores(NamedTuple):
     """Average precision in percent: over all classes by metric, and AP by class.
 
     A metric without annotated objects (APl without a large object) is left out, and so is a class
-    without objects. `spreads` are bootstrap errors of the overall numbers over the images; empty if
-    not requested or not known.
+    without objects. `spreads` are errors and intervals of the overall numbers over the images; empty
+    if not requested or not known.
     """
 
     overall: dict[str, float]
@@ -34,7 +35,7 @@ def score(
     detections: Sequence[dict[str, Any]],
     *,
     iou_type: str = "bbox",
-    draws: int = 0,
+    intervals: bool = False,
 ) -> Scores:
     """Score detections: AP (mean over IoU .50:.05:.95), AP50, AP75, and AP by area and class.
 
@@ -47,7 +48,7 @@ def score(
         detections: dictionaries with image_id, category_id, score and bbox (x, y, width, height) or,
             for masks, segmentation (run-length encoded).
         iou_type: "bbox", of boxes, or "segm", of masks.
-        draws: bootstrap draws of the images, for the spreads.
+        intervals: whether to compute the spreads.
 
     Raises:
         ValueError: there is no annotated object, so precision is not defined; or a detection is of an
@@ -55,18 +56,20 @@ def score(
     """
     matches = match(truth, detections, iou_type=iou_type)
     precision = precisions(matches)
-    overall = dict(list(summarize(precision, recalls(matches)).items())[:6])
+    twelve = summarize(precision, recalls(matches))
     names = {category["id"]: category["name"] for category in truth["categories"]}
-    classes = {
+    every = {
         names[category_id]: float(np.mean(precision[:, :, place, 0]))
         for place, category_id in enumerate(sorted(names))
     }
     # -1 stands for a metric without objects.
-    scores = ({n: 100 * v for n, v in part.items() if v >= 0} for part in (overall, classes))
-    return Scores(*scores, _spreads(matches, draws) if draws else {})
+    overall = {name: 100 * twelve[name] for name in METRICS if twelve[name] >= 0}
+    classes = {name: 100 * value for name, value in every.items() if value >= 0}
+    return Scores(overall, classes, _spreads(overall, matches) if intervals else {})
 
 
-def _spreads(matches: Matches, draws: int) -> dict[str, Spread]:
-    drawn = redraw(matches, draw_images(matches.images, draws))
-    found = {name: spread(values) for name, values in drawn.items()}
-    return {name: known for name, known in found.items() if known}
+def _spreads(overall: dict[str, float], matches: Matches) -> dict[str, Spread]:
+    halves = resample(matches, draw_halves(matches.images))
+    areas = (0, 0, 0, 1, 2, 3)  # that the metrics are of
+    warnings = {m: few_objects(matches.objects[a]) for m, a in zip(METRICS, areas, strict=True)}
+    return spreads(overall, halves, warnings)

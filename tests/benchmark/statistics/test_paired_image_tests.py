@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lowbit.benchmark.statistics.paired_image_tests import compare_answers, compare_draws
+from lowbit.benchmark.statistics.paired_image_tests import compare_answers, compare_halves
 
 ONE_CLASS = np.zeros(200)
 
@@ -55,16 +55,21 @@ def test_a_mean_per_class_is_tested_within_its_classes():
         abs(difference(signs)) >= observed - 1e-12 for signs in itertools.product((1, -1), repeat=7)
     ]
     assert found.p == pytest.approx(np.mean(exact), abs=0.03)
-    draw = np.random.default_rng(1)
-    strata = [
-        (a[labels == k].astype(float) - b[labels == k])[
-            draw.integers(count, size=(8000, count))
-        ].mean(axis=1)
-        for k, count in ((0, 40), (1, 6))
-    ]
-    expected = 100 * np.quantile(np.mean(strata, axis=0), [0.025, 0.975])
-    assert [found.low, found.high] == pytest.approx(expected, abs=1.5)
     assert found.low < 100 * (5 / 80 - 2 / 12) < found.high
+
+
+def test_intervals_of_differences_cover_the_true_one():
+    draw = np.random.default_rng(3)
+    labels = np.repeat(np.arange(4), [60, 30, 10, 5])
+    by_class = np.array([[0.9, 0.8, 0.7, 0.9], [0.8, 0.8, 0.6, 0.7]])
+    p = by_class[:, labels]  # of being right: B fails where A does, and more often
+    truth = 100 * (by_class[0] - by_class[1]).mean()
+    covered = 0
+    for _ in range(400):
+        hard = draw.random(105)
+        found = compare_answers(hard < p[0], hard < p[1], labels)
+        covered += found.low <= truth <= found.high
+    assert 0.91 < covered / 400 < 0.995
 
 
 def test_equal_networks_are_rarely_told_apart():
@@ -78,26 +83,40 @@ def test_equal_networks_are_rarely_told_apart():
     assert np.mean(np.array(p) < 0.05) < 0.05 + 3 * math.sqrt(0.05 * 0.95 / 60)
 
 
-def test_draws_share_what_both_sides_share():
+def test_agreement_on_every_image_leaves_an_interval():
+    right, _ = _answers(150, 0, 0, 50)
+    found = compare_answers(right, right, ONE_CLASS)
+    assert found.p == 1 and found.low == -found.high < 0
+    assert found.high < 100 * 3 / 200  # fewer than three of 200 would differ
+
+
+def test_halves_share_what_both_sides_share():
     draw = np.random.default_rng(0)
-    shared = draw.normal(40, 3, size=1000)  # easy and hard draws of the images
+    shared = draw.normal(40, 3, size=1000)  # easy and hard halves of the images
     a, b = shared + 1 + draw.normal(0, 0.2, 1000), shared
-    found = compare_draws(a, b)
-    assert (found.low, found.high) == tuple(np.quantile(a - b, [0.025, 0.975]))
-    assert found.low > 0 and found.p == pytest.approx(2 / 1001)
-    assert compare_draws(b, a).p == found.p
-    independent = compare_draws(a, draw.permutation(b))
+    found = compare_halves(1.0, a - b)
+    assert found.low < 1 < found.high and found.high - found.low < 5 * 0.2
+    assert found.p < 1e-5
+    mirrored = compare_halves(-1.0, b - a)
+    assert (mirrored.low, mirrored.high) == pytest.approx((-found.high, -found.low))
+    assert mirrored.p == pytest.approx(found.p)
+    independent = compare_halves(1.0, a - draw.permutation(b))
     assert independent.low < 0 < independent.high and independent.p > 0.5
 
 
-def test_p_of_draws_is_twice_the_smaller_tail():
-    drawn = np.arange(-30, 970) / 1.0  # 31 of 1,000 at or below 0
-    assert compare_draws(drawn, np.zeros(1000)).p == pytest.approx(2 * 32 / 1001)
+def test_what_a_difference_owes_to_few_images_is_taken_from_it():
+    """Halves that lie 1 higher mean that the difference is 1 / (2^(2/3) - 1) too high."""
+    halves = 3.0 + np.tile([-0.5, 0.5], 100)
+    found = compare_halves(2.0, halves)
+    centre = 2.0 - 1 / (2 ** (2 / 3) - 1)
+    assert found.low == pytest.approx(centre - 1.96 * halves.std(ddof=1), abs=1e-4)
+    assert found.p == pytest.approx(2 * stats.norm.sf(centre / halves.std(ddof=1)))
+    assert found.high == 2.0  # the interval reaches to the difference itself
 
 
-def test_draws_without_objects_are_left_out_until_they_are_many():
-    a, b = np.linspace(1, 2, 100), np.zeros(100)
-    a[:4] = np.nan
-    assert compare_draws(a, b).low == pytest.approx(np.quantile(a[4:], 0.025))
-    a[:6] = np.nan
-    assert compare_draws(a, b) is None
+def test_halves_without_objects_are_left_out_until_they_are_many():
+    halves = np.linspace(1, 2, 100)
+    halves[:4] = np.nan
+    assert compare_halves(1.5, halves) == compare_halves(1.5, halves[4:])
+    halves[:6] = np.nan
+    assert compare_halves(1.5, halves) is None

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from pycocotools import mask
 
-from lowbit.detection.evaluation import reference
-from lowbit.detection.evaluation.coco_arrays import Entries, detected, objects, ranks
-from lowbit.detection.evaluation.matches import AREAS, HIT, IGNORED, IOUS, MISS, MOST, Matches
+from lowbit.detection.scoring import reference
+from lowbit.detection.scoring.coco_arrays import Entries, detected, objects, ranks
+from lowbit.detection.scoring.matches import AREAS, HIT, IGNORED, IOUS, MISS, MOST, Matches
 
 
 class _Pairs(NamedTuple):

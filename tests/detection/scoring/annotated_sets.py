@@ -5,7 +5,7 @@ import io
 
 import numpy as np
 
-from lowbit.detection.evaluation import reference
+from lowbit.detection.scoring import reference
 
 
 def random_set(seed, *, images=8, classes=4, first_id=1):

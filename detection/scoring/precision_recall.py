@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from lowbit.detection.evaluation.matches import AREAS, HIT, IGNORED, IOUS, MOST, RECALLS, Matches
+from lowbit.detection.scoring.matches import AREAS, HIT, IGNORED, IOUS, MOST, RECALLS, Matches
 
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 NOTHING = -1.0  # of classes and areas without objects

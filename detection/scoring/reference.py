@@ -10,7 +10,7 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from lowbit.detection.evaluation.matches import HIT, IGNORED, MISS, Matches
+from lowbit.detection.scoring.matches import HIT, IGNORED, MISS, Matches
 
 
 def match(

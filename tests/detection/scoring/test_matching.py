@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from lowbit.detection.evaluation import reference
-from lowbit.detection.evaluation.coco_arrays import ranks
-from lowbit.detection.evaluation.matches import HIT, IGNORED
-from lowbit.detection.evaluation.matching import match
-from lowbit.detection.evaluation.precision_recall import METRICS, precisions, recalls, summarize
-from tests.detection.evaluation.annotated_sets import as_masks, pycocotools, random_set
+from lowbit.detection.scoring import reference
+from lowbit.detection.scoring.coco_arrays import ranks
+from lowbit.detection.scoring.matches import HIT, IGNORED
+from lowbit.detection.scoring.matching import match
+from lowbit.detection.scoring.precision_recall import METRICS, precisions, recalls, summarize
+from tests.detection.scoring.annotated_sets import as_masks, pycocotools, random_set
 
 
 def assert_equal(truth, detections, *, iou_type="bbox"):
