@@ -14,7 +14,7 @@ from lowbit.benchmark.statistics.ranking import ALPHA
 from lowbit.detection.scoring.half_samples import spread_of_difference, without_bias
 
 _DRAWS = 4_000  # draws of which of two was right
-_PRIOR = 2  # images that a class's shares are moved towards all images' by
+_PRIOR = 3  # images that a class's shares are moved towards all images' by
 
 
 @dataclass(frozen=True)
@@ -88,8 +88,9 @@ def _difference_interval(
     """Return the 95 % interval of a difference of accuracies, in %, from the counts of each class (C,).
 
     Wald's around the difference, with each class's shares of images that only one got right moved
-    towards those of all images, as if two more of these were of the class, of which one is right by
-    A alone and one by B alone: so it has a width where both agree on every image.
+    towards those of all images, as if three more of these were of the class; to all images one is
+    added that A alone got right, and one that B alone did. So it has a width where both agree on every
+    image, and with classes of one image.
     """
     n = images.sum()
     a, b = ((x + _PRIOR * (x.sum() + 1) / (n + 2)) / (images + _PRIOR) for x in (only_a, only_b))
