@@ -45,8 +45,8 @@ def rescore(
 
 def halve_detections(
     recipe: Recipe, file: Path, *, identity: Mapping[str, Any]
-) -> dict[str, np.ndarray]:
-    """Return average precision by metric on random halves of the images, (halves,).
+) -> tuple[int, dict[str, np.ndarray]]:
+    """Return the number of images, and average precision by metric on random halves of them, (halves,).
 
     Jobs of one test set share the halves.
 
@@ -68,7 +68,7 @@ def halve_detections(
         found |= {f"{name}{MASK}": values for name, values in masks.items()}
     if images.style == "voc":
         found |= resample_voc(match_voc(images, detections), halves)
-    return found
+    return len(images), found
 
 
 def _read(file: Path, images: DetectionSet) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ import numpy as np
 from scipy import stats
 
 from lowbit.benchmark.statistics.ranking import ALPHA
-from lowbit.detection.scoring.half_samples import spread_of_difference, without_bias
+from lowbit.detection.scoring.half_samples import p_of_difference, spread_of_difference
 
 _DRAWS = 4_000  # draws of which of two was right
 _PRIOR = 3  # images that a class's shares are moved towards all images' by
@@ -62,24 +62,23 @@ def compare_answers(right_a: np.ndarray, right_b: np.ndarray, labels: np.ndarray
     return ImageTest(float(low), float(high), p)
 
 
-def compare_halves(difference: float, halves: np.ndarray) -> ImageTest | None:
+def compare_halves(difference: float, halves: np.ndarray, images: int) -> ImageTest | None:
     """Test a difference of two numbers by its values on the same halves of the images, (halves,).
 
-    The interval and the z-test are those of the difference without the bias of finite sets, which is
+    The interval and the t-test are those of the difference without the bias of finite sets, which is
     not the same for two detectors: see `lowbit.detection.scoring.half_samples`. None where the
     halves say nothing.
 
     Example:
         >>> halves = 1 + np.linspace(-0.5, 0.5, 200)
-        >>> test = compare_halves(1.0, halves)
+        >>> test = compare_halves(1.0, halves, 500)
         >>> round(test.low, 2), round(test.high, 2), test.p < 0.05
         (0.43, 1.57, True)
     """
-    spread = spread_of_difference(difference, halves)
+    spread = spread_of_difference(difference, halves, images)
     if spread is None:
         return None
-    centre = without_bias(difference, halves[~np.isnan(halves)])
-    return ImageTest(spread.low, spread.high, float(2 * stats.norm.sf(abs(centre) / spread.stderr)))
+    return ImageTest(spread.low, spread.high, p_of_difference(difference, halves, images))
 
 
 def _difference_interval(

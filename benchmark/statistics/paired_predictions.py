@@ -125,7 +125,7 @@ def _paired_detections(sides: list[tuple[Scored, Path, Result]]) -> ImageTest | 
     for scored, folder, result in sides:
         path = folder / result.artifacts[_detections(result, scored.precision)]
         try:
-            values = _halves(path)
+            images, values = _halves(path)
         except (FileNotFoundError, ValueError, ImportError) as error:
             _logger.warning("%s was not scored on halves: %s", path, error)
             return None
@@ -133,11 +133,11 @@ def _paired_detections(sides: list[tuple[Scored, Path, Result]]) -> ImageTest | 
             return None
         found.append(values[scored.metric])
     (one, _, _), (other, _, _) = sides
-    return compare_halves(one.value - other.value, found[0] - found[1])
+    return compare_halves(one.value - other.value, found[0] - found[1], images)
 
 
 @cache
-def _halves(path: Path) -> dict[str, np.ndarray]:
+def _halves(path: Path) -> tuple[int, dict[str, np.ndarray]]:
     from lowbit.detection import Recipe  # here: predictions need no detector
     from lowbit.detection.rescore import halve_detections
 

@@ -72,4 +72,4 @@ def _spreads(overall: dict[str, float], matches: Matches) -> dict[str, Spread]:
     halves = resample(matches, draw_halves(matches.images))
     areas = (0, 0, 0, 1, 2, 3)  # that the metrics are of
     warnings = {m: few_objects(matches.objects[a]) for m, a in zip(METRICS, areas, strict=True)}
-    return spreads(overall, halves, warnings)
+    return spreads(overall, halves, matches.images, warnings)

@@ -12,7 +12,7 @@ from lowbit.detection.scoring.half_samples import draw_halves, few_objects, spre
 from lowbit.detection.scoring.matches import HIT, IGNORED, Matches
 from lowbit.detection.scoring.resampling import at_recalls, mean_precisions, under_curve
 
-_ELEVEN = np.arange(0.0, 1.1, 0.1)  # points of recall
+ELEVEN = np.arange(0.0, 1.1, 0.1)  # points of recall
 _METRICS = ("voc07", "voc12")
 
 
@@ -43,13 +43,13 @@ def score_voc(
         return Scores(overall, classes)
     halves = resample_voc(matches, draw_halves(matches.images))
     warning = few_objects(matches.objects[0])
-    known = spreads(overall, halves, dict.fromkeys(overall, warning))
+    known = spreads(overall, halves, matches.images, dict.fromkeys(overall, warning))
     return Scores(overall, classes, known)
 
 
 def resample_voc(matches: Matches, weights: np.ndarray) -> dict[str, np.ndarray]:
     """Return VOC's average precision by metric on every draw, as `resampling.resample` does COCO's."""
-    steps = (at_recalls(_ELEVEN), under_curve)
+    steps = (at_recalls(ELEVEN), under_curve)
     return _by_metric([100 * mean_precisions(matches, weights, each)[0] for each in steps])
 
 
@@ -74,6 +74,6 @@ def _class_precisions(matches: Matches, place: int) -> list[tuple[float, float]]
         precision = right / np.cumsum(row != IGNORED)[at]
         best = np.append(np.maximum.accumulate(precision[::-1])[::-1], 0.0)
         recall = right / matches.objects[0, place]
-        eleven = best[np.searchsorted(recall, _ELEVEN)].mean()
+        eleven = best[np.searchsorted(recall, ELEVEN)].mean()
         found.append((float(eleven), float(best[:-1].sum() / matches.objects[0, place])))
     return found

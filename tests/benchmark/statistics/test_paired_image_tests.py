@@ -93,29 +93,30 @@ def test_halves_share_what_both_sides_share():
     draw = np.random.default_rng(0)
     shared = draw.normal(40, 3, size=1000)  # easy and hard halves of the images
     a, b = shared + 1 + draw.normal(0, 0.2, 1000), shared
-    found = compare_halves(1.0, a - b)
+    found = compare_halves(1.0, a - b, 500)
     assert found.low < 1 < found.high and found.high - found.low < 5 * 0.2
     assert found.p < 1e-5
-    mirrored = compare_halves(-1.0, b - a)
+    mirrored = compare_halves(-1.0, b - a, 500)
     assert (mirrored.low, mirrored.high) == pytest.approx((-found.high, -found.low))
     assert mirrored.p == pytest.approx(found.p)
-    independent = compare_halves(1.0, a - draw.permutation(b))
+    independent = compare_halves(1.0, a - draw.permutation(b), 500)
     assert independent.low < 0 < independent.high and independent.p > 0.5
 
 
 def test_what_a_difference_owes_to_few_images_is_taken_from_it():
     """Halves that lie 1 higher mean that the difference is 1 / (2^(2/3) - 1) too high."""
     halves = 3.0 + np.tile([-0.5, 0.5], 100)
-    found = compare_halves(2.0, halves)
-    centre = 2.0 - 1 / (2 ** (2 / 3) - 1)
-    assert found.low == pytest.approx(centre - 1.96 * halves.std(ddof=1), abs=1e-4)
-    assert found.p == pytest.approx(2 * stats.norm.sf(centre / halves.std(ddof=1)))
+    found = compare_halves(2.0, halves, 200)
+    bias = 1 / (2 ** (2 / 3) - 1)
+    error = math.hypot(halves.std(ddof=1), 0.4 * bias)
+    assert found.low == pytest.approx(2.0 - bias - stats.t.ppf(0.975, 199) * error)
+    assert found.p == pytest.approx(2 * stats.t.sf((2.0 - bias) / error, 199))
     assert found.high == 2.0  # the interval reaches to the difference itself
 
 
 def test_halves_without_objects_are_left_out_until_they_are_many():
     halves = np.linspace(1, 2, 100)
     halves[:4] = np.nan
-    assert compare_halves(1.5, halves) == compare_halves(1.5, halves[4:])
+    assert compare_halves(1.5, halves, 99) == compare_halves(1.5, halves[4:], 99)
     halves[:6] = np.nan
-    assert compare_halves(1.5, halves) is None
+    assert compare_halves(1.5, halves, 99) is None

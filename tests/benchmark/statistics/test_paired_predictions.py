@@ -148,7 +148,7 @@ def test_detectors_that_kept_their_detections_share_the_halves_of_the_images(tmp
     halves = draw_halves(20)
     a, b = (resample(match(images.to_coco(), found[name]), halves)["AP"] for name in "ab")
     one, other = (score(images.to_coco(), found[name]).overall["AP"] for name in "ab")
-    expected = compare_halves(one - other, a - b)
+    expected = compare_halves(one - other, a - b, 20)
     assert (line.low, line.high, line.p) == pytest.approx((expected.low, expected.high, expected.p))
     assert line.outcome == "a" and line.p < 0.05
 

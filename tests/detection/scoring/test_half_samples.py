@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from lowbit.detection.evaluation.average_precision import score
 from lowbit.detection.scoring.half_samples import (
@@ -9,7 +10,6 @@ from lowbit.detection.scoring.half_samples import (
     few_objects,
     spread,
     spread_of_difference,
-    without_bias,
 )
 from tests.detection.scoring.annotated_sets import detection, random_set
 
@@ -28,7 +28,7 @@ def test_the_error_of_a_mean_is_its_own():
     """A mean of n values has no bias and the error s / sqrt(n), whichever values these are."""
     values = np.random.default_rng(0).gamma(2, 10, size=400)
     halves = values @ draw_halves(400, 4000) / 200
-    known = spread(values.mean(), halves)
+    known = spread(values.mean(), halves, 400)
     expected = values.std(ddof=1) / 20
     assert known.stderr == pytest.approx(expected, rel=0.03)
     assert [known.low, known.high] == pytest.approx(
@@ -38,8 +38,12 @@ def test_the_error_of_a_mean_is_its_own():
 
 @pytest.mark.parametrize("n", [200, 1000])
 def test_a_bias_that_falls_with_two_thirds_is_removed(n):
-    halves = 40 + 7 * (n / 2) ** (-2 / 3) + np.tile([-0.1, 0.1], 50)
-    assert without_bias(40 + 7 * n ** (-2 / 3), halves) == pytest.approx(40)
+    excess = 7 * n ** (-2 / 3)
+    halves = 40 + 7 * (n / 2) ** (-2 / 3) + np.tile([-2.0, 2.0], 50)
+    known = spread(40 + excess, halves, n)
+    assert (known.low + known.high) / 2 == pytest.approx(40)
+    error = np.hypot(halves.std(ddof=1), 0.4 * excess)  # the bias is known to two fifths
+    assert known.high - known.low == pytest.approx(2 * stats.t.ppf(0.975, n - 1) * error)
 
 
 @pytest.mark.parametrize("seed", range(30))
@@ -53,7 +57,7 @@ def test_no_interval_excludes_its_own_number(seed):
 @pytest.mark.parametrize("bias", [-30.0, -1.0, 0.0, 1.0, 30.0])
 def test_an_interval_far_from_its_number_reaches_to_it(bias):
     halves = 50 + bias + np.tile([-1.0, 1.0], 50)
-    for known in (spread(50.0, halves), spread_of_difference(50.0, halves)):
+    for known in (spread(50.0, halves, 99), spread_of_difference(50.0, halves, 99)):
         assert known.low <= 50 <= known.high and known.high - known.low >= 3.9
 
 
@@ -70,10 +74,10 @@ def test_a_perfect_detector_and_a_blind_one_have_no_spread():
 
 def test_a_number_that_one_image_decides_has_no_spread():
     values = np.where(np.arange(100) % 3 == 0, np.nan, np.arange(100.0))
-    assert spread(50.0, values) is None  # a third of the halves has no object
+    assert spread(50.0, values, 99) is None  # a third of the halves has no object
     values = np.arange(100.0)
     values[:4] = np.nan
-    assert spread(50.0, values).stderr == pytest.approx(values[4:].std(ddof=1))
+    assert spread(50.0, values, 99).stderr == pytest.approx(values[4:].std(ddof=1))
 
 
 def test_classes_of_few_objects_are_warned_of():
