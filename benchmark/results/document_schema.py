@@ -58,7 +58,9 @@ leaves a result where a recipe names it as its `config`.
 - A file is written atomically: under a temporary name, synced, renamed. A reader never sees a partial file.
 - A file that does not parse, is in the folder of another job's id, or has an unknown field is reported and ignored;
   the job runs again with its suite.
-- The layout is version {SCHEMA_VERSION}. A file of another version is not read.
+- The layout is version {SCHEMA_VERSION}. Version 2, whose measurements lack `interval` and `warning`, is read as it is: its
+  numbers stay on the board with their own intervals, which `rescore` does not compute again. A file of another version
+  is not read.
 
 ```python
 from pathlib import Path

@@ -208,6 +208,8 @@ def _difference(measured: Measurement, again: Mapping[str, Any]) -> str:
         return EARLIER
     if measured.low is not None and measured.interval != again.get("interval"):
         return f"its interval is {again.get('interval') or 'not known'}"
+    if measured.warning != again.get("warning"):
+        return f"its warning is {again.get('warning') or 'none'}"
     spread = again.get("stderr") or 0.0
     for key in ("stderr", "low", "high"):
         said, found = getattr(measured, key), again.get(key)

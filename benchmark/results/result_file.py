@@ -27,7 +27,7 @@ from lowbit.common.atomic_file import write_text
 
 RESULT = "result.json"
 ASIDE = f"{RESULT}.damaged"  # and ASIDE.2, ASIDE.3, ...: files that are no results, kept
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3  # version 2 is read too: its measurements do not say how an interval was found
 # Columns of the frame over all results, see `benchmark/results/frame.py`. The first are those of published
 # numbers too. Of measured ones alone: how a backbone became a detector, or "-"; error and 95 % interval
 # over test images; what the quantized backbone would store and compute on integer hardware; whether
@@ -116,7 +116,7 @@ class CheckpointFacts(_Schema):
 class Result(_Schema):
     """The outcome of one job."""
 
-    schema_version: Literal[2] = Field(description="Version of this layout.")
+    schema_version: Literal[2, 3] = Field(description="Version of this layout.")
     job_id: str = Field(description="Content hash that names the job and its folder.")
     question: str = Field(description="Hash of recipe and checkpoint name, without file contents.")
     stage: str = Field(description="The package that did the work.")

@@ -35,7 +35,7 @@ def score_voc(
             f"{images.split} of {images.name} has only difficult objects or none; VOC's average "
             "precision was not computed. Evaluate on images with objects."
         )
-    found = np.array([_class_precisions(matches, place) for place in scored])  # (classes, T, 2)
+    found = class_precisions(matches)[scored]  # (classes, T, 2)
     overall = _by_metric(100 * found.mean(axis=0).T[:, :, None])
     overall = {name: float(value[0]) for name, value in overall.items()}
     classes = {images.classes[place]: 100 * float(found[i, 0, 0]) for i, place in enumerate(scored)}
@@ -64,16 +64,17 @@ def _by_metric(values: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
     return found
 
 
-def _class_precisions(matches: Matches, place: int) -> list[tuple[float, float]]:
-    """Return a class's AP by the 2007 and the 2012 metric, at each threshold."""
-    outcome = matches.outcome[0, :, matches.starts[place] : matches.starts[place + 1]]
-    found = []
-    for row in outcome:
-        at = np.flatnonzero(row == HIT)  # recall rises, and precision is highest, only here
-        right = np.arange(1.0, len(at) + 1)
-        precision = right / np.cumsum(row != IGNORED)[at]
-        best = np.append(np.maximum.accumulate(precision[::-1])[::-1], 0.0)
-        recall = right / matches.objects[0, place]
-        eleven = best[np.searchsorted(recall, ELEVEN)].mean()
-        found.append((float(eleven), float(best[:-1].sum() / matches.objects[0, place])))
+def class_precisions(matches: Matches) -> np.ndarray:
+    """Return AP by the 2007 and the 2012 metric of every class at every threshold, (K, T, 2)."""
+    found = np.full((matches.classes, matches.outcome.shape[1], len(_METRICS)), np.nan)
+    objects = matches.objects[0]
+    for place in np.flatnonzero(objects):
+        outcome = matches.outcome[0, :, matches.starts[place] : matches.starts[place + 1]]
+        for threshold, row in enumerate(outcome):
+            at = np.flatnonzero(row == HIT)  # recall rises, and precision is highest, only here
+            right = np.arange(1.0, len(at) + 1)
+            precision = right / np.cumsum(row != IGNORED)[at]
+            best = np.append(np.maximum.accumulate(precision[::-1])[::-1], 0.0)
+            eleven = best[np.searchsorted(right / objects[place], ELEVEN)].mean()
+            found[place, threshold] = eleven, best.sum() / objects[place]
     return found

@@ -37,6 +37,8 @@ RETURNED = {
             "stderr": 1.0625,
             "low": 92.5,
             "high": 94.5,
+            "interval": "wilson",
+            "warning": None,
             "precision": precision,
             "split": "test",
         }
@@ -154,10 +156,10 @@ def test_a_file_without_standard_errors_is_read(jobs, store, bench):
 def test_files_of_another_version_or_job_are_not_read(jobs, store, bench, caplog):
     folder = store(jobs[1])
     mapping = json.loads((folder / RESULT).read_text())
-    earlier = {**mapping, "schema_version": SCHEMA_VERSION - 1}
+    earlier = {**mapping, "schema_version": 1}
     (folder / RESULT).write_text(json.dumps(earlier))
     assert read_result(folder) is None
-    assert f"schema_version: Input should be {SCHEMA_VERSION}" in caplog.text
+    assert f"schema_version: Input should be 2 or {SCHEMA_VERSION}" in caplog.text
     (folder / RESULT).write_text(json.dumps({**mapping, "job_id": "0" * 12}))
     assert read_result(folder) is None
     assert "the result of job 000000000000" in caplog.text

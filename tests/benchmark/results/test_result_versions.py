@@ -64,12 +64,20 @@ def test_the_file_has_every_field():
             assert set(part) == set(model.model_fields)
 
 
-@pytest.mark.parametrize("version", [0, SCHEMA_VERSION - 1, "2", None])
+def test_the_version_before_is_read_and_does_not_say_how_its_intervals_were_found(tmp_path):
+    folder, mapping = _place(tmp_path, FIXTURES / "version-2.json")
+    result = read_result(folder)
+    assert len(load_frame(tmp_path)) == len(result.measurements) == SAYS[2]
+    for measured, said in zip(result.measurements, mapping["measurements"], strict=True):
+        assert measured.model_dump() == {**said, "interval": None, "warning": None}
+
+
+@pytest.mark.parametrize("version", [0, 1, "2", None])
 def test_another_version_is_not_guessed_at(tmp_path, caplog, version):
     folder, mapping = _place(tmp_path, WRITTEN)
     (folder / "result.json").write_text(json.dumps(mapping | {"schema_version": version}))
     assert read_result(folder) is None
-    assert f"schema_version: Input should be {SCHEMA_VERSION}" in caplog.text
+    assert f"schema_version: Input should be 2 or {SCHEMA_VERSION}" in caplog.text
     assert obstacle(folder) is None  # its job runs again
 
 
