@@ -11,10 +11,10 @@ from lowbit.benchmark.statistics.comparison import Difference, Line
 from lowbit.common.text import number
 
 NOTE = """\
-Pairs differ in nothing else. 95 % is the interval of A - B: Student's over paired seeds; over images, the
-paired bootstrap of the test images that both sides answered; over images, unpaired, by their standard
-errors. p of no difference: t-test, McNemar's exact test (a mean per class: the same within the classes),
-bootstrap. Holm: corrected over the data sets of one precision, a single one over the precisions.
+Pairs differ in nothing else. 95 % is the interval of A - B: Student's over paired seeds; over the images that
+both sides answered, paired (of AP: by random halves of them); over images, unpaired, by their standard
+errors. p of no difference: t-test, McNemar's exact test (a mean per class: the same within the classes).
+Holm: corrected over the data sets of one precision, a single one over the precisions.
 A line counts what p (Holm) <= 0.05 tells apart; its mean is over data sets, with Student's interval."""
 
 _HEADER = ["data set", "protocol", "alike", "precision", "metric"]
