@@ -72,8 +72,13 @@ def halve_detections(
 
 
 def _read(file: Path, images: DetectionSet) -> list[dict[str, Any]]:
-    """Read detections; jobs on VOC's sets used to write the images' names for their ids."""
-    return [{**d, "image_id": images.image_id(d["image_id"])} for d in read_detections(file)]
+    """Read boxes and masks; jobs on VOC's sets used to write the images' names for their ids."""
+    return [
+        {"image_id": images.image_id(d["image_id"])}
+        | {key: d[key] for key in ("category_id", "bbox", "score")}
+        | ({"segmentation": d["segmentation"]} if d.get("segmentation") else {})
+        for d in read_detections(file)
+    ]
 
 
 def _same_set(recipe: Recipe, identity: Mapping[str, Any], *, undone: str) -> DetectionSet:

@@ -184,6 +184,10 @@ def _command(words: list[str]) -> list[str] | None:
         return None
     if program == "python":
         script, *rest = rest
+        if script == "-m":
+            module, *rest = rest
+            assert module == "pytest" and any((ROOT / word).is_dir() for word in rest)
+            return None
         assert (ROOT / script).is_file()
         name = Path(script).stem
         if name == "run_all" and rest[0] in ("check", "status"):

@@ -13,17 +13,21 @@ from torch import Tensor
 
 from lowbit.backbones import LoadReport, load_backbone
 from lowbit.backbones.costs import backbone_costs
+from lowbit.backbones.counting import network_size
 from lowbit.backbones.networks.video_frames import average_frames
 from lowbit.data import Images, missing_images
+from lowbit.quant import FP
 from lowbit.training.job_state import Workspace
 from lowbit.training.seeding import resolve_device, seeded
 from lowbit.transfer.features.extract import CACHE
-from lowbit.transfer.recipe.protocol_registry import get_protocol
+from lowbit.transfer.recipe.protocol_registry import Fitted, get_protocol
 from lowbit.transfer.recipe.recipe import VERSION, Recipe
 from lowbit.transfer.scoring.accuracy import INTERVAL, Accuracy, accuracy
 from lowbit.transfer.scoring.guarded_splits import GuardedSplits
 from lowbit.transfer.scoring.predictions_file import FILE as PREDICTIONS
 from lowbit.transfer.scoring.predictions_file import Predictions, write_predictions
+from lowbit.transfer.scoring.rounding import KEY as ROUNDING
+from lowbit.transfer.scoring.rounding import rounding_shares, sample_size
 
 _logger = logging.getLogger(__name__)
 
@@ -63,7 +67,9 @@ def run(recipe: Recipe, folder: Path) -> dict[str, Any]:
             backbone, splits.train, recipe=recipe, workspace=workspace, device=device, **val
         )
     val = [_predictions(fitted.predict, splits.val)] if splits.val else []
-    predictions = [_predictions(fitted.predict, splits.open_test()), *val]
+    test = splits.open_test()
+    predictions = [_predictions(fitted.predict, test), *val]
+    rounding = _rounding(fitted, test, predictions[0], recipe, report.architecture)
     if recipe.cache_dir is None:
         shutil.rmtree(workspace.folder / CACHE, ignore_errors=True)
     class_names = splits.train.classes
@@ -101,6 +107,7 @@ def run(recipe: Recipe, folder: Path) -> dict[str, Any]:
                 split: {precision: _plain(score) for precision, score in by_precision.items()}
                 for split, by_precision in scores.items()
             },
+            **rounding,
             **fitted.details,
         },
     }
@@ -118,6 +125,19 @@ def process_group() -> AbstractContextManager[None]:
 
 def _predictions(predict: Callable[[Images], dict[str, Tensor]], images: Images) -> Predictions:
     return Predictions(images.split, images.ids, images.labels, predict(images))
+
+
+def _rounding(
+    fitted: Fitted, test: Images, found: Predictions, recipe: Recipe, architecture: str
+) -> dict[str, Any]:
+    """Return, as a detail, the share of low-bit predictions of the test images that rounding decides."""
+    classes = {name: c for name, c in found.classes.items() if name != str(FP)}
+    if not classes or not fitted.networks:
+        return {}
+    operations = network_size(architecture, recipe.image_size).operations * (test.frames or 1)
+    count = sample_size(len(test), operations * len(found.classes))
+    shares = rounding_shares(fitted.predict, fitted.networks, test, classes, count=count)
+    return {} if shares is None else {ROUNDING: shares}
 
 
 def _score(found: Predictions, num_classes: int) -> dict[str, Accuracy]:

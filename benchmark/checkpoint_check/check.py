@@ -16,6 +16,7 @@ import torch
 
 from lowbit.backbones import load_backbone, pyramid_info
 from lowbit.benchmark.checkpoint_check.network_health import CALIBRATION_IMAGES, Subject
+from lowbit.common.text import printable
 from lowbit.detection import Recipe as DetectionRecipe
 from lowbit.detection.detector.initial_weights import initialize, start_from_backbone
 from lowbit.detection.detector.quantize import normalized, quantize_detector
@@ -25,6 +26,7 @@ from lowbit.quant import Precision, calibrate, get_policy, quantize, quantized_l
 
 PRECISIONS = ("FP", "8w8a", "6w6a", "5w5a", "4w4a", "3w3a", "2w4a")
 _DETECTOR_PRECISION = Precision(4, 4)
+_LONGEST = 10_000  # characters of a detail
 _FAITHFUL = 0.9  # cosine with full precision below which a network counts as broken at 8 bits
 
 Status = Literal["passed", "failed", "skipped"]
@@ -97,6 +99,7 @@ def _try(name: str, step: Callable[[], _Found], *, needs: Finding | None = None)
     except Exception as error:  # any error of an unknown network is a finding
         _logger.debug("%s", name, exc_info=True)
         detail, numbers = f"{type(error).__name__}: {error}", {}
+    detail = printable(detail, _LONGEST)
     return Finding(name, status, detail, round(time.monotonic() - started, 1), numbers)
 
 
@@ -129,7 +132,7 @@ class _Trial:
     def run_at(self, precision: Precision) -> _Found:
         """Run one precision forward and backward, and classify digits by its features."""
         found = self.subject.respond(precision)
-        numbers = vars(found) | {"digits": None}
+        numbers = vars(found) | {"digits": None, "rounding": None}
         if not found.finite:
             raise _UnsoundError("NaN or infinity among features or gradients", numbers)
         detail = (
@@ -137,8 +140,9 @@ class _Trial:
             f"{found.weights} weights, "
         )
         if self.subject.can_probe:
-            numbers["digits"] = self.subject.probe(precision)
-            detail += f"digits {numbers['digits']:.0f} %"
+            numbers["digits"], moved, count = self.subject.probe(precision)
+            numbers["rounding"] = 100 * moved / count
+            detail += f"digits {numbers['digits']:.0f} %, rounding decides {moved} of {count}"
         else:
             detail += "no probe"
         if problem := _problem(self.subject, precision, numbers):

@@ -13,7 +13,6 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from lowbit.backbones import pyramid_info
-from lowbit.common.unfused_attention import unfused_attention
 from lowbit.data import Center, open_images
 from lowbit.quant import (
     FP,
@@ -23,6 +22,8 @@ from lowbit.quant import (
     reuse_weights,
     set_precision,
 )
+from lowbit.quant.unfused_attention import unfused_attention
+from lowbit.transfer.scoring.rounding import in_float64
 
 CALIBRATION_IMAGES = 32
 _LEARNING_IMAGES = (2, 16)  # fewest and most images in the pass with gradients
@@ -30,6 +31,7 @@ _LEARNING_BUDGET = 1e12  # operations over all precisions: half a minute of a sl
 _PROBE_IMAGES = (100, 400)  # half of them for training
 _PROBE_BUDGET = 2e12
 _BATCH = 50
+_ROUNDING_IMAGES = 50  # predicted in float64 too, which takes several times as long
 
 
 @dataclass(frozen=True)
@@ -109,8 +111,13 @@ class Subject:
             weights=len(weights),
         )
 
-    def probe(self, precision: Precision) -> float:
-        """Return the accuracy, in %, of a ridge classifier on features of held-out digits."""
+    def probe(self, precision: Precision) -> tuple[float, int, int]:
+        """Classify held-out digits by a ridge classifier on their features.
+
+        Returns:
+            Its accuracy in %; of how many of the first digits it predicts another class from features
+            computed in float64, so that rounding alone decides; and how many were compared.
+        """
         from sklearn.linear_model import RidgeClassifier
         from sklearn.pipeline import make_pipeline
         from sklearn.preprocessing import StandardScaler
@@ -120,7 +127,12 @@ class Subject:
         train, test = (self._features(half, split) for split in ("train", "test"))
         classifier = make_pipeline(StandardScaler(), RidgeClassifier(alpha=10.0))
         classifier.fit(train, self._train.labels[:half].numpy())
-        return 100 * float(classifier.score(test, self._test.labels[:half].numpy()))
+        found = classifier.predict(test)
+        accuracy = 100 * float((found == self._test.labels[:half].numpy()).mean())
+        count = min(half, _ROUNDING_IMAGES)
+        with in_float64([self.network]):
+            exact = classifier.predict(self._features(count, "test"))
+        return accuracy, int((found[:count] != exact).sum()), count
 
     def chance(self) -> float:
         """Return the upper limit of a guessing probe, in %: 4 standard deviations above 10 %."""

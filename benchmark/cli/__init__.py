@@ -13,6 +13,7 @@ from pathlib import Path
 
 from lowbit.common.input_files.environment import check_environment
 from lowbit.common.suggest import did_you_mean
+from lowbit.common.text import printable_lines
 
 USAGE_ERROR = 2
 COMMANDS = {
@@ -109,7 +110,17 @@ def add_threads(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of torch; default: 1")
 
 
+class _PrintableFormatter(logging.Formatter):
+    """Formats records so that the names and messages that they quote cannot change a terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable_lines(super().format(record))
+
+
 def log_to_stderr(
     level: int = logging.INFO, form: str = "%(asctime)s %(name)s: %(message)s"
 ) -> None:
-    logging.basicConfig(level=level, format=form, datefmt="%H:%M:%S")
+    """Log to the standard error, as long as nothing else was set up."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(_PrintableFormatter(form, datefmt="%H:%M:%S"))
+    logging.basicConfig(level=level, handlers=[handler])

@@ -10,6 +10,7 @@ from typing import Any
 
 from lowbit.benchmark.cli import add_recipe, add_threads, log_to_stderr, make_parser
 from lowbit.benchmark.recipes.job_command import read_recipe, set_up_torch
+from lowbit.common.text import printable, printable_lines
 
 EXAMPLES = """examples:
   # are SSQL's quantization and contrastive errors correlated? a minute on one CPU core
@@ -48,7 +49,7 @@ def main(arguments: Sequence[str] | None = None, *, prog: str | None = None) -> 
     try:
         args.verb(args)
     except (ValueError, FileNotFoundError, FloatingPointError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(printable_lines(f"error: {error}"), file=sys.stderr)
         return 1
     except Preempted:
         print(
@@ -189,7 +190,7 @@ def _load(args: argparse.Namespace) -> dict[str, Any]:
     for path in args.checkpoints:
         backbone, report = load_backbone(path, args.architecture)
         logging.info("%s", report)
-        loaded.append((report.meta.get("method"), path, backbone))
+        loaded.append((printable(str(report.meta.get("method") or "")), path, backbone))
     methods = [method for method, _, _ in loaded]
     return {
         method if method and methods.count(method) == 1 else path: backbone
@@ -205,10 +206,11 @@ def _save(folder: Path, suffix: str, *, pictures: dict[str, Any]) -> None:
 
 
 def _write(folder: Path, *, tables: dict[str, Any], summaries: dict[str, Any]) -> None:
+    from lowbit.benchmark.leaderboard.csv_text import to_csv
     from lowbit.common.atomic_file import write_text
 
     for name, frame in tables.items():
-        write_text(folder / f"{name}.csv", frame.to_csv(index=False, float_format="%.8g"))
+        write_text(folder / f"{name}.csv", to_csv(frame, float_format="%.8g"))
         print(f"numbers: {folder / name}.csv")
     for name, found in summaries.items():
         write_text(folder / f"{name}.json", json.dumps(found, indent=2) + "\n")

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lowbit.benchmark.cli import log_to_stderr, make_parser
+from lowbit.common.text import printable, printable_lines
 
 EXAMPLES = """examples:
   # will this file work in the suite?
@@ -26,6 +27,7 @@ EXAMPLES = """examples:
   lowbit-bench check my.pth --policy lsq
 
 exit code: 0 nothing failed, 1 something failed, 2 invalid command line."""
+_LONGEST = 4000  # characters of a detail
 _MARKS = {"passed": "ok", "failed": "FAILED", "skipped": "skipped"}
 
 
@@ -43,9 +45,9 @@ def main(arguments: Sequence[str] | None = None, *, prog: str | None = None) -> 
     try:
         for finding in check(args.path, architecture=args.architecture, policy=args.policy):
             found.append(finding)
-            print(line(finding.name, _MARKS[finding.status], finding.detail), flush=True)
+            print(line(finding.name, _MARKS[finding.status], _shown(finding.detail)), flush=True)
     except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(printable_lines(f"error: {error}"), file=sys.stderr)
         return 1
     failed = [finding.name for finding in found if finding.status == "failed"]
     seconds = sum(finding.seconds for finding in found)
@@ -69,6 +71,11 @@ def line(name: str, mark: str, detail: str) -> str:
     return textwrap.fill(
         detail, 110, initial_indent=head, subsequent_indent=" " * len(head), break_long_words=False
     )
+
+
+def _shown(detail: str) -> str:
+    """Return a detail on one line: it quotes names of tensors and what their file says."""
+    return printable(detail.replace("\n", " "), _LONGEST)
 
 
 def _verdict(failed: Sequence[str]) -> str:

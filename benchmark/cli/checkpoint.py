@@ -2,12 +2,14 @@
 
 import argparse
 import json
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from lowbit.benchmark.cli import make_parser
+from lowbit.common.text import brief, printable
 
 EXAMPLES = """examples:
   # what is in this file, which network is it, is anything missing?
@@ -21,6 +23,7 @@ EXAMPLES = """examples:
       --prefix state_dict.encoder_k --output momentum.safetensors
 
 exit code: 0 the file loads or was written, 1 it does not or was not, 2 invalid command line."""
+_LONGEST = 4096  # characters of a text in a file
 
 
 def main(arguments: Sequence[str] | None = None, *, prog: str | None = None) -> int:
@@ -43,9 +46,9 @@ def inspect(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(found, indent=2))
         return 0 if found["loads"] else 1
-    print(f"file          {found['path']} ({found['size'] / 2**20:.1f} MiB)")
+    print(f"file          {printable(found['path'], _LONGEST)} ({found['size'] / 2**20:.1f} MiB)")
     print(f"sha256        {found['sha256']}")
-    print(f"layout        {found['layout']}")
+    print(f"layout        {printable(found['layout'])}")
     if found["architecture"] is None:
         print("architecture  unknown")
     else:
@@ -53,15 +56,15 @@ def inspect(args: argparse.Namespace) -> int:
     print(f"unused        {_groups(found['unused'])}")
     print(f"batch norm    {found['batch_norm']}")
     for key, value in found["meta"].items():
-        print(f"meta          {key}: {value}")
+        print(f"meta          {printable(key)}: {printable(str(value), _LONGEST)}")
     for warning in found["warnings"]:
-        print(f"warning       {warning}")
+        print(f"warning       {printable(warning, _LONGEST)}")
     print(f"loads         {'yes' if found['loads'] else 'no: ' + found['refusal']}")
     return 0 if found["loads"] else 1
 
 
 def _print_match(found: dict[str, Any]) -> None:
-    whole = not (found["missing"] or found["mismatched"] or found["extra"])
+    whole = not any(found[word] for word in ("missing", "mismatched", "extra", "unfit"))
     how = (
         (" (inferred from its shapes)" if whole else " (closest match)") if found["guessed"] else ""
     )
@@ -69,13 +72,20 @@ def _print_match(found: dict[str, Any]) -> None:
     share = f"{100 * found['share']:.1f} % of parameters"
     print(f"matched       {found['matched']}/{found['total']} tensors, {share}")
     if found["prefix"]:
-        print(f"taken from    {found['prefix']!r}")
+        print(f"taken from    {brief(found['prefix'])}")
     if found["copies"]:
-        how = "take one by --prefix "
-        print(f"other copies  {', '.join(found['copies'])}: {how}{found['copies'][0] or repr('')}")
+        places = [shlex.quote(printable(place)) for place in found["copies"]]
+        print(f"other copies  {_first(places)}: take one by --prefix {places[0]}")
     for word in ("missing", "mismatched", "extra"):
         if found[word]:
-            print(f"{word:<13} {', '.join(found[word][:5])}{' ...' if found[word][5:] else ''}")
+            print(f"{word:<13} {_first([printable(name) for name in found[word]])}")
+    if found["unfit"]:
+        kinds = [f"{printable(name)} ({kind})" for name, kind in found["unfit"].items()]
+        print(f"no weights    {_first(kinds)}")
+
+
+def _first(texts: Sequence[str], limit: int = 5) -> str:
+    return ", ".join(texts[:limit]) + (" ..." if texts[limit:] else "")
 
 
 def convert(args: argparse.Namespace) -> int:
@@ -96,7 +106,7 @@ def convert(args: argparse.Namespace) -> int:
 
 
 def _groups(unused: dict[str, int], limit: int = 8) -> str:
-    groups = [f"{prefix} ({count})" for prefix, count in unused.items()]
+    groups = [f"{printable(prefix)} ({count})" for prefix, count in unused.items()]
     rest = [f"{len(groups) - limit} more"] if len(groups) > limit else []
     return ", ".join(groups[:limit] + rest) or "none"
 

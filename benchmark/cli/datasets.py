@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lowbit.benchmark.cli import make_parser
+from lowbit.common.text import printable_lines
 
 if TYPE_CHECKING:
     from lowbit.data.image_sets.spec import FilesOnDisk
@@ -41,7 +42,7 @@ def main(arguments: Sequence[str] | None = None, *, prog: str | None = None) -> 
             if not _is_detection(name):
                 image_set(name)
     except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(printable_lines(f"error: {error}"), file=sys.stderr)
         return 1
     return args.verb(names, args)
 

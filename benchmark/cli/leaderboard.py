@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lowbit.benchmark.cli import log_to_stderr, make_parser
+from lowbit.common.text import printable, printable_lines
 
 if TYPE_CHECKING:
     from lowbit.benchmark.results.rescore import Rescored
@@ -26,7 +27,8 @@ EXAMPLES = """examples:
   # tables for a paper
   lowbit-bench leaderboard export runs/demo --format tex > results.tex
 
-  # is one checkpoint better than another? one line per precision, every difference, and a plot
+  # is one method better than another, over their pretrainings? or, of single files, one checkpoint?
+  # it says which was compared; one line per precision, every difference, and a plot
   lowbit-bench leaderboard compare SSQL SimSiam --runs-dir runs/demo --plot compare.svg
 
   # is one way to train a detector better than another?
@@ -54,7 +56,7 @@ def main(arguments: Sequence[str] | None = None, *, prog: str | None = None) -> 
     try:
         return args.command(args) or 0
     except (ValueError, FileNotFoundError, ImportError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(printable_lines(f"error: {error}"), file=sys.stderr)
         return 1
 
 
@@ -83,7 +85,7 @@ def _compare(args: argparse.Namespace) -> None:
     if args.json:
         print(json.dumps(to_json(lines, args.a, args.b, by=args.by), indent=2))
     else:
-        print(to_text(lines, args.a, args.b))
+        print(to_text(lines, printable(args.a), printable(args.b)))
 
 
 def _rescore(args: argparse.Namespace) -> int:
@@ -96,7 +98,7 @@ def _rescore(args: argparse.Namespace) -> int:
         wrong += sum(line.problem not in NOT_SCORED for line in differing)
         kept = "predictions" if PREDICTIONS in result.artifacts else "detections"
         count = f"{len(found) - len(differing)} of {len(found)} numbers follow from the {kept}"
-        print(f"{result.job_id}  {result.checkpoint.name}: {count}")
+        print(f"{printable(result.job_id)}  {printable(result.checkpoint.name)}: {count}")
         for line in differing:
             print(f"    {_measurement(line)}")
     return 1 if wrong else 0
@@ -143,7 +145,7 @@ def _remove(args: argparse.Namespace) -> None:
 def _measurement(line: "Rescored") -> str:
     said = line.measurement
     again = "nothing" if line.value is None else f"{line.value:.4f}"
-    what = f"{said.metric} at {said.precision} on {said.split}"
+    what = printable(f"{said.metric} at {said.precision} on {said.split}")
     return f"{what}: the result says {said.value:.4f}, scored again {again} ({line.problem})"
 
 
@@ -193,7 +195,7 @@ def _parser(prog: str | None) -> argparse.ArgumentParser:
         metavar="DIR",
         help="folder of the image sets: also compare labels, or find annotations that were moved",
     )
-    compare = verbs.add_parser("compare", help="paired differences of two checkpoints")
+    compare = verbs.add_parser("compare", help="paired differences of two methods or checkpoints")
     compare.set_defaults(command=_compare)
     compare.add_argument("a", metavar="A")
     compare.add_argument("b", metavar="B")
@@ -202,7 +204,7 @@ def _parser(prog: str | None) -> argparse.ArgumentParser:
         "--by",
         choices=("checkpoint", "training"),
         default="checkpoint",
-        help="what A and B are (default: checkpoint)",
+        help="what A and B are (default: checkpoint, or a method of several)",
     )
     compare.add_argument("--json", action="store_true", help="print JSON instead of a table")
     compare.add_argument(

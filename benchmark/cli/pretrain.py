@@ -12,6 +12,7 @@ from lowbit.benchmark.recipes.job_command import (
     read_job,
     set_up_torch,
 )
+from lowbit.common.text import printable_lines
 
 EXAMPLES = """examples:
   # SSQL on scikit-learn's digits: a minute on one CPU core, nothing downloaded
@@ -61,7 +62,7 @@ def main(arguments: Sequence[str] | None = None, *, prog: str | None = None) -> 
     try:
         recipe, _ = read_job("pretrain", args, leaves=LEAVES)
     except (ValueError, FileNotFoundError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(printable_lines(f"error: {error}"), file=sys.stderr)
         return 1
     processes = args.num_gpus or recipe.num_gpus
     return train(args) if processes == 1 else launch(train, args, processes=processes)

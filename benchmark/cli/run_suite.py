@@ -27,6 +27,7 @@ from lowbit.benchmark.scheduling.estimate import Estimator, estimator
 from lowbit.benchmark.scheduling.schedule import Schedule
 from lowbit.benchmark.scheduling.time_budget import choose
 from lowbit.common.shipped_configs import find_config
+from lowbit.common.text import printable, printable_lines
 
 ALL_DONE, USAGE, SOME_FAILED = 0, 1, 2
 
@@ -43,7 +44,7 @@ def run_suite(args: argparse.Namespace) -> int:
         with _no_collection():
             whole = plan(find_config(args.suite, "suites"), args.overrides)
     except (ValueError, FileNotFoundError) as error:
-        print(error, file=sys.stderr)
+        print(printable_lines(str(error)), file=sys.stderr)
         return USAGE
     try:
         part = whole.select(only=args.only or STAGES, shard=args.shard)
@@ -62,7 +63,7 @@ def run_suite(args: argparse.Namespace) -> int:
         warn_of_skew(args.runs_dir)
         return _run(schedule, learned, args, workers)
     except RecipeError as error:
-        print(error, file=sys.stderr)
+        print(printable_lines(str(error)), file=sys.stderr)
         return USAGE
 
 
@@ -83,7 +84,7 @@ def _run(schedule: Schedule, learned: Estimator, args: argparse.Namespace, worke
     stages = Counter(job.stage for job in jobs.values())
     _logger.info(
         "%s: %d jobs (%s), results in %s",
-        schedule.plan.name,
+        printable(schedule.plan.name),
         len(jobs),
         job_messages.listed(stages),
         args.runs_dir,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lowbit.benchmark.cli import make_parser
+from lowbit.common.text import printable_lines
 
 if TYPE_CHECKING:
     from lowbit.benchmark.planning.plan_file import PlannedSuite
@@ -46,7 +47,7 @@ def main(arguments: Sequence[str] | None = None, *, prog: str | None = None) -> 
     try:
         runs_dir, suites = _suites(args.what, args.runs_dir)
     except (ValueError, FileNotFoundError) as error:
-        print(error, file=sys.stderr)
+        print(printable_lines(str(error)), file=sys.stderr)
         return USAGE
     reader = Reader(runs_dir)
     try:

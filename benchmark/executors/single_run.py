@@ -84,7 +84,9 @@ def plan_single(stage: str, recipe: BaseModel, folder: Path) -> tuple[Job, dict[
             continue
         inputs[name] = Output(*made[1:])
         facts = made[0].checkpoint
-        label = label or Label(facts.name, facts.method, facts.architecture)
+        label = label or Label(
+            facts.name, facts.method, facts.architecture, facts.pretraining, facts.pretrain_seed
+        )
         if name == "detector" and (backbone := made[0].inputs.get("checkpoint")):
             inputs["checkpoint"] = _source(backbone)
             paths = {"checkpoint": Path(backbone.path), **paths}

@@ -19,6 +19,7 @@ from lowbit.benchmark.results.comparability import (
 from lowbit.benchmark.results.result_file import ADAPTIVE
 
 _FULL = "FP"
+NOTICED_ROUNDING = 1.0  # % of predictions
 _FOLDED = (  # what a cell takes from the folded row as it is
     "value",
     "sd",
@@ -32,7 +33,9 @@ _FOLDED = (  # what a cell takes from the folded row as it is
     "status",
     "reason",
     "zero_shot",
+    "rounding",
 )
+_OF_METHOD = ("scorings", "scoring_sd")  # and of a method's row also these
 
 
 @dataclass
@@ -51,7 +54,11 @@ class Cell:
         status, reason: completed, failed or skipped; why, or how a number that was sent was checked.
         printed: a published number as its paper prints it.
         zero_shot: the network was trained at other bit-widths only.
+        rounding: share of predictions, in %, that rounding alone decides; NaN where unknown.
         missing: jobs of this cell that gave no number although others did.
+        of_method: it is over pretrainings, which `n_seeds` and `sd` count; else over the scoring seeds of
+            one, and its rank is that of a file.
+        scorings, scoring_sd: of a method, the fewest scoring seeds of a pretraining, and their spread.
     """
 
     value: float = math.nan
@@ -69,7 +76,16 @@ class Cell:
     reason: str = ""
     printed: str = ""
     zero_shot: bool = False
+    rounding: float = math.nan
     missing: int = 0
+    of_method: bool = False
+    scorings: int = 0
+    scoring_sd: float = math.nan
+
+    @property
+    def depends_on_rounding(self) -> bool:
+        """Whether rounding decides enough predictions for another machine's number to differ."""
+        return self.rounding >= NOTICED_ROUNDING
 
 
 @dataclass
@@ -122,11 +138,12 @@ def _board(group: str, rows: pd.DataFrame) -> Board:
     lines: dict[tuple, Line] = {}
     subjects = zip(*(rows[name].tolist() for name in SUBJECT), strict=True)
     columns = zip(rows["precision"].tolist(), rows["metric"].tolist(), strict=True)
-    cells = zip(*(rows[name].tolist() for name in _FOLDED), strict=True)
+    folded = [*_FOLDED, *(name for name in _OF_METHOD if name in rows)]
+    cells = zip(*(rows[name].tolist() for name in folded), strict=True)
     for subject, column, cell in zip(subjects, columns, cells, strict=True):
         if subject not in lines:
             lines[subject] = Line(dict(zip(SUBJECT, subject, strict=True)))
-        lines[subject].cells[column] = Cell(**dict(zip(_FOLDED, cell, strict=True)))
+        lines[subject].cells[column] = Cell(**dict(zip(folded, cell, strict=True)))
     _mark_best(list(lines.values()))
     return Board(
         group=group,

@@ -10,25 +10,28 @@ from pathlib import Path
 
 import pandas as pd
 
+from lowbit.benchmark.leaderboard.csv_text import to_csv
 from lowbit.benchmark.leaderboard.page.render import render
 from lowbit.benchmark.leaderboard.page.source import Source
 from lowbit.benchmark.leaderboard.reproduction import to_frame
 from lowbit.benchmark.leaderboard.tables import Tables
-from lowbit.benchmark.leaderboard.text_formats import to_csv, to_latex, to_markdown
+from lowbit.benchmark.leaderboard.text_formats import methods_to_csv, to_latex, to_markdown
+from lowbit.benchmark.leaderboard.text_formats import to_csv as board_csv
 from lowbit.benchmark.planning.plan_file import Selection, planned_suites, remembered
 from lowbit.benchmark.published import reported_rows
 from lowbit.benchmark.results.comparability import normalize
 from lowbit.benchmark.results.frame import load_frame
+from lowbit.benchmark.statistics.answered_images import AnsweredImages
 from lowbit.common.atomic_file import write_text
 
-_WRITTEN = {"csv": to_csv, "md": to_markdown, "tex": to_latex}
+_WRITTEN = {"csv": board_csv, "md": to_markdown, "tex": to_latex}
 FORMATS = tuple(_WRITTEN)
 
 _logger = logging.getLogger(__name__)
 
 
 def build(runs_dir: Path, *, reported: Sequence[Selection] | None = None) -> Path:
-    """Write RUNS_DIR/leaderboard/{index.html, results.{csv,md,tex}, reproduction.csv}.
+    """Write RUNS_DIR/leaderboard/{index.html, results.{csv,md,tex}, methods.csv, reproduction.csv}.
 
     Args:
         runs_dir: where the jobs' folders are; one without results gives a board that says so.
@@ -47,13 +50,14 @@ def build(runs_dir: Path, *, reported: Sequence[Selection] | None = None) -> Pat
 
 def build_from(frame: pd.DataFrame, runs_dir: Path) -> Path:
     """Write the board of normalized results; see `build`."""
-    tables = Tables(frame, planned_suites(runs_dir))
+    tables = Tables(frame, planned_suites(runs_dir), AnsweredImages(runs_dir))
     folder = Path(runs_dir) / "leaderboard"
     folder.mkdir(exist_ok=True)
     for extension, written in _WRITTEN.items():
         write_text(folder / f"results.{extension}", written(tables))
+    write_text(folder / "methods.csv", methods_to_csv(tables))
     reproduced = to_frame(tables.reproduced)
-    write_text(folder / "reproduction.csv", reproduced.to_csv(index=False, lineterminator="\n"))
+    write_text(folder / "reproduction.csv", to_csv(reproduced))
     write_text(folder / "index.html", render(Source(tables, Path(runs_dir))))
     _logger.info("board of %d numbers: %s", int(tables.folded["value"].notna().sum()), folder)
     return folder / "index.html"
@@ -61,7 +65,8 @@ def build_from(frame: pd.DataFrame, runs_dir: Path) -> Path:
 
 def export(runs_dir: Path, format: str, *, reported: Sequence[Selection] | None = None) -> str:
     """Return the board as text in one of `FORMATS`."""
-    return _WRITTEN[format](Tables(board_frame(runs_dir, reported=reported)))
+    frame = board_frame(runs_dir, reported=reported)
+    return _WRITTEN[format](Tables(frame, answers=AnsweredImages(runs_dir)))
 
 
 def board_frame(runs_dir: Path, *, reported: Sequence[Selection] | None = None) -> pd.DataFrame:

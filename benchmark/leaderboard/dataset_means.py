@@ -27,8 +27,8 @@ from lowbit.benchmark.statistics.ranking import ALPHA, rank_by_holm, standard_er
 
 NOTE = (
     "Each data set counts once. The 95 % interval is over seeds where every data set has several, else "
-    "over the test images. The rank is 1 + how many rows are found better (paired t-tests over the data "
-    "sets, Holm, 5 %)."
+    "over the test images. The rank is 1 + how many checkpoints are found better (paired t-tests over the "
+    "data sets, Holm, 5 %)."
 )
 _ROUNDING = 1e-5  # percentage points: an error below is what rounding leaves of none
 _OF_DATA_SET = ("dataset", "split_sha256", "image_size")
@@ -83,14 +83,14 @@ def averages(folded: pd.DataFrame) -> list[Average]:
     ranked = folded[rankable(folded)]
     tables: dict[tuple, Average] = {}
     families = ranked.groupby([*FAMILY, "metric"], sort=False)
-    for key, family in sorted(families, key=lambda item: _order(item[0])):
-        names = _names(family)
+    for key, family in sorted(families, key=lambda item: family_order(item[0])):
+        names = names_of_data_sets(family)
         by_precision = sorted(
             family.groupby("precision", sort=False), key=lambda item: precision_rank(item[0])
         )
         for precision, rows in by_precision:
             _add(tables, key, precision, rows, names)
-    return [_best_first(table) for table in tables.values()]
+    return [best_first(table) for table in tables.values()]
 
 
 def _add(
@@ -105,7 +105,7 @@ def _add(
         numbers[name] = np.full((len(subjects), len(names)), np.nan)  # (subjects, data sets)
         numbers[name][row, column] = rows[name].to_numpy(dtype=float)
     has = ~np.isnan(numbers["value"])
-    chosen = _shared(has)
+    chosen = shared_data_sets(has)
     if chosen.sum() < 2:
         return
     labels = np.array(list(names.values()))
@@ -129,7 +129,7 @@ def _add(
         table.dropped[precision] = tuple(labels[dropped].tolist())
 
 
-def _shared(has: np.ndarray) -> np.ndarray:
+def shared_data_sets(has: np.ndarray) -> np.ndarray:
     """Choose data sets (subjects, data sets) -> (data sets): the most that two subjects have in common.
 
     Of several choices the one that most subjects have; of one subject alone, what it has.
@@ -186,7 +186,7 @@ def _ranks(values: np.ndarray) -> list[int]:
     return rank_by_holm(means, score, lambda t: 2 * special.stdtr(sets - 1, -t))
 
 
-def _best_first(table: Average) -> Average:
+def best_first(table: Average) -> Average:
     """Order the rows by their mean over the precisions that all of them have, then by name."""
     common = set.intersection(*(set(cells) for cells in table.means.values()))
 
@@ -198,7 +198,7 @@ def _best_first(table: Average) -> Average:
     return Average(table.facts, table.metric, table.datasets, rows, table.left_out, table.dropped)
 
 
-def _names(family: pd.DataFrame) -> dict[str, str]:
+def names_of_data_sets(family: pd.DataFrame) -> dict[str, str]:
     """Return what to call the data set of each board of a family, in the order of the boards."""
     boards = dict(zip(family["group"], family["dataset"], strict=True))
     boards = dict(sorted(boards.items(), key=lambda item: (len(item[0]), item[0])))
@@ -206,7 +206,7 @@ def _names(family: pd.DataFrame) -> dict[str, str]:
     return {g: f"{name} ({g})" if name in shared else name for g, name in boards.items()}
 
 
-def _order(key: tuple) -> tuple:
+def family_order(key: tuple) -> tuple:
     facts = dict(zip((*FAMILY, "metric"), key, strict=True))
     return tuple(
         protocol_rank(value) if column == "protocol" else str(value)

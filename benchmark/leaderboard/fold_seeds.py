@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lowbit.benchmark.leaderboard.rank_columns import rank_columns
 from lowbit.benchmark.results.comparability import (
     BOARD,
     OWN,
@@ -16,17 +17,27 @@ from lowbit.benchmark.results.comparability import (
     SUBJECT,
     precision_rank,
     protocol_rank,
-    rankable,
     shown,
 )
-from lowbit.benchmark.results.result_file import ADAPTIVE
-from lowbit.benchmark.statistics.ranking import Sample, half_width, rank_groups
+from lowbit.benchmark.results.result_file import ADAPTIVE, PRETRAIN_SEED, PRETRAINING, ROUNDING
+from lowbit.benchmark.statistics.answered_images import AnsweredImages
+from lowbit.benchmark.statistics.ranking import half_width
 
-PROPORTIONS = ("top1",)  # metrics that count right answers, so that their images are a sample
 SEEDS, IMAGES = "seeds", "images"  # what an interval is over
 
-# ADAPTIVE follows from the protocol, and is carried along.
-_KEY = (*SUBJECT, *BOARD, *ADAPTIVE, "precision", "metric", "unit", *PUBLISHED, "status")
+# ADAPTIVE follows from the protocol, PRETRAINING and its seed from the checkpoint: they are carried along.
+_KEY = (
+    *SUBJECT,
+    PRETRAINING,
+    PRETRAIN_SEED,
+    *BOARD,
+    *ADAPTIVE,
+    "precision",
+    "metric",
+    "unit",
+    *PUBLISHED,
+    "status",
+)
 # The key in the order that rows are sorted by, after own before published.
 _ORDER = (*BOARD, *SUBJECT, "precision", "metric", "status", "unit", *PUBLISHED)
 _RANKED_BY: dict[str, Callable[[str], Any]] = {
@@ -36,10 +47,14 @@ _RANKED_BY: dict[str, Callable[[str], Any]] = {
 }
 
 
-def fold_seeds(frame: pd.DataFrame) -> pd.DataFrame:
+def fold_seeds(frame: pd.DataFrame, answers: AnsweredImages | None = None) -> pd.DataFrame:
     """Fold a normalized frame to one row a (subject, board, precision, metric), in a stable order.
 
-    Columns: SUBJECT, BOARD, precision, metric, unit, paper, table, notes, printed, status, reason, and
+    Args:
+        frame: normalized results.
+        answers: of the same jobs to the test images, to pair rows by; None: no row is paired.
+
+    Columns: SUBJECT, PRETRAINING, BOARD, precision, metric, unit, paper, table, notes, printed, status, reason, and
 
     - value, sd: mean over seeds, standard deviation;
     - low, high: 95 % interval, and `interval` says over what: "seeds", Student's of the mean, or where no
@@ -48,8 +63,10 @@ def fold_seeds(frame: pd.DataFrame) -> pd.DataFrame:
       not make it smaller: the mean over jobs, which the error of their mean cannot exceed;
     - n_seeds, n_jobs: they differ when several jobs share a seed (two recipes under one label); such
       jobs are averaged first so that no seed counts twice;
+    - rounding: largest share of predictions, in %, that rounding decides in one of the jobs;
+    - jobs: ids of the jobs, of each seed a tuple;
     - n: images behind a value; zero_shot: whether any job was not trained at this precision;
-    - group: the board's letter; rank: see `rank_groups`, 0 when the row is not ranked.
+    - group: the board's letter; rank: see `rank_groups`, of checkpoints: each is one pretraining; 0 when the row is not ranked.
 
     Jobs that gave no number are folded too, their reasons joined, with n_seeds 0.
     """
@@ -62,7 +79,7 @@ def fold_seeds(frame: pd.DataFrame) -> pd.DataFrame:
     folded = frame[list(_KEY)].iloc[groups].reset_index(drop=True)
     values = _fold(frame, seed, groups, folded)
     folded["group"] = _letters(folded)
-    folded["rank"] = _ranks(folded, values)
+    folded["rank"] = rank_columns(folded, values, answers)
     return folded
 
 
@@ -121,10 +138,22 @@ def _fold(
     folded["high"] = np.where(differ, value + half, high)
     folded["interval"] = np.where(differ, SEEDS, known).astype(object)
     folded["stderr"] = stderr
+    folded[ROUNDING] = np.fmax.reduceat(frame[ROUNDING].to_numpy(), groups)
+    folded["jobs"] = _jobs(frame["job_id"], of_seed, seeds)
     folded["n_seeds"] = np.where(measured, n, 0)
     folded["n_jobs"] = np.where(number & ~measured, 0, _different(frame["job_id"], group))
     folded["n"] = np.where(measured, _common(frame["n"], groups), 0)
     return np.array_split(by_seed, seeds[1:])
+
+
+def _jobs(job_id: pd.Series, of_seed: np.ndarray, seeds: np.ndarray) -> np.ndarray:
+    """Return the ids behind each group of seeds: a tuple a seed."""
+    listed = job_id.tolist()
+    by_seed = [tuple(listed[a:b]) for a, b in pairwise([*of_seed.tolist(), len(listed)])]
+    found = np.empty(len(seeds), dtype=object)
+    for at, (a, b) in enumerate(pairwise([*seeds.tolist(), len(by_seed)])):
+        found[at] = tuple(by_seed[a:b])
+    return found
 
 
 def _labels(starts: np.ndarray, rows: int) -> np.ndarray:
@@ -174,19 +203,3 @@ def _letters(folded: pd.DataFrame) -> pd.Series:
 def _letter(index: int) -> str:
     letter = string.ascii_uppercase[index % 26]
     return letter if index < 26 else _letter(index // 26 - 1) + letter
-
-
-def _ranks(folded: pd.DataFrame, values: list[np.ndarray]) -> np.ndarray:
-    ranks = np.zeros(len(folded), dtype=int)
-    images = folded["n"].where(
-        folded["metric"].isin(PROPORTIONS) & (folded["unit"] == "%") & (folded["n"] > 0), 0
-    )
-    stderr = folded["stderr"].to_numpy(dtype=float)
-    ranked = folded[rankable(folded)]
-    for rows in ranked.groupby(["group", "precision", "metric"], sort=False).indices.values():
-        rows = ranked.index[rows]
-        samples = [
-            Sample(tuple(values[i]), images=int(images[i]) or None, stderr=stderr[i]) for i in rows
-        ]
-        ranks[rows] = rank_groups(samples)
-    return ranks

@@ -2,14 +2,37 @@
 
 NOTE = (
     "Mean over seeds ± standard deviation; a dagger marks a single seed, a double dagger several jobs "
-    "of one seed, averaged first. The small number is the rank: "
-    "1 + how many rows are found better (Tukey-Kramer, 5 %); the first group is bold."
+    "of one seed, averaged first. The small number is the rank: 1 + how many rows are found better, over "
+    "seeds and test images together (Tukey's range, 5 %). In tables of methods the first group is bold. "
+    "Elsewhere rows are checkpoints, each one pretraining, and the first group is in italics: the rank "
+    "says which of these files is better, and nothing of the methods behind them."
+)
+ONE_PRETRAINING = "¶"  # marks the number of a method that has a single pretraining
+METHODS = (
+    f"Mean over pretrainings ± their standard deviation. {ONE_PRETRAINING} a single pretraining: what one "
+    "file scores, without a rank. The rank is 1 + how many methods are found better, over pretrainings "
+    "and test images together, paired by image where predictions are kept (Tukey's range, 5 %)."
+)
+METHOD_MEANS = (
+    "Each data set and each pretraining counts once; ± is the standard deviation over pretrainings. The "
+    "rank is 1 + how many methods are found better, over pretrainings and data sets together, paired by "
+    "data set (Tukey's range, 5 %)."
+)
+FILES_ONLY = (
+    "No method has several pretrainings here: ranks say which file is better, not which method. Give "
+    "the suite `pretrain_seeds` to compare methods."
 )
 SENT = (
     "Of the numbers that others sent, verified ones follow from the predictions that came with them; "
     "self-reported ones are the sender's word and have no rank."
 )
+PRETRAININGS = "pretrainings"  # what an interval of a method is over
 SHARED_SEEDS = "‡"  # marks a number that several jobs of one seed gave
+ROUNDED = "≈"  # marks a number of which rounding decides more than a little
+ROUNDING_NOTE = (
+    f"{ROUNDED}: rounding alone decides at least 1 % of these predictions, as float32 and float64 compared "
+    "say; another machine may give another number."
+)
 ZERO_SHOT = "§"  # marks a precision that a network was not trained at
 NOTHING = "There is no result to show: no job has finished with a number yet."
 TASK_TITLES = {"classification": "Classification", "detection": "Detection"}

@@ -1,13 +1,13 @@
 """The tables of a leaderboard: every format renders these, and each is laid out once."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 import pandas as pd
 
-from lowbit.benchmark.leaderboard import adaptive_bits, dataset_means
+from lowbit.benchmark.leaderboard import adaptive_bits, dataset_means, methods
 from lowbit.benchmark.leaderboard.boards import (
     Board,
     Cell,
@@ -17,10 +17,17 @@ from lowbit.benchmark.leaderboard.boards import (
     missing_jobs,
 )
 from lowbit.benchmark.leaderboard.fold_seeds import fold_seeds
-from lowbit.benchmark.leaderboard.labels import SENT, TASK_TITLES
+from lowbit.benchmark.leaderboard.labels import (
+    METHOD_MEANS,
+    METHODS,
+    ROUNDING_NOTE,
+    SENT,
+    TASK_TITLES,
+)
 from lowbit.benchmark.leaderboard.reproduction import Reproduced, reproduce
 from lowbit.benchmark.planning.plan_file import PlannedSuite
 from lowbit.benchmark.results.comparability import MEASURED, SUBJECT, metric_name, precision_rank
+from lowbit.benchmark.statistics.answered_images import AnsweredImages
 
 
 @dataclass(frozen=True)
@@ -65,16 +72,28 @@ class Tables:
     Args:
         frame: normalized results, published rows among them, one row a measurement.
         planned: the jobs of every suite that was started in the runs folder.
+        answers: of the jobs to the test images, by which rows are paired; None: none is.
     """
 
-    def __init__(self, frame: pd.DataFrame, planned: Iterable[PlannedSuite] = ()):
+    def __init__(
+        self,
+        frame: pd.DataFrame,
+        planned: Iterable[PlannedSuite] = (),
+        answers: AnsweredImages | None = None,
+    ):
         self.frame = frame
+        self.answers = answers
         self.planned = tuple(planned)
 
     @cached_property
     def folded(self) -> pd.DataFrame:
         """The results folded over seeds: one row a number."""
-        return fold_seeds(self.frame)
+        return fold_seeds(self.frame, self.answers)
+
+    @cached_property
+    def methods(self) -> pd.DataFrame:
+        """The checkpoints folded over pretraining seeds: one row a method's number."""
+        return methods.fold_methods(self.folded, self.answers)
 
     @cached_property
     def boards(self) -> list[Board]:
@@ -88,6 +107,7 @@ class Tables:
         reported = make_reported(self.folded)
         adaptive = adaptive_bits.make_adaptive(self.folded, boards, reported)
         return {
+            "methods": tuple(self._methods()),
             "classification": tuple(
                 _classification(board, metric)
                 for board in boards
@@ -99,6 +119,16 @@ class Tables:
             "averages": tuple(map(_average, dataset_means.averages(self.folded))),
             "reported": (_reported(reported),) if reported else (),
         }
+
+    def _methods(self) -> Iterable[Table]:
+        if self.methods.empty:
+            return
+        yield from map(_method_mean, methods.mean_over_data_sets(self.folded, self.methods))
+        for board in make_boards(self.methods):
+            for metric in (
+                board.metrics if board.facts["task"] == "classification" else board.metrics[:1]
+            ):
+                yield _method_board(board, metric)
 
     @cached_property
     def missing(self) -> Table | None:
@@ -113,6 +143,49 @@ class Tables:
     def reproduced(self) -> list[Reproduced]:
         """The published numbers beside ours."""
         return reproduce(self.frame, self.planned)
+
+
+_METHOD = ("method", "architecture", "training")
+
+
+def _method_board(board: Board, metric: str) -> Table:
+    """Lay out one row a method, one column a precision."""
+    rows = []
+    for line in board.lines:
+        cells = {p: cell for (p, of), cell in line.cells.items() if of == metric}
+        rows.append(_method_row(line.subject, cells, line.name, _facts(board, line), metric))
+    title = f"Methods: {_title(board)}, {metric_name(metric)} (%)"
+    facts = {name: board.facts[name] for name in ("dataset", "protocol")} | {"over": ""}
+    columns = tuple(p for p in board.precisions if any(p in row.cells for row in rows))
+    note = _with_rounding(METHODS, (cell for row in rows for cell in row.cells.values()))
+    return Table(title, (*_METHOD, "pretrainings"), columns, tuple(rows), note, facts=facts)
+
+
+def _method_mean(average: dataset_means.Average) -> Table:
+    """Lay out one row a method with a mean over data sets, one column a precision."""
+    shared = {name: average.facts[name] for name in ("task", "protocol", "engine")}
+    rows = []
+    for subject, means in average.means.items():
+        facts = dict(zip(SUBJECT, subject, strict=True))
+        rows.append(_method_row(facts, means, facts["checkpoint"], shared, average.metric))
+    over = ", ".join(average.datasets)
+    metric = metric_name(average.metric)
+    title = f"Methods, mean over {over}: {average.facts['protocol']}, {metric} (%)"
+    labels, columns = (*_METHOD, "pretrainings"), tuple(average.precisions)
+    facts = {"dataset": "-", "protocol": average.facts["protocol"], "over": over}
+    return Table(title, labels, columns, tuple(rows), METHOD_MEANS, facts=facts)
+
+
+def _method_row(
+    subject: Mapping[str, str], cells: Mapping[str, Cell], name: str, shared: Mapping, metric: str
+) -> Row:
+    """`subject` has the method's own name as its checkpoint, and what pretrained it as its method."""
+    counts = sorted({cell.n_seeds for cell in cells.values() if cell.n_seeds})
+    pretrainings = "–".join(dict.fromkeys(str(n) for n in (counts[:1] + counts[-1:])))
+    facts = {**subject, **shared, "name": name, "pretrainings": pretrainings}
+    facts |= {"metric": metric_name(metric)}
+    labels = (name, subject["architecture"], subject["training"], pretrainings)
+    return Row(labels, {p: replace(cell, of_method=True) for p, cell in cells.items()}, facts)
 
 
 def _classification(board: Board, metric: str) -> Table:
@@ -157,7 +230,14 @@ def _facts(board: Board, line: Line) -> dict[str, str]:
 
 
 def _note(board: Board) -> str:
-    return SENT if any(line.subject["source"] != MEASURED for line in board.lines) else ""
+    sent = SENT if any(line.subject["source"] != MEASURED for line in board.lines) else ""
+    return _with_rounding(sent, (cell for line in board.lines for cell in line.cells.values()))
+
+
+def _with_rounding(note: str, cells: Iterable[Cell]) -> str:
+    """Add what the mark of numbers that depend on rounding means, where one of `cells` has it."""
+    marked = any(cell.depends_on_rounding for cell in cells)
+    return " ".join(filter(None, (note, ROUNDING_NOTE if marked else "")))
 
 
 def _adaptive(networks: list[adaptive_bits.AdaptiveRow]) -> Table:
@@ -178,7 +258,9 @@ def _adaptive(networks: list[adaptive_bits.AdaptiveRow]) -> Table:
         labels=labels,
         columns=(*adaptive_bits.columns(networks), adaptive_bits.DELTA),
         rows=tuple(rows),
-        note=adaptive_bits.NOTE,
+        note=_with_rounding(
+            adaptive_bits.NOTE, (cell for row in rows for cell in row.cells.values())
+        ),
         gaps=tuple(adaptive_bits.blanks(networks)),
     )
 

@@ -8,9 +8,18 @@ import numpy as np
 
 from lowbit.benchmark.leaderboard.adaptive_bits import BLANK
 from lowbit.benchmark.leaderboard.boards import Cell
-from lowbit.benchmark.leaderboard.labels import NOTE, NOTHING, SHARED_SEEDS, ZERO_SHOT
+from lowbit.benchmark.leaderboard.csv_text import to_csv as write_csv
+from lowbit.benchmark.leaderboard.labels import (
+    FILES_ONLY,
+    NOTE,
+    NOTHING,
+    ONE_PRETRAINING,
+    ROUNDED,
+    SHARED_SEEDS,
+    ZERO_SHOT,
+)
 from lowbit.benchmark.leaderboard.tables import Table, Tables
-from lowbit.common.text import number
+from lowbit.common.text import number, printable
 
 CSV_COLUMNS = (
     "checkpoint",
@@ -48,7 +57,24 @@ CSV_COLUMNS = (
     "notes",
     "n_jobs",
     "zero_shot",
+    "pretraining",
+    "pretrain_seed",
+    "rounding",
 )
+METHOD_COLUMNS = {  # of methods.csv, by the columns of `fold_methods`
+    "checkpoint": "method",
+    **{name: name for name in ("architecture", "task", "dataset", "protocol", "training")},
+    **{name: name for name in ("precision", "metric", "value")},
+    "sd": "pretraining_sd",
+    "n_seeds": "n_pretrainings",
+    "low": "ci_low",
+    "high": "ci_high",
+    "interval": "interval",
+    "scoring_sd": "scoring_sd",
+    "scorings": "n_scorings",
+    **{name: name for name in ("stderr", "unit", "n", "rank", "group", "engine", "policy")},
+    **{name: name for name in ("policy_fingerprint", "source")},
+}
 
 
 def to_csv(tables: Tables) -> str:
@@ -58,14 +84,22 @@ def to_csv(tables: Tables) -> str:
     for column in ("n_seeds", "n_jobs", "n", "rank"):
         frame[column] = frame[column].astype(object).where(frame[column] > 0, "")
     frame["zero_shot"] = np.where(frame["zero_shot"], "yes", "")
-    return frame.to_csv(index=False, float_format="%.4f", lineterminator="\n")
+    return write_csv(frame, float_format="%.4f")
+
+
+def methods_to_csv(tables: Tables) -> str:
+    """Return every method's number; the rank is empty where it has a single pretraining."""
+    frame = tables.methods[list(METHOD_COLUMNS)].rename(columns=METHOD_COLUMNS)
+    for column in ("n", "rank"):
+        frame[column] = frame[column].astype(object).where(frame[column] > 0, "")
+    return write_csv(frame, float_format="%.4f")
 
 
 def to_markdown(tables: Tables) -> str:
     """Return the boards, what is missing and the published numbers as GitHub-flavoured Markdown."""
     measured, reported = _split(tables)
     missing = [tables.missing] if tables.missing else []
-    parts = ["# lowbit-bench leaderboard", NOTE if measured else NOTHING]
+    parts = ["# lowbit-bench leaderboard", _note(tables) if measured else NOTHING]
     parts += map(_markdown, [*measured, *missing, *reported])
     return "\n\n".join(parts) + "\n"
 
@@ -73,10 +107,14 @@ def to_markdown(tables: Tables) -> str:
 def to_latex(tables: Tables) -> str:
     """Return the boards and the published numbers as tables for the booktabs package."""
     measured, reported = _split(tables)
-    head = "% \\usepackage{booktabs}\n% " + _latex_text(NOTE)
+    head = "% \\usepackage{booktabs}\n% " + _latex_text(_note(tables))
     if not measured:
         head += f"\n% {NOTHING}"
     return "\n\n".join([head, *map(_latex, [*measured, *reported])]) + "\n"
+
+
+def _note(tables: Tables) -> str:
+    return NOTE if tables.sections["methods"] else f"{NOTE} {FILES_ONLY}"
 
 
 def _split(tables: Tables) -> tuple[list[Table], list[Table]]:
@@ -88,10 +126,11 @@ def _split(tables: Tables) -> tuple[list[Table], list[Table]]:
 
 @dataclass(frozen=True)
 class _Markup:
-    """How a format writes plain text, the best group's numbers, and a rank."""
+    """How a format writes plain text, the best methods', the best files' numbers, and a rank."""
 
     text: Callable[[str], str]
     bold: Callable[[str], str]
+    italic: Callable[[str], str]
     rank: Callable[[int], str]
 
     def rows(self, table: Table) -> list[list[str]]:
@@ -118,13 +157,17 @@ class _Markup:
             return self.text(cell.printed + (zero_shot if explained else ""))
         if math.isnan(cell.value):
             return self.text("–" if cell.status in BLANK else cell.status)
-        text = self.text(number(cell.value) + _spread(cell) + zero_shot)
+        rounded = ROUNDED if cell.depends_on_rounding else ""
+        text = self.text(number(cell.value) + _spread(cell) + zero_shot + rounded)
         mark = self.rank(cell.rank) if cell.best or cell.rank > 1 else ""
-        return (self.bold(text) if cell.best else text) + mark
+        marked = self.bold if cell.of_method else self.italic
+        return (marked(text) if cell.best else text) + mark
 
 
 def _spread(cell: Cell) -> str:
     """Write what is known of a number's spread: over seeds, or the interval of a mean of means."""
+    if cell.of_method and cell.n_seeds == 1:
+        return ONE_PRETRAINING
     if cell.n_seeds:
         shared = SHARED_SEEDS if cell.n_jobs > cell.n_seeds else ""
         return ("†" if cell.n_seeds == 1 else f" ± {number(cell.sd)}") + shared
@@ -138,10 +181,10 @@ _MARKDOWN_ESCAPES = str.maketrans(
 
 
 def _markdown_text(text: str) -> str:
-    return text.translate(_MARKDOWN_ESCAPES)
+    return printable(text, len(text)).translate(_MARKDOWN_ESCAPES)
 
 
-_MARKDOWN = _Markup(_markdown_text, "**{}**".format, " <sup>{}</sup>".format)
+_MARKDOWN = _Markup(_markdown_text, "**{}**".format, "*{}*".format, " <sup>{}</sup>".format)
 
 
 def _markdown(table: Table) -> str:
@@ -166,20 +209,24 @@ _LATEX_ESCAPES = str.maketrans(
         "†": r"$^\dagger$",
         "‡": r"$^\ddagger$",
         "§": r"\S{}",
+        "¶": r"\P{}",
         "Δ": r"$\Delta$",
         "×": r"$\times$",
+        "≈": r"$\approx$",
     }
     | {character: f"\\{character}" for character in "&%$#_{}"}
 )
 
 
 def _latex_text(text: str) -> str:
-    printable = text if text.isprintable() else "".join(filter(str.isprintable, text))
-    escaped = printable.translate(_LATEX_ESCAPES)
+    seen = text if text.isprintable() else "".join(filter(str.isprintable, text))
+    escaped = seen.translate(_LATEX_ESCAPES)
     return escaped.replace(r"$\Delta$\_B", r"$\Delta_{\mathcal{B}}$")
 
 
-_LATEX_MARKUP = _Markup(_latex_text, r"\textbf{{{}}}".format, "$^{{{}}}$".format)
+_LATEX_MARKUP = _Markup(
+    _latex_text, r"\textbf{{{}}}".format, r"\textit{{{}}}".format, "$^{{{}}}$".format
+)
 
 
 def _latex(table: Table) -> str:

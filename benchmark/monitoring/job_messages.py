@@ -7,15 +7,16 @@ from lowbit.benchmark.planning.job import Job
 from lowbit.benchmark.results.build_result import LOG
 from lowbit.benchmark.results.result_file import Result
 from lowbit.benchmark.scheduling.schedule import Schedule
+from lowbit.common.text import printable, printable_lines
 
 _INDENT = " " * 16
+_LONGEST = 1000  # characters of a line
 
 
 def describe_ending(job: Job, result: Result) -> str:
     """Describe in one line how a job ended: its main numbers, or why there are none."""
     if result.status != "completed":
-        reason = (result.reason or "").partition("\n")[0]
-        return f"{result.status.upper()}: {job.title}: {reason}"
+        return f"{result.status.upper()}: {job.title}: {first_line(result.reason)}"
     return f"completed in {result.seconds:.1f} s: {describe_result(job.title, result)}"
 
 
@@ -27,7 +28,7 @@ def describe_result(title: str, result: Result) -> str:
         return title
     unit, digits = (" %", ".1f") if main[0].unit == "%" else ("", ".3g")
     values = ", ".join(f"{m.precision} {m.value:{digits}}" for m in main)
-    return f"{title}: {main[0].metric} {values}{unit}"
+    return printable(f"{title}: {main[0].metric} {values}{unit}", _LONGEST)
 
 
 def describe_failures(schedule: Schedule) -> str:
@@ -47,10 +48,16 @@ def describe_failures(schedule: Schedule) -> str:
         by_reason[status, reason].append(job)
     for (status, reason), alike in by_reason.items():
         lines += [f"  {job.id}  {status:<8} {job.title}" for job in alike]
-        lines.append(textwrap.indent(reason, _INDENT))
+        lines.append(textwrap.indent(printable_lines(reason), _INDENT))
         logs = [schedule.folder(job) / LOG for job in alike]
         lines += [f"{_INDENT}Log: {log}" for log in logs if log.exists()]
     return "\n".join(lines)
+
+
+def first_line(reason: str | None) -> str:
+    """Return the first line of a reason, which may quote others."""
+    line = (reason or "").partition("\n")[0]
+    return printable(line, _LONGEST)
 
 
 def listed(counts: Counter[str]) -> str:

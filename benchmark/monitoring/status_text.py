@@ -2,9 +2,9 @@
 
 from collections import defaultdict
 
-from lowbit.benchmark.monitoring.job_messages import describe_result
+from lowbit.benchmark.monitoring.job_messages import describe_result, first_line
 from lowbit.benchmark.monitoring.status import STATES, SuiteStatus
-from lowbit.common.text import counted, duration
+from lowbit.common.text import counted, duration, printable
 
 _LAST = 5  # results shown
 _SHOWN = 8  # jobs shown of a state
@@ -21,12 +21,12 @@ def describe_status(status: SuiteStatus) -> str:
         lines.append("Running:")
         for job in running[:_SHOWN]:
             since = "" if job.minutes is None else f", for {duration(60 * job.minutes)}"
-            lines.append(f"  {job.job.id}  {job.job.title} on {job.host}{since}")
+            lines.append(f"  {job.job.id}  {job.job.title} on {printable(job.host)}{since}")
         lines += _more(len(running))
     by_reason = defaultdict(list)
     for state in ("failed", "skipped"):
         for job in status.of(state):
-            by_reason[state, (job.result.reason or "").partition("\n")[0]].append(job)
+            by_reason[state, first_line(job.result.reason)].append(job)
     for (state, reason), alike in by_reason.items():
         lines.append(f"{state.capitalize()}: {reason}")
         lines += [f"  {job.job.id}  {job.job.title}" for job in alike[:_SHOWN]]

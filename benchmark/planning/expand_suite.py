@@ -9,7 +9,7 @@ from typing import Any
 from lowbit.benchmark.planning.exclusions import Exclusions, Facts
 from lowbit.benchmark.planning.job import File, Job, Label, Output
 from lowbit.benchmark.planning.job_graph import Graph
-from lowbit.benchmark.planning.suite import Checkpoint, Detection, Suite, Transfer
+from lowbit.benchmark.planning.suite import Detection, Pretraining, Suite, Transfer
 from lowbit.benchmark.published import Selection
 from lowbit.benchmark.published.reproduction_targets import ReproductionTargets
 from lowbit.benchmark.recipes.errors import RecipeError
@@ -56,26 +56,28 @@ class Planner:
     def add_jobs(self) -> None:
         """Add the jobs of every checkpoint and entry."""
         for group in self._suite.checkpoints:
-            for checkpoint in group.each():
-                self._add_checkpoint(checkpoint)
+            for pretraining in self._suite.pretrainings(group):
+                self._add_checkpoint(pretraining)
         for entry in _sources_first(self._suite.transfer, lambda entry: entry.start):
             self._add_transfer(entry)
         for entry in _sources_first(self._suite.detection, lambda entry: entry.detector):
             self._add_detection(entry)
 
-    def _add_checkpoint(self, checkpoint: Checkpoint) -> None:
-        name = checkpoint.name
+    def _add_checkpoint(self, pretraining: Pretraining) -> None:
+        name, checkpoint = pretraining.name, pretraining.checkpoint
+        label = Label(name, pretraining=pretraining.method, pretrain_seed=pretraining.seed)
         if checkpoint.path is not None:
-            label = Label(name, architecture=checkpoint.architecture or "-")
+            label = replace(label, architecture=checkpoint.architecture or "-")
             source: File | Output = File.at(self._weights(checkpoint.path), url=checkpoint.url)
         else:
             file, mapping = self._recipe(checkpoint.pretrain, checkpoint.overrides)
             recipe = validate("pretrain", mapping, source=file)
-            job = Job.plan("pretrain", recipe, inputs={}, label=Label(name))
-            label = Label(
-                name,
+            job = Job.plan("pretrain", recipe, inputs={}, label=label)
+            label = replace(
+                label,
                 method=job.facts.get("method") or "-",
                 architecture=job.facts.get("architecture") or "-",
+                pretrain_seed=job.facts.get("seed"),
             )
             source = Output(self._graph.add(replace(job, label=label)))
         self._graph.name(name, source.content)
@@ -238,7 +240,7 @@ def _facts(job: Job, file: Path, mapping: dict[str, Any]) -> Facts:
     """Return the facts of a job that exclusions may name."""
     known = job.facts
     found = {
-        "checkpoint": {job.label.checkpoint},
+        "checkpoint": {job.label.checkpoint, job.label.pretraining},
         "method": {job.label.method},
         "architecture": {job.label.architecture},
         "stage": {job.stage},

@@ -19,6 +19,7 @@ from pydantic import BaseModel
 from lowbit.benchmark.recipes.stages import DERIVED_FACTS
 from lowbit.benchmark.recipes.yaml_files import get_stage
 from lowbit.common.file_hash import file_sha256
+from lowbit.common.text import printable
 
 CHECKPOINT = "checkpoint"  # the artifact that is a backbone, or a detector
 ID_LENGTH = 12  # hex characters of SHA-256: 48 bits, one clash expected in 10^7 jobs
@@ -63,11 +64,16 @@ class Output:
 
 @dataclass(frozen=True)
 class Label:
-    """The board's labels of the checkpoint a job makes or scores; not part of the id."""
+    """The board's labels of the checkpoint a job makes or scores; not part of the id.
+
+    `pretraining` is the name that checkpoints share which differ in `pretrain_seed` alone.
+    """
 
     checkpoint: str
     method: str = "-"
     architecture: str = "-"
+    pretraining: str | None = None
+    pretrain_seed: int | None = None
 
 
 @dataclass(frozen=True)
@@ -185,7 +191,7 @@ class Job:
             words.append(facts["method"])
         words.append("/".join(self.precisions) if self.stage != "pretrain" else None)
         words.append(f"seed {facts['seed']}" if "seed" in facts else None)
-        return f"{self.stage} " + " ".join(str(w) for w in words if w not in (None, "-"))
+        return f"{self.stage} " + " ".join(printable(str(w)) for w in words if w not in (None, "-"))
 
     def _decisive(self) -> dict[str, Any]:
         return {k: v for k, v in self.recipe.items() if k not in self.cosmetic}

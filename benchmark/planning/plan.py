@@ -130,7 +130,8 @@ def _including(path: Path, file: Path, chain: tuple[Path, ...]) -> tuple[Path, .
 
 def _handed_down(suite: Suite, folder: Path, included: Suite) -> Suite:
     """Return an included suite with the checkpoints, and the seeds and precisions, of `suite`."""
-    given = {name: getattr(suite, name) for name in ("seeds", "precisions")}
+    shared = ("seeds", "pretrain_seeds", "precisions")
+    given = {name: getattr(suite, name) for name in shared}
     given = {name: value for name, value in given.items() if name in suite.model_fields_set}
     checkpoints = (*included.checkpoints, *(_absolute(c, folder) for c in suite.checkpoints))
     names = [c.name for c in checkpoints]

@@ -7,6 +7,7 @@ With it, the board can show cells without a job so far, and name the suite that 
 """
 
 import json
+import logging
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -17,9 +18,16 @@ from lowbit.benchmark.planning.job import Job
 from lowbit.benchmark.planning.plan import Plan
 from lowbit.benchmark.published import Selection
 from lowbit.common.atomic_file import write_text
+from lowbit.common.input_files.json_values import parse_json
+from lowbit.common.input_files.regular_file import read_regular
+from lowbit.common.text import printable
 
 SCHEMA_VERSION = 1
 _SUITE = "suite-"
+_LABELS = ("checkpoint", "method", "architecture")
+_MOST_BYTES, _MOST_VALUES = 512 << 20, 20_000_000  # 100,000 jobs have a tenth
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -90,12 +98,26 @@ def remember(runs_dir: Path, plan: Plan) -> None:
 def planned_suites(runs_dir: Path) -> Iterator[PlannedSuite]:
     """Yield the plans in a folder, one per suite, in the order of their files."""
     for path in sorted(Path(runs_dir).glob(f"{_SUITE}*.json")):
-        suite = json.loads(path.read_text(encoding="utf-8"))
-        jobs = [
-            PlannedJob(**job | {k: tuple(job[k]) for k in ("precisions", "needs")})
-            for job in suite["jobs"]
-        ]
-        yield PlannedSuite(suite["name"], tuple(jobs), tuple(suite["reported"]))
+        try:
+            data = read_regular(path, limit=_MOST_BYTES)
+            suite = parse_json(data, path.name, limit=_MOST_BYTES, values=_MOST_VALUES)
+            jobs = tuple(map(_planned_job, suite["jobs"]))
+            found = PlannedSuite(printable(suite["name"]), jobs, tuple(suite["reported"]))
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            _logger.warning(
+                "%s is no plan of this release (%s); it is ignored. Run its suite again to write it.",
+                printable(str(path)),
+                printable(f"{type(error).__name__}: {error}"),
+            )
+            continue
+        yield found
+
+
+def _planned_job(job: dict[str, Any]) -> PlannedJob:
+    texts = {name: printable(job[name]) for name in ("id", "stage", "title", *_LABELS)}
+    lists = {name: tuple(map(printable, job[name])) for name in ("precisions", "needs")}
+    facts = {k: printable(v) if isinstance(v, str) else v for k, v in job["facts"].items()}
+    return PlannedJob(**job | texts | lists | {"facts": facts})
 
 
 def remembered(runs_dir: Path) -> list[Selection]:

@@ -2,11 +2,12 @@
 
     name: demo
     seeds: [0, 1]
+    pretrain_seeds: [0, 1, 2]           # one pretraining a seed: the board compares methods, not files
     precisions: [FP, 4w4a]
     include: [quick.yaml]               # the jobs of other suites, with this suite's settings
     checkpoints:                        # each is made by a pretraining recipe, or is a file
       - {name: SimSiam, pretrain: ../pretrain/digits_simsiam.yaml}
-      - {name: mine, path: backbone.pth}
+      - {name: mine, path: "backbone_{seed}.pth"}                 # {seed}: one file a pretraining
     transfer:                           # every entry meets every checkpoint, with every seed
       - {recipe: ../transfer/digits_linear.yaml}
     detection:                          # `detector` starts from the detector of another entry
@@ -23,7 +24,8 @@ Paths are relative to the suite file. `sweep.plan` turns a suite into jobs; docs
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -42,6 +44,7 @@ Names = Annotated[tuple[str, ...], Field(min_length=1)]
 FileName = Annotated[str, AfterValidator(checked_path)]
 _STAGE_OF = {"checkpoints": "pretrain", "transfer": "transfer", "detection": "detection"}
 _CHECKPOINT_WORDS = ("checkpoint", "name", "architecture")
+_SEED = "{seed}"  # in a file's name, where the pretraining seed stands
 
 
 class _Entry(StrictModel):
@@ -62,7 +65,12 @@ class Checkpoint(_Entry):
         description="one checkpoint for each: the network's name in a paper, which is added to the "
         "name, and its name here",
     )
-    path: FileName | None = Field(None, description="its file, relative to the suite's folder")
+    path: FileName | None = Field(
+        None,
+        description="its file, relative to the suite's folder; `{seed}` in it stands for each "
+        "pretraining seed",
+    )
+    pretrain_seeds: Seeds | None = Field(None, description="null: the suite's")
     url: str | None = Field(None, description="where to get that file")
     architecture: str | None = Field(
         None, description="network of a file that does not name it; else null"
@@ -90,6 +98,11 @@ class Checkpoint(_Entry):
             raise ValueError(
                 f"checkpoint {self.name!r} is pretrained: `url` says where to get a file; remove it"
             )
+        if self.pretrain_seeds is not None and self.path is not None and _SEED not in self.path:
+            raise ValueError(
+                f"checkpoint {self.name!r} is one file: with `pretrain_seeds`, write {_SEED} where "
+                "its files' names differ"
+            )
         return self
 
     def each(self) -> "tuple[Checkpoint, ...]":
@@ -100,12 +113,30 @@ class Checkpoint(_Entry):
             Checkpoint(
                 name=f"{self.name} {label}",
                 pretrain=self.pretrain,
+                pretrain_seeds=self.pretrain_seeds,
                 overrides={**self.overrides, "architecture": architecture},
                 published=self.published
                 and {"architecture": published_as(label), **self.published},
             )
             for label, architecture in self.architectures.items()
         )
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """One backbone of a suite: a checkpoint entry at one pretraining seed.
+
+    Attributes:
+        name: on the board; with the seed, if the entry has several.
+        method: the entry's name, which its pretrainings share.
+        seed: the pretraining seed; None: the recipe's, or not known of a file.
+        checkpoint: the entry.
+    """
+
+    name: str
+    method: str
+    seed: int | None
+    checkpoint: Checkpoint
 
 
 class _Scored(_Entry):
@@ -139,6 +170,10 @@ class Suite(StrictModel):
     name: str = Field(min_length=1, description="the suite's name in logs")
     include: tuple[FileName, ...] = Field((), description="suites whose jobs are included")
     seeds: Seeds = Field((0,), description="one job a seed")
+    pretrain_seeds: Seeds | None = Field(
+        None,
+        description="one pretraining a seed of every checkpoint with a recipe; null: the recipe's seed",
+    )
     precisions: Names | None = Field(
         None, description="precisions of transfer jobs; null: each recipe's"
     )
@@ -154,7 +189,7 @@ class Suite(StrictModel):
 
     @model_validator(mode="after")
     def _names_refer(self) -> "Suite":
-        names = [name for c in self.checkpoints for name in dict.fromkeys(_names(c))]
+        names = [name for c in self.checkpoints for name in self._names(c)]
         _refuse_repeats("checkpoint", names)
         for entry in (*self.transfer, *self.detection):
             for name in entry.checkpoints or ():
@@ -164,9 +199,32 @@ class Suite(StrictModel):
         return self
 
     def named(self, names: Sequence[str]) -> tuple[str, ...]:
-        """Return the checkpoints named by an entry's `checkpoints`, one per architecture."""
-        found = (c.name for g in self.checkpoints for c in g.each() if {g.name, c.name} & {*names})
-        return tuple(found)
+        """Return the backbones named by an entry's `checkpoints`: of a method's name, all."""
+        return tuple(
+            p.name
+            for group in self.checkpoints
+            for p in self.pretrainings(group)
+            if {group.name, p.method, p.name} & {*names}
+        )
+
+    def pretrainings(self, group: Checkpoint) -> Iterator[Pretraining]:
+        """Yield the backbones of an entry: one per architecture and pretraining seed."""
+        for each in group.each():
+            seeds = each.pretrain_seeds or self.pretrain_seeds
+            if seeds is None or (each.path is not None and _SEED not in each.path):
+                yield Pretraining(each.name, each.name, None, each)
+                continue
+            for seed in seeds:
+                if each.path is None:
+                    changed = {"overrides": {**each.overrides, "seed": seed}}
+                else:
+                    changed = {"path": each.path.replace(_SEED, str(seed))}
+                name = each.name if len(seeds) == 1 else f"{each.name} seed {seed}"
+                yield Pretraining(name, each.name, seed, each.model_copy(update=changed))
+
+    def _names(self, group: Checkpoint) -> list[str]:
+        found = (name for p in self.pretrainings(group) for name in (p.method, p.name))
+        return [*dict.fromkeys((group.name, *found))]
 
 
 def load_suite(path: Path | str, overrides: Sequence[str] = ()) -> Suite:
@@ -221,10 +279,6 @@ def _disown(mapping: dict[str, Any], key: str) -> None:
     changed = inner[0] if field == "overrides" and inner else field
     if changed not in {"published", "seeds", *get_stage(_STAGE_OF[section]).Recipe.cosmetic}:
         entries[int(index)].pop("published", None)
-
-
-def _names(checkpoint: Checkpoint) -> list[str]:
-    return [checkpoint.name, *(each.name for each in checkpoint.each())]
 
 
 def _check_chain(what: str, entries: Sequence[tuple[str | None, str | None]]) -> None:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from lowbit.common.text import printable_lines
+
 MEASUREMENTS = "measurements.json"
 
 
@@ -32,7 +34,7 @@ def exit_code(work: Callable[[], object], *, process: int = 0) -> int:
     try:
         work()
     except (ValueError, FileNotFoundError, FloatingPointError, ImportError) as error:
-        print(f"{who}error: {error}", file=sys.stderr)
+        print(printable_lines(f"{who}error: {error}"), file=sys.stderr)
         return 1
     except Preempted as stop:
         print(f"{who}{stop}", file=sys.stderr)

@@ -130,12 +130,14 @@ def _result(job: Job, inputs: Mapping[str, Path], **facts: Any) -> Result:
     return Result.model_validate({**fields, **facts})
 
 
-def _planned_checkpoint(job: Job) -> dict[str, str]:
+def _planned_checkpoint(job: Job) -> dict[str, str | int | None]:
     label = job.label
     return {
         "name": label.checkpoint,
         "method": label.method,
         "architecture": label.architecture,
+        "pretraining": label.pretraining,
+        "pretrain_seed": label.pretrain_seed,
     }
 
 

@@ -20,7 +20,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lowbit.benchmark.results.result_file import ADAPTIVE, POLICY_ON_BOARD, ZERO_SHOT
+from lowbit.benchmark.results.result_file import (
+    ADAPTIVE,
+    POLICY_ON_BOARD,
+    PRETRAIN_SEED,
+    PRETRAINING,
+    ROUNDING,
+    ZERO_SHOT,
+)
 from lowbit.quant import Precision
 
 # The subject of a measurement. `method` made the backbone (SSQL); `training` made a detector, or a low-bit
@@ -57,8 +64,9 @@ _TEXT = (
     "unit",
     *PUBLISHED,
     *ADAPTIVE,
+    PRETRAINING,
 )
-_NUMBERS = ("value", "stderr", "image_low", "image_high")
+_NUMBERS = ("value", "stderr", "image_low", "image_high", ROUNDING)
 _METRICS = {"top1": "top-1", "mean_per_class": "mean per class"}
 
 
@@ -96,6 +104,9 @@ def normalize(frame: pd.DataFrame) -> pd.DataFrame:
             frame[column] = text.where(text != "", blank)
         else:
             frame[column] = pd.Series(blank, index=frame.index, dtype=object)
+    frame[PRETRAINING] = frame[PRETRAINING].where(frame[PRETRAINING] != "-", frame["checkpoint"])
+    seed = frame[PRETRAIN_SEED] if PRETRAIN_SEED in frame else pd.Series(pd.NA, frame.index)
+    frame[PRETRAIN_SEED] = seed.astype("Int64")
     frame["status"] = frame["status"].astype(object)
     frame["precision"] = each(frame["precision"], _precision)
     for column in _NUMBERS:

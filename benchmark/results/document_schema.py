@@ -17,6 +17,9 @@ from lowbit.benchmark.results.result_file import (
     HIGH,
     LOW,
     POLICY_ON_BOARD,
+    PRETRAIN_SEED,
+    PRETRAINING,
+    ROUNDING,
     SCHEMA_VERSION,
     STDERR,
     TRAINING,
@@ -32,9 +35,11 @@ def _columns() -> str:
     text = (
         f"The columns of the frame are {columns}; of results also how a detector or a low-bit network "
         f"was trained (`{TRAINING}`), error and 95 % interval over test images (`{STDERR}`, `{LOW}`, "
-        f"`{HIGH}`), the cost of the backbone (`{WEIGHT_BYTES}`, `{BIT_OPERATIONS}`), whether the "
+        f"`{HIGH}`), the cost of the backbone (`{WEIGHT_BYTES}`, `{BIT_OPERATIONS}`), the share of "
+        f"predictions in % that rounding alone decides (`{ROUNDING}`), whether the "
         f"precision is none it was trained at (`{ZERO_SHOT}`), whether only rows of one policy are ranked "
-        f"together (`{POLICY_ON_BOARD}`) and, of adaptive bit-widths, {_listed(ADAPTIVE)}."
+        f"together (`{POLICY_ON_BOARD}`), the name that a checkpoint shares with other pretrainings of its "
+        f"method and its seed (`{PRETRAINING}`, `{PRETRAIN_SEED}`) and, of adaptive bit-widths, {_listed(ADAPTIVE)}."
     )
     return textwrap.fill(text, 105)
 
@@ -58,9 +63,9 @@ leaves a result where a recipe names it as its `config`.
 - A file is written atomically: under a temporary name, synced, renamed. A reader never sees a partial file.
 - A file that does not parse, is in the folder of another job's id, or has an unknown field is reported and ignored;
   the job runs again with its suite.
-- The layout is version {SCHEMA_VERSION}. Version 2, whose measurements lack `interval` and `warning`, is read as it is: its
-  numbers stay on the board with their own intervals, which `rescore` does not compute again. A file of another version
-  is not read.
+- The layout is version {SCHEMA_VERSION}. Files of version 2, which say neither which checkpoints are pretrainings of one
+  method nor how an interval was found, are read too: their numbers stay on the board with their own intervals, which
+  `rescore` does not compute again. A file of another version is not read.
 
 ```python
 from pathlib import Path

@@ -11,6 +11,7 @@ cannot remove the first one's new claim.
 """
 
 import contextlib
+import errno
 import fcntl
 import json
 import logging
@@ -24,9 +25,13 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
+from lowbit.common.input_files.regular_file import read_regular
+
 LOCK = "lock"
 HEARTBEAT = 10.0  # s between touches
 STALE = 60.0  # s without a touch after which a claim is dead
+_MOST_BYTES = 1 << 16  # of a lock file
+_NO_FILE = (errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.ELOOP)
 _SKEW = 5.0  # s by which a clock may be off without a warning
 
 _logger = logging.getLogger(__name__)
@@ -150,8 +155,12 @@ def holds(folder: Path, token: str) -> bool:
 def read_holder(path: Path) -> Holder | None:
     """Return the holder of a lock file; None if there is none, or it is just being written."""
     try:
-        return Holder(**json.loads(path.read_text()))
-    except (FileNotFoundError, IsADirectoryError, ValueError, TypeError):
+        return Holder(**json.loads(read_regular(path, limit=_MOST_BYTES)))
+    except (ValueError, TypeError):
+        return None
+    except OSError as error:
+        if error.errno not in _NO_FILE:
+            raise
         return None
 
 

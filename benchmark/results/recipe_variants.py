@@ -6,7 +6,7 @@ a board shows. Their mean would be of no recipe, so each row is named after what
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,19 +39,22 @@ def start_job(result: Result) -> str:
     return next(filter(None, jobs), "-")
 
 
-def variants(jobs: pd.DataFrame, runs_dir: Path, *, folder: str) -> pd.Series:
+def variants(
+    jobs: pd.DataFrame, runs_dir: Path, *, folder: str, within: Sequence[str] = (*SUBJECT, *BOARD)
+) -> pd.Series:
     """Return what tells each job's recipe from the others of its row, such as "lr 0.3"; "" if nothing.
 
     Args:
         jobs: a row a job: its facts, RECIPE and START.
         runs_dir: where the result files are.
         folder: the column that says in which folder there.
+        within: the columns in which the jobs of a row agree.
     """
     labels = pd.Series("", index=jobs.index, dtype=object)
     done = jobs[jobs["status"] == "completed"]
     made = jobs.drop_duplicates("job_id").set_index("job_id")[[RECIPE, folder]]
     recipes = done[RECIPE] + done[START].map(made[RECIPE]).fillna("")
-    row = [done[column] for column in (*SUBJECT, *BOARD) if column in done]
+    row = [done[column] for column in within if column in done]
     several = recipes.groupby(row, dropna=False).transform("nunique") > 1
     settings: dict[str, _Fields] = {}  # by recipe: each is read once
     for _, rows in done[several].groupby([column[several] for column in row], dropna=False):

@@ -11,6 +11,7 @@ import hashlib
 import logging
 import os
 from collections.abc import Iterable, Iterator
+from itertools import accumulate
 from pathlib import Path
 
 import pyarrow as pa
@@ -20,9 +21,12 @@ from lowbit.benchmark.results import recipe_variants, records, result_file
 from lowbit.benchmark.results.result_file import RESULT, ZERO_SHOT, read_result
 from lowbit.benchmark.results.verdicts import SUBMISSIONS
 from lowbit.common.atomic_file import atomic
+from lowbit.common.input_files.regular_file import NotAFileError, check_regular
 
 CACHE = ".records.parquet"
 FOLDER = "folder"  # the column that says where a result file is, relative to the runs folder
+
+_AT_ONCE = 1_000  # files: few enough that the garbage collector has little to look through
 
 _FILE = (FOLDER, "size", "mtime_ns", "inode")
 _File = tuple[str, int, int, int]
@@ -58,8 +62,8 @@ def load_records(runs_dir: Path) -> pa.Table:
     if len(known) == len(found) == len(kept):
         return kept
     new = [file for file in found if file not in rows]
-    fresh = pa.Table.from_pylist(list(_parse(runs_dir, new)), schema=_COLUMNS)
-    table = pa.concat_tables([kept.take(known), fresh]).sort_by(FOLDER).combine_chunks()
+    fresh = (_parse(runs_dir, new[at : at + _AT_ONCE]) for at in range(0, len(new), _AT_ONCE))
+    table = pa.concat_tables([kept.take(known), *fresh]).sort_by(FOLDER).combine_chunks()
     if found:
         _write(runs_dir / CACHE, table)
     return table
@@ -93,17 +97,34 @@ def _columns(table: pa.Table) -> Iterable[list]:
     return table.select(_FILE).to_pydict().values()
 
 
-def _parse(runs_dir: Path, files: Iterable[_File]) -> Iterator[dict]:
-    for file in files:
-        if (result := read_result(runs_dir / file[0])) is not None:
-            yield dict(zip(_FILE, file, strict=True)) | records.make_record(result)
+def _parse(runs_dir: Path, files: Iterable[_File]) -> pa.Table:
+    """Return the records of files; those that hold no result have none."""
+    parsed = ((file, read_result(f"{runs_dir}/{file[0]}")) for file in files)
+    found = [(file, records.make_record(result)) for file, result in parsed if result is not None]
+    columns = [[file[place] for file, _ in found] for place in range(len(_FILE))]
+    of_job = _COLUMNS.names[len(_FILE) : -1]
+    columns += ([record[name] for _, record in found] for name in of_job)
+    rows = [record[records.ROWS] for _, record in found]
+    fields = zip(_COLUMNS, columns, strict=False)
+    arrays = [pa.array(column, field.type) for field, column in fields]
+    return pa.Table.from_arrays([*arrays, _lists(rows)], schema=_COLUMNS)
+
+
+def _lists(rows: list[list[dict]]) -> pa.ListArray:
+    """Return the rows of each job, column by column: several times as fast as a row at a time."""
+    flat = [row for of_job in rows for row in of_job]
+    numbers = [pa.array([row.get(field.name) for row in flat], field.type) for field in _ROW]
+    starts = [0, *accumulate(map(len, rows))]
+    struct = pa.StructArray.from_arrays(numbers, fields=list(_ROW))
+    return pa.ListArray.from_arrays(pa.array(starts, pa.int32()), struct, type=pa.list_(_ROW))
 
 
 def _read(path: Path) -> pa.Table:
     """Return the cache; empty if it is missing, damaged, or made by other code."""
     try:
+        check_regular(path)
         table = pq.read_table(path)
-    except (OSError, pa.ArrowException):
+    except (OSError, NotAFileError, pa.ArrowException):
         return _COLUMNS.empty_table()
     made_by = (table.schema.metadata or {}).get(b"made_by")
     return table.replace_schema_metadata() if made_by == _code() else _COLUMNS.empty_table()

@@ -10,26 +10,30 @@ from lowbit.benchmark.results.result_file import (
     HIGH,
     LOW,
     POLICY_ON_BOARD,
+    PRETRAIN_SEED,
+    PRETRAINING,
+    ROUNDING,
     STDERR,
     TRAINING,
     WEIGHT_BYTES,
     ZERO_SHOT,
     Result,
 )
+from lowbit.common.text import printable, printable_lines
 
 QUESTION, ORIGIN = "question", "origin"  # which results belong together
 ROWS = "rows"
 
 # What a job's numbers share, and what each has for itself.
 JOB_TEXTS = (
-    "job_id", "status", "reason", "checkpoint", "method", "architecture", "task", "dataset",
-    "protocol", *ADAPTIVE, TRAINING, "engine", "policy", "policy_fingerprint", "split_sha256",
+    "job_id", "status", "reason", "checkpoint", PRETRAINING, "method", "architecture", "task",
+    "dataset", "protocol", *ADAPTIVE, TRAINING, "engine", "policy", "policy_fingerprint", "split_sha256",
     QUESTION, ORIGIN, RECIPE, START,
 )  # fmt: skip
-JOB_INTEGERS = ("seed", "image_size", "protocol_version")
+JOB_INTEGERS = ("seed", PRETRAIN_SEED, "image_size", "protocol_version")
 JOB_FLAGS = (POLICY_ON_BOARD,)
 ROW_TEXTS = ("precision", "metric", "unit", "split")
-ROW_FLOATS = ("value", STDERR, LOW, HIGH, WEIGHT_BYTES, BIT_OPERATIONS)
+ROW_FLOATS = ("value", STDERR, LOW, HIGH, WEIGHT_BYTES, BIT_OPERATIONS, ROUNDING)
 ROW_INTEGERS = ("n",)
 
 # Where a job without numbers is shown: its task, and the metric of its cell.
@@ -55,6 +59,8 @@ def make_record(result: Result) -> dict[str, Any]:
         "status": result.status,
         "reason": result.reason or "",
         "checkpoint": result.checkpoint.name,
+        PRETRAINING: result.checkpoint.pretraining or result.checkpoint.name,
+        PRETRAIN_SEED: result.checkpoint.pretrain_seed,
         "method": result.checkpoint.method,
         "architecture": result.checkpoint.architecture,
         "task": task,
@@ -69,7 +75,19 @@ def make_record(result: Result) -> dict[str, Any]:
     }
     described = {name: str(facts.get(name) or "-") for name in JOB_TEXTS if name not in named}
     rows = _numbers(result) if result.status == "completed" else _blanks(result, task)
-    return named | described | {ROWS: list(rows)}
+    return _shown(named | described) | {ROWS: [_shown(row) for row in rows]}
+
+
+def _shown(record: dict[str, Any]) -> dict[str, Any]:
+    """Return a record whose texts neither change a terminal nor break a line of a table."""
+    return {
+        name: value
+        if not isinstance(value, str) or value.isprintable()  # as most are, and quickly seen
+        else printable_lines(value)
+        if name == "reason"
+        else printable(value, len(value))
+        for name, value in record.items()
+    }
 
 
 def _derived(result: Result) -> dict[str, Any]:
@@ -92,12 +110,13 @@ def _derived(result: Result) -> dict[str, Any]:
 def _numbers(result: Result) -> Iterator[dict[str, Any]]:
     untrained = _texts(result.details.get(ZERO_SHOT))
     for measurement in result.measurements:
-        row = measurement.model_dump()
-        row |= {LOW: row.pop("low"), HIGH: row.pop("high")}
+        row = {**measurement.__dict__, ZERO_SHOT: measurement.precision in untrained}
         del row["interval"], row["warning"]  # as the result has them: not on the board
-        cost = result.costs.get(measurement.precision)
-        row |= cost.model_dump() if cost else {}
-        yield row | {ZERO_SHOT: measurement.precision in untrained}
+        row[LOW], row[HIGH] = row.pop("low"), row.pop("high")
+        if cost := result.costs.get(measurement.precision):
+            row |= cost.__dict__
+        row[ROUNDING] = _rounding(result.details.get(ROUNDING), measurement.precision)
+        yield row
 
 
 def _blanks(result: Result, task: str) -> Iterator[dict[str, Any]]:
@@ -119,6 +138,14 @@ def _origin(result: Result) -> str:
 
 
 # A stage's own fields may hold anything, in another's result files at least.
+
+
+def _rounding(detail: Any, precision: str) -> float | None:
+    """Return the share in % that a detail gives for a precision; older results have none."""
+    shares = detail.get("share") if isinstance(detail, dict) else None
+    share = shares.get(precision) if isinstance(shares, dict) else None
+    known = isinstance(share, int | float) and not isinstance(share, bool) and 0 <= share <= 100
+    return float(share) if known else None
 
 
 def _whole(value: Any) -> int | None:

@@ -24,10 +24,13 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 from pydantic_core import from_json
 
 from lowbit.common.atomic_file import write_text
+from lowbit.common.input_files.regular_file import NotAFileError, read_regular
+from lowbit.common.text import printable
 
 RESULT = "result.json"
 ASIDE = f"{RESULT}.damaged"  # and ASIDE.2, ASIDE.3, ...: files that are no results, kept
-SCHEMA_VERSION = 3  # version 2 is read too: its measurements do not say how an interval was found
+# 2 is read too: it says neither which checkpoints are pretrainings of one method, nor how intervals were found
+SCHEMA_VERSION = 3
 # Columns of the frame over all results, see `benchmark/results/frame.py`. The first are those of published
 # numbers too. Of measured ones alone: how a backbone became a detector, or "-"; error and 95 % interval
 # over test images; what the quantized backbone would store and compute on integer hardware; whether
@@ -39,12 +42,16 @@ COLUMNS = (
 )  # fmt: skip
 TRAINING, STDERR, LOW, HIGH = "training", "stderr", "image_low", "image_high"
 WEIGHT_BYTES, BIT_OPERATIONS, ZERO_SHOT = "weight_bytes", "bit_operations", "zero_shot"
+ROUNDING = "rounding"  # share of predictions that rounding decides, in %; a detail of results too
+# Of a checkpoint: the name its pretrainings share, and the seed in which they differ.
+PRETRAINING, PRETRAIN_SEED = "pretraining", "pretrain_seed"
 # How the board shows a job, as identities say: whether its policy is part of its board; of a network of
 # adaptive bit-widths the method, what else names its protocol, and the protocol of the networks trained
 # at one bit-width each that it is set against.
 POLICY_ON_BOARD = "policy_on_board"
 ADAPTIVE = ("adaptive_method", "adaptive_variant", "adaptive_reference")
 _JOB_ID = re.compile(r"[0-9a-f]{12}")  # a folder's name that says whose it is
+_MOST_BYTES = 64 << 20  # of a file; ImageNet's counts have half a megabyte
 _WHOLE = 2**53  # integers up to here are the same number to every reader of JSON
 
 _logger = logging.getLogger(__name__)
@@ -110,6 +117,14 @@ class CheckpointFacts(_Schema):
     name: str = Field(description="Its name in the suite.")
     method: str = Field("-", description="How it was pretrained, as given in its file.")
     architecture: str = Field("-", description="Its network.")
+    pretraining: str | None = Field(
+        None,
+        description="The name that it shares with the pretrainings which differ from it in the seed "
+        "alone; null: not known.",
+    )
+    pretrain_seed: int | None = Field(
+        None, ge=0, le=_WHOLE, description="Its pretraining seed; null: not known."
+    )
     sha256: str | None = Field(None, description="SHA-256 of its file; null if it was not read.")
 
 
@@ -130,7 +145,7 @@ class Result(_Schema):
     measurements: tuple[Measurement, ...] = Field((), description="The numbers; none if it failed.")
     precisions: tuple[str, ...] = Field(description="Bit-widths that were planned.")
     costs: dict[str, Cost] = Field(
-        {}, description="Cost of the backbone by precision, where counted."
+        default_factory=dict, description="Cost of the backbone by precision, where counted."
     )
     recipe: dict[str, Any] = Field(description="The whole recipe, including defaults.")
     inputs: dict[str, InputRecord] = Field(description="The files it read, by recipe field.")
@@ -138,12 +153,18 @@ class Result(_Schema):
         description="The stage's facts that determine which results are comparable."
     )
     checkpoint: CheckpointFacts = Field(description="The backbone made or scored.")
-    artifacts: dict[str, str] = Field({}, description="Files it made, relative to its folder.")
-    artifact_sha256: dict[str, str] = Field({}, description="SHA-256 of each of these files.")
-    details: dict[str, Any] = Field({}, description="Further details from the stage.")
+    artifacts: dict[str, str] = Field(
+        default_factory=dict, description="Files it made, relative to its folder."
+    )
+    artifact_sha256: dict[str, str] = Field(
+        default_factory=dict, description="SHA-256 of each of these files."
+    )
+    details: dict[str, Any] = Field(
+        default_factory=dict, description="Further details from the stage."
+    )
     log_tail: tuple[str, ...] = Field((), description="Last lines of the log of a failed job.")
     versions: dict[str, str | None] = Field(
-        {}, description="Versions of the software; null: not installed."
+        default_factory=dict, description="Versions of the software; null: not installed."
     )
     device: str | None = Field(None, description="What it ran on; null if it did not start.")
     seconds: float | None = Field(None, description="Time from start to end, in s.")
@@ -164,7 +185,7 @@ def write_result(folder: Path, result: Result) -> None:
     write_text(folder / RESULT, result.model_dump_json(indent=2) + "\n")
 
 
-def read_result(folder: Path) -> Result | None:
+def read_result(folder: Path | str) -> Result | None:
     """Return the result in a job's folder, or None if there is no valid one."""
     found = _load(folder)
     if not isinstance(found, _Unusable):
@@ -255,18 +276,34 @@ class _Unusable:
         return f"{self.path} {self.why}; it is ignored, and its job does not run. {self.stays}"
 
 
-def _load(folder: Path) -> Result | _Unusable | None:
-    path = folder / RESULT
+def _load(folder: Path | str) -> Result | _Unusable | None:
+    name = f"{folder}/{RESULT}"  # a runs folder may have 100,000: no path object for each
     try:
-        text = path.read_bytes()
+        text = read_regular(name, limit=_MOST_BYTES)
     except FileNotFoundError:
         return None
-    except OSError as error:
-        why = f"cannot be read ({error.strerror})"
-        return _Unusable(path, why, "Make it readable, or rename it to have the job run again.")
+    except (OSError, NotAFileError) as error:
+        why = f"cannot be read ({error.strerror if isinstance(error, OSError) else error})"
+        return _Unusable(
+            Path(name), why, "Make it readable, or rename it to have the job run again."
+        )
+    try:
+        result = Result.model_validate_json(text)
+    except ValidationError:
+        result = _explained(Path(name), text)
+        if isinstance(result, _Unusable):
+            return result
+    own = os.path.basename(folder)
+    if result.job_id != own and _JOB_ID.fullmatch(own):
+        return _Unusable(Path(name), f"it is the result of job {printable(result.job_id)}")
+    return result
+
+
+def _explained(path: Path, text: bytes) -> Result | _Unusable:
+    """Read a file step by step, to say what is wrong with one that is no result of this layout."""
     try:
         content = from_json(text)
-        result = Result.model_validate(content)
+        return Result.model_validate(content)
     except ValidationError as error:
         if (version := _version(content)) > SCHEMA_VERSION:
             why = f"was written by a newer release (schema_version {version})"
@@ -276,12 +313,9 @@ def _load(folder: Path) -> Result | _Unusable | None:
                 f"Update this one, which reads schema_version {SCHEMA_VERSION}, or use another folder.",
             )
         first = error.errors(include_url=False)[0]
-        return _Unusable(path, f"{'.'.join(map(str, first['loc']))}: {first['msg']}")
+        return _Unusable(path, printable(f"{'.'.join(map(str, first['loc']))}: {first['msg']}"))
     except ValueError as error:
-        return _Unusable(path, f"{type(error).__name__}: {error}")
-    if _JOB_ID.fullmatch(folder.name) and result.job_id != folder.name:
-        return _Unusable(path, f"it is the result of job {result.job_id}")
-    return result
+        return _Unusable(path, printable(f"{type(error).__name__}: {error}"))
 
 
 def _version(content: Any) -> float:

@@ -10,11 +10,15 @@ import logging
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from lowbit.common.input_files.regular_file import read_regular
+from lowbit.common.text import printable
 
 VERDICT = "verdict.json"
 SUBMISSIONS = "submissions"
 SCHEMA_VERSION = 1
+_MOST_BYTES = 64 << 20  # 50,000 jobs have a tenth
 
 _logger = logging.getLogger(__name__)
 _Schema = ConfigDict(extra="forbid", frozen=True)
@@ -43,6 +47,16 @@ class Verdict(BaseModel):
     jobs: dict[str, JobVerdict] = Field(description="The verdict on each job, by id.")
 
 
+def read_verdict(path: Path) -> Verdict:
+    """Read a verdict file.
+
+    Raises:
+        OSError: there is no such file, or it cannot be read.
+        ValueError: it is none.
+    """
+    return Verdict.model_validate_json(read_regular(path, limit=_MOST_BYTES))
+
+
 def read_verdicts(runs_dir: Path) -> dict[str, JobVerdict]:
     """Return the verdicts of a runs folder by the job's folder, relative to it.
 
@@ -51,12 +65,12 @@ def read_verdicts(runs_dir: Path) -> dict[str, JobVerdict]:
     verdicts = {}
     for path in sorted(Path(runs_dir).glob(f"{SUBMISSIONS}/*/{VERDICT}")):
         try:
-            jobs = Verdict.model_validate_json(path.read_bytes()).jobs
-        except (OSError, ValidationError) as error:
+            jobs = read_verdict(path).jobs
+        except (OSError, ValueError) as error:
             _logger.warning(
                 "%s cannot be read (%s); the submission is not shown. Add its bundle again.",
                 path,
-                str(error).splitlines()[0],
+                printable(str(error).partition("\n")[0]),
             )
             continue
         name = path.parent.name

@@ -11,7 +11,7 @@ from lowbit.benchmark.recipes.stages import STAGES
 from lowbit.benchmark.scheduling.dry_run import Preview
 from lowbit.benchmark.scheduling.estimate import CPU_RATE, GPU_RATE
 from lowbit.benchmark.scheduling.time_budget import Choice
-from lowbit.common.text import counted, duration, size
+from lowbit.common.text import counted, duration, printable, printable_lines, size
 
 LISTED = 40  # jobs; longer plans are listed in groups
 _STATES = ("finished", "new", "blocked", "skipped")
@@ -37,7 +37,7 @@ def describe_plan(
     ]
     states = Counter(row.state for row in rows)
     totals = ", ".join(f"{states[state]} {state}" for state in _STATES if states[state]) or "none"
-    end = f"{name}: {counted(len(rows), 'job')}: {totals}"
+    end = f"{printable(name)}: {counted(len(rows), 'job')}: {totals}"
     return "\n".join([*filter(None, blocks), end])
 
 
@@ -69,7 +69,8 @@ def describe_choice(choice: Choice, plan: Plan, *, hours: float, workers: int) -
             facts.get("protocol"),
             f"seed {facts.get('seed')}",
         ]
-        groups[" ".join(str(w) for w in words if w not in (None, "-", "seed None")), reason] += 1
+        shown = " ".join(printable(str(w)) for w in words if w not in (None, "-", "seed None"))
+        groups[shown, reason] += 1
     lines = [f"  {count:>5}  {what} ({reason})" for (what, reason), count in groups.items()]
     return "\n".join([f"{head}{':' if lines else '.'}", *lines])
 
@@ -110,7 +111,11 @@ def _listed(rows: list[Preview]) -> list[str]:
     for row in rows:
         seconds = row.estimate.seconds if row.state == "new" else None
         took = "" if seconds is None else duration(seconds)
-        note = f"  ({row.note})" if row.note and row.state in ("new", "finished") else ""
+        note = (
+            f"  ({printable_lines(row.note)})"
+            if row.note and row.state in ("new", "finished")
+            else ""
+        )
         lines.append(f"  {row.job.id}  {row.state:<8}  {took:>8}  {row.job.title}{note}")
     return ["\n".join(lines)] if lines else []
 
@@ -121,7 +126,7 @@ def _grouped(rows: list[Preview]) -> list[str]:
         facts = row.job.facts
         what = [facts.get("dataset"), facts.get("protocol"), facts.get("training")]
         bits = "" if row.job.stage == "pretrain" else "/".join(row.job.precisions)
-        words = " ".join(str(w) for w in [*what, bits] if w not in (None, "-", ""))
+        words = " ".join(printable(str(w)) for w in [*what, bits] if w not in (None, "-", ""))
         groups[row.job.stage, words, row.state].append(row)
     lines = []
     for (stage, words, state), alike in groups.items():
@@ -143,7 +148,9 @@ def _obstacles(rows: list[Preview]) -> list[str]:
     blocks = []
     for (state, reason), alike in found.items():
         how = "blocked" if state == "blocked" else f"skipped without data{_cost(alike)}"
-        blocks.append(f"{counted(len(alike), 'job')} {how}:\n{textwrap.indent(reason, _INDENT)}")
+        blocks.append(
+            f"{counted(len(alike), 'job')} {how}:\n{textwrap.indent(printable_lines(reason), _INDENT)}"
+        )
     return blocks
 
 

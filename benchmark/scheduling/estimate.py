@@ -167,12 +167,13 @@ def _architecture(job: Job) -> str:
 
 @cache
 def _stated(file: File) -> str:
-    from lowbit.backbones.checkpoints.load import CheckpointError, examine
+    from lowbit.backbones.checkpoints.load import examine
     from lowbit.backbones.checkpoints.read_file import read
 
     try:
         return examine(read(file.path))[0].architecture
-    except CheckpointError:  # the job itself will report the problem
+    except Exception as error:  # an estimate must stop no sweep; the job itself will report it
+        _logger.debug("The network of %s is not known: %s", file.path, error)
         return "-"
 
 
@@ -199,6 +200,6 @@ def _work(job: Job | Result, architecture: str) -> Work | None:
 def _counted(stage: str, recipe: str) -> Work | None:
     try:
         return get_stage(stage).work(validate(stage, json.loads(recipe)))
-    except (ValueError, OSError, ImportError) as error:
+    except Exception as error:  # an estimate must stop no sweep
         _logger.debug("The work of a %s recipe is not known: %s", stage, error)
         return None

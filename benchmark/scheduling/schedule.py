@@ -14,7 +14,14 @@ from lowbit.benchmark.planning.job import File, Job, Output
 from lowbit.benchmark.planning.plan import Plan
 from lowbit.benchmark.results import build_result
 from lowbit.benchmark.results.job_lock import LOCK, remove_dead
-from lowbit.benchmark.results.result_file import ASIDE, RESULT, Result, read_result, write_result
+from lowbit.benchmark.results.result_file import (
+    ASIDE,
+    RESULT,
+    SCHEMA_VERSION,
+    Result,
+    read_result,
+    write_result,
+)
 from lowbit.benchmark.scheduling.job_queue import JobQueue
 from lowbit.common.atomic_file import remove_unfinished
 from lowbit.common.file_hash import file_sha256
@@ -111,9 +118,16 @@ class Schedule:
             return result if fresh or self._overwrite == "never" else None
         if not self._has_same_inputs(job, result) or not self._has_outputs(job, result):
             return None
-        if result.checkpoint.name != job.label.checkpoint:  # renamed in the suite
-            facts = result.checkpoint.model_copy(update={"name": job.label.checkpoint})
-            result = result.model_copy(update={"checkpoint": facts, "question": job.question})
+        label = job.label
+        names = {
+            "name": label.checkpoint,
+            "pretraining": label.pretraining,
+            "pretrain_seed": label.pretrain_seed,
+        }
+        if any(getattr(result.checkpoint, name) != value for name, value in names.items()):
+            facts = result.checkpoint.model_copy(update=names)  # renamed in the suite
+            written = {"schema_version": SCHEMA_VERSION, "question": job.question}
+            result = result.model_copy(update={"checkpoint": facts, **written})
             write_result(self.folder(job), result)
         return result
 

@@ -11,19 +11,29 @@ from lowbit.benchmark.statistics.comparison import Difference, Line
 from lowbit.common.text import number
 
 NOTE = """\
-Pairs differ in nothing else. 95 % is the interval of A - B: Student's over paired seeds; over the images that
-both sides answered, paired (of AP: by random halves of them); over images, unpaired, by their standard
-errors. p of no difference: t-test, McNemar's exact test (a mean per class: the same within the classes).
+Pairs differ in nothing else. 95 % is the interval of A - B: Student's over paired seeds, or over
+pretrainings, with the error over the test images added where it is known; over images alone, paired by
+those that both sides answered (of AP: by random halves of them); unpaired, by their standard errors. p
+of no difference: t-test, McNemar's exact test (a mean per class: the same within the classes).
 Holm: corrected over the data sets of one precision, a single one over the precisions.
 A line counts what p (Holm) <= 0.05 tells apart; its mean is over data sets, with Student's interval."""
 
+_LEVELS = {
+    "methods": "Compared: methods, over their pretrainings, each with the mean over its scoring seeds. "
+    "Settings in which either has a single pretraining are left out.",
+    "checkpoints": (
+        "Compared: checkpoints, one pretraining each. It says which of these files is better, and nothing "
+        "of the methods behind them: that takes several pretrainings (`pretrain_seeds` in the suite)."
+    ),
+    "training": "Compared: ways to train, on the same checkpoints.",
+}
 _HEADER = ["data set", "protocol", "alike", "precision", "metric"]
 _NUMBERS = ["A", "B", "A - B", "95 %", "n", "p", "p (Holm)"]
 
 
 def to_text(lines: Sequence[Line], a: str, b: str) -> str:
-    """Lay a comparison out for a terminal: a sentence a precision, then every difference."""
-    parts = [f"A = {a}, B = {b}"]
+    """Lay a comparison out for a terminal: its level, a sentence a precision, then every difference."""
+    parts = [f"A = {a}, B = {b}\n{_LEVELS[lines[0].level]}"]
     for heading, family in groupby(lines, key=_heading):
         parts.append("\n".join([heading, *(f"  {sentence(line, a, b)}" for line in family)]))
     return "\n\n".join([*parts, _table(lines), NOTE])
@@ -35,6 +45,7 @@ def to_json(lines: Sequence[Line], a: str, b: str, *, by: str) -> dict[str, Any]
         "a": a,
         "b": b,
         "by": by,
+        "level": lines[0].level,
         "lines": [
             {
                 "sentence": sentence(line, a, b),

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import special, stats
+from scipy import stats
 
-from lowbit.benchmark.statistics.tukey import critical
+from lowbit.benchmark.statistics.tukey import critical_values
 
 ALPHA = 0.05  # two-sided; intervals cover 1 - ALPHA
 ROUNDING = 1e-9  # percentage points: numbers this close are equal
@@ -121,15 +121,77 @@ class Sample:
     """One row's values, one per seed, in the unit of its metric.
 
     Attributes:
-        values: at least one number.
-        images: test images behind every value when the metric is the share of images answered
-            right, in percent; None for anything else (average precision is no proportion).
-        stderr: standard error of a value over the test images, in its unit; NaN: not known.
+        values: at least one number; of a method, the mean of each pretraining seed.
+        stderr: standard error of the row's mean over the test images; NaN: not known.
+        images: how many test images that is over; 0: not known.
+        deviations: (images,) what each image adds to the error over the images, so that the squares
+            of the difference of two rows sum to the squared error of their difference; None: not known.
+        answered: which images those are; rows are paired where it is equal.
+        unit: what a single image is worth where the metric counts right answers; else 0.
     """
 
     values: tuple[float, ...]
-    images: int | None = None
     stderr: float = math.nan
+    images: int = 0
+    deviations: np.ndarray | None = None
+    answered: str = ""
+    unit: float = 0.0
+
+
+def sample_over_sets(numbers: np.ndarray) -> Sample:
+    """Return a method's mean over data sets as a row: they stand for the images.
+
+    Args:
+        numbers: (pretrainings, data sets), at least two of each. A pretraining counts once, with its mean
+            over the data sets, which share its effect.
+    """
+    sets = numbers.shape[1]
+    means = numbers.mean(axis=0)
+    return Sample(
+        tuple(numbers.mean(axis=1)),
+        images=sets,
+        deviations=(means - means.mean()) / math.sqrt(sets * (sets - 1)),
+        answered="data sets",
+    )
+
+
+def compare_samples(a: Sample, b: Sample) -> tuple[Summary, float]:
+    """Return a - b with its 95 % interval, and the p-value of no difference: the test of two rows.
+
+    `rank_groups` tells the two apart where the interval excludes 0, but for its rounding of the degrees of
+    freedom. NaN where the error over the images is not known.
+
+    Example:
+        >>> found, p = compare_samples(Sample((93.0, 94.0), stderr=0.5), Sample((90.0, 90.5), stderr=0.5))
+        >>> found.mean, round(found.low, 2), round(p, 3)
+        (3.25, 0.96, 0.017)
+    """
+    values = [np.asarray(side.values, dtype=float) for side in (a, b)]
+    freedom = sum(map(len, values)) - 2
+    squares = sum(np.square(v - v.mean()).sum() for v in values)
+    seeds = squares / max(freedom, 1) * sum(1 / len(v) for v in values)
+    images = float(image_variance([a, b])(slice(0, 1))[0, 1])
+    mean = float(values[0].mean() - values[1].mean())
+    return add_errors(mean, seeds, freedom, images, min(a.images or math.inf, b.images or math.inf))
+
+
+def add_errors(
+    mean: float, seeds: float, freedom: float, images: float, count: float
+) -> tuple[Summary, float]:
+    """Return a difference with its interval and p-value, of its variances over seeds and images.
+
+    Args:
+        mean: the difference.
+        seeds, freedom: its variance over seeds, and the degrees of freedom of that.
+        images, count: its variance over the images, and how many there are.
+    """
+    error = math.sqrt(seeds + images)
+    if not error > ROUNDING:  # NaN: not known
+        return Summary(mean, math.nan, 1, math.nan, math.nan), math.nan
+    found = error**4 / (seeds**2 / max(freedom, 1) + images**2 / max(count - 1, 1))
+    half = float(stats.t.ppf(1 - ALPHA / 2, found)) * error
+    p = float(2 * stats.t.sf(abs(mean) / error, found))
+    return Summary(mean, error, 1, mean - half, mean + half), p
 
 
 def rank_groups(samples: Sequence[Sample], *, alpha: float = ALPHA) -> list[int]:
@@ -139,35 +201,67 @@ def rank_groups(samples: Sequence[Sample], *, alpha: float = ALPHA) -> list[int]
     "which of these may be the best?". Being told apart is not transitive (a may tie with b and b with
     c while a beats c), hence a count instead of a partition.
 
-    The test is Tukey-Kramer's over all pairs: the spread over seeds is pooled over the rows, so that
-    three seeds a row are enough to see something, and the chance that any row is wrongly called worse
-    is at most `alpha` whatever the number of rows. It assumes one spread for all rows. A row with one
-    seed is tested with the spread of the others; its own is unknown, which the board says.
+    The error of a difference adds up what seeds and test images each contribute: the variance over
+    seeds, pooled over the rows so that three seeds a row are enough to see something, and the variance
+    over the images, paired where both rows' answers to the same images are known (McNemar's, with two
+    images added that one side each gets right) and else as if of two samples, which favours ties. The
+    degrees of freedom are Satterthwaite's, the critical value that of Tukey's range over all pairs:
+    the chance that any row is wrongly called worse is at most `alpha`, whatever the number of rows.
 
-    Where nothing has a spread (one seed everywhere, or seeds that agree to the last digit) rows are
-    told apart by their test images: shares of right answers by the two-proportion z-test, anything
-    else by its standard error; p-values are Holm's over the pairs. All rows answer the same images,
-    and these tests treat them as independent: that overstates the error, so ties are favoured.
+    It assumes one spread over seeds for all rows; a row with one seed is tested with the spread of the
+    others. Where no row has several seeds, or they agree to the last digit, images alone decide. A row
+    whose error over images is not known is tied with every other.
 
     Example:
         >>> seeds = [(93.0, 93.4, 93.2), (93.1, 93.3, 93.5), (80.1, 80.4, 80.2)]
-        >>> rank_groups([Sample(values) for values in seeds])
+        >>> rank_groups([Sample(values, stderr=1.1) for values in seeds])
         [1, 1, 3]
     """
     means = np.array([np.mean(sample.values) for sample in samples])
     n = np.array([len(sample.values) for sample in samples])
     freedom = int((n - 1).sum())
-    if freedom == 0 or not any(max(s.values) > min(s.values) for s in samples):
-        return rank_by_holm(means, _by_images(samples, means), _normal_p, alpha=alpha)
-    values = np.concatenate([sample.values for sample in samples])
-    squares = float(np.square(values - np.repeat(means, n)).sum())
+    centered = np.concatenate([[0.0], *(np.subtract(s.values, np.mean(s.values)) for s in samples)])
+    spread = float(np.square(centered).sum()) / max(freedom, 1)
+    spread = spread if spread > ROUNDING**2 else 0.0
+    over_images = image_variance(samples)
+    images = np.array([sample.images or np.inf for sample in samples])
 
     def score(rows: slice) -> np.ndarray:
-        """|difference| / sqrt(MSE / 2 (1/n_i + 1/n_j)), to set against q(alpha; rows, freedom)."""
-        error = np.sqrt(squares / freedom / 2 * (1 / n[rows, None] + 1 / n))
-        return np.abs(means[rows, None] - means) / error
+        """|difference| in critical values."""
+        seeds = spread * (1 / n[rows, None] + 1 / n)
+        shared = over_images(rows)
+        variance = seeds + shared
+        count = np.minimum(images[rows, None], images)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            found = variance**2 / (
+                seeds**2 / max(freedom, 1) + shared**2 / np.maximum(count - 1, 1)
+            )
+            range_ = np.abs(means[rows, None] - means) / np.sqrt(variance / 2)
+        return np.nan_to_num(range_ / critical_values(alpha, len(samples), found), nan=0.0)
 
-    return _ranks(means, score, critical(alpha, len(samples), freedom))
+    return _ranks(means, score, 1.0)
+
+
+def image_variance(samples: Sequence[Sample]) -> Score:
+    """Return the variances of differences over the test images; NaN where it is not known."""
+    own = np.square([sample.stderr for sample in samples])
+    smoothing = 2 * np.square([sample.unit for sample in samples])
+    answered = np.array([s.answered if s.deviations is not None else "" for s in samples])
+    places = [np.flatnonzero(answered == key) for key in sorted(set(answered.tolist()) - {""})]
+    known = [(at, np.stack([samples[i].deviations for i in at])) for at in places]
+    for at, deviations in known:
+        own[at] = np.square(deviations).sum(axis=1)
+
+    def variance(rows: slice) -> np.ndarray:
+        together = np.zeros((len(own[rows]), len(own)))  # twice the covariance
+        first = rows.start or 0
+        for at, deviations in known:
+            inside = (at >= first) & (at < first + len(together))
+            together[np.ix_(at[inside] - first, at)] = 2 * deviations[inside] @ deviations.T
+        found = np.maximum(own[rows, None] + own - together, 0)
+        return found + np.maximum(smoothing[rows, None], smoothing)
+
+    return variance
 
 
 def rank_by_holm(
@@ -217,29 +311,6 @@ def _ranks(values: np.ndarray, score: Score, bound: float) -> list[int]:
 def _blocks(rows: int) -> Iterator[slice]:
     """Yield slices small enough that their pairs take a few MB, however many rows there are."""
     return (slice(start, min(start + 128, rows)) for start in range(0, rows, 128))
-
-
-def _by_images(samples: Sequence[Sample], means: np.ndarray) -> Score:
-    """Return z-scores of equal numbers; 0 where there is nothing to test with."""
-    # Every seed answers the same test images, so more seeds do not make more images.
-    images = np.array([sample.images or 0 for sample in samples], dtype=np.float64)
-    stderr = np.array([sample.stderr for sample in samples])
-    shares = means / 100
-
-    def score(rows: slice) -> np.ndarray:
-        a, b, p, q = images[rows, None], images, shares[rows, None], shares
-        with np.errstate(divide="ignore", invalid="ignore"):
-            pooled = (p * a + q * b) / (a + b)
-            counted = 100 * np.sqrt(pooled * (1 - pooled) * (1 / a + 1 / b))
-            error = np.where((a > 0) & (b > 0), counted, np.hypot(stderr[rows, None], stderr))
-            z = np.abs(means[rows, None] - means) / error
-        return np.where(error > 0, z, 0.0)  # no error: all right or all wrong, both; NaN: not known
-
-    return score
-
-
-def _normal_p(z: np.ndarray) -> np.ndarray:
-    return 2 * special.ndtr(-z)
 
 
 def holm(p_values: Sequence[float]) -> np.ndarray:

@@ -41,3 +41,21 @@ def critical(alpha: float, rows: int, freedom: int) -> float:
     while exceeds(high) < 0:
         high *= 2
     return float(brentq(exceeds, 0.0, high, xtol=1e-9))
+
+
+# Degrees of freedom that are computed; those between take the next below, which favours ties.
+_TABLED = np.array([1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 15, 20, 30, 60, 120, 500])
+
+
+def critical_values(alpha: float, rows: int, freedom: np.ndarray) -> np.ndarray:
+    """Return `critical` at each of many degrees of freedom, rounded down to a table's; NaN is kept.
+
+    Example:
+        >>> critical_values(0.05, 3, np.array([6.9, 1e9])).round(2).tolist()
+        [4.34, 3.32]
+    """
+    places = np.searchsorted(_TABLED, np.nan_to_num(freedom, nan=1.0, posinf=1e9), side="right") - 1
+    used = np.unique(np.maximum(places, 0))
+    table = np.full(len(_TABLED), np.nan)
+    table[used] = [critical(alpha, rows, int(_TABLED[place])) for place in used]
+    return np.where(np.isnan(freedom), np.nan, table[np.maximum(places, 0)])

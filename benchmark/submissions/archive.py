@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import io
 import re
 import shutil
 import stat
@@ -21,8 +22,14 @@ from lowbit.benchmark.submissions.manifest import (
     Manifest,
     read_manifest,
 )
+from lowbit.benchmark.submissions.manifest import (
+    MOST_BYTES as MOST_BYTES_OF_MANIFEST,
+)
 from lowbit.benchmark.submissions.untrusted_text import shown
 from lowbit.common.atomic_file import atomic
+from lowbit.common.input_files.regular_file import NotAFileError, check_regular
+from lowbit.common.text import printable
+from lowbit.transfer.scoring.predictions_file import FILE as PREDICTIONS
 
 RECIPE = "recipe.yaml"
 _JOBS = "jobs"
@@ -33,12 +40,20 @@ _MEMBER = re.compile(
     re.ASCII,
 )
 _MIB = 2**20
-# Larger than what any job leaves: a result has 0.5 MiB where ImageNet's counts are in it, COCO's 5,000
-# images have 80 MiB of detections.
-_MOST_BYTES = {MANIFEST: 16 * _MIB, RESULT: 16 * _MIB, RECIPE: 1 * _MIB}
-_MOST_BYTES_OTHERS = 256 * _MIB
+# Larger than what any job leaves: a result has 0.5 MiB where ImageNet's counts are in it, its predictions
+# 1 MiB, COCO's 5,000 images have 80 MiB of detections. Checking a file takes at most four times as much
+# memory, and 300 MB.
+MOST_BYTES = {
+    MANIFEST: MOST_BYTES_OF_MANIFEST,
+    RESULT: 4 * _MIB,
+    RECIPE: 1 * _MIB,
+    PREDICTIONS: 32 * _MIB,
+}
+MOST_BYTES_OF_DETECTIONS = 256 * _MIB
+MOST_BYTES_OF_RESULTS = 64 * _MIB  # all together: they are kept until the last was checked
 _MOST_IN_ALL = 4096 * _MIB
 _MOST_MEMBERS = 50_000
+_LONGEST_READ = 8 * _MIB  # of the directory, which zipfile reads at once
 _MOST_RATIO = 200  # of sizes before and after; what jobs leave shrinks 2 to 30 times
 _ALWAYS_FINE = 1 * _MIB  # a size at which the ratio does not matter
 # What zipfile raises on malformed bytes.
@@ -47,6 +62,19 @@ _NOT_A_ZIP = (
     ValueError, NotImplementedError, RuntimeError,
 )  # fmt: skip
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+
+
+class _ShortReads(io.FileIO):
+    """A file that refuses to be read in one piece: what a directory says of its own length is checked."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        found = super().read(_LONGEST_READ + 1 if size < 0 else min(size, _LONGEST_READ + 1))
+        if len(found) > _LONGEST_READ:
+            raise BundleError(
+                f"its directory is longer than {_LONGEST_READ // _MIB} MiB, more than "
+                f"{_MOST_MEMBERS:,} files need"
+            )
+        return found
 
 
 def member(job_id: str, name: str) -> str:
@@ -83,10 +111,16 @@ def unpack(path: Path, folder: Path) -> tuple[Manifest, list[str]]:
         FileNotFoundError: there is no such file.
         BundleError: it is not a bundle, or not a safe one.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no bundle {path}; nothing was added. Check the path.")
+    if not path.exists():
+        raise FileNotFoundError(
+            f"there is no bundle {printable(str(path))}; nothing was added. Check the path."
+        )
     try:
-        with zipfile.ZipFile(path) as archive:
+        check_regular(path)
+    except NotAFileError as error:
+        raise BundleError(str(error)) from error
+    try:
+        with _ShortReads(path) as file, zipfile.ZipFile(file) as archive:
             members = _members(archive)
             manifest = read_manifest(_read(archive, members.pop(MANIFEST)))
             _compare(set(members), set(manifest.files))
@@ -119,6 +153,12 @@ def _members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
         members[info.filename] = info
     if MANIFEST not in members:
         raise BundleError(f"it has no {MANIFEST}: it is not a bundle of `leaderboard.py bundle`")
+    results = sum(info.file_size for name, info in members.items() if Path(name).name == RESULT)
+    if results > MOST_BYTES_OF_RESULTS:
+        raise BundleError(
+            f"its results have {results / _MIB:,.0f} MiB together, where "
+            f"{MOST_BYTES_OF_RESULTS // _MIB} are allowed: send several bundles"
+        )
     total = sum(info.file_size for info in infos)
     if total > _MOST_IN_ALL:
         raise BundleError(
@@ -130,7 +170,7 @@ def _members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
 def _problem(info: zipfile.ZipInfo) -> str | None:
     """Return why a member is refused, judging by its entry in the archive's directory."""
     kind = stat.S_IFMT(info.external_attr >> 16)
-    most = _MOST_BYTES.get(Path(info.filename).name, _MOST_BYTES_OTHERS)
+    most = MOST_BYTES.get(Path(info.filename).name, MOST_BYTES_OF_DETECTIONS)
     ratio = info.file_size / max(info.compress_size, 1)
     # The name as written: `filename` is cut at a NUL and has its separators replaced.
     if info.orig_filename != MANIFEST and not _MEMBER.fullmatch(info.orig_filename):

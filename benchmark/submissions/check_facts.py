@@ -14,6 +14,8 @@ from lowbit.benchmark.results.result_file import InputRecord, Result
 from lowbit.benchmark.submissions.manifest import BundleError, problems
 from lowbit.benchmark.submissions.untrusted_text import shown
 from lowbit.common.shipped_configs import shipped_config
+from lowbit.detection.recipe import SCENES
+from lowbit.detection.recipe import Recipe as DetectionRecipe
 
 _ELSEWHERE = "a file of the sender's"
 # A set that is always available, to derive those facts of a recipe that do not depend on its set.
@@ -26,6 +28,7 @@ _MEANT = {
     "config",
     "opts",
 }  # cosmetic in an identity, which holds their effects; here the facts follow from them
+_MOST_PIXELS, _MOST_DIGITS = 32_000_000, 20_000  # of all scenes; the default has a tenth
 _OF_THE_SET = ("dataset", "split_sha256", "image_size")
 
 
@@ -136,10 +139,24 @@ def _recipe(result: Result, stage: Stage) -> BaseModel:
         recipe = stage.Recipe.model_validate({**fields, **inputs})
     except ValidationError as error:
         raise BundleError(f"its recipe is not one of this version's: {problems(error)}") from error
+    _check_scenes(recipe)
     read = recipe.model_dump(mode="json", include=set(fields))
     if changed := sorted(key for key in fields if not _contains(read[key], fields[key])):
         raise BundleError(f"its recipe does not say {shown(changed[0])} as a job writes it")
     return recipe
+
+
+def _check_scenes(recipe: BaseModel) -> None:
+    """Refuse scenes that take gigabytes to draw: the recipe alone says how many and how large."""
+    if not isinstance(recipe, DetectionRecipe) or "scenes" not in recipe.dataset:
+        return
+    count = recipe.test_images or SCENES["test_images"]
+    pixels, digits = count * recipe.image_size**2, count * recipe.digits_per_scene[1]
+    if pixels > _MOST_PIXELS or digits > _MOST_DIGITS:
+        raise BundleError(
+            f"its scenes have {pixels:,} pixels and up to {digits:,} digits, where {_MOST_PIXELS:,} and "
+            f"{_MOST_DIGITS:,} are allowed"
+        )
 
 
 def _source(name: str, record: InputRecord) -> File | Output:

@@ -11,17 +11,22 @@ from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
 
+from lowbit.benchmark.planning.job import canonical_json
 from lowbit.benchmark.results.comparability import SELF_REPORTED, VERIFIED
 from lowbit.benchmark.results.rescore import NOT_SCORED, PREDICTIONS, Rescored, detections, rescore
 from lowbit.benchmark.results.result_file import RESULT, Result
 from lowbit.benchmark.results.verdicts import JobVerdict
-from lowbit.benchmark.submissions.archive import RECIPE
+from lowbit.benchmark.submissions.archive import MOST_BYTES, RECIPE
 from lowbit.benchmark.submissions.check_facts import check_id, check_identity, local
 from lowbit.benchmark.submissions.check_files import check_detections, check_predictions
 from lowbit.benchmark.submissions.manifest import BundleError, problems
-from lowbit.benchmark.submissions.untrusted_text import hidden_text, name_problem, parse_json, shown
+from lowbit.benchmark.submissions.untrusted_text import hidden_text, name_problem, shown
+from lowbit.common.input_files.json_values import count_values, parse_json
 from lowbit.common.input_files.yaml_writer import to_yaml
 from lowbit.data.image_sets.spec import resolve_root
+
+_MOST_VALUES = 200_000  # of a result; ImageNet's counts at 7 precisions are 20,000
+_MOST_IN_RECIPE = 10_000  # the longest have hundreds
 
 
 def check_job(folder: Path, *, data_root: Path | None = None) -> tuple[Result, JobVerdict]:
@@ -59,11 +64,15 @@ def _read(folder: Path) -> Result:
     if not path.is_file():
         raise BundleError(f"it has no {RESULT}")
     try:
-        result = Result.model_validate(parse_json(path.read_bytes(), RESULT))
+        result = Result.model_validate(
+            parse_json(path.read_bytes(), RESULT, limit=MOST_BYTES[RESULT], values=_MOST_VALUES)
+        )
     except ValidationError as error:
         raise BundleError(f"its {RESULT} is not one: {problems(error)}") from error
     except ValueError as error:
         raise BundleError(f"its {RESULT} is not one: {error}") from error
+    if (found := count_values(canonical_json(result.recipe).encode())) > _MOST_IN_RECIPE:
+        raise BundleError(f"its recipe has {found:,} values, where {_MOST_IN_RECIPE:,} are allowed")
     if result.status != "completed":
         raise BundleError(f"it {result.status}, and only numbers are sent")
     return result
@@ -81,6 +90,7 @@ def _check_words(result: Result) -> None:
 def _words(result: Result) -> Iterator[str]:
     """Yield the values that become cells of the board."""
     yield from (result.checkpoint.name, result.checkpoint.method, result.checkpoint.architecture)
+    yield from filter(None, [result.checkpoint.pretraining])
     yield from (str(value) for value in result.identity.values() if value not in (None, ""))
     for measured in result.measurements:
         yield from (measured.metric, measured.unit or "-", measured.precision, measured.split)

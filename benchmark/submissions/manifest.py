@@ -7,11 +7,14 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, ValidationError
 
 from lowbit.benchmark.recipes.yaml_files import load_yaml
-from lowbit.benchmark.submissions.untrusted_text import hidden_text, name_problem, parse_json, shown
+from lowbit.benchmark.submissions.untrusted_text import hidden_text, name_problem, shown
+from lowbit.common.input_files.json_values import parse_json
 from lowbit.common.input_files.strict_model import StrictModel
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
+MOST_BYTES = 16 << 20
+_MOST_VALUES = 400_000  # 50,000 files have 300,000
 _SHOWN = 10  # jobs listed in a refusal
 _NAME = r"^[a-z0-9]+([.-][a-z0-9]+)*$"
 _URL = r"^https://[A-Za-z0-9.-]+(:[0-9]+)?(/[A-Za-z0-9_.~%/?#=+,:@-]*)?$"
@@ -104,7 +107,7 @@ def read_manifest(data: bytes) -> Manifest:
         BundleError: it is not one, or of a layout that is unknown here.
     """
     try:
-        found = parse_json(data, MANIFEST)
+        found = parse_json(data, MANIFEST, limit=MOST_BYTES, values=_MOST_VALUES)
         version = found.get("schema_version") if isinstance(found, dict) else None
         if version != SCHEMA_VERSION:
             raise ValueError(

@@ -9,21 +9,31 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from lowbit.benchmark.results.result_file import Result, job_folder, read_result, write_result
+from lowbit.benchmark.results.result_file import (
+    RESULT,
+    Result,
+    job_folder,
+    read_result,
+    write_result,
+)
 from lowbit.benchmark.results.verdicts import (
     SCHEMA_VERSION,
     SUBMISSIONS,
     VERDICT,
     JobVerdict,
     Verdict,
+    read_verdict,
 )
 from lowbit.benchmark.submissions.archive import RECIPE, unpack
 from lowbit.benchmark.submissions.check_job import check_job, recipe_text
 from lowbit.benchmark.submissions.manifest import BundleError, Entry, RefusedError
 from lowbit.common.atomic_file import write_text
 from lowbit.common.file_hash import file_sha256
+from lowbit.common.input_files.json_values import count_values
+from lowbit.common.text import printable
 
 ENTRY = "entry.json"
+_MOST_VALUES = 3_000_000  # of all results; one has 700
 _UNFINISHED = ".adding-"
 _SHOWN = 3  # jobs named for each reason
 
@@ -155,7 +165,10 @@ def _check(bundle: Path, folder: Path, data_root: Path | None) -> Submission:
     try:
         manifest, job_ids = unpack(bundle, folder)
     except BundleError as error:
-        raise BundleError(f"{bundle} was refused; nothing was added. {_sentence(error)}") from error
+        raise BundleError(
+            f"{printable(str(bundle))} was refused; nothing was added. {_sentence(error)}"
+        ) from error
+    _check_count(bundle, folder, job_ids)
     results, verdicts, wrong = {}, {}, []
     for job_id in job_ids:
         try:
@@ -168,7 +181,7 @@ def _check(bundle: Path, folder: Path, data_root: Path | None) -> Submission:
         verdicts[job_id] = verdict
     if wrong:
         raise RefusedError(
-            f"{bundle} was refused, for {len(wrong)} of its {len(job_ids)} jobs are not what jobs of "
+            f"{printable(str(bundle))} was refused, for {len(wrong)} of its {len(job_ids)} jobs are not what jobs of "
             f"this release leave; nothing was added. Ask {manifest.entry.submitter} for the bundle as "
             "`leaderboard.py bundle` wrote it, with the same release of this suite.",
             wrong,
@@ -176,11 +189,28 @@ def _check(bundle: Path, folder: Path, data_root: Path | None) -> Submission:
     return Submission(manifest.entry, file_sha256(bundle), results, verdicts)
 
 
+def _check_count(bundle: Path, folder: Path, job_ids: list[str]) -> None:
+    """Refuse more values than results may keep in memory until the last of them was checked."""
+    files = (folder / job_id / RESULT for job_id in job_ids)
+    found = sum(count_values(file.read_bytes()) for file in files if file.is_file())
+    if found > _MOST_VALUES:
+        raise BundleError(
+            f"{printable(str(bundle))} was refused; nothing was added. Its results have {found:,} values together, "
+            f"where {_MOST_VALUES:,} are allowed: have it sent as several bundles."
+        )
+
+
 def _check_conflicts(submission: Submission, runs_dir: Path) -> None:
     """Refuse a name in use for other content, and jobs that another submission already has results of."""
     name = submission.entry.name
     for folder in _submissions(runs_dir):
-        verdict = Verdict.model_validate_json((folder / VERDICT).read_bytes())
+        try:
+            verdict = read_verdict(folder / VERDICT)
+        except (OSError, ValueError) as error:
+            raise BundleError(
+                f"{folder / VERDICT} is damaged ({type(error).__name__}), so its jobs are not known; "
+                f"nothing was added. Remove that submission, and add its bundle again."
+            ) from error
         if folder.name == name and verdict.bundle_sha256 != submission.sha256:
             raise BundleError(
                 f"there is another submission {name!r} already; nothing was added. To put this one in "

@@ -1,7 +1,5 @@
-"""Untrusted text: unambiguous JSON, and text that is safe to display."""
+"""Untrusted text that is safe to display, or refused."""
 
-import json
-import math
 import unicodedata
 from typing import Any
 
@@ -11,29 +9,6 @@ _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 _MARKUP = frozenset("<>`\\")
 _SHOWN = 60  # characters of a foreign text quoted in a message
 LONGEST_NAME = 120
-
-
-def parse_json(data: bytes, what: str) -> Any:
-    """Return the content of a JSON file that all parsers read alike.
-
-    Args:
-        data: its bytes.
-        what: the file, for the message.
-
-    Raises:
-        ValueError: it is not JSON, or has NaN, an infinity, or a key twice.
-    """
-    try:
-        return json.loads(
-            data.decode("utf-8"),
-            object_pairs_hook=_mapping,
-            parse_float=_finite,
-            parse_constant=_no_number,
-        )
-    except RecursionError as error:
-        raise ValueError(f"{what} is nested too deeply") from error
-    except ValueError as error:  # not UTF-8, not JSON, or one of ours
-        raise ValueError(f"{what} cannot be read: {error}") from error
 
 
 def shown(text: object, longest: int = _SHOWN) -> str:
@@ -75,21 +50,3 @@ def hidden_text(value: Any) -> str | None:
     if isinstance(value, list):
         return next((found for item in value if (found := hidden_text(item)) is not None), None)
     return None
-
-
-def _mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    mapping = dict(pairs)
-    if len(mapping) < len(pairs):
-        raise ValueError("a key is given twice")
-    return mapping
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise ValueError(f"{text[:20]} is no finite number")
-    return number
-
-
-def _no_number(text: str) -> float:
-    raise ValueError(f"{text} is no number")

@@ -13,8 +13,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from lowbit.backbones.checkpoints.file_formats.checked_load import load_checked
 from lowbit.common.atomic_file import atomic
 from lowbit.common.input_files.yaml_values import parse
+from lowbit.common.text import printable
 
 FORMAT = "lowbit-detector-1"
 
@@ -59,11 +61,11 @@ def read_detector(path: str | Path, *, engine: str) -> tuple[dict[str, torch.Ten
         )
     data = path.read_bytes()
     try:
-        content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many types for a file that is not its own
+        content = load_checked(data)
+    except Exception as error:  # damaged bytes can raise any
         raise ValueError(
-            f"{path.name} cannot be read as a detector ({error}); nothing was loaded. Give the "
-            "detector.pth of a finished detection job."
+            f"{path.name} cannot be read as a detector ({printable(str(error))}); nothing was loaded. "
+            "Give the detector.pth of a finished detection job."
         ) from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise ValueError(

@@ -1,6 +1,6 @@
 """COCO's average precision of detections in COCO's format, for every engine."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,14 +25,14 @@ class Scores(NamedTuple):
     spreads: dict[str, Spread] = {}
 
 
-def evaluate(truth: dict[str, Any], detections: Sequence[dict[str, Any]]) -> dict[str, float]:
+def evaluate(truth: dict[str, Any], detections: Iterable[dict[str, Any]]) -> dict[str, float]:
     """Return the overall average precisions; see `score`."""
     return score(truth, detections).overall
 
 
 def score(
     truth: dict[str, Any],
-    detections: Sequence[dict[str, Any]],
+    detections: Iterable[dict[str, Any]],
     *,
     iou_type: str = "bbox",
     intervals: bool = False,

@@ -1,15 +1,24 @@
-"""Detections in COCO's result format: from a detector's output, to a file and back."""
+"""Detections in COCO's result format: from a detector's output, written whole, read a piece at a time."""
 
 import json
-from collections.abc import Sequence
+import re
+from collections import deque
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from lowbit.common.atomic_file import atomic
+from lowbit.common.input_files.json_values import parse_json
+from lowbit.common.input_files.regular_file import check_regular
+from lowbit.common.text import size
 from lowbit.detection.datasets.detection_set import DetectionSet
 
 DETECTIONS = "detections.json"
 IMAGE_NAMES = "image_names.json"
+_BLOCK = 1 << 20  # bytes read at a time
+_LONGEST = 2 * _BLOCK  # of a detection; a mask has some thousand
+_MOST_VALUES = 1_000_000  # in a piece of that length
+_BETWEEN = re.compile(rb"\}[ \t\r\n]*+,[ \t\r\n]*+(?=\{)")
 
 
 def to_detections(
@@ -61,6 +70,33 @@ def write_image_names(folder: str | Path, images: DetectionSet) -> dict[str, str
     return {"image_names": IMAGE_NAMES}
 
 
-def read_detections(path: str | Path) -> list[dict[str, Any]]:
-    """Read COCO's result file."""
-    return json.loads(Path(path).read_bytes())
+def read_detections(path: str | Path) -> Iterator[Any]:
+    """Yield the entries of COCO's result file; memory is needed for a megabyte of it at a time.
+
+    Raises:
+        OSError: there is no such file.
+        ValueError: it is no JSON list of mappings, as far as it was read.
+    """
+    check_regular(path)
+    what = f"{path}, a list of detections,"
+    with Path(path).open("rb") as file:
+        rest = file.read(_BLOCK).lstrip()
+        if not rest.startswith(b"["):
+            raise ValueError(f"{what} cannot be read: it does not begin as a list")
+        rest = rest[1:]
+        while block := file.read(_BLOCK):
+            rest += block
+            if cut := next(iter(deque(_BETWEEN.finditer(rest), maxlen=1)), None):  # the last
+                # Cut inside a text or a list, neither piece is JSON.
+                yield from _entries(b"[" + rest[: cut.start() + 1] + b"]", what)
+                rest = rest[cut.end() :]
+            elif len(rest) > _LONGEST:
+                raise ValueError(f"{what} cannot be read: an entry is longer than {size(_LONGEST)}")
+        yield from _entries(b"[" + rest, what)
+
+
+def _entries(piece: bytes, what: str) -> list[Any]:
+    found = parse_json(piece, what, limit=2 * _LONGEST, values=_MOST_VALUES)
+    if not isinstance(found, list):
+        raise ValueError(f"{what} is none")
+    return found

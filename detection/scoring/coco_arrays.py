@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from pycocotools import mask
 
+from lowbit.common.text import brief
+
 
 class Entries(NamedTuple):
     """Objects or detections (N,), sorted by image, then by class.
@@ -102,9 +104,9 @@ def _known(
     classes = np.fromiter((class_of.get(e["category_id"], -1) for e in entries), int, len(entries))
     if strict and (strange := np.flatnonzero(images < 0)).size:
         raise ValueError(
-            f"{len(strange)} of {len(entries)} detections are of images that the set does not have "
-            f"(the first is of image {entries[strange[0]]['image_id']!r}); nothing was scored. Score "
-            "them on the set that they were made on."
+            f"a detection is in image {brief(entries[strange[0]]['image_id'])}, which is none of the "
+            f"{len(image_of)} images; average precision was not computed. Detect on the images that are "
+            "scored."
         )
     inside = (images >= 0) & (classes >= 0)
     if not inside.all():

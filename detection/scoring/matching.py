@@ -6,7 +6,7 @@ thirty times the time, is what this is tested against and what inputs are left t
 `COCOeval` follows from its inner workings.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -27,7 +27,7 @@ class _Pairs(NamedTuple):
 
 
 def match(
-    truth: dict[str, Any], detections: Sequence[dict[str, Any]], *, iou_type: str = "bbox"
+    truth: dict[str, Any], detections: Iterable[dict[str, Any]], *, iou_type: str = "bbox"
 ) -> Matches:
     """Match detections with objects, image by image.
 
@@ -45,6 +45,7 @@ def match(
             f"none of the {len(truth['images'])} images has an annotated object; average precision "
             "was not computed. Evaluate on images with objects."
         )
+    detections = list(detections)
     truths = objects(truth, iou_type)
     found = detected(truth, detections, iou_type, MOST[-1])
     repeated = len({annotation["id"] for annotation in truth["annotations"]}) < len(

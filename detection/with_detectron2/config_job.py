@@ -153,7 +153,7 @@ def run(recipe: Recipe, folder: Path) -> dict[str, Any]:
     if not comm.is_main_process():
         return {}
     detector = save_trained(cfg, trainer.checkpointer.model)
-    detections = read_detections(folder / INFERENCE)
+    detections = list(read_detections(folder / INFERENCE))
     kept = keep(folder, images, detections)
     _, spreads = overall_numbers(score_all(images, detections, engine="detectron2"))
     return {

@@ -35,6 +35,8 @@ from detectron2.utils import comm
 from torch import nn
 from torch.utils.data import DataLoader
 
+from lowbit.backbones.checkpoints.file_formats.checked_load import load_checked
+from lowbit.backbones.checkpoints.file_formats.refusals import DamagedError, RefusedError
 from lowbit.common.atomic_file import atomic
 from lowbit.common.preemption import obey_parent_alone
 from lowbit.detection.detector.detector_file import write_atomically
@@ -97,6 +99,16 @@ class StrictCheckpointer(DetectionCheckpointer):
         self.logger.info("Saving checkpoint to %s", file)
         write_atomically(file, {"model": self.model.state_dict(), **parts, **kwargs})
         self.tag_last_checkpoint(file.name)
+
+    def _load_file(self, filename: str) -> dict[str, Any]:
+        """Read what `save` wrote, without running code in it: Detectron2 unpickles a .pkl."""
+        try:
+            return load_checked(filename)
+        except (DamagedError, RefusedError) as error:
+            raise ValueError(
+                f"the training state {filename} cannot be read ({error}); the run was not resumed. "
+                "Name an earlier one in last_checkpoint, or choose another OUTPUT_DIR to start over."
+            ) from error
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         """Record the newest state atomically."""

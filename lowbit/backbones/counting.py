@@ -6,14 +6,18 @@ Counted once on torch's meta device, without computing or allocating anything, a
 
 import json
 import logging
-import os
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from lowbit.common.atomic_file import atomic
+from lowbit.common.cache_folder import cache_folder
+from lowbit.common.input_files.regular_file import read_regular
 
 VERSION = 1  # of the counts; raised when a name or size yields different numbers
+
+_LARGEST = 10_000_000  # bytes of the cache; a size has a few hundred
 
 _logger = logging.getLogger(__name__)
 
@@ -48,12 +52,10 @@ def network_size(architecture: str, image_size: int) -> NetworkSize:
     """
     key = f"{architecture} {image_size} {_versions()}"
     known = _read()
-    if key in known:
-        levels = tuple(map(tuple, known[key]["levels"]))
-        return NetworkSize(**{**known[key], "levels": levels})
-    size = _counted(architecture, image_size)
-    _write({**known, key: asdict(size)})
-    return size
+    if key not in known:
+        known[key] = _counted(architecture, image_size)
+        _write(known)
+    return known[key]
 
 
 def _counted(architecture: str, image_size: int) -> NetworkSize:
@@ -62,12 +64,12 @@ def _counted(architecture: str, image_size: int) -> NetworkSize:
 
     from lowbit.backbones.networks.feature_pyramid import pyramid_info
     from lowbit.backbones.networks.registry import create_backbone
-    from lowbit.common.unfused_attention import unfused_attention
+    from lowbit.quant.unfused_attention import unfused_attention
 
     with torch.device("meta"):
         network = create_backbone(architecture).eval()
-        image = torch.empty(1, 3, image_size, image_size)
     try:
+        image = torch.empty(1, 3, image_size, image_size, device="meta")
         with torch.no_grad(), unfused_attention(), FlopCounterMode(display=False) as counter:
             network(image)
     except (AssertionError, RuntimeError) as error:  # a transformer accepts one image size
@@ -92,22 +94,36 @@ def _versions() -> str:
     return f"{VERSION}/timm {version('timm')}"
 
 
-def _file() -> Path:
-    folder = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
-    return Path(folder) / "lowbit-bench" / "networks.json"
-
-
-def _read() -> dict[str, dict]:
+def _read() -> dict[str, NetworkSize]:
+    """Return the sizes in the cache; what is damaged in it is counted again."""
     try:
-        return json.loads(_file().read_text())
-    except (OSError, ValueError):  # missing or damaged: count again
+        entries = json.loads(read_regular(_file(), limit=_LARGEST)).items()
+    except (OSError, ValueError, AttributeError, RecursionError):
         return {}
+    return {key: size for key, entry in entries if (size := _size(entry)) is not None}
 
 
-def _write(known: dict[str, dict]) -> None:
+def _size(entry: Any) -> NetworkSize | None:
     try:
-        _file().parent.mkdir(parents=True, exist_ok=True)
+        levels = tuple((int(channels), int(stride)) for channels, stride in entry["levels"])
+        numbers = {key: int(entry[key]) for key in ("operations", "parameters", "features")}
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return None
+    return NetworkSize(**numbers, levels=levels)
+
+
+def _write(known: dict[str, NetworkSize]) -> None:
+    sizes = {key: asdict(size) for key, size in known.items()}
+    try:
+        _file().parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with atomic(_file()) as file:
-            file.write(json.dumps(known, indent=1, sort_keys=True).encode())
+            file.write(json.dumps(sizes, indent=1, sort_keys=True).encode())
     except OSError as error:
         _logger.debug("The network size could not be cached: %s", error)
+
+
+def _file() -> Path:
+    folder = cache_folder()
+    if folder is None:
+        raise FileNotFoundError("there is no home folder")
+    return folder / "networks.json"

@@ -61,6 +61,17 @@ def printable(text: str, longest: int = _LONGEST) -> str:
     return _UNSEEN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
+def printable_lines(text: str) -> str:
+    """Return a foreign text of several lines, whole, that cannot change a terminal.
+
+    Example:
+        >>> print(printable_lines("a\\x1b[2J\\nb"))
+        a\\x1b[2J
+        b
+    """
+    return "\n".join(printable(line, len(line)) for line in text.split("\n"))
+
+
 def brief(value: object) -> str:
     """Return the `repr` of a foreign value, shortened at every level.
 

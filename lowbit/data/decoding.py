@@ -1,11 +1,11 @@
 """Decode image files to bytes: one file, or a set of small ones that is decoded once and cached."""
 
+import contextlib
 import os
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -97,7 +97,7 @@ def verified_size(path: str | os.PathLike) -> tuple[int, int]:
     return size
 
 
-@contextmanager
+@contextlib.contextmanager
 def _opened(path: str | os.PathLike) -> Iterator[Image.Image]:
     """Open an image; turn what Pillow raises, then or while it is decoded, into one error."""
     try:
@@ -173,9 +173,10 @@ def kept(file: Path, paths: Sequence[str | os.PathLike], size: int, *, newest_ns
     """
     shape = (len(paths), 3, size, size)
     if file.is_file() and file.stat().st_mtime_ns >= newest_ns:
-        array = np.load(file, mmap_mode="c")  # copy on write: torch requires writable memory
-        if array.shape == shape and array.dtype == np.uint8:
-            return torch.from_numpy(array)
+        with contextlib.suppress(OSError, ValueError, EOFError):  # damaged ones are decoded again
+            array = np.load(file, mmap_mode="c")  # copy on write: torch requires writable memory
+            if array.shape == shape and array.dtype == np.uint8:
+                return torch.from_numpy(array)
     images = decode_all(paths, size)
     sidecar_files.keep(
         file, lambda out: np.save(out, images.numpy()), otherwise="decodes all images again"

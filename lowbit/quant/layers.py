@@ -184,14 +184,30 @@ class ActivationQuantized(Quantized):
         return self.a_quant(super().forward(*args, **kwargs))
 
 
-_DIRECT = {nn.Conv2d: _Conv2d, nn.Linear: QuantizedLinear}
+class _ReLU(ActivationQuantized, nn.ReLU):
+    def forward(self, x: Tensor) -> Tensor:
+        y = None if _is_watched(self.a_quant) else self.a_quant.rectified(x)
+        return self.a_quant(nn.ReLU.forward(self, x)) if y is None else y
+
+
+def _is_watched(module: nn.Module) -> bool:
+    """Whether a hook, or a stand-in for `forward`, waits for calls of a module."""
+    hooks = module._forward_hooks or module._forward_pre_hooks or module._backward_hooks
+    return bool(hooks) or "forward" in module.__dict__
+
+
+_DIRECT = {
+    (WeightQuantized, nn.Conv2d): _Conv2d,
+    (WeightQuantized, nn.Linear): QuantizedLinear,
+    (ActivationQuantized, nn.ReLU): _ReLU,
+}
 
 
 @cache
 def quantized_class(mixin: type[Converted], base: type[nn.Module]) -> type[nn.Module]:
     """Return `base` with `mixin` placed before it; one class for each pair."""
-    if mixin is WeightQuantized and base in _DIRECT:
-        cls = _DIRECT[base]
+    if (mixin, base) in _DIRECT:
+        cls = _DIRECT[mixin, base]
         cls.base, cls.mixin = base, mixin
         return cls
     return type(f"Quantized{base.__name__}", (mixin, base), {"base": base, "mixin": mixin})

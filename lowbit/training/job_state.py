@@ -2,14 +2,15 @@
 
 import json
 import logging
-import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from lowbit.backbones.checkpoints.file_formats.checked_load import load_checked
 from lowbit.common.atomic_file import atomic
+from lowbit.common.text import printable
 from lowbit.training import distributed
 
 STATE = "last.pth"
@@ -64,16 +65,10 @@ class Workspace:
         paths = [path for path in self._existing() if path.is_file()]
         for path in paths:
             try:
-                _check_bytes(path)
-                state = torch.load(path, map_location="cpu", weights_only=True)
-            # Damaged bytes can raise any exception in torch's readers.
-            except Exception as error:
-                _logger.warning(
-                    "%s is damaged (%s: %s) and was skipped.",
-                    path,
-                    type(error).__name__,
-                    str(error).partition("\n")[0],
-                )
+                state = load_checked(path)
+            except Exception as error:  # damaged bytes can raise any
+                reason = str(error).partition("\n")[0]
+                _logger.warning("%s is damaged (%s) and was skipped.", path, printable(reason))
                 continue
             _refuse_other_job(path, json.loads(state.pop("job")), self.key)
             _logger.info("resumed from %s", path)
@@ -142,10 +137,3 @@ def _flat(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]
             yield from _flat(value, f"{prefix}{name}.")
         else:
             yield prefix + name, value
-
-
-def _check_bytes(path: Path) -> None:
-    """Compare each record with its checksum, which torch ignores."""
-    with zipfile.ZipFile(path) as archive:
-        if record := archive.testzip():
-            raise ValueError(f"the checksum of record {record} does not match")

@@ -79,7 +79,13 @@ def odd_value(rng: random.Random, more: tuple = ()) -> Any:
 
 
 def read_in_child(
-    read: Callable[[Path], object], path: Path, errors: tuple[type[Exception], ...], canary: Path
+    read: Callable[[Path], object],
+    path: Path,
+    errors: tuple[type[Exception], ...],
+    canary: Path,
+    *,
+    memory: int = MEMORY,
+    seconds: float = SECONDS,
 ) -> Reading:
     """Read a file in a forked process of little memory; nothing of it may run, or appear in `canary`.
 
@@ -88,22 +94,24 @@ def read_in_child(
         path: the file.
         errors: what it may raise: these, of this project's own code, with one message.
         canary: an empty folder, which the process works in.
+        memory: bytes that the process may add to what it has.
+        seconds: that it may take.
     """
     receiver, sender = os.pipe()
     pid = os.fork()
     if pid == 0:
         os.close(receiver)
-        _be_child(read, path, errors, canary, sender)
+        _be_child(read, path, errors, canary, sender, memory)
     os.close(sender)
     with os.fdopen(receiver, "rb") as answer:
-        ready, _, _ = select.select([answer], [], [], SECONDS)
+        ready, _, _ = select.select([answer], [], [], seconds)
         said = answer.read() if ready else b""
     if not ready:
         os.kill(pid, signal.SIGKILL)
     _, status = os.waitpid(pid, 0)
     found = json.loads(said) if said else {"ended": f"died, status {status}", "memory": 0.0}
     if not ready:
-        found["ended"] = f"took more than {SECONDS} s"
+        found["ended"] = f"took more than {seconds} s"
     if left := sorted(os.listdir(canary)):
         found["ended"] = f"left {left}"
         for name in left:
@@ -111,14 +119,14 @@ def read_in_child(
     return Reading(**found)
 
 
-def _be_child(read, path, errors, canary, sender) -> None:
+def _be_child(read, path, errors, canary, sender, memory) -> None:
     """Read the file, write how that ended, and leave."""
     before, null = _resident(), os.open(os.devnull, os.O_WRONLY)
     for standard in (1, 2):
         os.dup2(null, standard)
     os.chdir(canary)
     size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (size + MEMORY, size + MEMORY))
+    resource.setrlimit(resource.RLIMIT_AS, (size + memory, size + memory))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")  # the peak counts from now on

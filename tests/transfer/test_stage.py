@@ -188,3 +188,11 @@ def test_a_folder_that_is_there_is_not_missing(tmp_path):
         missing_data(_recipe("nowhere.pth", dataset="folder:birds", data_root=str(tmp_path)))
         is None
     )
+
+
+def test_low_bit_results_say_how_many_predictions_rounding_decides(job):
+    _, result, _ = job
+    found = result["details"]["rounding"]
+    assert found["images"] == 512 and list(found["share"]) == ["4w4a"]
+    images = found["share"]["4w4a"] * 512 / 100
+    assert images == pytest.approx(round(images), abs=1e-9) and 0 <= images < 256

@@ -7,7 +7,9 @@ import torch
 from torch import nn
 
 from lowbit.backbones import create_backbone
+from lowbit.backbones.checkpoints.file_formats.checked_load import load_checked
 from lowbit.common.atomic_file import atomic
+from lowbit.common.text import printable
 from lowbit.quant import get_policy, quantized_layers
 from lowbit.quant.adaptive import load_nested, nested_state
 from lowbit.transfer.finetuning.training import Network
@@ -43,8 +45,17 @@ def read_nested(path: str | Path, backbone: nn.Module | None = None) -> Network:
         FileNotFoundError: the file does not exist.
         ValueError: the file has another format, or no architecture is stored or given.
     """
-    stored = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        stored = load_checked(path)
+        weight, bias = (stored["state"][f"fc.{name}"] for name in ("weight", "bias"))
+        architecture = stored["architecture"]
+    except OSError:
+        raise
+    except Exception as error:  # damaged bytes can raise any
+        raise ValueError(
+            f"{path} is not an adaptive network ({printable(str(error))}); nothing was loaded. Give "
+            "the nested.pth of a finished adaptive job."
+        ) from error
     if backbone is None:
-        backbone = create_backbone(stored["architecture"])
-    weight, bias = (stored["state"][f"fc.{name}"] for name in ("weight", "bias"))
+        backbone = create_backbone(architecture)
     return load_nested(Network(backbone, weight, bias), stored)

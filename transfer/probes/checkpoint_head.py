@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from lowbit.backbones import CheckpointError
+from lowbit.backbones.checkpoints.load_report import is_fit, shortened
 from lowbit.backbones.checkpoints.read_file import read
 
 # torchvision: fc, classifier.N, heads.head; timm: fc, classifier, head, head.fc; ours: fc.
@@ -27,11 +28,12 @@ def stored_classifier(
         for name, weight in tensors.items():
             if not _CLASSIFIER.match(name):
                 continue
-            if tuple(weight.shape) == wanted:
-                bias = tensors.get(name.removesuffix("weight") + "bias")
-                return weight.float(), torch.zeros(num_classes) if bias is None else bias.float()
+            bias = tensors.get(name.removesuffix("weight") + "bias", torch.zeros(num_classes))
+            fits = tuple(weight.shape) == wanted and bias.shape == (num_classes,)
+            if fits and is_fit(weight) and is_fit(bias):
+                return weight.to(torch.float32, copy=True), bias.to(torch.float32, copy=True)
             others.append(f"{name} {tuple(weight.shape)}")
-    found = f"has {', '.join(others)}" if others else "has none (fc, classifier or head)"
+    found = f"has {shortened(others)}" if others else "has none (fc, classifier or head)"
     raise CheckpointError(
         f"{path} {found}, not the classifier {wanted} of {num_classes} classes on {num_features} "
         "features; nothing was trained. Give a file with that classifier, or start from fp_start "

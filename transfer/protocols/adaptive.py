@@ -130,7 +130,12 @@ def adaptive(
         details["nested"] = write_nested(workspace.folder / NESTED, network, recipe=recipe)
         if details["nested"] == STORED:
             artifacts["nested"] = NESTED
-    return Fitted(predict=partial(_predict, networks, recipe), details=details, artifacts=artifacts)
+    return Fitted(
+        predict=partial(_predict, networks, recipe),
+        networks=tuple(networks.values()),
+        details=details,
+        artifacts=artifacts,
+    )
 
 
 def _prepare(

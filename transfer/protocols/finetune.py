@@ -72,6 +72,7 @@ def finetune(
     features = partial(extract, network.backbone, view=center(recipe), recipe=recipe)
     return Fitted(
         predict=Classifier(features, heads),
+        networks=(network.backbone,),
         details={"calibration": calibration, "final_loss": loss},
         artifacts={"network": workspace.state_path.name},
     )

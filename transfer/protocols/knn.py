@@ -54,4 +54,5 @@ def knn(
             for precision in recipe.precisions
         }
 
-    return Fitted(predict=predict, details={"calibration": features.calibration})
+    details = {"calibration": features.calibration}
+    return Fitted(predict=predict, networks=(backbone,), details=details)

@@ -89,4 +89,8 @@ def linear(
         for place, precision in enumerate(recipe.precisions)
     }
     kept, choice = choose_on(val, features, heads, setting="lr", values=recipe.rates)
-    return Fitted(predict=Classifier(features, kept), details={**details, **choice})
+    return Fitted(
+        predict=Classifier(features, kept),
+        networks=(backbone,),
+        details={**details, **choice},
+    )

@@ -79,6 +79,7 @@ def linear_exact(
     kept, choice = choose_on(val, features, heads, setting="l2_strengths", values=strengths)
     return Fitted(
         predict=Classifier(features, kept),
+        networks=(backbone,),
         details={
             "calibration": features.calibration,
             "solver": {"l2_strengths": strengths, "tolerance": tolerance.tolist(), **solver},

@@ -115,7 +115,12 @@ def qat(
                 )
         networks[name] = network.eval().requires_grad_(False)
         artifacts[f"network {name}"] = str(part.state_path.relative_to(workspace.folder))
-    return Fitted(predict=partial(_predict, networks, recipe), details=details, artifacts=artifacts)
+    return Fitted(
+        predict=partial(_predict, networks, recipe),
+        networks=tuple(networks.values()),
+        details=details,
+        artifacts=artifacts,
+    )
 
 
 def _train(

@@ -83,6 +83,7 @@ def semi(
         artifacts[f"network {precision}"] = str(part.state_path.relative_to(workspace.folder))
     return Fitted(
         predict=partial(_predict, networks, recipe),
+        networks=[network.backbone for network in networks.values()],
         details={
             **details,
             "final_loss": losses,

@@ -1,11 +1,11 @@
 """Registry of transfer protocols and of the recipe fields each one uses."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from fvcore.common.registry import Registry
-from torch import Tensor
+from torch import Tensor, nn
 
 from lowbit.common.compute_cost import Work
 from lowbit.common.suggest import did_you_mean
@@ -33,12 +33,14 @@ class Fitted:
     """Result of a protocol.
 
     `predict` maps images to the predicted classes (N,) of all of them at every precision of the
-    recipe. `details` is any JSON; `artifacts` are files in the job's folder by role.
+    recipe. `networks` are the modules that it runs images through, to measure rounding; they may be
+    left out. `details` is any JSON; `artifacts` are files in the job's folder by role.
     """
 
     predict: Callable[[Images], dict[str, Tensor]]
     details: dict[str, Any] = field(default_factory=dict)
     artifacts: dict[str, str] = field(default_factory=dict)
+    networks: Sequence[nn.Module] = ()
 
 
 @dataclass(frozen=True)

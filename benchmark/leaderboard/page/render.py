@@ -46,6 +46,7 @@ class Section:
 
 
 SECTIONS = (
+    Section("methods", "Methods", table_sections.methods),
     Section("averages", "Averages", table_sections.averages),
     Section("classification", "Classification", table_sections.classification),
     Section("adaptive", "Adaptive bit-widths", table_sections.adaptive),

@@ -7,7 +7,13 @@ from typing import Any
 from lowbit.benchmark.leaderboard.adaptive_bits import DELTA
 from lowbit.benchmark.leaderboard.boards import Board, Cell
 from lowbit.benchmark.leaderboard.dataset_means import NOTE
-from lowbit.benchmark.leaderboard.labels import SHARED_SEEDS, ZERO_SHOT
+from lowbit.benchmark.leaderboard.labels import (
+    FILES_ONLY,
+    ONE_PRETRAINING,
+    ROUNDED,
+    SHARED_SEEDS,
+    ZERO_SHOT,
+)
 from lowbit.benchmark.leaderboard.page.citations import describe_policies
 from lowbit.benchmark.leaderboard.page.source import Source
 from lowbit.benchmark.leaderboard.tables import Row, Table
@@ -32,15 +38,35 @@ CELL = (
     "jobs",
     "missing",
     "checked",
+    "method",
+    "scorings",
+    "scoring_sd",
+    "rounding",
 )
 _DIGITS = 4  # as in the CSV
 _COCO = ("AP", "AP50", "AP75", "APs", "APm", "APl")  # in COCO's order; others follow by name
 
 
+def methods(source: Source) -> dict[str, Any]:
+    """Return one row a method and table, one column a precision; empty without several pretrainings."""
+    tables = source.tables.sections["methods"]
+    if not tables:
+        return {}
+    content = _content(tables, _precisions(tables))
+    places = [index for index, table in enumerate(tables) for _ in table.rows]
+    for packed, place in zip(content["rows"], places, strict=True):
+        packed["table"] = place
+    return content | {
+        "tables": [{"title": table.title, "note": table.note} | table.facts for table in tables],
+        "groups": _group_facts(source.tables.boards),
+    }
+
+
 def classification(source: Source) -> dict[str, Any]:
     """Return one row a checkpoint and board, one column a precision; empty where there is none."""
     tables = source.tables.sections["classification"]
-    return _content(tables, _precisions(tables)) | _groups(source, tables, "classification")
+    content = _content(tables, _precisions(tables)) | _groups(source, tables, "classification")
+    return content and content | {"files_only": _files_only(source)}
 
 
 def detection(source: Source) -> dict[str, Any]:
@@ -55,7 +81,8 @@ def detection(source: Source) -> dict[str, Any]:
         return (precision_rank(row.facts["precision"]), -score)
 
     rows = [row for table in tables for row in sorted(table.rows, key=order)]
-    return _content(tables, metrics, rows) | _groups(source, tables, "detection")
+    content = _content(tables, metrics, rows) | _groups(source, tables, "detection")
+    return content and content | {"files_only": _files_only(source)}
 
 
 def adaptive(source: Source) -> dict[str, Any]:
@@ -151,13 +178,23 @@ def pack(cell: Cell | None) -> list[Any] | None:
         several,
         cell.missing or None,
         None if cell.printed else cell.reason or None,
+        1 if cell.of_method else None,
+        cell.scorings or None,
+        _known(cell.scoring_sd),
+        _known(cell.rounding) or None,
     ]
     while packed[-1] is None:
         packed.pop()
     return packed
 
 
+def _files_only(source: Source) -> str:
+    return "" if source.tables.sections["methods"] else FILES_ONLY
+
+
 def _marks(cell: Cell) -> str:
+    if cell.of_method and cell.n_seeds == 1:
+        return ONE_PRETRAINING + (ZERO_SHOT if cell.zero_shot else "")
     doubtful = cell.printed and cell.reason.startswith("ocr-ambiguous")
     over_images = cell.n_seeds == 1 or (not cell.n_seeds and cell.interval == "images")
     return (
@@ -165,6 +202,7 @@ def _marks(cell: Cell) -> str:
         + ("†" if over_images else "")
         + (SHARED_SEEDS if cell.n_jobs > cell.n_seeds else "")
         + (ZERO_SHOT if cell.zero_shot else "")
+        + (ROUNDED if cell.depends_on_rounding else "")
     )
 
 

@@ -12,7 +12,13 @@ from dataclasses import dataclass
 import torch
 
 from lowbit.backbones.checkpoints.match import Containers, Match, match
-from lowbit.backbones.networks.registry import BACKBONES, cifar_resnet, create_backbone
+from lowbit.backbones.networks.registry import (
+    BACKBONES,
+    DEEPEST_CIFAR_BLOCKS,
+    cifar_resnet,
+    create_backbone,
+)
+from lowbit.common.text import printable
 
 _COMMON = (
     "resnet18",
@@ -51,10 +57,12 @@ class Signature:
     Attributes:
         shapes: of its state dict.
         parameters: names of those that are parameters.
+        floating: names of those that hold floating-point numbers; others count or index.
     """
 
     shapes: dict[str, torch.Size]
     parameters: frozenset[str]
+    floating: frozenset[str]
 
 
 @functools.cache
@@ -66,8 +74,10 @@ def signature(architecture: str) -> Signature:
     """
     with torch.device("meta"):
         network = create_backbone(architecture)
-    shapes = {name: tensor.shape for name, tensor in network.state_dict().items()}
-    return Signature(shapes, frozenset(name for name, _ in network.named_parameters()))
+    state = network.state_dict()
+    shapes = {name: tensor.shape for name, tensor in state.items()}
+    floating = frozenset(name for name, tensor in state.items() if tensor.is_floating_point())
+    return Signature(shapes, frozenset(name for name, _ in network.named_parameters()), floating)
 
 
 def candidates(containers: Containers) -> tuple[str, ...]:
@@ -80,7 +90,8 @@ def candidates(containers: Containers) -> tuple[str, ...]:
         for found in filter(None, map(_THIRD_STAGE.fullmatch, tensors)):
             place = path, found["prefix"]
             blocks[place] = max(blocks.get(place, 0), int(found["block"]) + 1)
-    return (*sorted(map(cifar_resnet, set(blocks.values()))), *sorted(dict(BACKBONES)), *_COMMON)
+    depths = {n for n in blocks.values() if n <= DEEPEST_CIFAR_BLOCKS}
+    return (*sorted(map(cifar_resnet, depths)), *sorted(dict(BACKBONES)), *_COMMON)
 
 
 @dataclass(frozen=True)
@@ -124,7 +135,7 @@ def contradiction(architecture: str, containers: Containers) -> str | None:
             continue
         if signature(architecture).shapes == signature(origin.network).shapes:
             verb = "show" if origin.proves else "speak against"
-            return f"its names ({evidence}) {verb} {origin.network}, whose tensors are alike"
+            return f"its names ({printable(evidence)}) {verb} {origin.network}, whose tensors are alike"
     return None
 
 

@@ -1,12 +1,16 @@
 """Describe a checkpoint, whether or not it can be loaded."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from lowbit.backbones.checkpoints.batch_norm_state import norm_state
-from lowbit.backbones.checkpoints.load import CheckpointError, examine, load_backbone
+from lowbit.backbones.checkpoints.file_formats.refusals import CheckpointError
+from lowbit.backbones.checkpoints.file_formats.stored_values import NoWeight
+from lowbit.backbones.checkpoints.load import examine, loadable
 from lowbit.backbones.checkpoints.read_file import read
 
 
@@ -26,11 +30,11 @@ def inspect_checkpoint(
     """
     contents = read(path)
     names = [name for tensors in contents.containers.values() for name in tensors]
-    report, found = examine(contents, architecture, prefix=prefix, nearest=True)
     try:
-        load_backbone(path, architecture, prefix=prefix)
+        report, found = loadable(contents, architecture, prefix=prefix)
         refusal = None
     except CheckpointError as error:
+        report, found = examine(contents, architecture, prefix=prefix, nearest=True)
         refusal = str(error)
     return {
         "path": report.path,
@@ -48,12 +52,17 @@ def inspect_checkpoint(
         "share": report.share,
         "missing": list(report.missing),
         "mismatched": list(report.mismatched),
+        "unfit": dict(report.unfit),
         "extra": list(report.extra),
         "unused": _groups(names, report.unused),
-        "batch_norm": str(norm_state(found)),
+        "batch_norm": str(norm_state(_fit(found))),
         "warnings": list(report.warnings),
         "meta": report.meta,
     }
+
+
+def _fit(found: Mapping[str, Tensor | NoWeight]) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in found.items() if isinstance(tensor, Tensor)}
 
 
 def _groups(names: Iterable[str], unused: Sequence[str]) -> dict[str, int]:

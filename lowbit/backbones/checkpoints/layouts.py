@@ -4,10 +4,8 @@ A project's layout is one line in `LAYOUTS`. Wrappers of distributed training an
 removed before (`lowbit.backbones.checkpoints.bare_names`), so layouts omit them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-
-from torch import Tensor
 
 # Name prefixes found only in full detectors of Detectron2, torchvision and mmdetection.
 _DETECTOR = (
@@ -95,7 +93,7 @@ LAYOUTS = (
 )
 
 
-def detector_keys(containers: Mapping[str, Mapping[str, Tensor]]) -> tuple[str, ...]:
+def detector_keys(containers: Mapping[str, Iterable[str]]) -> tuple[str, ...]:
     """Return the tensor names that show a file is a full detector; empty if it is not."""
     names = (name for tensors in containers.values() for name in tensors)
     return tuple(name for name in names if name.startswith(_DETECTOR))

@@ -15,6 +15,9 @@ import torch
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor, nn
 
+from lowbit.backbones.checkpoints.file_formats.checksums import with_checksums
+from lowbit.backbones.checkpoints.file_formats.refusals import CheckpointError
+from lowbit.backbones.checkpoints.file_formats.stored_values import NoWeight
 from lowbit.backbones.checkpoints.guess_network import guess, signature
 from lowbit.backbones.checkpoints.layouts import detector_keys
 from lowbit.backbones.checkpoints.load_report import (
@@ -25,8 +28,9 @@ from lowbit.backbones.checkpoints.load_report import (
     undecided,
 )
 from lowbit.backbones.checkpoints.match import match
-from lowbit.backbones.checkpoints.read_file import META_KEY, CheckpointError, Contents, read, write
+from lowbit.backbones.checkpoints.read_file import META_KEY, Contents, read, write
 from lowbit.backbones.networks.registry import create_backbone
+from lowbit.common.text import printable
 
 FORMAT = "lowbit-bench/1"
 _QUANTIZER = (".w_quant.", ".a_quant.")
@@ -37,12 +41,12 @@ def save_backbone(path: str | Path, backbone: nn.Module, meta: Mapping[str, Any]
 
     The file is complete or absent, never half-written. It is loadable without executing code:
     `.safetensors`, or else a `weights_only` pickle. Quantizer state is omitted, so that any timm or
-    torchvision code can load the weights.
+    torchvision code can load the weights. Checksums in the metadata let `load_backbone` see damage.
 
     Args:
         path: the suffix chooses the format.
         backbone: from `create_backbone`; may be quantized.
-        meta: any JSON, at least `method` and `data`.
+        meta: any JSON, at least the texts `method` and `data`.
     """
     path = Path(path)
     state = {
@@ -51,7 +55,7 @@ def save_backbone(path: str | Path, backbone: nn.Module, meta: Mapping[str, Any]
         if not any(part in f".{name}" for part in _QUANTIZER)
     }
     meta = {"format": FORMAT, "architecture": backbone.architecture, **meta}
-    text = json.dumps(meta, sort_keys=True)
+    text = json.dumps(with_checksums(meta, state), sort_keys=True)
     if path.suffix == ".safetensors":
         return write(path, safetensors_bytes(state, metadata={META_KEY: text}))
     buffer = io.BytesIO()  # not the file itself, whose temporary name torch would store
@@ -85,27 +89,44 @@ def load_backbone(
             tensor matched.
         ValueError: unknown network.
     """
-    contents = read(path)
+    report, usable = loadable(read(path), architecture, prefix=prefix, allow_partial=allow_partial)
+    backbone = create_backbone(report.architecture)
+    backbone.load_state_dict({**backbone.state_dict(), **usable})
+    return backbone, report
+
+
+def loadable(
+    contents: Contents,
+    architecture: str | None = None,
+    *,
+    prefix: str | None = None,
+    allow_partial: bool = False,
+) -> tuple[LoadReport, dict[str, Tensor]]:
+    """Return what `load_backbone` would load of a file, by our names, with the report.
+
+    Raises:
+        CheckpointError: see `load_backbone`.
+        ValueError: unknown network.
+    """
     detector = detector_keys(contents.containers)
     if detector:
         raise CheckpointError(
-            f"{path} holds a full detector ({shortened(detector)}); nothing was loaded. Its "
-            "backbone was trained with that detector's head: give the checkpoint it started from, "
-            "or save its backbone's tensors in a separate file."
+            f"{contents.shown} holds a full detector ({shortened(detector)}); nothing was loaded. "
+            "Its backbone was trained with that detector's head: give the checkpoint it started "
+            "from, or save its backbone's tensors in a separate file."
         )
     report, found = examine(contents, architecture, prefix=prefix)
     if not report.complete and not (allow_partial and report.matched):
         raise CheckpointError(refusal(report, contents))
-    usable = {k: v for k, v in found.items() if k not in report.mismatched}
+    left_out = {*report.mismatched, *report.unfit}
+    usable = {k: v for k, v in found.items() if k not in left_out}
     nonfinite = [k for k, v in usable.items() if v.is_floating_point() and not v.isfinite().all()]
     if nonfinite:
         raise CheckpointError(
-            f"{path} holds NaN or infinity in {shortened(nonfinite)}; nothing was loaded. The run "
-            "that wrote it diverged: use an earlier checkpoint."
+            f"{contents.shown} holds NaN or infinity in {shortened(nonfinite)}; nothing was loaded. "
+            "The run that wrote it diverged: use an earlier checkpoint."
         )
-    backbone = create_backbone(report.architecture)
-    backbone.load_state_dict({**backbone.state_dict(), **usable})
-    return backbone, report
+    return report, usable
 
 
 def examine(
@@ -114,7 +135,7 @@ def examine(
     *,
     prefix: str | None = None,
     nearest: bool = False,
-) -> tuple[LoadReport, dict[str, Tensor]]:
+) -> tuple[LoadReport, dict[str, Tensor | NoWeight]]:
     """Compare a file with a network without loading it.
 
     Args:
@@ -142,8 +163,8 @@ def examine(
         m = match(contents.containers, signature(name).shapes, prefix=prefix)
     if stated not in (None, name) and not m.complete:
         raise CheckpointError(
-            f"{contents.path} holds a {stated}, but {architecture} was requested; nothing was "
-            f"loaded. Omit the architecture, or set it to {stated}."
+            f"{contents.shown} holds a {printable(stated)}, but {architecture} was requested; "
+            f"nothing was loaded. Omit the architecture, or set it to {printable(stated)}."
         )
     named = architecture is not None
     return describe(contents, name, m, guessed=guessed, named=named), m.found

@@ -7,11 +7,12 @@ import torch
 from torch import Tensor
 
 from lowbit.backbones.checkpoints.bare_names import unwrapped
+from lowbit.backbones.checkpoints.file_formats.stored_values import NoWeight
 from lowbit.backbones.checkpoints.layouts import LAYOUTS, Layout
 from lowbit.backbones.checkpoints.names import rename
 from lowbit.backbones.checkpoints.read_file import is_momentum
 
-Containers = Mapping[str, Mapping[str, Tensor]]  # of `read_file.Contents`
+Containers = Mapping[str, Mapping[str, Tensor | NoWeight]]  # of `read_file.Contents`
 Shapes = Mapping[str, torch.Size]  # our names -> shapes
 
 _NAMINGS = tuple(dict.fromkeys(layout.naming for layout in LAYOUTS))
@@ -35,7 +36,7 @@ class Match:
 
     layout: Layout | None
     place: str
-    found: dict[str, Tensor]
+    found: dict[str, Tensor | NoWeight]
     mismatched: tuple[str, ...]
     missing: tuple[str, ...]
     extra: tuple[str, ...]
@@ -68,7 +69,7 @@ def match(containers: Containers, wanted: Shapes, *, prefix: str | None = None) 
             best, found, where, score = layout, here, path, points
     missing = tuple(k for k in wanted if k not in found and not _optional(k))
     mismatched = tuple(k for k, t in found.items() if t.shape != wanted[k])
-    used = {best.prefix + rename(best.naming, k) for k in found} if best else set()
+    used = {_theirs(best, k) for k in found} if best else set()
     unused = tuple(
         name
         for path, tensors in containers.items()
@@ -80,7 +81,7 @@ def match(containers: Containers, wanted: Shapes, *, prefix: str | None = None) 
     return Match(best, place, found, mismatched, missing, extra, unused)
 
 
-def whole_copies(containers: Containers, wanted: Shapes) -> dict[str, dict[str, Tensor]]:
+def whole_copies(containers: Containers, wanted: Shapes) -> dict[str, dict[str, Tensor | NoWeight]]:
     """Return the place of every whole copy of a network in a file, whatever its prefix.
 
     Returns:
@@ -95,9 +96,10 @@ def whole_copies(containers: Containers, wanted: Shapes) -> dict[str, dict[str, 
                 if name != last and not name.endswith(f".{last}"):
                     continue
                 layout = Layout("", name.removesuffix(last), naming)
+                if not all(_optional(k) or _theirs(layout, k) in tensors for k in wanted):
+                    continue
                 found = _found(tensors, layout, wanted)
-                whole = all(k in found or _optional(k) for k in wanted)
-                fits = whole and all(t.shape == wanted[k] for k, t in found.items())
+                fits = all(t.shape == wanted[k] for k, t in found.items())
                 if fits and not _extra(tensors, layout, wanted):
                     copies.setdefault(_place(path, layout.prefix), found)
     return copies
@@ -126,8 +128,12 @@ def _place(path: str, prefix: str) -> str:
     return ".".join(filter(None, (path, prefix.strip("."))))
 
 
-def _found(tensors: Mapping[str, Tensor], layout: Layout, wanted: Iterable[str]):
-    theirs = {k: layout.prefix + rename(layout.naming, k) for k in wanted}
+def _theirs(layout: Layout, name: str) -> str:
+    return layout.prefix + rename(layout.naming, name)
+
+
+def _found(tensors: Mapping[str, Tensor | NoWeight], layout: Layout, wanted: Iterable[str]):
+    theirs = {k: _theirs(layout, k) for k in wanted}
     return {k: tensors[v] for k, v in theirs.items() if v in tensors}
 
 
@@ -136,7 +142,7 @@ def _optional(name: str) -> bool:
     return name.endswith("num_batches_tracked")
 
 
-def _extra(tensors: Mapping[str, Tensor], layout: Layout, wanted: Iterable[str]) -> tuple[str, ...]:
+def _extra(tensors: Iterable[str], layout: Layout, wanted: Iterable[str]) -> tuple[str, ...]:
     """Return file tensors inside the backbone's modules that the network does not have.
 
     A ResNet-34's file holds every tensor of a ResNet-18: without this, it would load as one.

@@ -1,48 +1,51 @@
 """Read checkpoints without running code in them; write files atomically."""
 
 import hashlib
-import io
 import json
-import pickle
-import zipfile
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from safetensors import safe_open
 from torch import Tensor
 
 from lowbit.backbones.checkpoints.bare_names import bare_names
+from lowbit.backbones.checkpoints.file_formats import checksums
+from lowbit.backbones.checkpoints.file_formats.file_bytes import read_bytes
+from lowbit.backbones.checkpoints.file_formats.memory_budget import MemoryBudget
+from lowbit.backbones.checkpoints.file_formats.pickle_reader import PickleReader
+from lowbit.backbones.checkpoints.file_formats.refusals import (
+    CheckpointError,
+    DamagedError,
+    ForeignClassError,
+    RefusedError,
+)
+from lowbit.backbones.checkpoints.file_formats.safetensors_file import (
+    LONGEST_JSON,
+    read_safetensors,
+)
+from lowbit.backbones.checkpoints.file_formats.stored_values import (
+    NoWeight,
+    StoredArray,
+    StoredTensor,
+)
+from lowbit.backbones.checkpoints.file_formats.torch_legacy import MAGIC, read_torch_legacy
+from lowbit.backbones.checkpoints.file_formats.torch_zip import read_torch_zip
 from lowbit.common.atomic_file import atomic
+from lowbit.common.text import brief, printable
 
 META_KEY = "lowbit_bench"  # where our files store their metadata
 
-_LEGACY_TORCH = bytes.fromhex("80028a0a6cfc9c46f9206aa850192e")  # torch.save before 1.6
 _DEPTH = 6  # containers inside containers; VISSL's has four
+_MOST_NAMES = 20_000  # tensors; a detector with its momentum copy has two thousand
+_MOST_CONTAINERS = 100  # that can be networks: those of most tensors
+_LONGEST_NAME = 500  # characters
+_LONGEST_PATH = 4096
 _NOT_WEIGHTS = ("optimizer", "optim", "scaler", "lr_sched", "scheduler", "loss")
+_OTHERS = {b"\x1f\x8b": "a gzip file", b"\x89HDF": "an HDF5 file", b"BZh": "a bzip2 file"}
 
-# Settings and logs that training code stores with the weights. They are read as placeholders:
-# none of their own code is imported or run. Any other class in a pickle refuses the file.
-_BAGGAGE = (
-    "argparse.",
-    "pathlib.",
-    "numpy.",
-    "typing.",
-    "omegaconf.",
-    "mmengine.",
-    "mmcv.",
-    "lightning.",
-    "pytorch_lightning.",
-    *(f"builtins.{name}" for name in ("bool", "dict", "float", "int", "list", "set", "str")),
-)
-
-
-class CheckpointError(ValueError):
-    """Raised when a checkpoint was not loaded; the message gives the reason and a remedy."""
+Named = dict[str, Tensor | NoWeight]
 
 
 @dataclass(frozen=True)
@@ -56,13 +59,20 @@ class Contents:
         containers: where in the file (`""`, `state_dict`, `teacher`, ...) -> tensors by their
             bare names (`bare_names`); the online network before the momentum network.
         meta: metadata in files of this suite; empty for files of other projects.
+        verified: whether checksums in the file covered every tensor, and agreed.
     """
 
     path: Path
     size: int
     sha256: str
-    containers: dict[str, dict[str, Tensor]]
+    containers: dict[str, Named]
     meta: dict[str, Any]
+    verified: bool = True
+
+    @property
+    def shown(self) -> str:
+        """The path as messages show it."""
+        return printable(str(self.path), _LONGEST_PATH)
 
 
 def read(path: str | Path) -> Contents:
@@ -70,36 +80,21 @@ def read(path: str | Path) -> Contents:
 
     Raises:
         FileNotFoundError: the file does not exist.
-        CheckpointError: the file is damaged, contains code, or has no tensors.
+        CheckpointError: the file is damaged, contains code, has no tensors, or would take too much
+            memory.
     """
     path = Path(path)
-    if not path.is_file():
+    shown = printable(str(path), _LONGEST_PATH)
+    if not path.exists():
         raise FileNotFoundError(
-            f"there is no checkpoint {path}; nothing was loaded. Check the path, or run the "
+            f"there is no checkpoint {shown}; nothing was loaded. Check the path, or run the "
             "pretraining recipe that creates it."
         )
-    content = path.read_bytes()
-    if path.suffix == ".safetensors" or content[8:9] == b"{":
-        data = _guarded(path, lambda: _safetensors(path))
-    elif content[:2] == b"PK" or content.startswith(_LEGACY_TORCH):
-        data = _guarded(path, lambda: _torch_file(content))
-    else:
-        data = _guarded(path, lambda: _ArraysOnly(io.BytesIO(content), encoding="latin1").load())
-    if not isinstance(data, Mapping):
-        raise CheckpointError(
-            f"{path} holds a {type(data).__name__}, not named tensors; nothing was loaded. Save the "
-            "network's state_dict."
-        )
-    containers = dict(_containers(data))
-    if not containers:
-        raise CheckpointError(
-            f"{path} holds no named tensors (its entries: {', '.join(map(str, data)) or 'none'}); "
-            "nothing was loaded. Save the network's state_dict."
-        )
-    text = data.get(META_KEY)
-    meta = _guarded(path, lambda: dict(json.loads(text))) if isinstance(text, str) else {}
-    sha256 = hashlib.sha256(content).hexdigest()
-    return Contents(path, len(content), sha256, containers, meta)
+    data = _guarded(shown, lambda: read_bytes(path))
+    with ThreadPoolExecutor(1) as pool:
+        sha256 = pool.submit(lambda: hashlib.sha256(data).hexdigest())
+        containers, meta, verified = _guarded(shown, lambda: _contents(shown, path.suffix, data))
+        return Contents(path, len(data), sha256.result(), containers, meta, verified)
 
 
 def write(path: Path, content: bytes) -> str:
@@ -109,87 +104,117 @@ def write(path: Path, content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _guarded(path: Path, load: Callable[[], Any]) -> Any:
-    """Call a loader; explain any error that a damaged or hostile file causes."""
+def _guarded(shown: str, read: Callable[[], Any]) -> Any:
+    """Call a reader; explain any error that a damaged or hostile file causes."""
     try:
-        return load()
-    except pickle.UnpicklingError as error:
+        return read()
+    except (CheckpointError, OSError):
+        raise
+    except RefusedError as error:
+        aside = ", and no code in it was run" if isinstance(error, ForeignClassError) else ""
         raise CheckpointError(
-            f"{path} is not a plain file of tensors ({_first_line(error)}); nothing was loaded, and "
-            "no code in it was run. If you trust its source, load it with torch.load(..., "
-            "weights_only=False) and save its state_dict alone."
+            f"{shown} {error.what}; nothing was loaded{aside}. {error.remedy}"
         ) from error
     except Exception as error:
+        reason = printable(str(error).partition("\n")[0]) or type(error).__name__
         raise CheckpointError(
-            f"{path} cannot be read ({_first_line(error)}); nothing was loaded. It is damaged, cut "
-            "short, or not a checkpoint: download or create it again."
+            f"{shown} cannot be read ({reason}); nothing was loaded. It is damaged, cut short, or "
+            "not a checkpoint: download or create it again."
         ) from error
 
 
-def _first_line(error: Exception) -> str:
-    """Return the reason in an error's text; torch puts general advice first."""
-    reason = str(error).rpartition("WeightsUnpickler error: ")[2].strip()
-    return (reason.splitlines() or [type(error).__name__])[0]
+def _contents(shown: str, suffix: str, data: memoryview) -> tuple[dict[str, Named], dict, bool]:
+    """Return containers, metadata, and whether checksums covered the tensors."""
+    budget = MemoryBudget(len(data))
+    content, verified = _parse(suffix, data, budget)
+    if not isinstance(content, Mapping):
+        raise CheckpointError(
+            f"{shown} holds {_what(content)}, not named tensors; nothing was loaded. Save the "
+            "network's state_dict."
+        )
+    containers = dict(_containers(content, budget))
+    if not containers:
+        texts = [printable(key, 40) for key in content if isinstance(key, str)]
+        names = ", ".join(texts[:20])
+        raise CheckpointError(
+            f"{shown} holds no named tensors (its entries: {names or 'none'}); nothing was loaded. "
+            "Save the network's state_dict."
+        )
+    text = content.get(META_KEY)
+    meta = _metadata(text) if isinstance(text, str) else {}
+    if meta:
+        verified |= checksums.verify(meta, _own(content, budget))
+    for key in ("method", "data"):  # which go into results
+        if not isinstance(meta.get(key, ""), str):
+            meta[key] = brief(meta[key])
+    return containers, meta, verified
 
 
-def _safetensors(path: Path) -> dict[str, Any]:
-    with safe_open(path, framework="pt") as file:
-        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        return {**(file.metadata() or {}), "model": tensors}
+def _parse(suffix: str, data: memoryview, budget: MemoryBudget) -> tuple[Any, bool]:
+    """Return the object in a file of any format, and whether the format's checksums covered it."""
+    start = bytes(data[:16])
+    if suffix == ".safetensors" or start[8:9] == b"{":
+        tensors, metadata = read_safetensors(data, budget)
+        return {**metadata, "model": tensors}, False
+    if start[:2] == b"PK":
+        return read_torch_zip(data, budget)
+    if start.startswith(MAGIC):
+        return read_torch_legacy(data, budget), False
+    for mark, what in _OTHERS.items():
+        if start.startswith(mark):
+            raise RefusedError(f"is {what}", "Unpack or convert it, and save the state_dict.")
+    return PickleReader(data, budget).load(), False
 
 
-def _torch_file(content: bytes) -> Any:
-    harmless: list[tuple[type, str]] = []
-    if content[:2] == b"PK":  # the older format has neither checksums nor a list of its classes
-        damaged = zipfile.ZipFile(io.BytesIO(content)).testzip()  # torch.load would not notice
-        if damaged:
-            raise ValueError(f"the checksum of {damaged} is wrong")
-        names = torch.serialization.get_unsafe_globals_in_checkpoint(io.BytesIO(content))
-        harmless = [
-            (type("Placeholder", (_Placeholder,), {}), name)
-            for name in names
-            if name.startswith(_BAGGAGE)
-        ]
-    with torch.serialization.safe_globals(harmless):
-        return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+def _metadata(text: str) -> dict[str, Any]:
+    """Parse the metadata of a file of ours.
+
+    Raises:
+        DamagedError: it is not what this suite writes.
+    """
+    if len(text) > LONGEST_JSON:
+        raise DamagedError(f"its metadata has {len(text):,} characters")
+    meta = json.loads(text)
+    if not isinstance(meta, dict):
+        raise DamagedError("its metadata is no mapping")
+    for key in ("architecture", "format"):
+        value = meta.get(key, "")
+        if not isinstance(value, str) or len(value) > _LONGEST_NAME:
+            raise DamagedError(f"{key} in its metadata is no short text")
+    return meta
 
 
-class _Placeholder:
-    """Placeholder for an object of a skipped class: accepts any pickled state and keeps none."""
-
-    def __init__(self, *args: Any) -> None: ...
-    def __setstate__(self, state: Any) -> None: ...
-
-
-def _latin1(text: str, encoding: str) -> bytes:
-    """Encode text the way Python 2 pickles require."""
-    if encoding not in ("latin1", "latin-1"):
-        raise pickle.UnpicklingError(f"it encodes as {encoding}")
-    return text.encode("latin1")
+def _own(content: Mapping[Any, Any], budget: MemoryBudget) -> Named:
+    """Return the tensors of a file of ours by the names in the file."""
+    model = content.get("model")
+    values = model.items() if isinstance(model, Mapping) else ()
+    return {name: tensor for name, v in values if (tensor := _tensor(v, budget)) is not None}
 
 
-class _ArraysOnly(pickle.Unpickler):
-    """Read numpy arrays in plain containers (Detectron2's `.pkl`); refuse any other class."""
-
-    _ALLOWED = {
-        "numpy.core.multiarray._reconstruct": np.empty(1).__reduce__()[0],
-        "numpy.core.numeric._frombuffer": np.empty(1).__reduce_ex__(5)[0],
-        "numpy.ndarray": np.ndarray,
-        "numpy.dtype": np.dtype,
-        "collections.OrderedDict": OrderedDict,
-        "_codecs.encode": _latin1,
-    }
-
-    def find_class(self, module: str, name: str) -> Any:
-        full = f"{module}.{name}".replace("numpy._core.", "numpy.core.")
-        if full not in self._ALLOWED:
-            raise pickle.UnpicklingError(f"it names {module}.{name}")
-        return self._ALLOWED[full]
+def _what(content: Any) -> str:
+    if isinstance(content, StoredTensor | StoredArray | NoWeight):
+        return "a tensor"
+    return "a list" if isinstance(content, list) else f"a {type(content).__name__}"
 
 
-def _containers(data: Mapping[Any, Any]) -> Iterator[tuple[str, dict[str, Tensor]]]:
-    """Yield every mapping of names to tensors, online networks first."""
-    yield from sorted(_walk(data, ()), key=lambda item: is_momentum(item[0]))
+def _containers(content: Mapping[Any, Any], budget: MemoryBudget) -> Iterator[tuple[str, Named]]:
+    """Yield every mapping of names to tensors, online networks first.
+
+    Raises:
+        DamagedError: a name is too long.
+        RefusedError: there are too many names to compare them with networks.
+    """
+    found = list(_walk(content, budget))
+    if (count := sum(len(tensors) for _, tensors in found)) > _MOST_NAMES:
+        raise RefusedError(
+            f"holds {count:,} named tensors; at most {_MOST_NAMES:,} are read",
+            "Save the network's state_dict alone.",
+        )
+    largest = sorted(found, key=lambda item: -len(item[1]))[:_MOST_CONTAINERS]
+    kept = {path for path, _ in largest}
+    yield from sorted(
+        (item for item in found if item[0] in kept), key=lambda item: is_momentum(item[0])
+    )
 
 
 def is_momentum(container: str) -> bool:
@@ -197,23 +222,31 @@ def is_momentum(container: str) -> bool:
     return any(word in container for word in ("target", "momentum", "ema", "teacher"))
 
 
-def _walk(
-    data: Mapping[Any, Any], path: tuple[str, ...]
-) -> Iterator[tuple[str, dict[str, Tensor]]]:
-    tensors = {
-        k: t for k, v in data.items() if isinstance(k, str) and (t := _tensor(v)) is not None
-    }
-    if tensors:
-        bare = bare_names(tensors)
-        yield ".".join(path), {bare[name]: tensor for name, tensor in tensors.items()}
-    if len(path) == _DEPTH:  # a pickle may contain itself
-        return
-    for key, value in data.items():
-        if isinstance(value, Mapping) and not str(key).startswith(_NOT_WEIGHTS):
-            yield from _walk(value, (*path, str(key)))
+def _walk(content: Mapping[Any, Any], budget: MemoryBudget) -> Iterator[tuple[str, Named]]:
+    """Yield the mappings in a file that hold tensors, each once: a pickle may contain itself."""
+    waiting: list[tuple[tuple[str, ...], Mapping[Any, Any]]] = [((), content)]
+    seen = {id(content)}
+    for path, mapping in waiting:
+        tensors = {
+            name: tensor
+            for name, value in mapping.items()
+            if isinstance(name, str) and (tensor := _tensor(value, budget)) is not None
+        }
+        if tensors:
+            if any(len(name) > _LONGEST_NAME for name in (*path, *tensors)):
+                raise DamagedError("a tensor's name has too many characters")
+            bare = bare_names(tensors)
+            yield ".".join(path), {bare[name]: tensor for name, tensor in tensors.items()}
+        if len(path) == _DEPTH:
+            continue
+        for key, value in mapping.items():
+            inner = isinstance(value, Mapping) and not str(key).startswith(_NOT_WEIGHTS)
+            if inner and id(value) not in seen:
+                seen.add(id(value))
+                waiting.append(((*path, str(key)), value))
 
 
-def _tensor(value: Any) -> Tensor | None:
-    if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
-        return torch.from_numpy(np.array(value, dtype=value.dtype.newbyteorder("=")))
-    return value if isinstance(value, Tensor) else None
+def _tensor(value: Any, budget: MemoryBudget) -> Tensor | NoWeight | None:
+    if isinstance(value, StoredTensor | StoredArray):
+        return value.value(budget)
+    return value if isinstance(value, NoWeight) else None

@@ -11,6 +11,7 @@ from lowbit.backbones.networks.mobilenetv2_kuangliu import KuangliuMobileNetV2
 from lowbit.backbones.networks.reactnet import ReActNet
 from lowbit.backbones.networks.small_resnet import SmallResNet
 from lowbit.common.suggest import did_you_mean
+from lowbit.common.text import brief
 
 BACKBONES = Registry("BACKBONES")
 BACKBONES.__doc__ = """
@@ -33,7 +34,8 @@ def resnet10_slim() -> nn.Module:
 # Of the CIFAR ResNets, which exist at any depth of 6n + 2: He et al. (2016), Contrastive Quant.
 _PUBLISHED_DEPTHS = (20, 32, 44, 56, 74, 110, 152)
 _IMAGENET_DEPTHS = (26, 50, 152, 200)  # resnet26, ... are timm's networks for ImageNet
-_CIFAR_RESNET = re.compile(r"resnet(?P<depth>\d+)(?P<rest>_cifar\d*)?")
+DEEPEST_CIFAR_BLOCKS = 200  # resnet1202, the deepest that was published
+_CIFAR_RESNET = re.compile(r"resnet(?P<depth>\d{1,9})(?P<rest>_cifar\d*)?")
 
 
 def cifar_resnet(blocks: int) -> str:
@@ -51,7 +53,8 @@ def _cifar_blocks(architecture: str) -> int | None:
     """Return the blocks in each stage of a CIFAR ResNet, None for any other name."""
     found = _CIFAR_RESNET.fullmatch(architecture)
     blocks = (int(found["depth"]) - 2) // 6 if found else 0
-    return blocks if blocks > 0 and architecture == cifar_resnet(blocks) else None
+    named = 0 < blocks <= DEEPEST_CIFAR_BLOCKS and architecture == cifar_resnet(blocks)
+    return blocks if named else None
 
 
 def _cifar_stem(name: str) -> nn.Module:
@@ -139,7 +142,7 @@ def list_backbones() -> list[str]:
 def create_backbone(architecture: str) -> nn.Module:
     """Build a network with random weights by its name here or in timm.
 
-    CIFAR ResNets (He et al. 2016) of 6n + 2 layers are `resnet20`, `resnet32`, `resnet44`, ...;
+    CIFAR ResNets (He et al. 2016) of 6n + 2 layers are `resnet20`, `resnet32`, ... `resnet1202`;
     where ImageNet's has the name, `resnet26_cifar3`, `resnet50_cifar3`, `resnet152_cifar3`,
     `resnet200_cifar3`. The name is stored as the network's `.architecture`.
 
@@ -155,7 +158,7 @@ def create_backbone(architecture: str) -> nn.Module:
     else:
         names = [*list_backbones(), *timm.list_models()]
         raise ValueError(
-            f"there is no network {architecture!r}; nothing was built."
+            f"there is no network {brief(architecture)}; nothing was built."
             f"{_depths(architecture) or did_you_mean(architecture, names)} Own names: "
             f"{', '.join(list_backbones())}; any name from timm.list_models() works as well."
         )
@@ -169,7 +172,7 @@ def _depths(architecture: str) -> str:
     if not found:
         return ""
     blocks, rest = divmod(int(found["depth"]) - 2, 6)
-    near = {max(1, blocks), max(1, blocks + bool(rest))}
+    near = {min(max(1, n), DEEPEST_CIFAR_BLOCKS) for n in (blocks, blocks + bool(rest))}
     names = " and ".join(f"{cifar_resnet(n)} (n={n})" for n in sorted(near))
     return (
         " CIFAR ResNets of three stages have 6n + 2 layers (resnet20, resnet32, resnet44, ...); "

@@ -2,7 +2,6 @@
 
 import os
 import stat
-from pathlib import Path
 
 from lowbit.common.text import size
 
@@ -19,16 +18,21 @@ class NotAFileError(ValueError):
     """A path names something that is not read: a folder, a pipe, a device, or too long a file."""
 
 
-def check_regular(path: str | os.PathLike) -> None:
+def check_regular(path: str | os.PathLike) -> int:
     """Refuse a pipe or a device, which would be waited for without end.
+
+    Returns:
+        The size of the file, bytes.
 
     Raises:
         OSError: there is no such file, or it cannot be looked at.
         NotAFileError: it is not a regular file.
     """
-    mode = os.stat(path).st_mode
-    if not stat.S_ISREG(mode):
-        raise NotAFileError(f"it is {_KINDS.get(stat.S_IFMT(mode), 'a special file')}, not a file")
+    found = os.stat(path)
+    if not stat.S_ISREG(found.st_mode):
+        kind = _KINDS.get(stat.S_IFMT(found.st_mode), "a special file")
+        raise NotAFileError(f"it is {kind}, not a file")
+    return found.st_size
 
 
 def read_regular(path: str | os.PathLike, *, limit: int) -> bytes:
@@ -42,9 +46,11 @@ def read_regular(path: str | os.PathLike, *, limit: int) -> bytes:
         OSError: there is no such file, or it cannot be read.
         NotAFileError: it is not a regular file, or it is longer.
     """
-    check_regular(path)
-    with Path(path).open("rb") as file:
-        data = file.read(limit + 1)
+    expected = min(check_regular(path), limit)
+    with open(path, "rb") as file:
+        data = file.read(expected + 1)  # a buffer of the limit would take longer than the reading
+        if expected < len(data) <= limit:
+            data += file.read(limit + 1 - len(data))  # it grew meanwhile
     if len(data) > limit:
         raise NotAFileError(f"it is longer than {size(limit)}")
     return data

@@ -3,8 +3,10 @@
 The system's C compiler builds them in half a second, once per machine: the library is cached in
 ~/.cache/lowbit-bench (or under XDG_CACHE_HOME) as kernels-INPUTS-CONTENT.so, named by the hashes of
 what it was made from and of its own bytes. Opening it takes a millisecond; one whose bytes are not
-those that its name says is removed and compiled again. A call costs a few microseconds, whereas a function compiled by torch costs tens, and
-several seconds at its first call in a process. So they are used wherever they apply, unless
+those that its name says is removed and compiled again, and one that another user wrote, or that lies
+where others can write, is not used. Without a home or a folder to write to, each process compiles its
+own. A call costs a few microseconds, whereas a function compiled by torch costs tens, and several
+seconds at its first call in a process. So they are used wherever they apply, unless
 `use_fused_kernels(False)` or LOWBIT_FUSED=0 disables them; without a compiler quantizers run eagerly.
 
 Values and gradients of tensors are those of the eager route, bit for bit; sums over a tensor, the
@@ -14,6 +16,7 @@ gradients of scales, are added in another order, which does not depend on the nu
 import ctypes
 import hashlib
 import logging
+import math
 import os
 import platform
 import shutil
@@ -26,7 +29,9 @@ import torch
 from torch import Tensor, nn
 
 from lowbit.common.atomic_file import atomic
+from lowbit.common.cache_folder import cache_folder, is_private, make_private
 from lowbit.quant.kernels import torch_compiled
+from lowbit.quant.kernels.affine_grid import AffineGrid
 
 _logger = logging.getLogger(__name__)
 _SOURCE = Path(__file__).with_name("kernels.c")
@@ -50,15 +55,15 @@ _SERIAL = 32768  # elements below which torch's own operations use one thread
 _POINTER, _LENGTH, _NUMBER = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
 _SIZE = (_LENGTH, _LENGTH, ctypes.c_int)  # channels, width, threads
 _ARGUMENTS = {
-    "lsq_forward": (*[_POINTER] * 3, *_SIZE, *[_NUMBER] * 2),
-    "lsq_backward": (*[_POINTER] * 6, *_SIZE, *[_NUMBER] * 2),
-    "affine_forward": (*[_POINTER] * 4, *_SIZE, *[_NUMBER] * 2),
-    "affine_backward": (*[_POINTER] * 5, *_SIZE, *[_NUMBER] * 2),
-    "affine_backward_scale": (*[_POINTER] * 7, *_SIZE, *[_NUMBER] * 2),
+    "lsq_forward": (*[_POINTER] * 3, *_SIZE, *[_NUMBER] * 4),
+    "lsq_backward": (*[_POINTER] * 5, *_SIZE, *[_NUMBER] * 5),
+    "affine_forward": (*[_POINTER] * 5, *_SIZE, *[_NUMBER] * 4),
+    "affine_backward": (*[_POINTER] * 5, *_SIZE, *[_NUMBER] * 4),
+    "affine_backward_scale": (*[_POINTER] * 6, *_SIZE, *[_NUMBER] * 3),
+    "symmetric_forward": (*[_POINTER] * 3, *_SIZE, *[_NUMBER] * 3),
+    "symmetric_backward": (*[_POINTER] * 4, *_SIZE, *[_NUMBER] * 3),
     "interval_forward": (*[_POINTER] * 3, *_SIZE, *[_NUMBER] * 3),
-    "interval_backward": (*[_POINTER] * 6, *_SIZE, *[_NUMBER] * 3),
-    "largest_magnitudes": (*[_POINTER] * 3, *_SIZE),
-    "add_at_peak": (*[_POINTER] * 4, _LENGTH, _LENGTH, _NUMBER),
+    "interval_backward": (*[_POINTER] * 5, *_SIZE, *[_NUMBER] * 3),
     "sgd_transition_step": (*[_POINTER] * 7, _LENGTH, ctypes.c_int, *[_NUMBER] * 4),
     "blend_transition_step": (*[_POINTER] * 6, _LENGTH, ctypes.c_int, *[_NUMBER] * 2),
 }
@@ -75,16 +80,14 @@ def _library() -> ctypes.CDLL | None:
     vectors = _VECTORS.get(torch.backends.cpu.get_cpu_capability(), ())
     command = [compiler, *_FLAGS, *vectors, str(_SOURCE)]
     key = repr((_FLAGS, vectors, platform.machine())).encode() + _SOURCE.read_bytes()
-    base = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "lowbit-bench"
-    name = f"kernels-{_digest(key)}"
     try:
-        library = ctypes.CDLL(str(_whole(base, name) or _compile(command, base, name)))
+        library = _open(command, cache_folder(), f"kernels-{_digest(key)}")
     except (OSError, subprocess.CalledProcessError) as error:
         said = getattr(error, "stderr", b"") or b""
         _logger.warning(
             "The C kernels could not be built (%s %s); quantizers run eagerly.",
             error,
-            said.decode(),
+            said.decode(errors="replace"),
         )
         return None
     for name, arguments in _ARGUMENTS.items():
@@ -93,10 +96,31 @@ def _library() -> ctypes.CDLL | None:
     return library
 
 
+def _open(command: list[str], base: Path | None, name: str) -> ctypes.CDLL:
+    """Open the library in the cache; else compile it, and keep it there if that is possible."""
+    if base is not None and (file := _whole(base, name)):
+        return ctypes.CDLL(str(file))
+    with tempfile.TemporaryDirectory() as folder:
+        made = Path(folder) / f"{name}.so"
+        subprocess.run([*command, "-o", made, "-lm"], check=True, capture_output=True)
+        kept = base and _keep(made.read_bytes(), base, name)
+        return ctypes.CDLL(str(kept or made))  # stays open when the file is removed
+
+
 def _whole(base: Path, name: str) -> Path | None:
-    """Return the library if it has the bytes that it was written with: others could crash a job."""
-    for file in base.glob(f"{name}-*.so"):
+    """Return the library if it has the bytes that it was written with, and only this user wrote them.
+
+    Other bytes could crash a job, and another user's run with this one's rights.
+    """
+    try:
+        files = sorted(base.glob(f"{name}-*.so")) if is_private(base.stat()) else []
+    except OSError:
+        return None
+    for file in files:
         try:
+            if not file.is_file() or not is_private(file.lstat()):
+                _logger.warning("%s was written by another user, or can be; it is not used.", file)
+                continue
             if file.stem == f"{name}-{_digest(file.read_bytes())}":
                 return file
             file.unlink()
@@ -107,15 +131,17 @@ def _whole(base: Path, name: str) -> Path | None:
     return None
 
 
-def _compile(command: list[str], base: Path, name: str) -> Path:
-    with tempfile.TemporaryDirectory() as folder:
-        made = Path(folder) / f"{name}.so"
-        subprocess.run([*command, "-o", made, "-lm"], check=True, capture_output=True)
-        content = made.read_bytes()
-    base.mkdir(parents=True, exist_ok=True)
+def _keep(content: bytes, base: Path, name: str) -> Path | None:
+    """Write the library to the cache for the next process; None if that is impossible."""
     file = base / f"{name}-{_digest(content)}.so"
-    with atomic(file) as written:  # other processes may be doing the same
-        written.write(content)
+    try:
+        make_private(base)
+        with atomic(file) as written:  # other processes may be doing the same
+            written.write(content)
+        file.chmod(0o644)  # the umask may let others write
+    except OSError as error:
+        _logger.info("The C kernels are compiled in each process: %s", error)
+        return None
     return file
 
 
@@ -143,6 +169,12 @@ def supports(*tensors: Tensor, scales: tuple[Tensor | None, ...] = ()) -> bool:
     return torch_compiled.is_compatible(*tensors) and _library() is not None
 
 
+def supports_like(g: Tensor, v: Tensor) -> bool:
+    """Whether the kernels support a gradient `g` of a tensor `v` that they supported."""
+    alike = type(g) is Tensor and g.dtype == torch.float32 and g.is_cpu and g.stride() == v.stride()
+    return alike and torch_compiled.is_enabled() and not torch.compiler.is_compiling()
+
+
 def supports_steps(codes: Tensor) -> bool:
     """Whether the kernels are enabled and support steps of float32 weights with such codes."""
     return (
@@ -162,54 +194,81 @@ def _threads(n: int) -> int:
     return torch.get_num_threads() if n > _SERIAL else 1
 
 
-def _partial_sums(v: Tensor, s: Tensor) -> Tensor:
-    """Return a buffer for the sums of each span of at most 4096 elements of a channel."""
-    return torch.empty(s.numel() + v.numel() // 4096, dtype=torch.float64)
-
-
 def _at(t: Tensor | None) -> int | None:
     return None if t is None else t.data_ptr()
 
 
-def lsq_forward(v: Tensor, s: Tensor, lo: float, hi: float) -> Tensor:
-    """v̂ = s round(clip(v/s, lo, hi))."""
+def lsq_forward(v: Tensor, s: Tensor, least: float, ratio: float, lo: float, hi: float) -> Tensor:
+    """v̂ = step round(clip(v/step, lo, hi)) with step = max(|s|, least) ratio."""
     out = torch.empty_like(v)
-    _library().lsq_forward(_at(v), _at(out), _at(s), *_size(v, s), lo, hi)
+    _library().lsq_forward(_at(v), _at(out), _at(s), *_size(v, s), least, ratio, lo, hi)
     return out
 
 
-def lsq_backward(v: Tensor, g: Tensor, s: Tensor, lo: float, hi: float) -> tuple[Tensor, Tensor]:
-    """Return ∂v̂/∂v · g and the sum of ∂v̂/∂s · g (LSQ Eqs. 3 and 5)."""
-    dv, ds, part = torch.empty_like(v), torch.empty_like(s), _partial_sums(v, s)
-    places = _at(v), _at(g), _at(dv), _at(ds), _at(part), _at(s)
-    _library().lsq_backward(*places, *_size(v, s), lo, hi)
+def lsq_backward(
+    v: Tensor,
+    g: Tensor,
+    s: Tensor,
+    least: float,
+    ratio: float,
+    factor: float,
+    lo: float,
+    hi: float,
+) -> tuple[Tensor, Tensor]:
+    """Return ∂v̂/∂v · g, and the sum of ∂v̂/∂step · g times `factor` and the sign of s (LSQ Eqs. 3, 5)."""
+    dv, ds = torch.empty_like(v), torch.empty_like(s)
+    places = _at(v), _at(g), _at(dv), _at(ds), _at(s)
+    _library().lsq_backward(*places, *_size(v, s), least, ratio, factor, lo, hi)
     return dv, ds
 
 
-def affine_forward(v: Tensor, s: Tensor, z: Tensor | None, lo: float, hi: float) -> Tensor:
-    """v̂ = (clamp(round(v/s) + z, lo, hi) - z) s."""
+def affine_forward(
+    v: Tensor, grid: AffineGrid, lo: float, hi: float, least: float = -math.inf
+) -> Tensor:
+    """v̂ = (clamp(round(v/s) + z, lo, hi) - z) s, of max(v, least)."""
     out = torch.empty_like(v)
-    _library().affine_forward(_at(v), _at(out), _at(s), _at(z), *_size(v, s), lo, hi)
+    places = _at(v), _at(out), _at(grid.s), _at(grid.span), _at(grid.z)
+    _library().affine_forward(*places, *_size(v, grid.s), grid.count, least, lo, hi)
     return out
 
 
 def affine_backward(
-    v: Tensor, g: Tensor, s: Tensor, z: Tensor | None, lo: float, hi: float
+    v: Tensor, g: Tensor, grid: AffineGrid, lo: float, hi: float, least: float = -math.inf
 ) -> Tensor:
-    """Return ∂v̂/∂v · g, straight through where the code is in the closed range."""
+    """Return ∂v̂/∂v · g, straight through where the code is in the closed range and v > least."""
     dv = torch.empty_like(v)
-    _library().affine_backward(_at(v), _at(g), _at(dv), _at(s), _at(z), *_size(v, s), lo, hi)
+    places = _at(v), _at(g), _at(dv), _at(grid.span), _at(grid.z)
+    _library().affine_backward(*places, *_size(v, grid.s), grid.count, least, lo, hi)
     return dv
 
 
 def affine_backward_scale(
-    v: Tensor, g: Tensor, s: Tensor, z: Tensor | None, lo: float, hi: float
+    v: Tensor, g: Tensor, grid: AffineGrid, lo: float, hi: float
 ) -> tuple[Tensor, Tensor]:
     """Return ∂v̂/∂v · g and the sum of ∂v̂/∂s · g."""
-    dv, ds, part = torch.empty_like(v), torch.empty_like(s), _partial_sums(v, s)
-    places = _at(v), _at(g), _at(dv), _at(ds), _at(part), _at(s), _at(z)
-    _library().affine_backward_scale(*places, *_size(v, s), lo, hi)
+    dv, ds = torch.empty_like(v), torch.empty_like(grid.s)
+    places = _at(v), _at(g), _at(dv), _at(ds), _at(grid.span), _at(grid.z)
+    _library().affine_backward_scale(*places, *_size(v, grid.s), grid.count, lo, hi)
     return dv, ds
+
+
+def symmetric_forward(
+    v: Tensor, channels: int, count: float, lo: float, hi: float
+) -> tuple[Tensor, Tensor]:
+    """Return v̂ with s = max|v| / count, of each channel, and those maxima, (C, 1)."""
+    out, peak = torch.empty_like(v), v.new_empty(channels, 1)
+    _library().symmetric_forward(_at(v), _at(out), _at(peak), *_size(v, peak), count, lo, hi)
+    return out, peak
+
+
+def symmetric_backward(
+    v: Tensor, g: Tensor, peak: Tensor, count: float, lo: float, hi: float
+) -> Tensor:
+    """Return ∂v̂/∂v · g, through the maxima as well."""
+    dv = torch.empty_like(v)
+    places = _at(v), _at(g), _at(dv), _at(peak)
+    _library().symmetric_backward(*places, *_size(v, peak), count, lo, hi)
+    return dv
 
 
 def interval_forward(x: Tensor, s: Tensor, lo: float, hi: float, gamma: float) -> Tensor:
@@ -223,25 +282,10 @@ def interval_backward(
     x: Tensor, g: Tensor, s: Tensor, lo: float, hi: float, gamma: float
 ) -> tuple[Tensor, Tensor]:
     """Return g/s where lo < γx/s < hi, and the sum of -g x/s² there."""
-    dx, ds, part = torch.empty_like(x), torch.empty_like(s), _partial_sums(x, s)
-    places = _at(x), _at(g), _at(dx), _at(ds), _at(part), _at(s)
+    dx, ds = torch.empty_like(x), torch.empty_like(s)
+    places = _at(x), _at(g), _at(dx), _at(ds), _at(s)
     _library().interval_backward(*places, *_size(x, s), lo, hi, gamma)
     return dx, ds
-
-
-def largest_magnitudes(rows: Tensor) -> Tensor:
-    """Return the largest magnitude of each row, (C, K) -> (C, 1)."""
-    peak = rows.new_empty(len(rows), 1)
-    part = _partial_sums(rows, peak)
-    _library().largest_magnitudes(_at(rows), _at(peak), _at(part), *_size(rows, peak))
-    return peak
-
-
-def add_at_peak(v: Tensor, dv: Tensor, ds: Tensor, peak: Tensor, levels: float) -> None:
-    """Add the gradient of a scale |peak| / levels, times a sign, to `dv` at each row's peak."""
-    width = v.numel() // ds.numel()
-    places = _at(v), _at(dv), _at(ds), _at(peak)
-    _library().add_at_peak(*places, ds.numel(), width, levels)
 
 
 def sgd_transition_step(

@@ -1,7 +1,7 @@
 /* Fake-quantization of float32 memory on a CPU: each tensor is read once and written once.
 
-   A tensor is `channels` rows of `width` elements in memory order, with one scale s (and zero-point z,
-   where it is not NULL) a row. Comparisons are written so that NaN takes the way it takes in
+   A tensor is `channels` rows of `width` elements in memory order, with one scale s (and span of
+   `count` steps, and zero-point z where it is not NULL) a row. Comparisons are written so that NaN takes the way it takes in
    range_quantize.py, whose formulas these are; both round alike, element by element. Sums run in
    float over SPAN elements and in double over those, so they depend on no number of threads.
 
@@ -9,6 +9,7 @@
 
 #include <math.h>
 #include <stdint.h>
+#include <stdlib.h>
 
 #define SPAN 4096
 #define ACROSS _Pragma("omp parallel for num_threads(threads) if (threads > 1)")
@@ -17,14 +18,14 @@
 #define LANES _Pragma("omp simd")
 #define LANES_SUM _Pragma("omp simd reduction(+ : sum)")
 
-typedef struct { int64_t row, begin, end; } span;
+struct span { int64_t row, begin, end; };
 
 static int64_t spans(int64_t width) { return (width + SPAN - 1) / SPAN; }
 
-static span nth_span(int64_t n, int64_t width) {
+static struct span nth_span(int64_t n, int64_t width) {
     const int64_t row = n / spans(width), first = n % spans(width) * SPAN;
     const int64_t last = first + SPAN < width ? first + SPAN : width;
-    return (span){row, row * width + first, row * width + last};
+    return (struct span){row, row * width + first, row * width + last};
 }
 
 static inline float clip(float x, float lo, float hi) {
@@ -34,33 +35,47 @@ static inline float clip(float x, float lo, float hi) {
 
 static inline int outside(float x, float lo, float hi) { return (x <= lo) | (x >= hi); }
 
-/* Add up each row's partial sums, in place of the first. */
+/* Add up each row's partial sums, and free them. */
 static void add_up(double *part, float *ds, int64_t channels, int64_t width) {
     for (int64_t row = 0; row < channels; row++) {
         double sum = 0;
         for (int64_t i = 0; i < spans(width); i++) sum += part[row * spans(width) + i];
         ds[row] = (float)sum;
     }
+    free(part);
+}
+
+static double *partial_sums(int64_t channels, int64_t width) {
+    return malloc(channels * spans(width) * sizeof(double));
+}
+
+/* The step of a learned scale: its magnitude, not below `least`, times a ratio. */
+static inline float learned_step(float s, float least, float ratio) {
+    s = fabsf(s);
+    return (s < least ? least : s) * ratio;
 }
 
 void lsq_forward(const float *v, float *out, const float *s, int64_t channels, int64_t width,
-                 int threads, float lo, float hi) {
+                 int threads, float least, float ratio, float lo, float hi) {
     ACROSS
     for (int64_t n = 0; n < channels * spans(width); n++) {
-        const span p = nth_span(n, width);
-        const float step = s[p.row], inverse = 1 / step;
+        const struct span p = nth_span(n, width);
+        const float step = learned_step(s[p.row], least, ratio), inverse = 1 / step;
         LANES
         for (int64_t i = p.begin; i < p.end; i++)
             out[i] = rintf(clip(v[i] * inverse, lo, hi)) * step;
     }
 }
 
-void lsq_backward(const float *v, const float *g, float *dv, float *ds, double *part, const float *s,
-                  int64_t channels, int64_t width, int threads, float lo, float hi) {
+/* The gradient of the scale is multiplied by `factor`, and by the sign of the scale. */
+void lsq_backward(const float *v, const float *g, float *dv, float *ds, const float *s,
+                  int64_t channels, int64_t width, int threads, float least, float ratio,
+                  float factor, float lo, float hi) {
+    double *part = partial_sums(channels, width);
     ACROSS
     for (int64_t n = 0; n < channels * spans(width); n++) {
-        const span p = nth_span(n, width);
-        const float inverse = 1 / s[p.row];
+        const struct span p = nth_span(n, width);
+        const float inverse = 1 / learned_step(s[p.row], least, ratio);
         float sum = 0;
         LANES_SUM
         for (int64_t i = p.begin; i < p.end; i++) {
@@ -72,48 +87,65 @@ void lsq_backward(const float *v, const float *g, float *dv, float *ds, double *
         part[n] = sum;
     }
     add_up(part, ds, channels, width);
+    for (int64_t row = 0; row < channels; row++) ds[row] *= s[row] < 0 ? -factor : factor;
 }
 
-void affine_forward(const float *v, float *out, const float *s, const float *z, int64_t channels,
-                    int64_t width, int threads, float lo, float hi) {
+/* v / span * count, in this order: a v that equals the span gives exactly `count`, wherever it runs. */
+static inline float steps(float v, float span, float count) { return v / span * count; }
+
+/* Values below `least` count as `least`: 0 for a ReLU in the same pass, else -infinity. */
+void affine_forward(const float *v, float *out, const float *s, const float *span, const float *z,
+                    int64_t channels, int64_t width, int threads, float count, float least, float lo,
+                    float hi) {
     ACROSS
     for (int64_t n = 0; n < channels * spans(width); n++) {
-        const span p = nth_span(n, width);
-        const float step = s[p.row], zero = z ? z[p.row] : 0;
+        const struct span p = nth_span(n, width);
+        const float step = s[p.row], whole = span[p.row], zero = z ? z[p.row] : 0;
         LANES
-        for (int64_t i = p.begin; i < p.end; i++)
-            out[i] = (clip(rintf(v[i] / step) + zero, lo, hi) - zero) * step;
-    }
-}
-
-void affine_backward(const float *v, const float *g, float *dv, const float *s, const float *z,
-                     int64_t channels, int64_t width, int threads, float lo, float hi) {
-    ACROSS
-    for (int64_t n = 0; n < channels * spans(width); n++) {
-        const span p = nth_span(n, width);
-        const float step = s[p.row], zero = z ? z[p.row] : 0;
-        LANES
-        for (int64_t i = p.begin; i < p.end; i++)
-            dv[i] = outside(rintf(v[i] / step) + zero, lo - 0.5f, hi + 0.5f) ? 0 : g[i];
-    }
-}
-
-void affine_backward_scale(const float *v, const float *g, float *dv, float *ds, double *part,
-                           const float *s, const float *z, int64_t channels, int64_t width,
-                           int threads, float lo, float hi) {
-    ACROSS
-    for (int64_t n = 0; n < channels * spans(width); n++) {
-        const span p = nth_span(n, width);
-        const float step = s[p.row], zero = z ? z[p.row] : 0;
-        float sum = 0;
-        LANES_SUM
         for (int64_t i = p.begin; i < p.end; i++) {
-            const float ratio = v[i] / step, q = rintf(ratio) + zero, upstream = g[i];
-            const int out = outside(q, lo - 0.5f, hi + 0.5f);
-            dv[i] = out ? 0 : upstream;
-            sum += (clip(q, lo, hi) - zero - (out ? 0 : ratio)) * upstream;
+            const float x = v[i] < least ? least : v[i];
+            out[i] = (clip(rintf(steps(x, whole, count)) + zero, lo, hi) - zero) * step;
         }
-        part[n] = sum;
+    }
+}
+
+void affine_backward(const float *v, const float *g, float *dv, const float *span, const float *z,
+                     int64_t channels, int64_t width, int threads, float count, float least,
+                     float lo, float hi) {
+    ACROSS
+    for (int64_t n = 0; n < channels * spans(width); n++) {
+        const struct span p = nth_span(n, width);
+        const float whole = span[p.row], zero = z ? z[p.row] : 0;
+        LANES
+        for (int64_t i = p.begin; i < p.end; i++) {
+            const float q = rintf(steps(v[i], whole, count)) + zero;
+            dv[i] = outside(q, lo - 0.5f, hi + 0.5f) | (v[i] <= least) ? 0 : g[i];
+        }
+    }
+}
+
+/* The same and the sum of ∂v̂/∂s g, for elements begin to end. */
+static float affine_span(const float *v, const float *g, float *dv, int64_t begin, int64_t end,
+                         float whole, float zero, float count, float lo, float hi) {
+    float sum = 0;
+    LANES_SUM
+    for (int64_t i = begin; i < end; i++) {
+        const float ratio = steps(v[i], whole, count), q = rintf(ratio) + zero, upstream = g[i];
+        const int out = outside(q, lo - 0.5f, hi + 0.5f);
+        dv[i] = out ? 0 : upstream;
+        sum += (clip(q, lo, hi) - zero - (out ? 0 : ratio)) * upstream;
+    }
+    return sum;
+}
+
+void affine_backward_scale(const float *v, const float *g, float *dv, float *ds,
+                           const float *span, const float *z, int64_t channels, int64_t width,
+                           int threads, float count, float lo, float hi) {
+    double *part = partial_sums(channels, width);
+    ACROSS
+    for (int64_t n = 0; n < channels * spans(width); n++) {
+        const struct span p = nth_span(n, width);
+        part[n] = affine_span(v, g, dv, p.begin, p.end, span[p.row], z ? z[p.row] : 0, count, lo, hi);
     }
     add_up(part, ds, channels, width);
 }
@@ -122,7 +154,7 @@ void interval_forward(const float *v, float *out, const float *s, int64_t channe
                       int threads, float lo, float hi, float gamma) {
     ACROSS
     for (int64_t n = 0; n < channels * spans(width); n++) {
-        const span p = nth_span(n, width);
+        const struct span p = nth_span(n, width);
         const float factor = gamma / s[p.row];
         LANES
         for (int64_t i = p.begin; i < p.end; i++)
@@ -131,12 +163,13 @@ void interval_forward(const float *v, float *out, const float *s, int64_t channe
 }
 
 /* Here gradient passes where lo < γv/s < hi: the caller gives the numbers beyond α and β. */
-void interval_backward(const float *v, const float *g, float *dv, float *ds, double *part,
-                       const float *s, int64_t channels, int64_t width, int threads, float lo,
-                       float hi, float gamma) {
+void interval_backward(const float *v, const float *g, float *dv, float *ds, const float *s,
+                       int64_t channels, int64_t width, int threads, float lo, float hi,
+                       float gamma) {
+    double *part = partial_sums(channels, width);
     ACROSS
     for (int64_t n = 0; n < channels * spans(width); n++) {
-        const span p = nth_span(n, width);
+        const struct span p = nth_span(n, width);
         const float step = s[p.row], factor = gamma / step;
         float sum = 0;
         LANES_SUM
@@ -155,42 +188,58 @@ void interval_backward(const float *v, const float *g, float *dv, float *ds, dou
 /* The bits of |v| order as |v| does, and NaN above all: so a maximum of NaN is NaN. */
 static inline uint32_t magnitude(const float *v) { return *(const uint32_t *)v & 0x7fffffff; }
 
-void largest_magnitudes(const float *v, float *peak, uint32_t *part, int64_t channels, int64_t width,
-                        int threads) {
-    ACROSS
-    for (int64_t n = 0; n < channels * spans(width); n++) {
-        const span p = nth_span(n, width);
-        uint32_t top = 0;
-        _Pragma("omp simd reduction(max : top)")
-        for (int64_t i = p.begin; i < p.end; i++) {
-            const uint32_t here = magnitude(v + i);
-            top = here > top ? here : top;
-        }
-        part[n] = top;
+static float largest_magnitude(const float *v, int64_t width) {
+    uint32_t top = 0;
+    _Pragma("omp simd reduction(max : top)")
+    for (int64_t i = 0; i < width; i++) {
+        const uint32_t here = magnitude(v + i);
+        top = here > top ? here : top;
     }
+    return *(float *)&top;
+}
+
+static int64_t first_of_magnitude(const float *v, int64_t width, float peak) {
+    const uint32_t top = magnitude(&peak);
+    int64_t i = 0;
+    for (int found = 0; i + 64 <= width; i += 64) {
+        _Pragma("omp simd reduction(| : found)")
+        for (int64_t k = i; k < i + 64; k++) found |= magnitude(v + k) == top;
+        if (found) break;
+    }
+    while (i < width && magnitude(v + i) != top) i++;
+    return i;
+}
+
+/* Affine without zero-point, whose span is the largest magnitude of a row: it is found, or receives
+   its gradient, while the row is in the cache. One thread does a row. A row of zeros has s = 1. */
+void symmetric_forward(const float *v, float *out, float *peak, int64_t channels, int64_t width,
+                       int threads, float count, float lo, float hi) {
+    ACROSS
     for (int64_t row = 0; row < channels; row++) {
-        uint32_t top = 0;
-        for (int64_t n = row * spans(width); n < (row + 1) * spans(width); n++)
-            top = part[n] > top ? part[n] : top;
-        *(uint32_t *)(peak + row) = top;
+        const float *in = v + row * width, top = largest_magnitude(in, width);
+        const float whole = top == 0 ? count : top, step = whole / count;
+        float *to = out + row * width;
+        peak[row] = top;
+        LANES
+        for (int64_t i = 0; i < width; i++)
+            to[i] = clip(rintf(steps(in[i], whole, count)), lo, hi) * step;
     }
 }
 
-/* Give the gradient of a scale |peak| / levels to the first weight of that magnitude. */
-void add_at_peak(const float *v, float *dv, const float *ds, const float *peak, int64_t channels,
-                 int64_t width, float levels) {
+void symmetric_backward(const float *v, const float *g, float *dv, const float *peak,
+                        int64_t channels, int64_t width, int threads, float count, float lo,
+                        float hi) {
+    ACROSS
     for (int64_t row = 0; row < channels; row++) {
-        const float *weights = v + row * width;
-        const uint32_t top = magnitude(peak + row);
-        int64_t i = 0;
-        for (int found = 0; i + 64 <= width; i += 64) {
-            _Pragma("omp simd reduction(| : found)")
-            for (int64_t k = i; k < i + 64; k++) found |= magnitude(weights + k) == top;
-            if (found) break;
-        }
-        while (i < width && magnitude(weights + i) != top) i++;
-        if (i == width || top == 0) continue;
-        dv[row * width + i] += copysignf(1, weights[i]) * (ds[row] / levels);
+        const float *in = v + row * width, *upstream = g + row * width;
+        const float top = peak[row], whole = top == 0 ? count : top;
+        float *to = dv + row * width;
+        double ds = 0;
+        for (int64_t i = 0; i < width; i += SPAN)
+            ds += affine_span(in, upstream, to, i, i + SPAN < width ? i + SPAN : width, whole, 0,
+                              count, lo, hi);
+        const int64_t place = first_of_magnitude(in, width, top);
+        if (top != 0 && place < width) to[place] += copysignf(1, in[place]) * ((float)ds / count);
     }
 }
 
@@ -218,7 +267,7 @@ int64_t sgd_transition_step(float *w, const float *g, float *v, const int8_t *ol
     int64_t changed = 0;
     COUNTING
     for (int64_t k = 0; k < spans(n); k++) {
-        const span p = nth_span(k, n);
+        const struct span p = nth_span(k, n);
         int sum = 0;
         LANES_SUM
         for (int64_t i = p.begin; i < p.end; i++) {
@@ -243,7 +292,7 @@ int64_t blend_transition_step(float *w, const float *start, const int8_t *old, i
     int64_t changed = 0;
     COUNTING
     for (int64_t k = 0; k < spans(n); k++) {
-        const span p = nth_span(k, n);
+        const struct span p = nth_span(k, n);
         int sum = 0;
         LANES_SUM
         for (int64_t i = p.begin; i < p.end; i++) {

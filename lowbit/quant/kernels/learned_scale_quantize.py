@@ -17,16 +17,31 @@ from lowbit.quant.kernels.range_quantize import (
     wide,
 )
 
+SMALLEST_SCALE = 2.0**-23
+"""The least magnitude of a learned scale; a smaller one, such as 0, acts as this.
+
+Divided by it, activations and gradients of ordinary size stay finite in float32."""
+
+
+def _learned_step(s: Tensor, ratio: float) -> Tensor:
+    step = s.abs().clamp_(min=SMALLEST_SCALE)
+    return step if ratio == 1 else step.mul_(ratio)
+
 
 class _Lsq(torch.autograd.Function):
     """LSQ Eqs. 1-5: v̂ = s round(clip(v/s, -Q_N, Q_P)), with the learned step's gradient."""
 
     @staticmethod
-    def forward(ctx, v: Tensor, s: Tensor, q_n: int, q_p: int, grad_scale: float) -> Tensor:
+    def forward(
+        ctx, v: Tensor, s: Tensor, q_n: int, q_p: int, grad_scale: float, ratio: float
+    ) -> Tensor:
         ctx.save_for_backward(v, s)
-        ctx.q_n, ctx.q_p, ctx.grad_scale = q_n, q_p, grad_scale
-        if c_kernels.supports(v, scales=(s,)):
-            return c_kernels.lsq_forward(v, s, -q_n, q_p)
+        ctx.q_n, ctx.q_p, ctx.ratio = q_n, q_p, ratio
+        ctx.factor = grad_scale / ratio
+        ctx.native = c_kernels.supports(v, scales=(s,))
+        if ctx.native:
+            return c_kernels.lsq_forward(v, s, SMALLEST_SCALE, ratio, -q_n, q_p)
+        s = _learned_step(s, ratio)
         if is_fused(v):
             bounds = torch_compiled.bounds(-q_n, q_p, v.device)
             out = torch_compiled.lsq_forward(
@@ -39,20 +54,18 @@ class _Lsq(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, g: Tensor):
         v, s = ctx.saved_tensors
-        if all(ctx.needs_input_grad[:2]) and c_kernels.supports(v, g, scales=(s,)):
-            dv, ds = c_kernels.lsq_backward(v, g, s, -ctx.q_n, ctx.q_p)
-            return dv, ds.mul_(ctx.grad_scale), None, None, None
-        if all(ctx.needs_input_grad[:2]) and is_fused(v, g):
+        none = (None,) * 4
+        both = ctx.needs_input_grad[0] and ctx.needs_input_grad[1]
+        if both and ctx.native and c_kernels.supports_like(g, v):
+            numbers = SMALLEST_SCALE, ctx.ratio, ctx.factor, -ctx.q_n, ctx.q_p
+            return *c_kernels.lsq_backward(v, g, s, *numbers), *none
+        factor = torch.where(s < 0, -ctx.factor, ctx.factor)
+        s = _learned_step(s, ctx.ratio)
+        if both and is_fused(v, g):
             bounds = torch_compiled.bounds(-ctx.q_n, ctx.q_p, v.device)
             flat = torch_compiled.flat(v, s), torch_compiled.flat(g, s)
             dv, ds = torch_compiled.lsq_backward(*flat, torch_compiled.column(s), bounds)
-            return (
-                torch_compiled.unflat(dv, v),
-                ds.reshape(s.shape) * ctx.grad_scale,
-                None,
-                None,
-                None,
-            )
+            return torch_compiled.unflat(dv, v), ds.reshape(s.shape) * factor, *none
         ratio, upstream = wide(v) * (1 / s), wide(g)
         dv = ds = None
         if ctx.needs_input_grad[0]:
@@ -61,19 +74,24 @@ class _Lsq(torch.autograd.Function):
             # Eq. 3: round(v/s) - v/s inside; -Q_N or Q_P, as the clamped ratio already is, outside
             passed = masked(ratio, ratio, -ctx.q_n, ctx.q_p)
             q = ratio.clamp_(-ctx.q_n, ctx.q_p).round_().sub_(passed)
-            ds = weighted_sum(q, upstream, s.shape).mul_(ctx.grad_scale)
-        return dv, ds, None, None, None
+            ds = weighted_sum(q, upstream, s.shape) * factor
+        return dv, ds, *none
 
 
-def lsq(v: Tensor, s: Tensor, q_n: int, q_p: int, grad_scale: float = 1.0) -> Tensor:
+def lsq(
+    v: Tensor, s: Tensor, q_n: int, q_p: int, grad_scale: float = 1.0, *, ratio: float = 1.0
+) -> Tensor:
     """Quantize with a learned step size (LSQ, Esser et al. 2020, Eqs. 1-5).
 
     Args:
         v: any shape.
-        s: positive step size, one element or broadcastable against `v`.
+        s: scale, one element or broadcastable against `v`. The step is its magnitude, not below
+            `SMALLEST_SCALE`, times `ratio`; its gradient is that of |s|, and 1 at 0.
         q_n: number of negative levels Q_N (0 for unsigned data).
         q_p: highest level Q_P.
         grad_scale: g = 1/sqrt(N Q_P), multiplied into the gradient of `s`.
+        ratio: of the step to `s`; the gradient is divided by it, so that SGD moves the step as if it
+            were the parameter.
 
     Example:
         >>> s = torch.tensor([1.0], requires_grad=True)
@@ -86,7 +104,7 @@ def lsq(v: Tensor, s: Tensor, q_n: int, q_p: int, grad_scale: float = 1.0) -> Te
         -9.0 -> -4.0
         9.0 -> 3.0
     """
-    return run(_Lsq, v, s, q_n, q_p, grad_scale)
+    return run(_Lsq, v, s, q_n, q_p, grad_scale, ratio)
 
 
 class _Interval(torch.autograd.Function):

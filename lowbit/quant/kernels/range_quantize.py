@@ -12,11 +12,14 @@ that broadcasts against the input.
 Legend: v input, s scale (step size), z zero-point, q code, g incoming gradient.
 """
 
+import math
+
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from lowbit.quant.kernels import c_kernels, torch_compiled
+from lowbit.quant.kernels.affine_grid import AffineGrid, symmetric_grid
 
 
 def wide(x: Tensor) -> Tensor:
@@ -68,8 +71,6 @@ def peaks(rows: Tensor) -> Tensor:
     vectorized on a CPU and takes ten times as long.
     """
     channels, width = rows.shape
-    if c_kernels.supports(rows):
-        return c_kernels.largest_magnitudes(rows)
     chunks = rows.reshape(-1, width if width % _CHUNK else _CHUNK)
     if is_fused(rows):
         found = torch_compiled.chunk_peaks(chunks)
@@ -94,76 +95,115 @@ def is_fused(*tensors: Tensor) -> bool:
     )
 
 
-def _zero_column(z: Tensor | None, s: Tensor) -> Tensor:
-    return torch.zeros_like(torch_compiled.column(s)) if z is None else torch_compiled.column(z)
-
-
 class _Affine(torch.autograd.Function):
-    """q = clamp(round(v/s) + z, lo, hi);  v̂ = (q - z) s.
+    """q = clamp(round(v/s) + z, lo, hi);  v̂ = (q - z) s;  v/s as `AffineGrid.ratio` has it.
 
     Straight-through where the unclamped code is in the closed range [lo, hi], zero outside.
     """
 
     @staticmethod
-    def forward(ctx, v: Tensor, s: Tensor, z: Tensor | None, lo: int, hi: int) -> Tensor:
-        ctx.save_for_backward(v, s, z)
-        ctx.lo, ctx.hi = lo, hi
-        return _affine_forward(v, s, z, lo, hi)
+    def forward(
+        ctx, v: Tensor, s: Tensor, span: Tensor, count: float, z: Tensor | None, lo: int, hi: int
+    ) -> Tensor:
+        ctx.save_for_backward(v, s, span, z)
+        ctx.count, ctx.levels = count, (lo, hi)
+        return _affine_forward(v, AffineGrid(s, span, count, z), lo, hi)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, g: Tensor):
-        v, s, z = ctx.saved_tensors
-        dv, ds = _affine_backward(v, g, s, z, ctx.lo, ctx.hi, ctx.needs_input_grad[1])
-        return dv, ds, None, None, None
+        v, s, span, z = ctx.saved_tensors
+        grid = AffineGrid(s, span, ctx.count, z)
+        dv, ds = _affine_backward(v, g, grid, *ctx.levels, ctx.needs_input_grad[1])
+        return dv, ds, None, None, None, None, None
+
+
+class _RectifiedAffine(torch.autograd.Function):
+    """`_Affine` of max(v, 0) in one pass; both gradients are zero where v <= 0."""
+
+    @staticmethod
+    def forward(
+        ctx, v: Tensor, s: Tensor, span: Tensor, count: float, z: Tensor, lo: int, hi: int
+    ) -> Tensor:
+        ctx.save_for_backward(v, s, span, z)
+        ctx.count, ctx.levels = count, (lo, hi)
+        return c_kernels.affine_forward(v, AffineGrid(s, span, count, z), lo, hi, least=0.0)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, g: Tensor):
+        v, s, span, z = ctx.saved_tensors
+        grid = AffineGrid(s, span, ctx.count, z)
+        if c_kernels.supports_like(g, v):
+            dv = c_kernels.affine_backward(v, g, grid, *ctx.levels, least=0.0)
+        else:
+            dv, _ = _affine_backward(v, g, grid, *ctx.levels, scale=False)
+            dv = torch.ops.aten.threshold_backward(dv, v, 0)
+        return dv, None, None, None, None, None, None
 
 
 class _Symmetric(torch.autograd.Function):
-    """`_Affine` without zero-point whose scale is max|v|/n, differentiated through the maximum.
+    """`_Affine` without zero-point whose scale is max|v|/count, differentiated through the maximum.
 
     The gradient of s reaches only the largest weight, of the tensor or of each channel.
     """
 
     @staticmethod
-    def forward(ctx, v: Tensor, s: Tensor, peak: Tensor, lo: int, hi: int, n: float) -> Tensor:
-        ctx.save_for_backward(v, s, peak)
-        ctx.lo, ctx.hi, ctx.n = lo, hi, n
-        return _affine_forward(v, s, None, lo, hi)
+    def forward(ctx, v: Tensor, shape: tuple[int, ...], count: float, lo: int, hi: int) -> Tensor:
+        ctx.shape, ctx.count, ctx.levels = shape, count, (lo, hi)
+        channels = math.prod(shape)
+        ctx.native = c_kernels.supports(v)
+        if ctx.native:
+            out, peak = c_kernels.symmetric_forward(v, channels, count, lo, hi)
+        else:
+            peak = peaks(torch_compiled.rows(v, channels))
+            out = _affine_forward(v, _Symmetric.grid(ctx, peak), lo, hi)
+        ctx.save_for_backward(v, peak)
+        return out
+
+    @staticmethod
+    def grid(ctx, peak: Tensor) -> AffineGrid:
+        return symmetric_grid(wide(peak.amax(1)).reshape(ctx.shape), ctx.count)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, g: Tensor):
-        v, s, peak = ctx.saved_tensors
-        dv, ds = _affine_backward(v, g, s, None, ctx.lo, ctx.hi, True)
-        if peak.numel() == s.numel() and c_kernels.supports(v, dv, scales=(s,)):
-            c_kernels.add_at_peak(v, dv, ds, peak, ctx.n)
-            return dv, None, None, None, None, None
+        v, peak = ctx.saved_tensors
+        channels = len(peak)
+        if ctx.native and c_kernels.supports_like(g, v):
+            return c_kernels.symmetric_backward(v, g, peak, ctx.count, *ctx.levels), *[None] * 4
+        dv, ds = _affine_backward(v, g, _Symmetric.grid(ctx, peak), *ctx.levels, True)
         alike = torch_compiled.is_compatible(v, dv)
         if alike:
-            rows, flat = torch_compiled.rows(v, s.numel()), torch_compiled.rows(dv, s.numel())
+            rows, flat = torch_compiled.rows(v, channels), torch_compiled.rows(dv, channels)
         else:  # memory orders may differ: use the order of the shape
-            rows, flat = v.reshape(s.numel(), -1), dv.reshape(s.numel(), -1)
+            rows, flat = v.reshape(channels, -1), dv.reshape(channels, -1)
             peak = peaks(rows)
         top = place_of_peak(rows, peak)  # (C, 1)
         # A channel of zeros has the placeholder scale 1 and sign(0) = 0: no gradient flows.
-        share = rows.gather(1, top).sign() * (ds.reshape(-1, 1) / ctx.n)
+        share = rows.gather(1, top).sign() * (ds.reshape(-1, 1) / ctx.count)
         flat.scatter_add_(1, top, share.to(dv.dtype))
-        return dv if alike else flat.reshape(dv.shape), None, None, None, None, None
+        return dv if alike else flat.reshape(dv.shape), None, None, None, None
 
 
-def _affine_forward(v: Tensor, s: Tensor, z: Tensor | None, lo: int, hi: int) -> Tensor:
-    if c_kernels.supports(v, scales=(s, z)):
-        return c_kernels.affine_forward(v, s, z, lo, hi)
+def _compiled_arguments(grid: AffineGrid, lo: int, hi: int) -> tuple[Tensor, ...]:
+    """Return span, z, bounds and count as kernels compiled by torch take them."""
+    span, z = torch_compiled.column(grid.span), grid.z
+    z = torch.zeros_like(span) if z is None else torch_compiled.column(z)
+    device = span.device
+    return span, z, *(torch_compiled.bounds(*n, device) for n in ((lo, hi), (grid.count, 0.0)))
+
+
+def _affine_forward(v: Tensor, grid: AffineGrid, lo: int, hi: int) -> Tensor:
+    s, z = grid.s, grid.z
+    if c_kernels.supports(v, scales=(s, grid.span, z)):
+        return c_kernels.affine_forward(v, grid, lo, hi)
     if is_fused(v):
-        tensors = (
-            torch_compiled.column(s),
-            _zero_column(z, s),
-            torch_compiled.bounds(lo, hi, v.device),
-        )
+        tensors = torch_compiled.column(s), *_compiled_arguments(grid, lo, hi)
         return torch_compiled.unflat(
             torch_compiled.affine_forward(torch_compiled.flat(v, s), *tensors), v
         )
-    q = (wide(v) / s).round_()
+    q = grid.ratio(wide(v)).round_()
     if z is None:
         q.clamp_(lo, hi)
     else:
@@ -172,25 +212,22 @@ def _affine_forward(v: Tensor, s: Tensor, z: Tensor | None, lo: int, hi: int) ->
 
 
 def _affine_backward(
-    v: Tensor, g: Tensor, s: Tensor, z: Tensor | None, lo: int, hi: int, scale: bool
+    v: Tensor, g: Tensor, grid: AffineGrid, lo: int, hi: int, scale: bool
 ) -> tuple[Tensor, Tensor | None]:
     """Return the gradients of v and, if `scale`, of s."""
-    if c_kernels.supports(v, g, scales=(s, z)):
+    s, z = grid.s, grid.z
+    if c_kernels.supports(v, g, scales=(s, grid.span, z)):
         if scale:
-            return c_kernels.affine_backward_scale(v, g, s, z, lo, hi)
-        return c_kernels.affine_backward(v, g, s, z, lo, hi), None
+            return c_kernels.affine_backward_scale(v, g, grid, lo, hi)
+        return c_kernels.affine_backward(v, g, grid, lo, hi), None
     if is_fused(v, g):
-        tensors = (
-            torch_compiled.column(s),
-            _zero_column(z, s),
-            torch_compiled.bounds(lo, hi, v.device),
-        )
+        tensors = _compiled_arguments(grid, lo, hi)
         flat = torch_compiled.flat(v, s), torch_compiled.flat(g, s)
         if not scale:
             return torch_compiled.unflat(torch_compiled.affine_backward(*flat, *tensors), v), None
         dv, ds = torch_compiled.affine_backward_scale(*flat, *tensors)
         return torch_compiled.unflat(dv, v), ds.reshape(s.shape)
-    ratio, upstream = wide(v) / s, wide(g)
+    ratio, upstream = grid.ratio(wide(v)), wide(g)
     q = ratio.round() if scale else ratio.round_()
     if z is not None:
         q.add_(z)
@@ -206,10 +243,19 @@ def _affine_backward(
     return dv, weighted_sum(q, upstream, s.shape)
 
 
-def fake_quantize(v: Tensor, s: Tensor, z: Tensor | None, lo: int, hi: int) -> Tensor:
+def fake_quantize(
+    v: Tensor,
+    s: Tensor,
+    z: Tensor | None,
+    lo: int,
+    hi: int,
+    *,
+    span: Tensor | None = None,
+    count: float = 1.0,
+) -> Tensor:
     """Round `v` to the affine grid (q - z) s with codes lo..hi (SSQL; Jacob et al. 2018).
 
-    Differentiable in `v`, and in `s` where it requires gradient (SSQL's weight scale does).
+    Differentiable in `v`, and in `s` where it requires gradient.
 
     Args:
         v: any shape.
@@ -217,6 +263,8 @@ def fake_quantize(v: Tensor, s: Tensor, z: Tensor | None, lo: int, hi: int) -> T
         z: zero-point on the code axis, whole numbers shaped like `s`; None for 0.
         lo: lowest code.
         hi: highest code.
+        span: `count` times `s` before it was rounded (`AffineGrid`); None for `s`.
+        count: steps in `span`.
 
     Example:
         >>> v = torch.tensor([-1.0, 0.24, 0.26, 9.0], requires_grad=True)
@@ -224,25 +272,40 @@ def fake_quantize(v: Tensor, s: Tensor, z: Tensor | None, lo: int, hi: int) -> T
         >>> y.tolist(), torch.autograd.grad(y.sum(), v)[0].tolist()
         ([-1.0, 0.0, 0.5, 0.5], [1.0, 1.0, 1.0, 0.0])
     """
-    return run(_Affine, v, s, z, lo, hi)
+    return run(_Affine, v, s, s if span is None else span, count, z, lo, hi)
+
+
+def fake_quantize_rectified(v: Tensor, grid: AffineGrid, lo: int, hi: int) -> Tensor | None:
+    """Quantize relu(v) in one pass; None where no kernel does."""
+    if not c_kernels.supports(v, scales=(grid.s, grid.span, grid.z)):
+        return None
+    return run(_RectifiedAffine, v, grid.s, grid.span, grid.count, grid.z, lo, hi)
 
 
 class _Anchored(torch.autograd.Function):
     """v̂ = s round((v - a)/s) + a without a clamp; gradient 1 everywhere, none to s or a."""
 
     @staticmethod
-    def forward(ctx, v: Tensor, s: Tensor, anchor: Tensor | None, floor: bool) -> Tensor:
-        q = wide(v) / s if anchor is None else (wide(v) - anchor).div_(s)
+    def forward(
+        ctx, v: Tensor, s: Tensor, span: Tensor, count: float, anchor: Tensor | None, floor: bool
+    ) -> Tensor:
+        q = AffineGrid(s, span, count).ratio(wide(v) if anchor is None else wide(v) - anchor)
         q = (q.floor_() if floor else q.round_()).mul_(s)
         return (q if anchor is None else q.add_(anchor)).to(v.dtype)
 
     @staticmethod
     def backward(ctx, g: Tensor):
-        return g, None, None, None
+        return g, None, None, None, None, None
 
 
 def fake_quantize_anchored(
-    v: Tensor, s: Tensor, anchor: Tensor | None = None, *, floor: bool = False
+    v: Tensor,
+    s: Tensor,
+    anchor: Tensor | None = None,
+    *,
+    floor: bool = False,
+    span: Tensor | None = None,
+    count: float = 1.0,
 ) -> Tensor:
     """Round `v` to multiples of `s`, counted from 0 or from `anchor` (Contrastive Quant, Eq. 9).
 
@@ -254,24 +317,26 @@ def fake_quantize_anchored(
         s: positive scale, broadcastable against `v`.
         anchor: where the grid starts; None for the literal Eq. 9, whose grid contains 0.
         floor: round down instead of to nearest (adds a one-sided bias of s/2).
+        span: `count` times `s` before it was rounded (`AffineGrid`); None for `s`.
+        count: steps in `span`.
     """
-    return run(_Anchored, v, s, anchor, floor)
+    return run(_Anchored, v, s, s if span is None else span, count, anchor, floor)
 
 
-def fake_quantize_symmetric(v: Tensor, s: Tensor, peak: Tensor, bits: int) -> Tensor:
+def fake_quantize_symmetric(v: Tensor, shape: tuple[int, ...], bits: int) -> Tensor:
     """Quantize to -2^(b-1)..2^(b-1)-1 with s = max|v|/((2^b-1)/2), gradient through the maximum.
 
     As official SSQL computes its weight scale, which it does not detach (SPEC A.4): the largest weight
-    of each channel, besides its own gradient, receives that of the scale.
+    of each channel, besides its own gradient, receives that of the scale. That weight lies on a tie:
+    -max|v| has the code -2^(b-1) from 2 bits on, max|v| the highest one.
 
     Args:
-        v: weights; dimension 0 is the channel where `s` has more than one element.
-        s: the scale of `v`, detached, 1 for a channel of zeros.
-        peak: `peaks` of the rows of `v`, detached.
+        v: weights.
+        shape: of the scale; dimension 0 is the channel where it has more than one element.
         bits: b.
     """
     half = 2 ** (bits - 1)
-    return run(_Symmetric, v, s, peak, -half, half - 1, (2**bits - 1) / 2)
+    return run(_Symmetric, v, shape, (2**bits - 1) / 2, -half, half - 1)
 
 
 def code_dtype(lo: int, hi: int) -> torch.dtype:

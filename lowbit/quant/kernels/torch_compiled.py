@@ -28,6 +28,7 @@ import torch
 from torch import Tensor
 
 from lowbit.common.input_files.environment import fused
+from lowbit.quant.kernels.affine_grid import ratio
 
 _logger = logging.getLogger(__name__)
 
@@ -162,27 +163,32 @@ def lsq_backward(v: Tensor, g: Tensor, s: Tensor, b: Tensor) -> tuple[Tensor, Te
 
 
 @kernel
-def affine_forward(v: Tensor, s: Tensor, z: Tensor, b: Tensor) -> Tensor:
-    """v̂ = (clamp(round(v/s) + z, lo, hi) - z) s."""
-    return ((_clip((v.float() / s).round() + z, b) - z) * s).to(v.dtype)
+def affine_forward(
+    v: Tensor, s: Tensor, span: Tensor, z: Tensor, b: Tensor, count: Tensor
+) -> Tensor:
+    """v̂ = (clamp(round(v/s) + z, lo, hi) - z) s; v/s is v/span · count[0]."""
+    q = ratio(v.float(), span, count[0]).round() + z
+    return ((_clip(q, b) - z) * s).to(v.dtype)
 
 
 @kernel
-def affine_backward(v: Tensor, g: Tensor, s: Tensor, z: Tensor, b: Tensor) -> Tensor:
+def affine_backward(
+    v: Tensor, g: Tensor, span: Tensor, z: Tensor, b: Tensor, count: Tensor
+) -> Tensor:
     """Return ∂v̂/∂v · g, straight through where the code is in the closed range."""
-    q = (v.float() / s).round() + z
+    q = ratio(v.float(), span, count[0]).round() + z
     return torch.where((q >= b[0]) & (q <= b[1]), g, 0.0)
 
 
 @kernel
 def affine_backward_scale(
-    v: Tensor, g: Tensor, s: Tensor, z: Tensor, b: Tensor
+    v: Tensor, g: Tensor, span: Tensor, z: Tensor, b: Tensor, count: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Return ∂v̂/∂v · g and the sum of ∂v̂/∂s · g."""
-    ratio = v.float() / s
-    q = ratio.round() + z
+    exact = ratio(v.float(), span, count[0])
+    q = exact.round() + z
     inside = (q >= b[0]) & (q <= b[1])
-    slope = _clip(q, b) - z - torch.where(inside, ratio, 0.0)
+    slope = _clip(q, b) - z - torch.where(inside, exact, 0.0)
     return torch.where(inside, g, 0.0), _sum(slope * g.float())
 
 

@@ -210,6 +210,10 @@ class Quantizer(nn.Module):
                 self._initialize_late(x.detach())
         return self._quantize(x)
 
+    def rectified(self, x: Tensor) -> Tensor | None:
+        """Return `forward(relu(x))` from one pass over `x`; None if there is no such pass for it."""
+        return None
+
     def _quantize(self, x: Tensor) -> Tensor:
         raise NotImplementedError
 

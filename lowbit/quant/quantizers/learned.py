@@ -7,14 +7,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from lowbit.quant.kernels.learned_scale_quantize import SMALLEST_SCALE
 from lowbit.quant.kernels.range_quantize import run
 from lowbit.quant.precision import OFF
 from lowbit.quant.quantizers.base import Quantizer
-
-SMALLEST_SCALE = 2.0**-23
-"""The least magnitude of a learned scale; a smaller one, such as 0, acts as this.
-
-Divided by it, activations and gradients of ordinary size stay finite in float32."""
 
 DEFAULT_REFERENCE = 4
 """Bit-width whose step is the parameter, if the quantizer was off when its step was set."""

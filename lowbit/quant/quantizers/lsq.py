@@ -45,7 +45,9 @@ class LSQ(LearnedStep):
     def _quantize(self, x: Tensor) -> Tensor:
         lo, hi = self.levels()
         n = x.numel() // (len(x) if self.role == "activation" else self.channels or 1)
-        return lsq(x, self.scale, -lo, hi, 1 / math.sqrt(n * self._q_p(self._bits)))
+        ratio = self._step_ratio(self._bits, self._reference) if self._is_rescaled else 1.0
+        g = 1 / math.sqrt(n * self._q_p(self._bits))
+        return lsq(x, self.q_scale, -lo, hi, g, ratio=ratio)
 
     @torch.no_grad()
     def codes(self, x: Tensor) -> Tensor:

@@ -7,12 +7,14 @@ import torch.distributed as dist
 from torch import Tensor
 
 from lowbit.quant.kernels import torch_compiled
+from lowbit.quant.kernels.affine_grid import AffineGrid, ratio, symmetric_grid
 from lowbit.quant.kernels.range_quantize import (
     code_dtype,
     fake_quantize,
     fake_quantize_anchored,
+    fake_quantize_rectified,
     fake_quantize_symmetric,
-    peaks,
+    wide,
 )
 from lowbit.quant.precision import MAX_BITS
 from lowbit.quant.quantizers.base import Quantizer, is_recomputation, one_of, register
@@ -28,6 +30,9 @@ class MinMax(Quantizer):
         affine: s = (max-min)/n, z = -round(min/s), codes 0..n (SSQL's activations).
         zero_anchored: s = (max-min)/n, multiples of s, no clamp (CQ Eq. 9).
         min_anchored: s = (max-min)/n, multiples of s counted from min (the CQ authors' other code).
+
+    A ratio x/s is computed as x over the range, times the steps in it, so that a tie at an end of the
+    range is exact on every machine (`AffineGrid`), and is rounded to the even code.
 
     Ranges:
         call: of each tensor.
@@ -50,6 +55,7 @@ class MinMax(Quantizer):
     """
 
     moves_with_weights = True
+    version = 2  # 1: x / s, whose rounding decided the codes of the largest weights
 
     def __init__(
         self,
@@ -176,18 +182,17 @@ class MinMax(Quantizer):
             self.q_max.copy_(high)
             self.initialized = True
 
-    def _scale_of(self, low: Tensor, high: Tensor) -> Tensor:
+    def _grid_of(self, low: Tensor, high: Tensor) -> AffineGrid:
         low, high = (r if r.dtype == torch.float64 else r.float() for r in (low, high))
         n = 2**self._bits - 1
         if self.scheme == "symmetric":
-            s = torch.maximum(high.abs(), low.abs()) / (n / 2)
-        else:
-            s = (high - low) / n
+            return symmetric_grid(torch.maximum(high.abs(), low.abs()), n / 2)
+        span = high - low
         constant = torch.where(high == 0, torch.ones_like(high), high.abs())
-        return torch.where(s > 0, s, constant)
-
-    def _zero_point(self, s: Tensor, low: Tensor) -> Tensor | None:
-        return (low / s).round_().neg_() if self.scheme == "affine" else None
+        s = torch.where(span > 0, span / n, constant)
+        span = torch.where(span > 0, span, constant * n)
+        z = ratio(low, span, float(n)).round_().neg_() if self.scheme == "affine" else None
+        return AffineGrid(s, span, float(n), z)
 
     @property
     def scale(self) -> Tensor:
@@ -196,44 +201,46 @@ class MinMax(Quantizer):
                 "this MinMax takes its scale from each tensor and stores none; call "
                 "grid(x) for the scale of a tensor."
             )
-        return self._scale_of(*self._kept_range())
+        return self._grid_of(*self._kept_range()).s
 
     def _quantize(self, x: Tensor) -> Tensor:
-        if self.scale_gradient and torch.is_grad_enabled() and not torch.jit.is_tracing():
-            return self._quantize_attached(x)
+        if self.scale_gradient and not torch.jit.is_tracing():
+            return fake_quantize_symmetric(x, self.scale_shape, self._bits)
         low, high = self._ranges(x)
         if self.range == "running" and self.training and not is_recomputation():
             self._update_running(low, high)
-        s = self._scale_of(low, high)
+        s, span, count, z = self._grid_of(low, high)
         if self.scheme in ("symmetric", "affine"):
-            return fake_quantize(x, s, self._zero_point(s, low), *self.levels())
+            return fake_quantize(x, s, z, *self.levels(), span=span, count=count)
         anchor = low if self.scheme == "min_anchored" else None
-        return fake_quantize_anchored(x, s, anchor, floor=self.rounding == "floor")
+        floor = self.rounding == "floor"
+        return fake_quantize_anchored(x, s, anchor, floor=floor, span=span, count=count)
 
-    def _quantize_attached(self, x: Tensor) -> Tensor:
-        """Quantize by the largest magnitudes of `x`, passing the scale's gradient to them."""
-        peak = peaks(torch_compiled.rows(x.detach(), self.channels or 1))
-        high = peak.amax(1).reshape(self.scale_shape)
-        return fake_quantize_symmetric(x, self._scale_of(-high, high), peak, self._bits)
+    def rectified(self, x: Tensor) -> Tensor | None:
+        if not (self.active and self.range == "observed" and self.scheme == "affine" and x.numel()):
+            return None
+        self.follow_copies()
+        if not self.ready:
+            return None
+        return fake_quantize_rectified(x, self._grid_of(*self._kept_range()), *self.levels())
 
     @torch.no_grad()
     def codes(self, x: Tensor) -> Tensor:
         low, high = self._ranges(x)
-        s = self._scale_of(low, high)
+        grid = self._grid_of(low, high)
         if self.scheme in ("symmetric", "affine"):
             lo, hi = self.levels()
-            q, z = (x / s).round_(), self._zero_point(s, low)
-            q = q if z is None else q.add_(z)
+            q = grid.ratio(wide(x)).round_()
+            q = q if grid.z is None else q.add_(grid.z)
             return q.clamp_(lo, hi).to(code_dtype(lo, hi))
-        q = (x - low) / s if self.scheme == "min_anchored" else x / s
+        q = grid.ratio(wide(x) - low if self.scheme == "min_anchored" else wide(x))
         return (q.floor_() if self.rounding == "floor" else q.round_()).to(torch.int32)
 
     def grid(self, x: Tensor) -> tuple[Tensor, Tensor | float]:
         low, high = self._ranges(x)
-        s = self._scale_of(low, high)
+        s, _, _, z = self._grid_of(low, high)
         if self.scheme == "min_anchored":
             return s, low
-        z = self._zero_point(s, low)
         return s, 0.0 if z is None else -z * s
 
     def _load_from_state_dict(self, state_dict, prefix, *args) -> None:

@@ -45,6 +45,20 @@ def test_a_failure_exits_1(tmp_path, capsys):
     assert output.rstrip().splitlines()[-1].startswith("Failed: load.")
 
 
+def test_names_of_others_fake_no_line(tmp_path, capsys):
+    torch.save({"\x1b[2J\nNothing failed": torch.zeros(1)}, tmp_path / "wrong.pth")
+    assert main([str(tmp_path / "wrong.pth")]) == 1
+    output = capsys.readouterr().out
+    assert "\x1b" not in output and "\nNothing failed" not in output
+
+
+def test_a_file_that_contains_itself_ends(tmp_path, capsys):
+    knot = {"a": torch.zeros(1)}
+    knot |= {"b": knot, "c": [knot], "d": {"e": knot}}
+    torch.save(knot, tmp_path / "wrong.pth")
+    assert main([str(tmp_path / "wrong.pth")]) == 1
+
+
 def test_a_wrong_policy_is_one_line(checkpoint, capsys):
     assert main([str(checkpoint), "--policy", "sqsl"]) == 1
     assert capsys.readouterr().err.startswith("error: ")

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from lowbit.backbones import create_backbone, load_backbone, save_backbone
+from lowbit.backbones.checkpoints import inspect as inspecting
 from lowbit.benchmark.cli.checkpoint import main
 
 
@@ -63,6 +64,47 @@ def test_inspect_prints_what_our_own_files_say(tmp_path, capsys):
     save_backbone(tmp_path / "x.pth", net, {"method": "SSQL", "data": "digits"})
     assert main(["inspect", str(tmp_path / "x.pth")]) == 0
     assert "meta          method: SSQL" in capsys.readouterr().out
+
+
+def test_names_of_others_fake_no_line(tmp_path, capsys):
+    state = dict(create_backbone("resnet10_slim").state_dict())
+    state["a\nloads         yes\x1b[2J"] = torch.zeros(1)
+    state["layer1.9\n\u202e.weight"] = torch.zeros(1)  # inside the backbone
+    path = tmp_path / "x\x1b[1m.pth"
+    torch.save({"state_dict\n": state, "arch": "\x1b[2J"}, path)
+    assert main(["inspect", str(path)]) == 1
+    text = capsys.readouterr().out
+    assert "layer1.9\\n\\u202e.weight" in text and "a\\nloads" in text
+    assert text.isascii() or not set(text) & set("\x1b\u202e")
+    assert sum(line.startswith("loads") for line in text.splitlines()) == 1
+    assert main(["convert", str(path), "--to", "safetensors"]) == 1
+    assert not set(capsys.readouterr().err) & set("\x1b\u202e")
+
+
+def test_metadata_of_others_fakes_no_line(tmp_path, capsys):
+    meta = {"method": "SSQL\nloads         no", "note\x1b[2J": ["\x1b[2J"], "data": {"a": 1}}
+    save_backbone(tmp_path / "x.pth", create_backbone("resnet20"), meta)
+    assert main(["inspect", str(tmp_path / "x.pth")]) == 0
+    text = capsys.readouterr().out
+    assert "method: SSQL\\nloads" in text and "\x1b" not in text
+    assert [line for line in text.splitlines() if line.startswith("loads")] == ["loads         yes"]
+
+
+def test_tensors_that_are_no_weights_are_named(tmp_path, capsys):
+    state = create_backbone("resnet10_slim").state_dict()
+    state["conv1.weight"] = state["conv1.weight"].to(torch.complex64)
+    torch.save(state, tmp_path / "x.pth")
+    assert main(["inspect", str(tmp_path / "x.pth")]) == 1
+    text = capsys.readouterr().out
+    assert "no weights    conv1.weight (complex64 numbers)" in text
+    assert "not weights: conv1.weight (complex64 numbers)" in text
+
+
+def test_a_file_is_read_once(moco, capsys, monkeypatch):
+    reads, plain = [], inspecting.read
+    monkeypatch.setattr(inspecting, "read", lambda path: reads.append(path) or plain(path))
+    assert main(["inspect", str(moco)]) == 0
+    assert len(reads) == 1
 
 
 def test_convert_writes_and_says_how_to_load(moco, capsys):

@@ -83,7 +83,7 @@ def test_markdown_line_of_a_board():
     )
     text = to_markdown(tables)
     assert "## A. Classification: digits, linear, top-1 (%)" in text
-    assert "| good | SSQL | resnet10\\_slim | **90.5 ± 0.7** <sup>1</sup> |" in text
+    assert "| good | SSQL | resnet10\\_slim | *90.5 ± 0.7* <sup>1</sup> |" in text
     assert "| bad\\_one | SSQL | resnet10\\_slim | 60.5 ± 0.7 <sup>2</sup> |" in text
 
 
@@ -111,7 +111,7 @@ def test_latex_is_booktabs_with_balanced_rows():
         columns = len(table.split("}")[0])
         rows = [line for line in table.splitlines() if line.endswith("\\\\")]
         assert {line.count(" & ") + 1 for line in rows} == {columns}
-    assert "\\textbf{82." in text
+    assert "\\textit{82." in text and "\\textbf" not in text
 
 
 def test_latex_escapes_every_special_character():
@@ -130,3 +130,20 @@ def test_markdown_escapes_names(name):
     line = next(x for x in to_markdown(tables).splitlines() if "resnet10" in x)
     assert name not in line
     assert line.replace("\\|", "").count("|") == 5  # three labels and one precision
+
+
+def test_numbers_that_depend_on_rounding_are_marked_and_explained_in_every_format():
+    rows = [row(rounding=4.25), row(precision="2w2a", rounding=0.5), row(precision="FP")]
+    tables = _tables(rows)
+    assert [line.split(",")[-1] for line in to_csv(tables).splitlines()[1:]] == [
+        "",
+        "4.2500",
+        "0.5000",
+    ]
+    markdown, latex = to_markdown(tables), to_latex(tables)
+    assert "| 90.0† | 90.0†≈ | 90.0† |" in markdown
+    assert r"90.0$^\dagger$ & 90.0$^\dagger$$\approx$ & 90.0$^\dagger$ \\" in latex
+    assert "≈: rounding alone decides at least 1 % of these predictions" in markdown
+    assert r"$\approx$: rounding alone decides at least 1 \% of these predictions" in latex
+    for text in map(to_markdown, (_tables(rows[1:]), _tables(rows[2:]))):
+        assert "≈" not in text

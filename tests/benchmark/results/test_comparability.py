@@ -68,7 +68,7 @@ def test_other_precisions_and_metrics_are_other_columns_of_one_board(difference)
 
 
 def test_ways_to_train_a_detector_are_compared_whatever_their_policy():
-    shared = {"task": "detection", "metric": "AP", "dataset": "digit-scenes"}
+    shared = {"task": "detection", "metric": "AP", "dataset": "digit-scenes", "stderr": 0.5}
     sgdt = seeds(GOOD, training="sgdt", policy="tr", policy_fingerprint="a" * 12, **shared)
     lsq = seeds(BAD, training="lsq", policy="lsq", policy_fingerprint="b" * 12, **shared)
     folded = _fold(sgdt + lsq)

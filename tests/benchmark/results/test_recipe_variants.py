@@ -119,3 +119,29 @@ def test_variants_are_compared_by_their_names_only(tmp_path):
     ):
         compare(frame, "mine", "theirs")
     assert compare(frame, "mine [lr 0.3]", "theirs")
+
+
+def _pretrained(runs, job_id, seed, **fields):
+    checkpoint = {"name": f"SSQL seed {seed}", "pretraining": "SSQL", "pretrain_seed": seed}
+    identity = {"task": "pretrain", "dataset": "digits"}
+    write(
+        runs, job_id, stage="pretrain", recipe=recipe(seed, **fields), inputs={},
+        checkpoint=checkpoint, identity=identity,
+    )  # fmt: skip
+    made = {"checkpoint": {"path": "a.pth", "sha256": job_id, "job_id": job_id}}
+    write(runs, f"e{job_id[1:]}", recipe=recipe(), inputs=made, checkpoint=checkpoint)
+
+
+def test_pretrainings_by_an_edited_recipe_are_another_method(tmp_path):
+    for seed in (0, 1):
+        _pretrained(tmp_path, f"{seed:012x}", seed)
+    frame = load_frame(tmp_path)
+    assert set(frame["pretraining"]) == {"SSQL"}
+    assert set(frame["checkpoint"]) == {"SSQL seed 0", "SSQL seed 1"}
+    for seed in (0, 1):
+        _pretrained(tmp_path, f"{seed + 16:012x}", seed, epochs=8)
+    scored = load_frame(tmp_path).query("task == 'classification'")
+    methods = scored.groupby("pretraining")["checkpoint"].apply(lambda names: sorted(set(names)))
+    assert methods.to_dict() == {
+        f"SSQL [epochs {n}]": [f"SSQL seed {seed} [epochs {n}]" for seed in (0, 1)] for n in (4, 8)
+    }

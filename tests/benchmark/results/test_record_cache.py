@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
@@ -35,7 +36,7 @@ def parsed(monkeypatch):
     folders, read = [], record_cache.read_result
 
     def reading(folder):
-        folders.append(folder.name)
+        folders.append(Path(folder).name)
         return read(folder)
 
     monkeypatch.setattr(record_cache, "read_result", reading)
@@ -151,7 +152,7 @@ def test_everything_derived_is_rebuilt_byte_for_byte(runs):
 
     build.build(runs)
     before = contents()
-    assert len(before) == 6
+    assert len(before) == 7
     (runs / CACHE).unlink()
     shutil.rmtree(runs / "leaderboard")
     build.build(runs)

@@ -244,6 +244,8 @@ def test_the_frame_has_a_row_a_measurement(jobs, store, bench):
         "bit_operations": 4e9,
         "zero_shot": False,
         "policy_on_board": True,
+        "pretraining": "made",
+        "pretrain_seed": 0,
         "adaptive_method": "-",
         "adaptive_variant": "-",
         "adaptive_reference": "-",

@@ -4,11 +4,14 @@ from pathlib import Path
 
 import pytest
 
+from lowbit.benchmark.planning.job import File
 from lowbit.benchmark.results import build_result
 from lowbit.benchmark.results.result_file import write_result
+from lowbit.benchmark.scheduling import estimate
 from lowbit.benchmark.scheduling.dry_run import Preview
 from lowbit.benchmark.scheduling.dry_run_report import wall_seconds
 from lowbit.benchmark.scheduling.estimate import CPU_RATE, GPU_RATE, Estimator, estimator
+from tests.lowbit.backbones.checkpoints.file_formats.hostile_files import FILES, MANY_OBJECTS
 
 SIZE = 6e10
 MADE = [
@@ -96,6 +99,23 @@ def test_a_job_that_cannot_be_counted_is_not_guessed(bench):
     planned = bench.plan()
     found = Estimator("cpu").estimate_all(planned.jobs.values())
     assert {(e.seconds, e.operations, e.disk) for e in found.values()} == {(None, None, 0)}
+
+
+def test_no_error_of_a_stage_reaches_the_sweep(planned, monkeypatch):
+    def fail(*_):
+        raise RecursionError("odd")
+
+    estimate._counted.cache_clear()
+    monkeypatch.setattr(estimate, "validate", fail)
+    found = Estimator("cpu").estimate_all(planned.jobs.values())
+    estimate._counted.cache_clear()
+    assert {(e.seconds, e.operations) for e in found.values()} == {(None, None)}
+
+
+@pytest.mark.parametrize("kind", sorted(set(FILES) - set(MANY_OBJECTS)))
+def test_the_network_of_an_odd_checkpoint_is_unknown(tmp_path, kind):
+    (tmp_path / "x.pth").write_bytes(FILES[kind]())
+    assert estimate._stated(File(tmp_path / "x.pth", kind)) == "-"
 
 
 def test_an_estimator_reads_the_runs_folder(bench, planned):

@@ -251,3 +251,85 @@ def test_lines_of_equal_checkpoints_rarely_claim_anything():
         (line,) = _compare(rows)
         claims += line.count("a") + line.count("b") > 0
     assert claims <= 20 * 0.05 + 3 * (20 * 0.05 * 0.95) ** 0.5
+
+
+def _method(name, pretrainings, **changes):
+    return [
+        one
+        for seed, values in enumerate(pretrainings)
+        for one in seeds(
+            values,
+            checkpoint=f"{name} seed {seed}",
+            pretraining=name,
+            pretrain_seed=seed,
+            **changes,
+        )
+    ]
+
+
+METHODS = {"a": [[93.0, 93.4], [92.0, 92.6], [94.1, 94.3]], "b": [[80.0], [81.0], [79.0]]}
+
+
+def test_methods_are_compared_over_their_pretrainings():
+    facts = {"stderr": 0.0, "n": 10_000_000}  # images that add no error
+    rows = [x for name, values in METHODS.items() for x in _method(name, values, **facts)]
+    (line,) = _compare(rows)
+    means = [[np.mean(values) for values in METHODS[name]] for name in "ab"]
+    oracle = stats.ttest_ind(
+        *means
+    )  # without an error over the images: two samples of pretrainings
+    assert line.level == "methods" and line.overall.n == 3
+    assert line.overall.mean == pytest.approx(np.mean(means[0]) - np.mean(means[1]))
+    assert line.overall.p == pytest.approx(oracle.pvalue, rel=1e-3)
+    assert line.overall.over == "pretrainings, images unpaired"
+    text = to_text([line], "a", "b")
+    assert "Compared: methods, over their pretrainings" in text
+    assert to_json([line], "a", "b", by="checkpoint")["level"] == "methods"
+
+
+def test_pretrainings_that_agree_less_than_they_differ_tie():
+    close = {"a": [[90.0] * 20, [93.0] * 20], "b": [[89.0] * 20, [92.0] * 20]}
+    (line,) = _compare([x for n, v in close.items() for x in _method(n, v, stderr=0.01)])
+    assert line.overall.outcome == "tie"
+
+
+def test_a_line_of_methods_has_the_spread_of_pretrainings_however_many_data_sets():
+    effects = {"a": (3.0, 0.0, -3.0), "b": (2.0, -1.0, -4.0)}  # on every data set alike
+    rows = []
+    for k, name in enumerate(SETS):
+        for method, found in effects.items():
+            values = [[80.0 + e + 0.01 * k] for e in found]
+            rows += _method(method, values, dataset=name, stderr=0.2)
+    (line,) = _compare(rows)
+    assert line.overall.mean == pytest.approx(1.0)
+    assert line.overall.outcome == "tie" and line.overall.over == "pretrainings, settings"
+
+
+def test_the_level_is_said_of_files_too_and_mixed_levels_are_refused():
+    rows = [*_method("a", METHODS["a"]), *seeds([80.0, 81.0], checkpoint="b", pretraining="b")]
+    with pytest.raises(
+        ValueError, match=r"a is a method of 3 pretrainings, and b is one checkpoint.*'a seed 0'"
+    ):
+        _compare(rows)
+    lines = _compare(rows, "a seed 0", "b")
+    assert lines[0].level == "checkpoints"
+    assert "Compared: checkpoints, one pretraining each." in to_text(lines, "a seed 0", "b")
+
+
+def test_the_error_over_the_images_is_added_to_that_over_seeds():
+    a, b = [92.0, 92.1, 92.2], [90.0, 90.15, 90.2]  # certain over seeds
+    (alone,) = _compare(_both(a, b))
+    assert (alone.overall.over, alone.overall.outcome) == ("seeds", "a")
+    (line,) = _compare(_both(a, b, stderr=1.2))
+    assert (line.overall.over, line.overall.outcome) == ("seeds, images unpaired", "tie")
+    assert line.overall.mean == alone.overall.mean
+    error = np.hypot(1.2, 1.2)
+    assert line.overall.high - line.overall.mean > 1.96 * error
+
+
+def test_settings_of_a_single_pretraining_are_no_comparison_of_methods():
+    rows = [x for name, values in METHODS.items() for x in _method(name, values)]
+    for name in "ab":
+        rows += _method(name, [[70.0, 71.0]], protocol="finetune")
+    lines = _compare(rows)
+    assert {line.overall.protocol for line in lines} == {"linear"}

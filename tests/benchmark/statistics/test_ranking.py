@@ -1,5 +1,6 @@
 """Means, intervals, paired differences and ranks against hand-worked numbers and scipy."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -91,6 +92,11 @@ def test_unequal_sides_do_not_pair():
         paired_difference([1, 2, 3], [1, 2])
 
 
+def _seeds(values, **facts):
+    """A row tested on so many images that they add no error."""
+    return Sample(tuple(values), stderr=0.0, **facts)
+
+
 def _reference_ranks(rows):
     p = stats.tukey_hsd(*rows).pvalue
     means = [np.mean(row) for row in rows]
@@ -104,7 +110,7 @@ def test_ranks_are_those_of_scipys_tukey_test(draw):
     sizes = generator.integers(2, 6, size=6)
     rows = [generator.normal(generator.normal(80, 1.2), 0.5, size=n) for n in sizes]
     expected = _reference_ranks(rows)
-    assert rank_groups([Sample(tuple(row)) for row in rows]) == expected
+    assert rank_groups([_seeds(row) for row in rows]) == expected
 
 
 def test_draws_above_have_ties_and_differences():
@@ -133,19 +139,19 @@ def test_many_rows_are_ranked_as_few_at_a_time_would_be():
     # more rows than are held at once, in two groups far apart
     draw = np.random.default_rng(0)
     rows = [tuple(draw.normal(50 + 40 * (k % 2), 0.1, 3)) for k in range(300)]
-    ranks = rank_groups([Sample(row) for row in rows])
+    ranks = rank_groups([_seeds(row) for row in rows])
     assert ranks == [151, 1] * 150
 
 
 def test_ties_are_ties_and_ranks_count_the_better_rows():
     rows = [(90.0, 90.4), (90.1, 90.3), (80.0, 80.2), (70.0, 70.4), (70.1, 70.2)]
-    assert rank_groups([Sample(row) for row in rows]) == [1, 1, 3, 4, 4]
+    assert rank_groups([_seeds(row) for row in rows]) == [1, 1, 3, 4, 4]
 
 
 def test_rank_does_not_depend_on_the_order_of_rows():
     rows = [(90.0, 90.4), (85.0, 85.3), (80.0, 80.2)]
-    ranks = rank_groups([Sample(row) for row in rows])
-    assert rank_groups([Sample(row) for row in reversed(rows)]) == ranks[::-1] == [3, 2, 1]
+    ranks = rank_groups([_seeds(row) for row in rows])
+    assert rank_groups([_seeds(row) for row in reversed(rows)]) == ranks[::-1] == [3, 2, 1]
 
 
 def test_a_tie_that_is_not_transitive():
@@ -153,43 +159,95 @@ def test_a_tie_that_is_not_transitive():
     apart = 0.5 * 4.339 / math.sqrt(3)  # = 1.2526
     rows = [tuple(center + x for x in (-0.5, 0.0, 0.5)) for center in (82.0, 81.0, 80.0)]
     assert 1.0 < apart < 2.0
-    assert rank_groups([Sample(row) for row in rows]) == [1, 1, 2]
+    assert rank_groups([_seeds(row) for row in rows]) == [1, 1, 2]
 
 
 def test_a_single_seed_is_tested_with_the_spread_of_the_others():
     rows = [(90.0, 90.2, 90.4), (80.0,), (79.9, 80.1, 80.3)]
-    assert rank_groups([Sample(row) for row in rows]) == [1, 2, 2]
+    assert rank_groups([_seeds(row) for row in rows]) == [1, 2, 2]
+
+
+def _share(percent, images=540):
+    """A row of one seed: a share of right answers, with its binomial error."""
+    stderr = math.sqrt(percent * (100 - percent) / images)
+    return Sample((percent,), stderr=stderr, images=images, unit=100 / images)
 
 
 def test_single_seeds_everywhere_are_told_apart_by_their_images():
-    # 95 % and 90 % of 540: pooled .925, error sqrt(.925 * .075 * 2 / 540) = 1.603 %, z = 3.12
-    assert rank_groups([Sample((95.0,), 540), Sample((90.0,), 540)]) == [1, 2]
-    assert rank_groups([Sample((93.0,), 540), Sample((92.0,), 540)]) == [1, 1]  # z = .62
-    # the level is shared by all pairs: z = 2.09 (p = .037) is enough for one pair, not one of three
-    close = [Sample((93.0,), 540), Sample((89.5,), 540)]
-    assert rank_groups(close) == [1, 2]
-    assert rank_groups([*close, Sample((91.0,), 540)]) == [1, 1, 1]
+    # 95 % and 90 % of 540: errors .938 and 1.291, and 2 more images of 100 / 540 % each: 1.617, z = 3.09
+    assert rank_groups([_share(95.0), _share(90.0)]) == [1, 2]
+    assert rank_groups([_share(93.0), _share(92.0)]) == [1, 1]
+    # the level is shared by all pairs: z = 2.04 (p = .042) is enough for one pair, not one of three
+    assert rank_groups([_share(93.0), _share(89.5)]) == [1, 2]
+    assert rank_groups([_share(93.0), _share(89.5), _share(91.0)]) == [1, 1, 1]
+    assert rank_groups([_share(100.0, 9), _share(100.0, 9)]) == [1, 1]
 
 
 def test_what_is_no_proportion_is_told_apart_by_its_standard_errors():
-    assert rank_groups([Sample((60.0,)), Sample((20.0,))]) == [1, 1]  # unknown: tied
-    # 40 of sqrt(1 + 1) is apart, 2 is not
-    assert rank_groups([Sample((60.0,), stderr=1.0), Sample((20.0,), stderr=1.0)]) == [1, 2]
-    assert rank_groups([Sample((60.0,), stderr=1.0), Sample((58.0,), stderr=1.0)]) == [1, 1]
-    assert rank_groups([Sample((60.0,), stderr=1.0), Sample((20.0,))]) == [1, 1]
+    one, far, near = (Sample((value,), stderr=1.0) for value in (60.0, 20.0, 58.0))
+    assert rank_groups([one, far]) == [1, 2]  # 40 of sqrt(1 + 1)
+    assert rank_groups([one, near]) == [1, 1]
 
 
-def test_ranks_by_images_are_holms_over_all_pairs():
-    draw = np.random.default_rng(8)
-    values = np.sort(draw.normal(80, 3, 150))
-    samples = [Sample((value,), stderr=0.8) for value in values.tolist()]
-    left, right = np.tril_indices(150, -1)
-    p = 2 * stats.norm.sf(abs(values[left] - values[right]) / (0.8 * math.sqrt(2)))
-    apart = holm(p) <= 0.05
-    worse = np.where(values[left] > values[right], right, left)[apart]
-    expected = (1 + np.bincount(worse, minlength=150)).tolist()
-    assert rank_groups(samples) == expected
-    assert len(set(expected)) > 1 and 0 < apart.mean() < 1
+def test_a_row_whose_error_over_images_is_unknown_is_tied():
+    assert rank_groups([Sample((60.0,)), Sample((20.0,))]) == [1, 1]
+    assert rank_groups([Sample((60.0, 60.1)), Sample((20.0, 20.1))]) == [1, 1]
+    known = Sample((60.0, 60.1), stderr=1.0)
+    assert rank_groups([known, Sample((20.0, 20.1)), Sample((20.0, 20.1), stderr=1.0)]) == [1, 1, 2]
+
+
+def _answers(right):
+    """A row of one seed whose answers to the same images are known."""
+    right, unit = np.asarray(right, dtype=float), 100 / len(right)
+    deviations = unit * (right - right.mean())
+    return Sample(
+        (100 * float(right.mean()),),
+        images=len(right),
+        deviations=deviations,
+        answered="same",
+        unit=unit,
+    )
+
+
+@pytest.mark.parametrize("images", [60, 540])
+@pytest.mark.parametrize("one, other", [(6, 0), (5, 0), (8, 1), (7, 1), (9, 2), (30, 14), (30, 18)])
+def test_answers_to_the_same_images_are_told_apart_as_by_mcnemars_exact_test(images, one, other):
+    a, b = np.ones(images, bool), np.ones(images, bool)
+    b[:one], a[one : one + other] = False, False
+    exact = stats.binomtest(other, one + other).pvalue
+    assert rank_groups([_answers(a), _answers(b)]) == ([1, 2] if exact <= 0.05 else [1, 1])
+
+
+def test_the_same_images_are_paired_only_if_both_answered_them():
+    a, b = np.ones(540, bool), np.arange(540) >= 10
+    a[200:230] = b[200:230] = False  # hard for both
+    one, other = _answers(a), _answers(b)
+    assert rank_groups([one, other]) == [1, 2]  # 10 to 0
+    elsewhere = dataclasses.replace(other, answered="others")
+    assert rank_groups([one, elsewhere]) == [1, 1]  # 1.85 points of an error of 1.4
+
+
+def test_seeds_that_agree_leave_the_images_to_decide_and_more_seeds_make_no_more_images():
+    # ten test images of 540 in every seed: certain over seeds, nothing over images
+    rows = [(95.926, 95.926 + 1e-12), (94.074, 94.074)]
+    found = [Sample(row, stderr=0.9, images=540, unit=100 / 540) for row in rows]
+    assert rank_groups([_seeds(row) for row in ((95.926, 95.93), (94.074, 94.08))]) == [1, 2]
+    assert rank_groups(found) == [1, 1]
+    many = [Sample(row * 50, stderr=0.9, images=540, unit=100 / 540) for row in rows]
+    assert rank_groups(many) == [1, 1]
+
+
+def test_the_error_of_a_difference_adds_seeds_and_images():
+    # seeds: .5 pooled over 2 rows of 3, variance .1667; images 2 x .3 squared = .18: error .589.
+    # Satterthwaite: .3467^2 / (.1667^2 / 4) = 17.3, so t at 15 degrees of freedom, 2.131: 1.255
+    def rows(gap):
+        return [
+            Sample(tuple(80 + shift + x for x in (-0.5, 0.0, 0.5)), stderr=0.3)
+            for shift in (gap, 0.0)
+        ]
+
+    assert rank_groups(rows(1.24)) == [1, 1]
+    assert rank_groups(rows(1.27)) == [1, 2]
 
 
 def test_rows_that_all_differ_by_any_test_are_ranked_in_order():
@@ -201,12 +259,6 @@ def test_rows_that_all_differ_by_any_test_are_ranked_in_order():
     assert rank_by_holm(values, score, lambda z: 2 * stats.norm.sf(z)) == [1, 3, 2]
 
 
-def test_seeds_that_agree_to_the_last_digit_are_no_spread():
-    rows = [Sample((93.1, 93.1), 540), Sample((93.3, 93.3), 540)]
-    assert rank_groups(rows) == [1, 1]  # one image of 540
-    assert rank_groups([Sample((100.0, 100.0), 9), Sample((100.0, 100.0), 9)]) == [1, 1]
-
-
 def test_one_row_and_none():
     assert rank_groups([Sample((50.0, 60.0))]) == [1]
     assert rank_groups([]) == []
@@ -216,7 +268,7 @@ def test_the_family_of_all_pairs_keeps_its_level():
     # 400 columns of 6 equal rows: at most about 5 % may have any rank but 1 (+ 3 standard errors)
     generator = np.random.default_rng(5)
     wrong = sum(
-        set(rank_groups([Sample(tuple(generator.normal(80, 1, 3))) for _ in range(6)])) != {1}
+        set(rank_groups([_seeds(generator.normal(80, 1, 3)) for _ in range(6)])) != {1}
         for _ in range(400)
     )
     assert 0 < wrong <= 400 * 0.05 + 3 * math.sqrt(400 * 0.05 * 0.95)

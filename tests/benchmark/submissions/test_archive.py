@@ -138,8 +138,8 @@ SIZE = 24  # where an entry says how large the file is
 @pytest.mark.parametrize(
     ("name", "size", "match"),
     [
-        ("predictions.parquet", 300 << 20, "is 300 MiB large, where 256 are allowed"),
-        ("result.json", 17 << 20, "is 17 MiB large, where 16 are allowed"),
+        ("predictions.parquet", 300 << 20, "is 300 MiB large, where 32 are allowed"),
+        ("result.json", 17 << 20, "is 17 MiB large, where 4 are allowed"),
         ("predictions.parquet", 10, "no whole ZIP file: .Bad CRC"),
     ],
 )

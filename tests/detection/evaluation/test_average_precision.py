@@ -147,7 +147,9 @@ def test_kept_detections_give_the_same_number_to_the_last_bit(scenes, tmp_path):
         for d in oracle(scenes)
     ]
     assert write_detections(tmp_path, found) == DETECTIONS
-    kept = read_detections(tmp_path / DETECTIONS)
+    as_read = score(scenes.to_coco(), read_detections(tmp_path / DETECTIONS), intervals=True)
+    assert as_read == score(scenes.to_coco(), found, intervals=True)
+    kept = list(read_detections(tmp_path / DETECTIONS))
     assert kept == found
     assert evaluate(scenes.to_coco(), kept) == evaluate(scenes.to_coco(), found)
     (tmp_path / "truth.json").write_text(json.dumps(scenes.to_coco()))

@@ -77,7 +77,7 @@ def test_masks_are_measured_with_intervals_and_again_from_the_file(tmp_path):
     assert masks["AP"]["low"] <= masks["AP"]["value"] <= masks["AP"]["high"]
     assert masks["AP"]["value"] != measured.measurements[0]["value"]  # the boxes'
     assert measured.classes.keys() == {"AP", "AP_mask"}
-    kept = read_detections(tmp_path / write_detections(tmp_path, as_text(found)))
+    kept = list(read_detections(tmp_path / write_detections(tmp_path, as_text(found))))
     assert measure(images, kept, precision="FP", engine="detectron2") == measured
     some = [{k: v for k, v in d.items() if k != "segmentation"} for d in found[:1]] + found[1:]
     boxes = measure(images, some, precision="FP", engine="detectron2")
@@ -102,6 +102,6 @@ def test_what_is_kept_gives_the_measurements_again(farm, tmp_path):
         "picture_2_3w3a": "pictures/picture_2_3w3a.jpg",
     }
     assert all((tmp_path / path).is_file() for path in artifacts.values())
-    kept = read_detections(tmp_path / artifacts["detections_3w3a"])
+    kept = list(read_detections(tmp_path / artifacts["detections_3w3a"]))
     options = {"precision": "3w3a", "engine": "torchvision"}
     assert measure(farm, kept, **options) == measure(farm, found, **options)

@@ -1,6 +1,7 @@
 """Detectron2: our configuration of it, and what its trainer does and refuses."""
 
 import math
+import pickle
 import sys
 from pathlib import Path
 
@@ -70,6 +71,10 @@ def test_a_training_state_of_another_model_is_refused(make_cfg):
         other = make_cfg(*change)
         with pytest.raises(ValueError, match="the run was not resumed"):
             LowbitTrainer(other).resume_or_load(resume=True)
+    state = Path(cfg.OUTPUT_DIR, Path(cfg.OUTPUT_DIR, "last_checkpoint").read_text())
+    state.write_bytes(pickle.dumps({"model": {}}))
+    with pytest.raises(ValueError, match=r"cannot be read .*the run was not resumed"):
+        LowbitTrainer(cfg).resume_or_load(resume=True)
 
 
 def test_a_resumed_loader_goes_on_in_the_stream(make_cfg):

@@ -1,6 +1,7 @@
 """Operations of a network: hand-counted, the papers', and kept once counted."""
 
 import json
+import os
 
 import pytest
 from torch import nn
@@ -48,11 +49,47 @@ def test_what_was_counted_is_kept(kept, monkeypatch):
     assert network_size("resnet20", 32) == first
 
 
-@pytest.mark.parametrize("text", ["{", json.dumps({"another": {}})])
-def test_a_damaged_file_is_counted_over(kept, text):
+KEY = f"resnet20 32 {counting._versions()}"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"{",
+        b"[" * 10_000,
+        b"\xff\xfe",
+        b"[]",
+        b"3",
+        *(json.dumps({KEY: entry}).encode() for entry in ({}, [], 3, {"levels": 3})),
+        json.dumps(
+            {KEY: {"operations": "a", "parameters": 1, "features": 1, "levels": []}}
+        ).encode(),
+        json.dumps({"another": {}}).encode(),
+    ],
+)
+def test_a_damaged_file_is_counted_over(kept, content):
     kept.parent.mkdir()
-    kept.write_text(text)
+    kept.write_bytes(content)
     assert network_size("resnet20", 32).features == 64
+    assert json.loads(kept.read_bytes())[KEY]["features"] == 64
+
+
+def test_what_is_no_file_is_not_waited_for(kept):
+    kept.parent.mkdir()
+    os.mkfifo(kept)
+    assert network_size("resnet20", 32).features == 64
+
+
+def test_a_container_may_have_no_home(monkeypatch):
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr("pwd.getpwuid", lambda uid: {}[uid])
+    assert network_size("resnet20", 32).features == 64
+
+
+def test_images_that_no_memory_holds_are_refused():
+    with pytest.raises(ValueError, match="does not accept images of 1000000000 pixels"):
+        network_size("resnet20", 10**9)
 
 
 def test_a_network_that_takes_no_such_images_is_refused():

@@ -63,7 +63,7 @@ def test_it_comes_back_as_written_and_equal_predictions_give_equal_bytes(tmp_pat
 
 def test_other_files_are_refused(tmp_path):
     (tmp_path / "text").write_text("no parquet")
-    with pytest.raises(ValueError, match=r"is not a Parquet file.*nothing was scored"):
+    with pytest.raises(ValueError, match=r"it is no Parquet file.*nothing was scored"):
         read_predictions(tmp_path / "text")
     pq.write_table(pa.table({"id": [1], "label": [0]}), tmp_path / "other")
     with pytest.raises(ValueError, match="lacks split; nothing was scored"):

@@ -23,6 +23,7 @@ const board = (() => {
 
   function story(cell, images) {
     if (cell.kind !== "number") return cell.reason;
+    if (cell.method) return storyOfMethod(cell);
     const interval = cell.low !== undefined && cell.low !== null ? `${fixed(cell.low)} to ${fixed(cell.high)}` : null;
     return [
       `${fixed(cell.value)} %`,
@@ -34,7 +35,20 @@ const board = (() => {
       cell.error && `standard error over test images ${fixed(cell.error)}`,
       cell.jobs && `${cell.jobs} jobs share these seeds and were averaged first`,
       cell.checked,
+      cell.rounding && `rounding alone decides ${fixed(cell.rounding)} % of the predictions (float32 against float64)`,
       cell.missing && `${cell.missing} more job(s) gave no number`,
+    ].filter(Boolean).join("; ");
+  }
+
+  function storyOfMethod(cell) {
+    const known = cell.low !== undefined && cell.low !== null && cell.seeds > 1;
+    return [
+      `${fixed(cell.value)} %`,
+      cell.seeds > 1 ? `${cell.seeds} pretrainings, standard deviation ${cell.sd}` : "one pretraining: what this file scores, spread over pretrainings unknown",
+      known && `95 % interval over pretrainings ${fixed(cell.low)} to ${fixed(cell.high)}`,
+      cell.scorings && `${cell.scorings} scoring seed${cell.scorings > 1 ? "s" : ""} each`,
+      cell.scoring_sd && `standard deviation over them ${fixed(cell.scoring_sd)}`,
+      cell.error && `standard error over test images ${fixed(cell.error)}`,
     ].filter(Boolean).join("; ");
   }
 
@@ -43,6 +57,8 @@ const board = (() => {
   function drawn(cell, element, images) {
     element.classList.add(cell.kind);
     element.classList.toggle("best", Boolean(cell.best));
+    element.classList.toggle("file", Boolean(cell.best && !cell.method));
+    element.classList.toggle("alone", Boolean(cell.method && cell.seeds === 1));
     element.title = story(cell, images);
     if (cell.kind !== "number") return el("span", {}, cell.kind === "absent" ? "–" : cell.kind);
     const known = cell.low !== undefined && cell.low !== null;
@@ -69,7 +85,7 @@ const board = (() => {
     cell: (row, element) => drawn(row.cells[index], element, groups[row.group]?.images),
     order: (row) => row.cells[index].value ?? -1e9,
     text: (row) => text(row.cells[index]),
-    mark: (row) => ({ bold: Boolean(row.cells[index].best), rank: rankOf(row.cells[index]) }),
+    mark: (row) => ({ bold: Boolean(row.cells[index].best && row.cells[index].method), italic: Boolean(row.cells[index].best && !row.cells[index].method), rank: rankOf(row.cells[index]) }),
     fields: (row) => {
       const { kind, value, sd, low, high, seeds, rank } = row.cells[index];
       const status = kind === "number" ? value : kind === "absent" ? "" : kind;
@@ -183,7 +199,7 @@ sections.classification = (page) => {
     ],
     group: { of: (row) => `${row.group} ${row.metric}`, label, head },
     ...board.choices(page),
-    notes: ["Mean over seeds ± standard deviation; † a single seed. Raised: the rank in its group. Bold: no row is found better."],
+    notes: ["Mean over seeds ± standard deviation; † a single seed. Raised: the rank in its group, of checkpoints: one pretraining, one file each. Italic: none is found better. ≈ rounding alone decides at least 1 % of these predictions."],
   });
 };
 
@@ -224,6 +240,6 @@ sections.detection = (page) => {
     ],
     group: { of: (row) => `${row.group} ${row.precision}`, label, head },
     ...board.choices(page),
-    notes: ["Mean over seeds ± standard deviation; † a single seed. Raised: the rank in its group. Bold: no row is found better."],
+    notes: ["Mean over seeds ± standard deviation; † a single seed. Raised: the rank in its group, of checkpoints: one pretraining, one file each. Italic: none is found better. ≈ rounding alone decides at least 1 % of these predictions."],
   });
 };

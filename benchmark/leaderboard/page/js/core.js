@@ -181,19 +181,24 @@ const state = (() => {
 
 // A table as CSV, Markdown and LaTeX. A sheet is
 //
-//   {title, header, labels, parts: [{heading, rows: [[{text, bold, rank}]]}], notes}
+//   {title, header, labels, parts: [{heading, rows: [[{text, bold, italic, rank}]]}], notes}
 //
 // whose first `labels` columns are text; a part's heading may be empty.
 
 const formats = (() => {
+  // As benchmark/leaderboard/csv_text.py: what a spreadsheet would compute gets an apostrophe, unless it is a number.
+  const COMPUTED = /^'*\s*[=+\-@\uff1d\uff0b\uff0d\uff20]./s;
+  const NUMBER = /^[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?$/;
+  const defused = (value) => (COMPUTED.test(value) && !NUMBER.test(value) ? `'${value}` : value);
   const quoted = (value) => (/[",\r\n]/.test(value) ? `"${value.replaceAll('"', '""')}"` : value);
-  const csv = (records) => records.map((record) => `${record.map((value) => quoted(String(value ?? ""))).join(",")}\n`).join("");
+  const csv = (records) => records.map((record) => `${record.map((value) => quoted(defused(String(value ?? "")))).join(",")}\n`).join("");
 
   const HTML = { "&": "&amp;", "<": "&lt;", ">": "&gt;" };
   const inMarkdown = (text) => text.replace(/[&<>]/g, (character) => HTML[character]).replace(/[\\`*_[\]|~$]/g, "\\$&");
 
   function markdown({ title, header, labels, parts, notes }) {
-    const cell = ({ text, bold, rank }) => (bold ? `**${inMarkdown(text)}**` : inMarkdown(text)) + (rank ? ` <sup>${rank}</sup>` : "");
+    const marked = (text, bold, italic) => (bold ? `**${text}**` : italic ? `*${text}*` : text);
+    const cell = ({ text, bold, italic, rank }) => marked(inMarkdown(text), bold, italic) + (rank ? ` <sup>${rank}</sup>` : "");
     const line = (cells) => `| ${cells.join(" | ")} |`;
     const align = line(header.map((_, index) => (index < labels ? "---" : "---:")));
     const tables = parts.map(({ heading, rows }) => [
@@ -206,14 +211,15 @@ const formats = (() => {
   const LATEX = {
     "\\": "\\textbackslash{}", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}",
     "<": "\\textless{}", ">": "\\textgreater{}", "|": "\\textbar{}",
-    "±": "$\\pm$", "−": "$-$", "–": "--", "†": "$^\\dagger$", "‡": "$^\\ddagger$", "§": "\\S{}",
-    "Δ": "$\\Delta$", "×": "$\\times$", "→": "$\\rightarrow$", "·": "$\\cdot$",
+    "±": "$\\pm$", "−": "$-$", "–": "--", "†": "$^\\dagger$", "‡": "$^\\ddagger$", "§": "\\S{}", "¶": "\\P{}",
+    "Δ": "$\\Delta$", "×": "$\\times$", "≈": "$\\approx$", "→": "$\\rightarrow$", "·": "$\\cdot$",
   };
   const inLatex = (text) => text.replace(/\p{C}/gu, "").replace(/[&%$#_{}]|[^\p{L}\p{N}\p{M}\s]/gu,
     (character) => LATEX[character] ?? ("&%$#_{}".includes(character) ? `\\${character}` : character));
 
   function latex({ title, header, labels, parts, notes }) {
-    const cell = ({ text, bold, rank }) => (bold ? `\\textbf{${inLatex(text)}}` : inLatex(text)) + (rank ? `$^{${rank}}$` : "");
+    const marked = (text, bold, italic) => (bold ? `\\textbf{${text}}` : italic ? `\\textit{${text}}` : text);
+    const cell = ({ text, bold, italic, rank }) => marked(inLatex(text), bold, italic) + (rank ? `$^{${rank}}$` : "");
     const row = (cells) => `    ${cells.join(" & ")} \\\\`;
     const body = parts.map(({ heading, rows }) => [
       ...(heading ? [row([`\\multicolumn{${header.length}}{l}{\\emph{${inLatex(heading)}}}`])] : []),

@@ -6,7 +6,7 @@
 //   title     of downloads; caption: the table's name for screen readers
 //   columns   [{name, label, head, wide, number, cell(row), order(row), text(row), mark(row), fields(row)}]
 //             cell: an element, by default the text; order and text: what is sorted and searched by, by
-//             default row[name]; mark: {bold, rank} in downloads; fields: [[label, value], ...] of the
+//             default row[name]; mark: {bold, italic, rank} in downloads; fields: [[label, value], ...] of the
 //             CSV, by default the text; head: an element for the header instead of the label
 //   facets    [{name, label, of(row)}]: menus; of is row[name] by default, one with one value is left out
 //   group     {of(row), label(row), head(row)}: rows of a group stay together in any order
@@ -267,10 +267,51 @@ sections.adaptive = (page) => {
       label: (row) => row.dataset + (several ? `, ${row.metric}` : ""),
       head: (row) => [el("strong", {}, name(row.dataset)), el("span", { class: "fact" }, row.metric)],
     },
-    notes: ["§ zero-shot: the network was not trained at this bit-width. The rows follow different protocols and are not ranked."],
+    notes: ["§ zero-shot: the network was not trained at this bit-width. ≈ rounding alone decides at least 1 % of these predictions. The rows follow different protocols and are not ranked."],
   });
   document.getElementById("adaptive-blanks").replaceChildren(
     ...data.blanks.map((sentence) => el("li", {}, el("bdi", {}, sentence))));
+};
+
+// Methods over their pretrainings: one row per method, one column per precision; boards and means are groups.
+
+sections.methods = (page) => {
+  const { data, el, name } = page;
+  const rows = board.unpackCells(data.rows, data.cell);
+  const of = (row) => data.tables[row.table];
+  const trained = rows.some((row) => row.training !== "-");
+  page.table(document.getElementById("methods-place"), {
+    name: "methods",
+    title: "Methods (%)",
+    caption: "Scores of methods over their pretrainings, one column per precision, in groups of one data set or mean",
+    rows,
+    columns: [
+      {
+        name: "name",
+        label: "Method",
+        cell: (row) => el("div", {}, name(row.name), el("bdi", { class: "narrow" }, `${row.pretrainings} pretraining${row.pretrainings === "1" ? "" : "s"}`)),
+      },
+      { name: "architecture", label: "Architecture", wide: true },
+      ...(trained ? [{ name: "training", label: "Training" }] : []),
+      { name: "pretrainings", label: "Pretrainings", wide: true },
+      ...data.columns.map((precision, index) => board.numbers(precision, index, data.groups)),
+    ],
+    facets: [
+      { name: "protocol", label: "Protocol" }, { name: "metric", label: "Metric" },
+      { name: "name", label: "Method" }, { name: "architecture", label: "Architecture" },
+    ],
+    group: {
+      of: (row) => `${row.table}`,
+      label: (row) => of(row).title,
+      head: (row) => [
+        of(row).over ? null : board.groupLink(row.group),
+        el("strong", {}, of(row).over ? "mean" : name(of(row).dataset)), name(of(row).protocol),
+        el("span", { class: "fact" }, row.metric),
+        of(row).over ? el("span", { class: "fact" }, "over ", name(of(row).over)) : null,
+      ],
+    },
+    notes: [...new Set(data.tables.map((table) => table.note))],
+  });
 };
 
 // Means over the same data sets: one row per checkpoint, one column per precision.

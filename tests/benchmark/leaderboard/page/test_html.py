@@ -249,3 +249,12 @@ def test_packed_text_comes_back_and_holds_no_time():
 def test_numbers_that_are_not_finite_are_null():
     assert to_json({"a": [1.5, math.nan], "b": math.inf}) == '{"a":[1.5,null],"b":null}'
     assert to_json({"é": (1, "x")}) == '{"é":[1,"x"]}'
+
+
+def test_a_number_that_depends_on_rounding_is_marked(tmp_path):
+    rows = [row(rounding=4.25), row(rounding=0.0, precision="FP")]
+    built = Page(build_page(tmp_path, pd.DataFrame(rows)))
+    (line,) = built.sections["classification"]["rows"]
+    marked = built.cell(line, "4w4a")
+    assert (marked["marks"], marked["rounding"]) == ("†≈", 4.25)
+    assert built.cell(line, "FP")["marks"] == "†"

@@ -50,7 +50,7 @@ def test_refuses_a_file_without_tensors(content, tmp_path):
 
 def test_refuses_what_is_no_mapping(tmp_path):
     torch.save(torch.zeros(3), tmp_path / "x.pth")
-    with pytest.raises(CheckpointError, match="holds a Tensor, not named tensors"):
+    with pytest.raises(CheckpointError, match="holds a tensor, not named tensors"):
         read(tmp_path / "x.pth")
 
 
@@ -108,7 +108,7 @@ def test_settings_of_packages_that_are_not_here_do_not_matter(slim, tmp_path, mo
 
 def test_a_refusal_names_the_class(tmp_path):
     torch.save({"w": torch.zeros(1), "x": enum.Flag}, tmp_path / "x.pth")
-    with pytest.raises(CheckpointError, match=r"GLOBAL enum\.Flag .*no code in it was run"):
+    with pytest.raises(CheckpointError, match=r"names enum\.Flag, .*no code in it was run"):
         read(tmp_path / "x.pth")
 
 

@@ -3,6 +3,7 @@ import timm
 import torch
 
 from lowbit.backbones import create_backbone, list_backbones, pyramid, pyramid_info
+from lowbit.backbones.networks.registry import DEEPEST_CIFAR_BLOCKS, cifar_resnet
 
 
 @pytest.mark.parametrize("name", [*list_backbones(), "resnet18", "resnet50"])
@@ -136,3 +137,13 @@ def test_coquants_mobilenet_has_the_size_of_its_source():
     net = create_backbone("mobilenetv2_kuangliu")
     assert sum(p.numel() for p in net.parameters()) + 1280 * 10 + 10 == 2_296_922
     assert net.forward_features(torch.rand(1, 3, 32, 32)).shape == (1, 1280, 4, 4)
+
+
+@pytest.mark.parametrize(
+    "name", ["resnet1208", "resnet600000002", "resnet" + "9" * 5000, "x" * 10**6]
+)
+def test_a_name_builds_no_endless_network(name):
+    with pytest.raises(ValueError, match="there is no network") as caught:
+        create_backbone(name)
+    assert len(str(caught.value)) < 2000
+    assert cifar_resnet(DEEPEST_CIFAR_BLOCKS) == "resnet1202"

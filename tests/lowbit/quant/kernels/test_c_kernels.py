@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from lowbit.backbones import create_backbone
-from lowbit.quant import Precision, calibrate, quantize, use_fused_kernels
+from lowbit.quant import MinMax, Precision, calibrate, quantize, set_precision, use_fused_kernels
 from lowbit.quant.kernels import c_kernels, torch_compiled
 from lowbit.quant.kernels.learned_scale_quantize import interval, lsq
-from lowbit.quant.kernels.range_quantize import fake_quantize, fake_quantize_symmetric, peaks
+from lowbit.quant.kernels.range_quantize import fake_quantize, fake_quantize_symmetric
 
 OPERATORS = {
     "lsq": lambda v, s, b: lsq(v, s, 2 ** (b - 1), 2 ** (b - 1) - 1, 0.1),
@@ -53,7 +53,9 @@ def calls(monkeypatch):
     for name in c_kernels._ARGUMENTS:
         plain = getattr(c_kernels, name)
         monkeypatch.setattr(
-            c_kernels, name, lambda *a, name=name, plain=plain: names.append(name) or plain(*a)
+            c_kernels,
+            name,
+            lambda *a, name=name, plain=plain, **k: names.append(name) or plain(*a, **k),
         )
     return names
 
@@ -94,15 +96,11 @@ def test_nan_and_infinity_take_the_way_they_take_eagerly(operator, switch):
         results.append(run(operator, v, torch.tensor([0.5]), 4, torch.ones(4))[:2])
     for a, b in zip(*results, strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=0, equal_nan=True)
-    switch(None)
-    largest = peaks(torch.stack([v, v.nan_to_num(nan=-math.inf), -v[3].expand(4)]))
-    torch.testing.assert_close(
-        largest.squeeze(1), torch.tensor([math.nan, math.inf, 0.3]), equal_nan=True
-    )
 
 
-@pytest.mark.parametrize("width", [1, 27, 64, 200, 4608])
-def test_the_largest_weight_receives_the_gradient_of_its_scale(width, switch, calls):
+@pytest.mark.parametrize("width", [1, 27, 64, 200, 4608, 5001])
+@pytest.mark.parametrize("shape", [(5, 1), (1,)])
+def test_the_largest_weight_receives_the_gradient_of_its_scale(width, shape, switch, calls):
     torch.manual_seed(0)
     rows = torch.randint(-20, 20, (5, width)).float()  # with ties
     rows[1] = 0
@@ -110,19 +108,59 @@ def test_the_largest_weight_receives_the_gradient_of_its_scale(width, switch, ca
     for wanted in (None, False):
         switch(wanted)
         v = rows.clone().requires_grad_()
-        peak = peaks(rows)
-        largest = peak.amax(1, keepdim=True)
-        s = torch.where(largest > 0, largest / 7.5, 1.0)
-        y = fake_quantize_symmetric(v, s, peak, 4)
+        y = fake_quantize_symmetric(v, shape, 4)
         results.append((y.detach(), *torch.autograd.grad(y, v, upstream)))
-    assert calls == [
-        "largest_magnitudes",
-        "affine_forward",
-        "affine_backward_scale",
-        "add_at_peak",
-    ]
+    assert calls == ["symmetric_forward", "symmetric_backward"]
     assert torch.equal(results[0][0], results[1][0])
     torch.testing.assert_close(results[0][1], results[1][1], rtol=1e-5, atol=1e-5)
+
+
+def test_nan_and_infinity_spoil_only_their_channel(switch):
+    v = torch.tensor([[math.nan, math.inf, 0.3], [-math.inf, 0.1, 0.2], [0.3, -0.1, 0.2]])
+    results = []
+    for wanted in (None, False):
+        switch(wanted)
+        results.append(fake_quantize_symmetric(v, (3, 1), 4))
+    torch.testing.assert_close(*results, rtol=0, atol=0, equal_nan=True)
+    assert results[0][:2].isnan().any(1).all() and results[0][2].isfinite().all()
+
+
+@pytest.mark.parametrize("low", [0.0, 0.4, -1.0])
+def test_a_relu_and_its_quantizer_in_one_pass_equal_two(low, switch, calls):
+    torch.manual_seed(0)
+    quantizer = MinMax(scheme="affine", range="observed", bits=4)
+    quantizer.init_from(torch.tensor([low, 2.0]))
+    x, upstream = torch.randn(2, 3, 40, 40), torch.randn(2, 3, 40, 40)
+    x[0, 0, 0, :4] = torch.tensor([math.nan, 0.0, math.inf, -math.inf])
+    results = []
+    for function in (quantizer.rectified, lambda v: quantizer(torch.relu(v))):
+        v = x.clone().requires_grad_()
+        y = function(v)
+        results.append((y.detach(), *torch.autograd.grad(y, v, upstream)))
+    assert calls == ["affine_forward", "affine_backward"] * 2
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=0, equal_nan=True)
+    y = quantizer.rectified(x.requires_grad_())
+    y.transpose(2, 3).backward(upstream)  # a gradient laid out otherwise
+    torch.testing.assert_close(
+        x.grad,
+        torch.autograd.grad(quantizer(torch.relu(x)), x, upstream.transpose(2, 3))[0],
+        rtol=0,
+        atol=0,
+    )
+
+
+def test_a_relu_whose_quantizer_is_watched_calls_it(switch, calls):
+    net = quantize(torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1), torch.nn.ReLU()), "ssql")
+    x = torch.randn(2, 3, 5, 5)
+    calibrate(net, [x])
+    set_precision(net, Precision(4, 4))
+    seen = []
+    expected = net(x)
+    assert calls.count("affine_forward") == 1
+    with net[1].a_quant.register_forward_hook(lambda module, given, out: seen.append(out)):
+        assert torch.equal(net(x), expected)
+    assert torch.equal(seen[0], expected)
 
 
 def test_sums_do_not_depend_on_the_number_of_threads(switch):
@@ -218,15 +256,82 @@ def test_a_truncated_library_is_compiled_again(switch, monkeypatch, tmp_path):
     assert min(sizes) > 9000
 
 
-@pytest.mark.parametrize("damaged", [b"", b"a librar", b"a libraRy"])
-def test_only_a_library_with_the_bytes_of_its_name_is_opened(tmp_path, damaged):
-    file = tmp_path / f"kernels-1-{c_kernels._digest(b'a library')}.so"
+@pytest.fixture
+def cached(tmp_path):
+    """A cache with a library, as far as `_whole` looks at it."""
+    folder = tmp_path / "cache"
+    folder.mkdir(mode=0o700)
+    file = folder / f"kernels-1-{c_kernels._digest(b'a library')}.so"
     file.write_bytes(b"a library")
-    assert c_kernels._whole(tmp_path, "kernels-1") == file
-    assert c_kernels._whole(tmp_path, "kernels-2") is None
-    file.write_bytes(damaged)
-    assert c_kernels._whole(tmp_path, "kernels-1") is None
-    assert not file.exists()
+    file.chmod(0o644)
+    assert c_kernels._whole(folder, "kernels-1") == file
+    return file
+
+
+def test_a_library_that_others_can_write_is_not_opened(cached, caplog):
+    for mode in (0o664, 0o646):
+        cached.chmod(mode)
+        assert c_kernels._whole(cached.parent, "kernels-1") is None
+    assert cached.exists() and "another user" in caplog.text
+    cached.chmod(0o644)
+    for mode in (0o770, 0o707, 0o777):
+        cached.parent.chmod(mode)
+        assert c_kernels._whole(cached.parent, "kernels-1") is None
+
+
+def test_a_library_of_another_user_is_not_opened(cached, monkeypatch):
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    if os.getuid() == 0:  # root's own files may be used by all: give it to another
+        os.chown(cached, 4321, -1)
+    assert c_kernels._whole(cached.parent, "kernels-1") is None
+    assert cached.exists()
+
+
+def test_what_is_no_library_counts_as_absent(cached):
+    content = cached.read_bytes()
+    cached.unlink()
+    os.mkfifo(cached)
+    assert c_kernels._whole(cached.parent, "kernels-1") is None
+    cached.unlink()
+    other = cached.with_name("other")
+    other.write_bytes(content)
+    cached.symlink_to(other)
+    assert c_kernels._whole(cached.parent, "kernels-1") is None
+    assert c_kernels._whole(cached.parent / "none", "kernels-1") is None
+    assert c_kernels._whole(other, "kernels-1") is None
+
+
+@pytest.mark.parametrize("folder", ["no home", "a file", "others'"])
+def test_without_a_cache_the_kernels_are_compiled_all_the_same(
+    switch, monkeypatch, tmp_path, folder
+):
+    if folder == "no home":
+        monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+        monkeypatch.delenv("HOME", raising=False)
+        monkeypatch.setattr("pwd.getpwuid", lambda uid: {}[uid])
+    elif folder == "a file":
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+        (tmp_path / "file").write_text("")
+    else:
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+        (tmp_path / "lowbit-bench").mkdir()
+        (tmp_path / "lowbit-bench").chmod(0o777)
+        monkeypatch.setattr("lowbit.common.cache_folder.os.geteuid", lambda: 4321)
+    c_kernels._library.cache_clear()
+    try:
+        assert c_kernels.supports(torch.ones(2))
+        assert lsq(torch.ones(2), torch.ones(1), 4, 3).tolist() == [1, 1]
+    finally:
+        c_kernels._library.cache_clear()
+    assert not list(tmp_path.rglob("*.so"))
+
+
+@pytest.mark.parametrize("damaged", [b"", b"a librar", b"a libraRy"])
+def test_only_a_library_with_the_bytes_of_its_name_is_opened(cached, damaged):
+    assert c_kernels._whole(cached.parent, "kernels-2") is None
+    cached.write_bytes(damaged)
+    assert c_kernels._whole(cached.parent, "kernels-1") is None
+    assert not cached.exists()
 
 
 @pytest.mark.parametrize("policy", ["lsq", "tr", "ssql"])
