@@ -143,8 +143,7 @@ def run(recipe: Recipe, folder: Path) -> dict[str, Any]:
     claim(folder, {"version": VERSION, "recipe": key, "start": start.report["sha256"]})
     trainer = LowbitTrainer(cfg)
     trainer.resume_or_load(resume=True)
-    if trainer.start_iter < trainer.max_iter:
-        trainer.train()
+    if trainer.train_rest():
         results = trainer._last_eval_results
     else:
         results = trainer.evaluate()
