@@ -6,7 +6,7 @@ from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
 # Folders at the top of the repository that are imported, and installed, as lowbit.NAME.
-OUTSIDE = ("benchmark", "detection", "pretrain", "tools", "transfer")
+OUTSIDE = ("benchmark", "deploy", "detection", "pretrain", "tools", "transfer")
 
 setup(
     name="lowbit-bench",
@@ -65,6 +65,12 @@ setup(
         # Install torch first and pass --no-build-isolation: Detectron2 compiles against it.
         "detectron2": [(HERE / "requirements-detectron2.txt").read_text(encoding="utf-8").strip()],
         "ray": ["ray>=2.40"],
+        "deploy": [
+            "onnx>=1.18",
+            "onnxscript>=0.5",
+            "onnxruntime>=1.22",
+            "openvino>=2025.1",
+        ],
         "bench": ["brevitas>=0.12"],  # a peer that lowbit-bench bench times where it is installed
         "dev": [
             "pytest>=8",

@@ -228,7 +228,7 @@ def _read_recipe(name: str, *words: str) -> None:
 def _suite(path: Path, content: dict) -> None:
     """Validate a suite; the recipes it names exist, a part of one included."""
     suite = Suite.model_validate({"name": "part", **content})
-    for entry in (*suite.transfer, *suite.detection):
+    for entry in (*suite.transfer, *suite.detection, *suite.deploy):
         assert (ROOT / "configs/suites" / entry.recipe).is_file(), entry.recipe
     for checkpoint in suite.checkpoints:
         if checkpoint.pretrain:

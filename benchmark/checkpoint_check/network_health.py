@@ -22,7 +22,7 @@ from lowbit.quant import (
     reuse_weights,
     set_precision,
 )
-from lowbit.quant.unfused_attention import unfused_attention
+from lowbit.quant.structure.unfused_attention import unfused_attention
 from lowbit.transfer.scoring.rounding import in_float64
 
 CALIBRATION_IMAGES = 32

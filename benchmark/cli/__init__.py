@@ -25,6 +25,7 @@ COMMANDS = {
     "detect": "train or evaluate a detector",
     "leaderboard": "build, export or compare results; bundle yours, add others'",
     "checkpoint": "inspect or convert a checkpoint file",
+    "export": "write a network as an ONNX model of integers",
     "datasets": "list, prepare or verify image sets",
     "analyze": "draw the papers' other figures",
     "bench": "measure the overhead of the suite itself",

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from lowbit.benchmark.planning.exclusions import Exclusions, Facts
-from lowbit.benchmark.planning.job import File, Job, Label, Output
+from lowbit.benchmark.planning.job import NETWORKS, File, Job, Label, Output
 from lowbit.benchmark.planning.job_graph import Graph
-from lowbit.benchmark.planning.suite import Detection, Pretraining, Suite, Transfer
+from lowbit.benchmark.planning.suite import Deploy, Detection, Pretraining, Suite, Transfer
 from lowbit.benchmark.published import Selection
 from lowbit.benchmark.published.reproduction_targets import ReproductionTargets
 from lowbit.benchmark.recipes.errors import RecipeError
@@ -18,7 +18,9 @@ from lowbit.common.input_files.file_names import expanded
 from lowbit.common.shipped_configs import is_shipped
 
 _DETECTRON2 = "MODEL"  # a key of its configurations that no recipe has
+_OF_NETWORKS = ("dataset", "protocol", "image_size", "seed")  # what a deploy recipe says of them
 _PENDING = "(made by the sweep)"  # stands for a path while a recipe is checked
+_UNMADE = {"checkpoint": _PENDING, "networks": _PENDING}
 
 
 class Planner:
@@ -62,6 +64,8 @@ class Planner:
             self._add_transfer(entry)
         for entry in _sources_first(self._suite.detection, lambda entry: entry.detector):
             self._add_detection(entry)
+        for entry in self._suite.deploy:
+            self._add_deploy(entry)
 
     def _add_checkpoint(self, pretraining: Pretraining) -> None:
         name, checkpoint = pretraining.name, pretraining.checkpoint
@@ -112,6 +116,33 @@ class Planner:
                 inputs["detector"] = Output(detector)
             self._add_scored(entry, "detection", file, {**mapping, "seed": seed}, name, inputs)
 
+    def _add_deploy(self, entry: Deploy) -> None:
+        """Add a job for every network set that the named transfer entry makes."""
+        file, mapping = self._recipe(entry.recipe, entry.overrides)
+        named = self._suite.named(entry.checkpoints) if entry.checkpoints else self._sources
+        for name in named:
+            made = self._made[entry.transfer, name]
+            if not made and not entry.checkpoints:
+                continue
+            for seed in entry.seeds or made or self._suite.seeds:
+                job_id = self._made_by(entry.transfer, name, seed)
+                if job_id is None:
+                    continue
+                made_by = self._graph.jobs[job_id]
+                inputs = {
+                    "checkpoint": made_by.inputs["checkpoint"],
+                    "networks": Output(job_id, NETWORKS),
+                }
+                described = {field: made_by.facts[field] for field in _OF_NETWORKS}
+                described["policy"] = made_by.recipe.get("policy", made_by.facts["policy"])
+                described["data_root"] = made_by.recipe.get("data_root")
+                precisions = entry.precisions or mapping.get("precisions") or made_by.precisions
+                each = {**mapping, **described, "precisions": list(precisions)}
+                _require_scored(
+                    entry, validate("deploy", {**_UNMADE, **each}, source=file), made_by
+                )
+                self._add_scored(entry, "deploy", file, each, name, inputs)
+
     def _name_random(self, entry: Detection, mapping: dict[str, Any]) -> str | None:
         """Name the random weights an entry starts from, itself or through its detector, if it does."""
         name = self._random.get(entry.detector) if entry.detector else None
@@ -131,7 +162,7 @@ class Planner:
 
     def _add_scored(
         self,
-        entry: Transfer | Detection,
+        entry: Transfer | Detection | Deploy,
         stage: str,
         file: Path,
         mapping: dict[str, Any],
@@ -141,7 +172,8 @@ class Planner:
         for input_field, source in inputs.items():
             mapping[input_field] = str(source.path) if isinstance(source, File) else _PENDING
         architecture = self._labels[name].architecture
-        if isinstance(self._sources.get(name), File) and architecture != "-":
+        names_network = stage != "deploy"  # there the networks' file does
+        if names_network and isinstance(self._sources.get(name), File) and architecture != "-":
             mapping["architecture"] = architecture
         job = self._job(stage, file, mapping, name, inputs)
         left = self._left(job, file, mapping)
@@ -149,7 +181,8 @@ class Planner:
             mapping["precisions"] = list(left)
             job = self._job(stage, file, mapping, name, inputs)
         seed = mapping["seed"]
-        self._made[entry.id, name][seed] = None
+        made = self._made[getattr(entry, "id", None), name]
+        made[seed] = None
         if not left:
             self._graph.spared.update(job.needs)
             return
@@ -159,7 +192,7 @@ class Planner:
             f"{suite}: {stage}.{entries.index(entry)} ({entry.recipe})": entry.published,
         }
         published = self._targets.of_job(owners, job.precisions)
-        self._made[entry.id, name][seed] = self._graph.add(replace(job, published=published))
+        made[seed] = self._graph.add(replace(job, published=published))
 
     def _job(
         self,
@@ -234,6 +267,15 @@ class Planner:
                 f"of {', '.join(precisions)}; nothing was run. Give that entry one precision."
             )
         return f"network {precisions[0]}"
+
+
+def _require_scored(entry: Deploy, recipe: Any, made_by: Job) -> None:
+    absent = [p for p in map(str, recipe.precisions) if p not in made_by.precisions]
+    if absent:
+        raise RecipeError(
+            f"{entry.recipe} runs what {entry.transfer!r} scores at {', '.join(absent)}, but that entry "
+            f"scores {', '.join(made_by.precisions)}; nothing was run. List its precisions alone."
+        )
 
 
 def _facts(job: Job, file: Path, mapping: dict[str, Any]) -> Facts:

@@ -9,12 +9,14 @@
       - {name: SimSiam, pretrain: ../pretrain/digits_simsiam.yaml}
       - {name: mine, path: "backbone_{seed}.pth"}                 # {seed}: one file a pretraining
     transfer:                           # every entry meets every checkpoint, with every seed
-      - {recipe: ../transfer/digits_linear.yaml}
+      - {id: linear, recipe: ../transfer/digits_linear.yaml}
     detection:                          # `detector` starts from the detector of another entry
       - {id: fp, recipe: ../detection/digit_scenes_retinanet_fp.yaml, checkpoints: [SimSiam]}
       - {id: lsq, recipe: ../detection/digit_scenes_retinanet_lsq_4w4a.yaml, detector: fp}
       - recipe: ../detection/digit_scenes_retinanet_fp.yaml       # meets no checkpoint
         overrides: {random_backbone: true, architecture: resnet18}
+    deploy:                             # networks of a transfer entry as integer graphs, measured
+      - {recipe: ../deploy/openvino.yaml, transfer: linear, precisions: [FP, 8w8a]}
     exclude:                            # jobs to leave out
       - {checkpoint: mine, precision: 3w3a}
     reported:                           # published numbers to show beside ours
@@ -42,7 +44,12 @@ from lowbit.common.suggest import did_you_mean
 Seeds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
 Names = Annotated[tuple[str, ...], Field(min_length=1)]
 FileName = Annotated[str, AfterValidator(checked_path)]
-_STAGE_OF = {"checkpoints": "pretrain", "transfer": "transfer", "detection": "detection"}
+_STAGE_OF = {
+    "checkpoints": "pretrain",
+    "transfer": "transfer",
+    "detection": "detection",
+    "deploy": "deploy",
+}
 _CHECKPOINT_WORDS = ("checkpoint", "name", "architecture")
 _SEED = "{seed}"  # in a file's name, where the pretraining seed stands
 
@@ -164,6 +171,14 @@ class Detection(_Scored):
     detector: str | None = Field(None, description="id of the entry whose detector it starts from")
 
 
+class Deploy(_Scored):
+    """Networks of a transfer entry to run as integer graphs on this machine."""
+
+    transfer: str = Field(description="id of the entry whose networks are run")
+    seeds: Seeds | None = Field(None, description="null: that entry's")
+    precisions: Names | None = Field(None, description="null: the recipe's, else that entry's")
+
+
 class Suite(StrictModel):
     """A suite, as run by `lowbit-bench run`."""
 
@@ -184,6 +199,7 @@ class Suite(StrictModel):
     )
     transfer: tuple[Transfer, ...] = Field((), description="classification recipes")
     detection: tuple[Detection, ...] = Field((), description="detection recipes")
+    deploy: tuple[Deploy, ...] = Field((), description="deploy recipes")
     exclude: tuple[Exclusion, ...] = Field((), description="jobs to leave out of the product")
     reported: tuple[dict[str, Any], ...] = Field((), description="published numbers to show")
 
@@ -191,11 +207,13 @@ class Suite(StrictModel):
     def _names_refer(self) -> "Suite":
         names = [name for c in self.checkpoints for name in self._names(c)]
         _refuse_repeats("checkpoint", names)
-        for entry in (*self.transfer, *self.detection):
+        for entry in (*self.transfer, *self.detection, *self.deploy):
             for name in entry.checkpoints or ():
                 _refer("checkpoint", name, names)
         _check_chain("transfer id", [(e.id, e.start) for e in self.transfer])
         _check_chain("detection id", [(e.id, e.detector) for e in self.detection])
+        for entry in self.deploy:
+            _refer("transfer id", entry.transfer, [e.id for e in self.transfer if e.id is not None])
         return self
 
     def named(self, names: Sequence[str]) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from lowbit.benchmark.recipes.errors import RecipeError
 from lowbit.common.compute_cost import Work
 from lowbit.common.suggest import did_you_mean
 
-STAGES = ("pretrain", "transfer", "detection")
+STAGES = ("pretrain", "transfer", "detection", "deploy")
 DERIVED_FACTS = frozenset(
     {"policy_on_board", "adaptive_method", "adaptive_variant", "adaptive_reference"}
 )
@@ -42,9 +42,9 @@ class Stage(Protocol):
         """
 
     def missing_data(self, recipe: BaseModel) -> str | None:
-        """Return how to get a missing data set, or None.
+        """Return how to get what is missing, a data set or an optional package, or None.
 
-        A job without its data is skipped, not failed.
+        A job without it is skipped, not failed.
         """
 
     def work(self, recipe: BaseModel) -> Work | None:

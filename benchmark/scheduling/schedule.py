@@ -137,7 +137,7 @@ class Schedule:
             source = self.done[need]
             if source.status != "completed":
                 return build_result.skipped(job, _why_skipped(source))
-        problem = job.problem or self._changed_file(job)
+        problem = job.problem or self._changed_file(job) or self._absent_output(job)
         if problem is None:
             return build_result.skipped(job, job.missing) if job.missing else None
         return build_result.failed(job, problem, inputs={}, folder=self.folder(job))
@@ -263,6 +263,18 @@ class Schedule:
     def _output(self, source: Output) -> Path:
         made = self.done[source.job_id]
         return (self.runs_dir / source.job_id / made.artifacts[source.artifact]).resolve()
+
+    def _absent_output(self, job: Job) -> str | None:
+        for source in job.inputs.values():
+            if isinstance(source, Output) and (
+                source.artifact not in (made := self.done[source.job_id]).artifacts
+            ):
+                return (
+                    f"Job {made.job_id} ({made.stage}, {made.checkpoint.name}) has left no "
+                    f"{source.artifact}; the job was not started. If an earlier version ran it, run it "
+                    "again: remove its folder, and give the same command."
+                )
+        return None
 
     def _changed_file(self, job: Job) -> str | None:
         for name, source in job.inputs.items():

@@ -64,7 +64,7 @@ def _counted(architecture: str, image_size: int) -> NetworkSize:
 
     from lowbit.backbones.networks.feature_pyramid import pyramid_info
     from lowbit.backbones.networks.registry import create_backbone
-    from lowbit.quant.unfused_attention import unfused_attention
+    from lowbit.quant.structure.unfused_attention import unfused_attention
 
     with torch.device("meta"):
         network = create_backbone(architecture).eval()

@@ -18,7 +18,7 @@ from torch.utils.flop_counter import flop_registry
 from lowbit.quant.convert import all_quantizers, quantized_layers
 from lowbit.quant.precision import OFF
 from lowbit.quant.quantizers.base import Quantizer
-from lowbit.quant.unfused_attention import unfused_attention
+from lowbit.quant.structure.unfused_attention import unfused_attention
 
 _aten = torch.ops.aten
 

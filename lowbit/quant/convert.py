@@ -6,7 +6,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from lowbit.quant.attention import InputProjection, add_input_projection, attentions_to_quantize
 from lowbit.quant.layers import (
     ActivationQuantized,
     Converted,
@@ -19,10 +18,20 @@ from lowbit.quant.layers import (
 from lowbit.quant.policy import FULL, QuantizerSpec, QuantPolicy, Rule, get_policy, resolve_bits
 from lowbit.quant.precision import FP, Precision
 from lowbit.quant.quantizers.base import Quantizer
-from lowbit.quant.weight_reads import let_layers_multiply
+from lowbit.quant.structure.attention import (
+    InputProjection,
+    add_input_projection,
+    attentions_to_quantize,
+)
+from lowbit.quant.structure.dataflow import DataflowError, outputs_read
+from lowbit.quant.structure.weight_reads import let_layers_multiply
 
 # Activation modules for policies that quantize outputs.
 ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.GELU, nn.SiLU, nn.Hardswish, nn.PReLU, nn.LeakyReLU)
+
+# Grid of what `QuantPolicy.integer_only` adds: 8 bits over the observed range.
+_BETWEEN_LAYERS = QuantizerSpec("MinMax", "tensor", {"scheme": "affine", "range": "observed"})
+_EIGHT = Rule(FULL, 8)
 
 _NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)
 _PASSING = (nn.Identity, nn.Dropout)
@@ -64,7 +73,7 @@ def quantize(
     """Quantize the layers of `model` that `policy` names, in place, and return it.
 
     The class of each convolution and linear layer is changed, and that of modules which compute with a
-    layer's weight themselves (`lowbit.quant.weight_reads`, `lowbit.quant.attention`); weights keep
+    layer's weight themselves (`lowbit.quant.structure.weight_reads`, `lowbit.quant.structure.attention`); weights keep
     their state-dict names. Load weights before this call: learned weight scales are set from the
     current weights. Called again with the same policy, it only sets the precision.
 
@@ -75,7 +84,8 @@ def quantize(
 
     Raises:
         ValueError: another policy has quantized the model, this one matches no layer, or it matches an
-            attention that cannot be quantized.
+            attention that cannot be quantized; or the policy is `integer_only` and the network adds what
+            has no place for a grid.
     """
     policy, precision = get_policy(policy), Precision.parse(precision)
     before = {m.policy_fingerprint for m in model.modules() if isinstance(m, Quantized)}
@@ -88,6 +98,7 @@ def quantize(
             "changed. Call dequantize(model) first."
         )
     outputs = policy.activation_side == "output"
+    between = _between_layers(model, outputs) if policy.integer_only else []
     bare = _bare_layers(model)
     sites, bare_stem = [], False
     for name, module, first in _weight_sites(model):
@@ -112,6 +123,14 @@ def quantize(
             rule = policy.rule(name, first=first and not bare_stem, last=False)
             rule = Rule(FULL, rule.activation)
             _quantize_module(module, ActivationQuantized, policy, rule, precision)
+    if policy.integer_only:
+        for module in between:
+            if not _returns_codes(module):
+                _quantize_module(
+                    module, ActivationQuantized, policy, _EIGHT, precision, grid=_BETWEEN_LAYERS
+                )
+        if outputs:
+            _quantize_image(next(module for _, module, first in _weight_sites(model) if first))
     if not found:
         raise ValueError(
             f"policy {policy.name!r} matches no layer of this {type(model).__name__}; nothing was "
@@ -120,6 +139,31 @@ def quantize(
     let_layers_multiply(model)
     set_precision(model, precision)
     return model
+
+
+def _between_layers(model: nn.Module, outputs: bool) -> list[nn.Module]:
+    """Return the modules whose outputs need a grid where no layer has one for its input."""
+    try:
+        names = outputs_read(model, by_convolutions=outputs)
+    except DataflowError as error:
+        raise ValueError(
+            f"this {type(model).__name__} cannot compute on integers alone: {error}; nothing was "
+            "quantized. Use a policy without integer_only, such as ssql or lsq."
+        ) from error
+    return [model.get_submodule(name) for name in names]
+
+
+def _returns_codes(module: nn.Module) -> bool:
+    """Whether a module's output is on a grid already; timm's norms have their activation inside."""
+    inside = module.children() if isinstance(module, _NORMS) else ()
+    return any(isinstance(m, Quantized) for m in (module, *inside))
+
+
+def _quantize_image(stem: nn.Module) -> None:
+    """Give the first layer a grid for its input, where a policy quantizes outputs."""
+    stem.rule = Rule(stem.rule.weight, 8)
+    stem.a_quant = _make(_BETWEEN_LAYERS, None, "activation").to(stem.weight.device)
+    stem.quantizes_output = False
 
 
 def _weight_sites(model: nn.Module) -> Iterator[tuple[str, nn.Module, bool]]:
@@ -174,6 +218,7 @@ def _quantize_module(
     precision: Precision,
     *,
     bare: bool = False,
+    grid: QuantizerSpec | None = None,
 ) -> bool:
     projection = isinstance(module, InputProjection)  # the output's may be quantized alone
     if rule == Rule(FULL, FULL) and not projection:
@@ -190,7 +235,7 @@ def _quantize_module(
             module.w_quant.init_from(weight)
     if rule.activation != FULL:
         module.quantizes_output = policy.activation_side == "output"
-        module.a_quant = _make(policy.activation, None, "activation")
+        module.a_quant = _make(grid or policy.activation, None, "activation")
         device = next((p.device for p in module.parameters()), None)
         module.a_quant.to(device)
     if _needs_output_scale(module, bare=bare):

@@ -107,7 +107,7 @@ class WeightQuantized(Quantized):
     # Quantized weights of this step by bits, while `reuse_weights` is open.
     _reused: dict[tuple[int, bool], Tensor] | None = None
 
-    # Whether a module that reads weights is running (`lowbit.quant.weight_reads`).
+    # Whether a module that reads weights is running (`lowbit.quant.structure.weight_reads`).
     _watched = False
 
     def quantized_weight(self) -> Tensor:

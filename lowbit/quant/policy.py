@@ -95,6 +95,8 @@ class QuantPolicy:
         last: rule of the classifier or the predictors of a detector.
         rules: (pattern, rule) pairs; the first pattern matching a layer's dotted name overrides
             all other rules.
+        integer_only: whether the image and every tensor that a residual addition reads are rounded to 8
+            bits too, wherever anything is quantized, so that the network computes on integers alone.
     """
 
     name: str
@@ -104,6 +106,7 @@ class QuantPolicy:
     first: Rule = Rule()
     last: Rule = Rule(FULL, FULL)
     rules: tuple[tuple[str, Rule], ...] = ()
+    integer_only: bool = False
 
     def __post_init__(self) -> None:
         if self.activation_side not in ("input", "output"):
@@ -116,6 +119,13 @@ class QuantPolicy:
                 raise TypeError(
                     f"{side} is {getattr(self, side)!r}, not a quantizer: {{kind: ...}}"
                 )
+        if not isinstance(self.integer_only, bool):
+            raise TypeError(f"integer_only is {self.integer_only!r}, not true or false")
+        if self.integer_only and FULL in (self.first.weight, self.first.activation):
+            raise ValueError(
+                "integer_only leaves no layer in full precision, but `first` does; no policy was made. "
+                "Set first to 8, or integer_only to false."
+            )
         for pattern, _ in self.rules:
             if not isinstance(pattern, str):
                 raise TypeError(f"a rule is for {pattern!r}, not for a layer's name")
@@ -139,6 +149,8 @@ class QuantPolicy:
     def fingerprint(self) -> str:
         """Hash of everything but the name, and of the quantizers' versions, twelve hex digits."""
         data = {key: value for key, value in self.to_dict().items() if key != "name"}
+        if not self.integer_only:  # a field younger than most results
+            del data["integer_only"]
         for side in ("weight", "activation"):
             version = find(data[side]["kind"]).version
             if version > 1:
@@ -279,6 +291,10 @@ _NAMED = {
         rules=HEADS_FP,
     ),
 }
+
+# For deployment: what they add is the precision that integer hardware needs between layers.
+_NAMED["ssql-int8"] = replace(_NAMED["ssql"], name="ssql-int8", integer_only=True)
+_NAMED["lsq-int8"] = replace(_NAMED["lsq"], name="lsq-int8", first=Rule(8, 8), integer_only=True)
 
 
 def list_policies() -> list[str]:

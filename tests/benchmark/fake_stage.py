@@ -22,21 +22,33 @@ from lowbit.common.compute_cost import Work
 
 VERSION = 1
 _STAGE = __name__.rpartition(".")[2]
-_TASKS = {"pretrain": "pretrain", "transfer": "classification", "detection": "detection"}
-_METRICS = {"pretrain": "loss", "transfer": "top1", "detection": "AP"}
+_TASKS = {
+    "pretrain": "pretrain",
+    "transfer": "classification",
+    "detection": "detection",
+    "deploy": "deployment",
+}
+_METRICS = {"pretrain": "loss", "transfer": "top1", "detection": "AP", "deploy": "top1"}
+_DESCRIBED = ("networks", "dataset", "protocol", "image_size", "policy", "data_root")  # of `deploy`
 _logger = logging.getLogger(__name__)
 
 
 class Recipe(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     cosmetic: ClassVar = frozenset(
-        {"name", "journal", "sleep", "steps", "device", "cache_dir", "num_gpus"}
+        {"name", "journal", "sleep", "steps", "device", "cache_dir", "num_gpus", *_DESCRIBED}
     )
 
     name: str = "fake"
     architecture: str | None = None
     checkpoint: str | None = None
     detector: str | None = None
+    networks: str | None = None  # of `deploy`, and what describes them
+    dataset: str = "fakes"
+    protocol: str = "fake"
+    image_size: int = 32
+    policy: str = "ssql"
+    data_root: str | None = None
     random_backbone: bool = False
     precisions: tuple[str, ...] = ("FP",)
     lr: float = Field(1.0, gt=0, description="learning rate")
@@ -123,6 +135,7 @@ def _run(recipe, folder):
         "artifacts": {
             "checkpoint": "checkpoint.pth",
             **{f"network {precision}": "network.pth" for precision in recipe.precisions},
+            **({"scored networks": "network.pth"} if recipe.behave != "without networks" else {}),
         },
         "checkpoint": {"method": "Fake", "architecture": "fakenet", "sha256": None},
         "details": {

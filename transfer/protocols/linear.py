@@ -15,7 +15,7 @@ from lowbit.transfer.finetuning.epoch_log import EpochLog
 from lowbit.transfer.probes.choose_on_val import choose_on
 from lowbit.transfer.probes.sgd_probe import Classifier, fit_linear, initial_classifier
 from lowbit.transfer.recipe.compute_cost import CostInputs, cost_on_features
-from lowbit.transfer.recipe.protocol_registry import Fitted, protocol
+from lowbit.transfer.recipe.protocol_registry import Fitted, Parts, protocol
 
 if TYPE_CHECKING:
     from lowbit.transfer.recipe.recipe import Recipe
@@ -93,4 +93,5 @@ def linear(
         predict=Classifier(features, kept),
         networks=(backbone,),
         details={**details, **choice},
+        parts=Parts(heads=kept, calibrated=backbone),
     )

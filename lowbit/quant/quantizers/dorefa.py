@@ -98,6 +98,8 @@ class DoReFa(Quantizer):
         return step, (1 / (n + 1) if self.scheme == "centered" else 0.0) - 1.0
 
     def transition_points(self, weight: Tensor) -> TransitionPoints:
+        if self.role == "activation":
+            return super().transition_points(weight)
         if self._is_sign:
             return TransitionPoints(weight / weight.abs().mean(), 0.0, 0.0)
         n, unit = self.levels()[1], self._unit(weight)

@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 import yaml
 
-from lowbit.benchmark.planning.job import File, Output
+from lowbit.benchmark.planning.job import NETWORKS, File, Output
 from lowbit.benchmark.planning.plan import plan
 from lowbit.benchmark.planning.suite import load_suite
 from lowbit.benchmark.recipes.errors import RecipeError
@@ -197,6 +197,13 @@ def test_words_after_a_checkpoint_are_about_it(bench, monkeypatch, words, names)
             {"detection": [{"id": "fp", "recipe": "detection.yaml", "detector": "fp"}]},
             "the detection id 'fp' starts from itself",
         ),
+        (
+            {
+                "transfer": [{"id": "linear", "recipe": "transfer.yaml"}],
+                "deploy": [{"recipe": "deploy.yaml", "transfer": "lin"}],
+            },
+            "there is no transfer id 'lin'",
+        ),
         ({"transfer": [{}]}, "transfer.0.recipe: required, but not given"),
         ({"reported": [{"paper": "SSQLL"}]}, "reported: "),
     ],
@@ -218,6 +225,58 @@ def test_outputs_are_inputs_by_the_job_that_makes_them(bench):
     pretrain, transfer = bench.plan().jobs.values()
     assert transfer.inputs == {"checkpoint": Output(pretrain.id)}
     assert transfer.needs == (pretrain.id,)
+
+
+LINEAR = {"id": "linear", "recipe": "transfer.yaml", "precisions": ["FP", "8w8a", "4w4a"]}
+
+
+def test_a_deploy_entry_reads_the_networks_of_a_transfer_entry(bench):
+    few = {"recipe": "deploy.yaml", "transfer": "linear", "precisions": ["8w8a"], "seeds": [1]}
+    planned = bench.plan(
+        seeds=[0, 1],
+        checkpoints=TWO,
+        transfer=[{**LINEAR, "checkpoints": ["B"]}],
+        deploy=[{"recipe": "deploy.yaml", "transfer": "linear", "overrides": {"lr": 2}}, few],
+    )
+    found = jobs_of(planned, "deploy")
+    assert [(j.label.checkpoint, j.recipe["seed"], len(j.precisions)) for j in found] == [
+        ("B", 0, 3),
+        ("B", 1, 3),
+        ("B", 1, 1),
+    ]
+    for job in found:
+        made_by = planned.jobs[job.inputs["networks"].job_id]
+        assert job.inputs["networks"] == Output(made_by.id, NETWORKS)
+        assert job.inputs["checkpoint"] == made_by.inputs["checkpoint"]
+        assert made_by.recipe["seed"] == job.recipe["seed"]
+        assert job.recipe["image_size"] == made_by.facts["image_size"]
+    schedule = bench.run(planned)
+    assert {result.status for result in schedule.done.values()} == {"completed"}
+
+
+def test_precisions_that_were_not_scored_are_refused_before_anything_runs(bench):
+    entry = {"recipe": "deploy.yaml", "transfer": "linear", "precisions": ["2w2a"]}
+    with pytest.raises(
+        RecipeError, match=r"at 2w2a, but that entry scores FP, 8w8a, 4w4a; nothing"
+    ):
+        bench.plan(transfer=[LINEAR], deploy=[entry])
+
+
+def test_networks_that_a_job_did_not_leave_fail_the_deploy_job_alone(bench):
+    linear = {**LINEAR, "overrides": {"behave": "without networks"}}
+    planned = bench.plan(
+        transfer=[linear], deploy=[{"recipe": "deploy.yaml", "transfer": "linear"}]
+    )
+    schedule = bench.run(planned)
+    (job,) = jobs_of(planned, "deploy")
+    result = schedule.done[job.id]
+    assert result.status == "failed" and "has left no scored networks" in result.reason
+
+
+def test_the_artifact_has_the_name_that_transfer_jobs_give_it():
+    from lowbit.transfer.scoring.scored_network import ROLE
+
+    assert ROLE == NETWORKS
 
 
 def test_random_weights_need_no_checkpoint(bench):

@@ -16,10 +16,12 @@ def test_named_policies():
             "interval",
             "interval-binary",
             "lsq",
+            "lsq-int8",
             "lsqplus",
             "pact",
             "reactnet",
             "ssql",
+            "ssql-int8",
             "tr",
         ]
     )

@@ -20,7 +20,7 @@ from lowbit.quant import (
     quantized_layers,
     set_precision,
 )
-from lowbit.quant.weight_reads import ReadsWeights, reads_weights
+from lowbit.quant.structure.weight_reads import ReadsWeights, reads_weights
 
 IMAGES = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(1))
 _TIMM = {"embed_dim": 16, "depth": 1, "num_heads": 2, "num_classes": 5, "mlp_ratio": 2.0}

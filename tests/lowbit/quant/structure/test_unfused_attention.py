@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from lowbit.quant.unfused_attention import unfused_attention
+from lowbit.quant.structure.unfused_attention import unfused_attention
 
 QKV = torch.randn(3, 2, 4, 9, 8, generator=torch.Generator().manual_seed(0))  # 2 images, 4 heads
 

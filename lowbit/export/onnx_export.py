@@ -1,0 +1,125 @@
+"""Trace a quantized network into an ONNX graph of integers."""
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+import torch
+from torch import Tensor, nn
+
+from lowbit.export.integer_graph import IntegerGraph, put_integers
+from lowbit.export.integer_grid import NotAnIntegerGridError
+from lowbit.export.marks import marked
+
+OPSET = 21  # the first with four-bit integers
+INPUT = "images"
+
+
+class ExportError(ValueError):
+    """Raised when a network was not exported; the message gives the reason and a remedy."""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """An ONNX model and what it holds.
+
+    Attributes:
+        model: the serialized model.
+        integers: which layers have integer weights.
+        outputs: names of its outputs.
+    """
+
+    model: bytes
+    integers: IntegerGraph
+    outputs: tuple[str, ...]
+
+
+def export_network(
+    network: nn.Module,
+    example: Tensor,
+    *,
+    outputs: Sequence[str] = ("logits",),
+    pack: bool = False,
+) -> Exported:
+    """Return the ONNX model of a network at its current precision.
+
+    The graph computes what the network simulates: its codes, its scales, in eval mode. At full
+    precision it is the network itself.
+
+    Args:
+        network: calibrated, if it is quantized; left as it was.
+        example: images (N, C, H, W), N at least 2; any number of images may be given to the model.
+        outputs: names of what the network returns.
+        pack: store weights of at most four bits in four (INT4), which halves the file.
+
+    Raises:
+        ExportError: a layer cannot be exported; the message names it.
+        ImportError: onnx or onnxscript is missing.
+    """
+    require_exporter()
+    training = {module: module.training for module in network.modules()}
+    network.eval()
+    try:
+        with marked(network), _quiet(), torch.no_grad():
+            program = torch.onnx.export(
+                network,
+                (example,),
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=[INPUT],
+                output_names=list(outputs),
+                dynamic_shapes=({0: torch.export.Dim("N")},),
+                verbose=False,
+            )
+        integers = put_integers(program.model, network, pack=pack)
+    except NotAnIntegerGridError as error:
+        raise ExportError(
+            f"the network was not exported: {error}\nNothing was written. Keep these layers in full "
+            "precision by a rule of the policy, or take a policy whose grids are integers: lsq, ssql."
+        ) from error
+    except torch.onnx.errors.OnnxExporterError as error:
+        raise ExportError(
+            f"torch cannot export this network ({_last_line(error)}); nothing was written. "
+            "docs/deploy.md lists the networks that are known to work."
+        ) from error
+    finally:
+        for module, mode in training.items():
+            module.training = mode
+    return Exported(program.model_proto.SerializeToString(), integers, tuple(outputs))
+
+
+def require_exporter() -> None:
+    """Refuse where torch's exporter lacks what it needs.
+
+    Raises:
+        ImportError: with the command that installs it.
+    """
+    missing = [name for name in ("onnx", "onnxscript") if find_spec(name) is None]
+    if missing:
+        raise ImportError(
+            f"{' and '.join(missing)} are needed to export; nothing was written. Install them: "
+            'pip install "lowbit-bench[deploy]".'
+        )
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's progress from the terminal; what it says of a failure is in its error."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _last_line(error: Exception) -> str:
+    cause = error.__cause__ or error
+    return (str(cause).strip().splitlines() or [type(cause).__name__])[0]

@@ -1,0 +1,164 @@
+"""Exported graphs against the networks they come from, computed by ONNX Runtime without optimizations."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from lowbit.backbones import create_backbone
+from lowbit.quant import calibrate, quantize
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxscript")
+ort = pytest.importorskip("onnxruntime")
+
+from lowbit.export.onnx_export import ExportError, export_network  # noqa: E402
+
+
+class Block(nn.Module):
+    """A residual block with every kind of layer: grouped, biased, shared, with and without norms."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, padding=1)
+        self.conv = nn.Conv2d(8, 8, 3, padding=1, groups=2)
+        self.norm = nn.BatchNorm2d(8)
+        self.shared = nn.Conv2d(8, 8, 1, bias=False)
+        self.act1, self.act2 = nn.ReLU(), nn.ReLU()
+        self.fc = nn.Linear(8, 5)
+
+    def forward(self, x):
+        x = self.act1(self.stem(x))
+        x = self.act2(self.norm(self.conv(x)) + x)
+        x = self.shared(self.shared(x))
+        return self.fc(x.mean((2, 3)))
+
+
+def trained(net):
+    """Statistics as training leaves them: a fifth of the factors negative."""
+    generator = torch.Generator().manual_seed(3)
+    for norm in net.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            for tensor, low, high in (
+                (norm.weight, -0.3, 1.2),
+                (norm.bias, -1, 1),
+                (norm.running_mean, -0.2, 0.2),
+                (norm.running_var, 0.5, 1.5),
+            ):
+                tensor.data.uniform_(low, high, generator=generator)
+    return net
+
+
+def quantized(net, policy, precision, size=12):
+    torch.manual_seed(0)
+    images = torch.randn(8, 3, size, size)
+    net = quantize(trained(net), policy, precision)
+    if precision != "FP":
+        calibrate(net, [images])
+    return net.eval(), images
+
+
+def computed(model, images):
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = ort.InferenceSession(model, options, ["CPUExecutionProvider"])
+    return session.run(None, {"images": images.numpy()})
+
+
+def same(model, net, images):
+    """Whether outputs agree for all images but those in which a rounding tie fell the other way."""
+    with torch.no_grad():
+        expected = net(images).numpy()
+    found = computed(model, images)[0]
+    return np.isclose(found, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max()).all(1)
+
+
+@pytest.mark.parametrize(
+    ("policy", "precision"),
+    [("lsq", "FP"), ("ssql", "8w8a"), ("ssql", "3w3a"), ("lsq", "8w8a"), ("lsq", "4w4a"), ("tr", "2w2a"),
+     ("coquant", "4w4a"), ("interval-binary", "1w1a")],
+)  # fmt: skip
+def test_the_graph_computes_what_the_network_simulates(policy, precision):
+    net, images = quantized(Block(), {"base": policy, "last": "target"}, precision)
+    exported = export_network(net, images)
+    onnx.checker.check_model(onnx.load_from_string(exported.model), full_check=True)
+    assert same(exported.model, net, images).mean() >= 0.75
+    kept = {i.name for i in onnx.load_from_string(exported.model).graph.initializer}
+    assert not any("running" in name for name in kept)
+
+
+def test_codes_are_the_quantizers_and_the_norm_is_in_the_scale():
+    net, images = quantized(Block(), "ssql", "4w4a")
+    graph = onnx.load_from_string(export_network(net, images).model).graph
+    tensors = {i.name: onnx.numpy_helper.to_array(i) for i in graph.initializer}
+    np.testing.assert_array_equal(
+        tensors["conv.codes"], net.conv.w_quant.codes(net.conv.weight).numpy()
+    )
+    gain = net.norm.weight / (net.norm.running_var + net.norm.eps).sqrt()
+    assert (gain < 0).any()
+    step = net.conv.w_quant.grid(net.conv.weight)[0].flatten()
+    np.testing.assert_allclose(
+        tensors["conv.weight.scale"], (step * gain).detach().numpy(), rtol=1e-6
+    )
+    assert not [node for node in graph.node if node.op_type == "BatchNormalization"]
+    clips = [node for node in graph.node if node.op_type == "Clip"]
+    limits = {int(tensors[name]) for node in clips for name in node.input[1:]}
+    assert limits == {0, 15}  # of the integers: 8-bit activations of the stem need no clip
+
+
+def test_a_layer_called_twice_stores_its_codes_once():
+    net, images = quantized(Block(), {"base": "lsq", "last": "target"}, "8w8a")
+    exported = export_network(net, images)
+    assert exported.integers.layers == ["conv", "shared", "shared", "fc"]
+    assert exported.integers.weight_bytes == 8 * 4 * 9 + 64 + 40
+
+
+def test_packed_weights_take_half_and_compute_the_same():
+    net, images = quantized(Block(), "lsq", "4w4a")
+    loose, packed = export_network(net, images), export_network(net, images, pack=True)
+    assert 2 * packed.integers.weight_bytes == loose.integers.weight_bytes
+    np.testing.assert_array_equal(
+        computed(loose.model, images)[0], computed(packed.model, images)[0]
+    )
+
+
+def test_any_number_of_images():
+    net, images = quantized(Block(), "lsq", "8w8a")
+    model = export_network(net, images).model
+    np.testing.assert_array_equal(computed(model, images[:1])[0], computed(model, images)[0][:1])
+
+
+def test_the_network_is_left_as_it_was():
+    net, images = quantized(Block(), "ssql", "4w4a")
+    with torch.no_grad():
+        before = net(images)
+    net.train()
+    export_network(net, images)
+    assert all(module.training for module in net.modules())
+    with torch.no_grad():
+        assert torch.equal(net.eval()(images), before)
+
+
+def test_what_has_no_integers_is_refused_by_layer():
+    net, images = quantized(Block(), {"base": "cq", "last": "target"}, "4w4a")
+    with pytest.raises(ExportError) as refusal:
+        export_network(net, images)
+    text = str(refusal.value)
+    assert "3 quantizers" in text and "Nothing was written" in text
+    for name in ("conv.a_quant", "shared.a_quant", "fc.a_quant"):
+        assert f"\n  {name}: " in text
+
+
+@pytest.mark.parametrize(
+    ("architecture", "size"),
+    [("resnet20", 32), ("mobilenetv2_kuangliu", 32), ("vit_tiny_patch16_224", 224)],
+)
+def test_networks(architecture, size):
+    net, images = quantized(create_backbone(architecture), "lsq", "8w8a", size)
+    exported = export_network(net, images[:2], outputs=["features"])
+    wanted = [n for n, m in net.named_modules() if getattr(m, "w_quant", None) is not None]
+    assert sorted(exported.integers.layers) == sorted(wanted)
+    with torch.no_grad():
+        expected = net(images[:2]).numpy()
+    found = computed(exported.model, images[:2])[0]
+    assert np.corrcoef(found.flatten(), expected.flatten())[0, 1] > 0.99

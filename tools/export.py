@@ -1,0 +1,12 @@
+#!/usr/bin/env python
+"""`lowbit-bench export`, from a checkout."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().with_name("import_root")))
+
+from lowbit.benchmark.cli.export import main
+
+if __name__ == "__main__":
+    sys.exit(main())
