@@ -22,7 +22,7 @@ from lowbit.training.seeding import resolve_device, seeded
 from lowbit.transfer.features.extract import CACHE
 from lowbit.transfer.recipe.protocol_registry import Fitted, get_protocol
 from lowbit.transfer.recipe.recipe import VERSION, Recipe
-from lowbit.transfer.scoring.accuracy import Accuracy, accuracy
+from lowbit.transfer.scoring.accuracy import INTERVAL, Accuracy, accuracy
 from lowbit.transfer.scoring.guarded_splits import GuardedSplits
 from lowbit.transfer.scoring.predictions_file import FILE as PREDICTIONS
 from lowbit.transfer.scoring.predictions_file import Predictions, write_predictions
@@ -157,13 +157,14 @@ def _score(found: Predictions, num_classes: int) -> dict[str, Accuracy]:
 
 
 def _measurement(score: Accuracy, metric: str, *, precision: str, split: str) -> dict[str, Any]:
-    low, high = score.interval(metric) or (None, None)
+    low, high = score.interval(metric)
     return {
         "metric": metric,
         "value": getattr(score, metric),
         "stderr": score.stderr(metric),
         "low": low,
         "high": high,
+        "interval": INTERVAL,
         "unit": "%",
         "n": score.n,
         "precision": precision,

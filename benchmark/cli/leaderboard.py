@@ -89,13 +89,13 @@ def _compare(args: argparse.Namespace) -> None:
 
 
 def _rescore(args: argparse.Namespace) -> int:
-    from lowbit.benchmark.results.rescore import PREDICTIONS, find_jobs, rescore
+    from lowbit.benchmark.results.rescore import NOT_SCORED, PREDICTIONS, find_jobs, rescore
 
     wrong = 0
     for folder, result in find_jobs(args.run):
         found = rescore(result, folder, data_root=args.data_root)
         differing = [line for line in found if line.problem]
-        wrong += len(differing)
+        wrong += sum(line.problem not in NOT_SCORED for line in differing)
         kept = "predictions" if PREDICTIONS in result.artifacts else "detections"
         count = f"{len(found) - len(differing)} of {len(found)} numbers follow from the {kept}"
         print(f"{printable(result.job_id)}  {printable(result.checkpoint.name)}: {count}")

@@ -40,7 +40,8 @@ def start_server(threads: int, stages: Iterable[str]) -> ForkServerContext:
         stages: stages of the jobs.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([*_PRELOAD, *(f"lowbit.{stage}" for stage in stages), _PREPARE])
+    modules = [f"lowbit.{stage}{part}" for stage in stages for part in ("", ".stage")]
+    context.set_forkserver_preload([*_PRELOAD, *modules, _PREPARE])
     # Hack: until Python 3.13 the server ignores sys.path, but it reads the environment.
     threading = dict.fromkeys(_THREAD_VARIABLES, str(threads))
     settings = threading | _NO_THREAD | import_variables()

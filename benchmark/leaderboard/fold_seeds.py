@@ -58,7 +58,7 @@ def fold_seeds(frame: pd.DataFrame, answers: AnsweredImages | None = None) -> pd
 
     - value, sd: mean over seeds, standard deviation;
     - low, high: 95 % interval, and `interval` says over what: "seeds", Student's of the mean, or where no
-      two seeds differ "images", the bootstrap's over the test images if the jobs left one, else "";
+      two seeds differ "images", the one over the test images if the jobs left one, else "";
     - stderr: standard error over the test images. Seeds answer the same images, so more of them do
       not make it smaller: the mean over jobs, which the error of their mean cannot exceed;
     - n_seeds, n_jobs: they differ when several jobs share a seed (two recipes under one label); such

@@ -63,8 +63,9 @@ leaves a result where a recipe names it as its `config`.
 - A file is written atomically: under a temporary name, synced, renamed. A reader never sees a partial file.
 - A file that does not parse, is in the folder of another job's id, or has an unknown field is reported and ignored;
   the job runs again with its suite.
-- The layout is version {SCHEMA_VERSION}. Files of version 2, which do not say which checkpoints are pretrainings of
-  one method, are read too; a file of another version is not.
+- The layout is version {SCHEMA_VERSION}. Files of version 2, which say neither which checkpoints are pretrainings of one
+  method nor how an interval was found, are read too: their numbers stay on the board with their own intervals, which
+  `rescore` does not compute again. A file of another version is not read.
 
 ```python
 from pathlib import Path

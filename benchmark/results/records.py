@@ -111,6 +111,7 @@ def _numbers(result: Result) -> Iterator[dict[str, Any]]:
     untrained = _texts(result.details.get(ZERO_SHOT))
     for measurement in result.measurements:
         row = {**measurement.__dict__, ZERO_SHOT: measurement.precision in untrained}
+        del row["interval"], row["warning"]  # as the result has them: not on the board
         row[LOW], row[HIGH] = row.pop("low"), row.pop("high")
         if cost := result.costs.get(measurement.precision):
             row |= cost.__dict__

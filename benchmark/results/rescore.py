@@ -12,11 +12,13 @@ from torch import Tensor
 from lowbit.benchmark.results.result_file import RESULT, Measurement, Result, read_result
 from lowbit.common.file_hash import file_sha256
 from lowbit.data import open_images
-from lowbit.transfer.scoring.accuracy import Accuracy, accuracy
+from lowbit.transfer.scoring.accuracy import INTERVAL, Accuracy, accuracy
 from lowbit.transfer.scoring.predictions_file import Predictions, read_predictions
 
 PREDICTIONS, DETECTIONS = "predictions", "detections"  # the artifacts
-MASKS = "masks are not scored again"
+MASKS = "its masks were not kept"
+EARLIER = "its interval is an earlier version's, which is not computed again"
+NOT_SCORED = (MASKS, EARLIER)  # numbers that nothing speaks against
 _TOLERANCE = 1e-9  # %: the counts are equal or they are not, and only the arithmetic may differ
 _DRAWN = 0.2  # of the standard error: how far ends may move that another release of numpy draws
 _METRICS = ("top1", "mean_per_class")
@@ -181,8 +183,16 @@ def _compare(
 
 def _again(found: Accuracy, metric: str) -> dict[str, Any]:
     value, stderr = getattr(found, metric), found.stderr(metric)
-    low, high = found.interval(metric) or (None, None)
-    return {"value": value, "n": found.n, "unit": "%", "stderr": stderr, "low": low, "high": high}
+    low, high = found.interval(metric)
+    return {
+        "value": value,
+        "n": found.n,
+        "unit": "%",
+        "stderr": stderr,
+        "low": low,
+        "high": high,
+        "interval": INTERVAL,
+    }
 
 
 def _difference(measured: Measurement, again: Mapping[str, Any]) -> str:
@@ -194,6 +204,12 @@ def _difference(measured: Measurement, again: Mapping[str, Any]) -> str:
             return f"its {key} is {again[key]}"
     if abs(again["value"] - measured.value) > _TOLERANCE:
         return f"differs by {again['value'] - measured.value:+.4f}"
+    if measured.interval is None and measured.low is not None:
+        return EARLIER
+    if measured.low is not None and measured.interval != again.get("interval"):
+        return f"its interval is {again.get('interval') or 'not known'}"
+    if measured.warning != again.get("warning"):
+        return f"its warning is {again.get('warning') or 'none'}"
     spread = again.get("stderr") or 0.0
     for key in ("stderr", "low", "high"):
         said, found = getattr(measured, key), again.get(key)

@@ -29,9 +29,8 @@ from lowbit.common.text import printable
 
 RESULT = "result.json"
 ASIDE = f"{RESULT}.damaged"  # and ASIDE.2, ASIDE.3, ...: files that are no results, kept
-SCHEMA_VERSION = (
-    3  # 2 is read too: it does not say which checkpoints are pretrainings of one method
-)
+# 2 is read too: it says neither which checkpoints are pretrainings of one method, nor how intervals were found
+SCHEMA_VERSION = 3
 # Columns of the frame over all results, see `benchmark/results/frame.py`. The first are those of published
 # numbers too. Of measured ones alone: how a backbone became a detector, or "-"; error and 95 % interval
 # over test images; what the quantized backbone would store and compute on integer hardware; whether
@@ -75,9 +74,17 @@ class Measurement(_Schema):
     )
     low: FiniteFloat | None = Field(
         None,
-        description="Lower end of the 95 % bootstrap interval over these images; null: unknown.",
+        description="Lower end of the 95 % interval over these images; null: unknown.",
     )
     high: FiniteFloat | None = Field(None, description="Upper end of that interval.")
+    interval: str | None = Field(
+        None,
+        description="How the interval was found: wilson, or halves (docs/statistics.md); null: by the "
+        "percentile bootstrap of earlier versions, if there is one.",
+    )
+    warning: str | None = Field(
+        None, description="Why the interval may be too narrow; null: nothing speaks for that."
+    )
     precision: str = Field(description="Bit-widths it was measured at, such as 4w4a or FP.")
     split: str = Field(description="Part of the data set it was measured on.")
 

@@ -4,7 +4,7 @@ A *setting* is everything a number depends on except the subject compared, the s
 data set under a protocol, and whatever else both sides share. In each setting A and B are paired
 
 - over seeds, if there are several whose differences vary, and the test images, whose errors add up, or
-- over the test images of a single seed (McNemar's exact test, or the paired bootstrap), if the files
+- over the test images of a single seed (McNemar's exact test, or halves of the images), if the files
   exist; otherwise by the standard errors over these images, as if they were two samples.
 
 Two names that each stand for several pretrainings are compared as *methods*: over pretrainings, each with

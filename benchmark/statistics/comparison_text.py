@@ -12,9 +12,9 @@ from lowbit.common.text import number
 
 NOTE = """\
 Pairs differ in nothing else. 95 % is the interval of A - B: Student's over paired seeds, or over
-pretrainings, with the error over the test images added where it is known; over images alone, the paired
-bootstrap of the test images that both sides answered; unpaired, by their standard errors. p of no
-difference: t-test, McNemar's exact test (a mean per class: the same within the classes), bootstrap.
+pretrainings, with the error over the test images added where it is known; over images alone, paired by
+those that both sides answered (of AP: by random halves of them); unpaired, by their standard errors. p
+of no difference: t-test, McNemar's exact test (a mean per class: the same within the classes).
 Holm: corrected over the data sets of one precision, a single one over the precisions.
 A line counts what p (Holm) <= 0.05 tells apart; its mean is over data sets, with Student's interval."""
 

@@ -11,13 +11,15 @@ import numpy as np
 from scipy import stats
 
 from lowbit.benchmark.statistics.ranking import ALPHA
+from lowbit.detection.scoring.half_samples import p_of_difference, spread_of_difference
 
-_DRAWS = 4_000  # resamplings of the answers
+_DRAWS = 4_000  # draws of which of two was right
+_PRIOR = 3  # images that a class's shares are moved towards all images' by
 
 
 @dataclass(frozen=True)
 class ImageTest:
-    """The 95 % bootstrap interval of a difference in %, and the p-value that there is none."""
+    """The 95 % interval of a difference in %, and the p-value that there is none."""
 
     low: float
     high: float
@@ -34,7 +36,7 @@ def compare_answers(right_a: np.ndarray, right_b: np.ndarray, labels: np.ndarray
     Returns:
         For top-1 the p-value of McNemar's exact test: of the images that only one got right, either
         is as likely to have it. For a mean per class the same within the classes, on 4,000 draws.
-        The interval is the paired bootstrap's, images drawn anew within their classes.
+        The interval is that of Bonett and Price (2012), within the classes: see `_difference_interval`.
 
     Example:
         >>> a, b = np.arange(100) < 90, np.arange(100) < 80
@@ -47,40 +49,53 @@ def compare_answers(right_a: np.ndarray, right_b: np.ndarray, labels: np.ndarray
         np.bincount(classes, weights=only).astype(int)
         for only in (right_a & ~right_b, right_b & ~right_a)
     )
-    draw = np.random.default_rng(0)
-    shares = np.stack([only_a, only_b, images - only_a - only_b], axis=1) / images[:, None]
-    drawn = draw.multinomial(images, shares, size=(_DRAWS, len(images)))  # (draws, C, 3)
-    differences = ((drawn[..., 0] - drawn[..., 1]) / images).mean(axis=1)
-    low, high = 100 * np.quantile(differences, [ALPHA / 2, 1 - ALPHA / 2])
+    low, high = _difference_interval(only_a, only_b, images)
     one_right = only_a + only_b
     if len(images) == 1:
         fewer, n = min(only_a[0], only_b[0]), one_right[0]
         p = min(1.0, 2 * float(stats.binom.cdf(fewer, n, 0.5)))
     else:
         found = ((only_a - only_b) / images).mean()
-        tossed = draw.binomial(one_right, 0.5, size=(_DRAWS, len(images)))
+        tossed = np.random.default_rng(0).binomial(one_right, 0.5, size=(_DRAWS, len(images)))
         by_chance = ((2 * tossed - one_right) / images).mean(axis=1)
         p = _share(np.abs(by_chance) >= abs(found) - 1e-12)
     return ImageTest(float(low), float(high), p)
 
 
-def compare_draws(a: np.ndarray, b: np.ndarray) -> ImageTest | None:
-    """Test the difference of two numbers by their values on the same draws of the images, (draws,).
+def compare_halves(difference: float, halves: np.ndarray, images: int) -> ImageTest | None:
+    """Test a difference of two numbers by its values on the same halves of the images, (halves,).
 
-    None where a draw in twenty does not define them.
+    The interval and the t-test are those of the difference without the bias of finite sets, which is
+    not the same for two detectors: see `lowbit.detection.scoring.half_samples`. None where the
+    halves say nothing.
 
     Example:
-        >>> drawn = np.linspace(30, 40, 1000)
-        >>> compare_draws(drawn + 1, drawn).p < 0.05, compare_draws(drawn, drawn[::-1]).p
-        (True, 1.0)
+        >>> halves = 1 + np.linspace(-0.5, 0.5, 200)
+        >>> test = compare_halves(1.0, halves, 500)
+        >>> round(test.low, 2), round(test.high, 2), test.p < 0.05
+        (0.43, 1.57, True)
     """
-    differences = a - b
-    differences = differences[~np.isnan(differences)]
-    if len(differences) < 0.95 * len(a):
+    spread = spread_of_difference(difference, halves, images)
+    if spread is None:
         return None
-    low, high = np.quantile(differences, [ALPHA / 2, 1 - ALPHA / 2])
-    p = min(1.0, 2 * min(_share(differences <= 0), _share(differences >= 0)))
-    return ImageTest(float(low), float(high), p)
+    return ImageTest(spread.low, spread.high, p_of_difference(difference, halves, images))
+
+
+def _difference_interval(
+    only_a: np.ndarray, only_b: np.ndarray, images: np.ndarray
+) -> tuple[float, float]:
+    """Return the 95 % interval of a difference of accuracies, in %, from the counts of each class (C,).
+
+    Wald's around the difference, with each class's shares of images that only one got right moved
+    towards those of all images, as if three more of these were of the class; to all images one is
+    added that A alone got right, and one that B alone did. So it has a width where both agree on every
+    image, and with classes of one image.
+    """
+    n = images.sum()
+    a, b = ((x + _PRIOR * (x.sum() + 1) / (n + 2)) / (images + _PRIOR) for x in (only_a, only_b))
+    error = np.sqrt(((a + b - (a - b) ** 2) / images).sum()) / len(images)
+    found, half = ((only_a - only_b) / images).mean(), stats.norm.ppf(1 - ALPHA / 2) * error
+    return 100 * max(-1.0, float(found - half)), 100 * min(1.0, float(found + half))
 
 
 def _share(holds: np.ndarray) -> float:

@@ -11,7 +11,11 @@ import numpy as np
 from scipy import stats
 
 from lowbit.benchmark.results.result_file import Result, job_folder, read_result
-from lowbit.benchmark.statistics.paired_image_tests import ImageTest, compare_answers, compare_draws
+from lowbit.benchmark.statistics.paired_image_tests import (
+    ImageTest,
+    compare_answers,
+    compare_halves,
+)
 from lowbit.benchmark.statistics.ranking import ALPHA
 
 PREDICTIONS, DETECTIONS = "predictions", "detections"  # the artifacts
@@ -117,25 +121,26 @@ def _detections(result: Result, precision: str) -> str | None:
 
 
 def _paired_detections(sides: list[tuple[Scored, Path, Result]]) -> ImageTest | None:
-    drawn = []
+    found = []
     for scored, folder, result in sides:
         path = folder / result.artifacts[_detections(result, scored.precision)]
         try:
-            values = _drawn(path)
+            images, values = _halves(path)
         except (FileNotFoundError, ValueError, ImportError) as error:
-            _logger.warning("%s was not drawn again: %s", path, error)
+            _logger.warning("%s was not scored on halves: %s", path, error)
             return None
-        if scored.metric not in values:  # VOC's metrics are not drawn
+        if scored.metric not in values:
             return None
-        drawn.append(values[scored.metric])
-    return compare_draws(*drawn)
+        found.append(values[scored.metric])
+    (one, _, _), (other, _, _) = sides
+    return compare_halves(one.value - other.value, found[0] - found[1], images)
 
 
 @cache
-def _drawn(path: Path) -> dict[str, np.ndarray]:
+def _halves(path: Path) -> tuple[int, dict[str, np.ndarray]]:
     from lowbit.detection import Recipe  # here: predictions need no detector
-    from lowbit.detection.rescore import redraw_detections
+    from lowbit.detection.rescore import halve_detections
 
     result = read_result(path.parent)
     recipe = Recipe.model_validate(result.recipe)
-    return redraw_detections(recipe, path, identity=result.identity)
+    return halve_detections(recipe, path, identity=result.identity)

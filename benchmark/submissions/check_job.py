@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from lowbit.benchmark.planning.job import canonical_json
 from lowbit.benchmark.results.comparability import SELF_REPORTED, VERIFIED
-from lowbit.benchmark.results.rescore import MASKS, PREDICTIONS, Rescored, detections, rescore
+from lowbit.benchmark.results.rescore import NOT_SCORED, PREDICTIONS, Rescored, detections, rescore
 from lowbit.benchmark.results.result_file import RESULT, Result
 from lowbit.benchmark.results.verdicts import JobVerdict
 from lowbit.benchmark.submissions.archive import MOST_BYTES, RECIPE
@@ -143,11 +143,11 @@ def _score(
         found = _rescore(result, recipe, folder, None)
     except ImportError as error:
         return _reported(unknown or str(error).partition(";")[0])
-    unscored = [line for line in found if line.problem == MASKS]
+    unscored = [line for line in found if line.problem in NOT_SCORED]
     if wrong := [line for line in found if line.problem and line not in unscored]:
         raise BundleError(_contradiction(wrong))
     if unscored:
-        unknown = unknown or MASKS
+        unknown = unknown or unscored[0].problem
     if unknown:
         return _reported(f"{unknown}; the numbers follow from the {kept} as sent")
     return JobVerdict(source=VERIFIED, reason=f"the numbers follow from the {kept} and the labels")

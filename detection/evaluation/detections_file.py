@@ -1,4 +1,4 @@
-"""Detections in COCO's result format: written whole, read a piece at a time."""
+"""Detections in COCO's result format: from a detector's output, written whole, read a piece at a time."""
 
 import json
 import re
@@ -19,6 +19,32 @@ _BLOCK = 1 << 20  # bytes read at a time
 _LONGEST = 2 * _BLOCK  # of a detection; a mask has some thousand
 _MOST_VALUES = 1_000_000  # in a piece of that length
 _BETWEEN = re.compile(rb"\}[ \t\r\n]*+,[ \t\r\n]*+(?=\{)")
+
+
+def to_detections(
+    image_id: int, boxes, scores, labels, category_ids: Sequence[int] | None = None
+) -> list[dict[str, Any]]:
+    """Return one image's detections in COCO's format.
+
+    Args:
+        image_id: the image's id.
+        boxes: (n, 4) tensor, x1 y1 x2 y2 in pixels.
+        scores: (n,) tensor.
+        labels: (n,) tensor, from 0.
+        category_ids: category ids by label; None: they count from 1.
+    """
+    corners = boxes.detach().cpu().tolist()
+    return [
+        {
+            "image_id": image_id,
+            "category_id": label + 1 if category_ids is None else category_ids[label],
+            "bbox": [x1, y1, x2 - x1, y2 - y1],
+            "score": score,
+        }
+        for (x1, y1, x2, y2), score, label in zip(
+            corners, scores.detach().cpu().tolist(), labels.cpu().tolist(), strict=True
+        )
+    ]
 
 
 def write_detections(

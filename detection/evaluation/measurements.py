@@ -6,10 +6,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lowbit.detection.datasets.detection_set import DetectionSet
-from lowbit.detection.evaluation.average_precision import score
-from lowbit.detection.evaluation.bootstrap import DRAWS, Spread
+from lowbit.detection.evaluation.average_precision import Scores, score
 from lowbit.detection.evaluation.detections_file import write_detections, write_image_names
 from lowbit.detection.evaluation.pictures import draw_pictures
+from lowbit.detection.evaluation.voc_average_precision import score_voc
+from lowbit.detection.scoring.half_samples import INTERVAL, Spread
+
+MASK = "_mask"  # ends the names of masks' metrics
 
 _logger = logging.getLogger(__name__)
 
@@ -26,8 +29,7 @@ def measure(
 ) -> Measured:
     """Score detections by COCO's metrics and, on VOC's sets by Detectron2, by VOC's.
 
-    COCO's have standard errors and intervals over the images; VOC's have none, because Detectron2's
-    code, which computes them, does not give the image of a hit.
+    All have standard errors and intervals over the images.
 
     Args:
         images: the test set.
@@ -38,14 +40,9 @@ def measure(
     Raises:
         ValueError: the images have no annotated object.
     """
-    scores = score(images.to_coco(), detections, draws=DRAWS)
-    overall, classes = dict(scores.overall), {"AP": scores.classes}
-    if images.style == "voc" and engine == "detectron2":
-        from lowbit.detection.evaluation.voc_average_precision import score_voc
-
-        voc = score_voc(images, detections)
-        overall |= voc.overall
-        classes["AP50_voc07"] = voc.classes
+    scored = score_all(images, detections, engine=engine)
+    overall, spreads = overall_numbers(scored)
+    classes = {metric: scores.classes for metric, scores in scored.items()}
     found = ", ".join(f"{name} {value:.2f}" for name, value in overall.items())
     _logger.info(
         "%s at %s on %s of %s (n=%d): %s %%",
@@ -56,17 +53,55 @@ def measure(
         len(images),
         found,
     )
+    for warning in {known.warning for known in spreads.values()} - {""}:
+        which = ", ".join(name for name, known in spreads.items() if known.warning == warning)
+        _logger.warning("%s: %s", which, warning)
     common = {"unit": "%", "n": len(images), "precision": precision, "split": images.split}
     measurements = [
-        {"metric": name, "value": value, **common, **spread_facts(scores.spreads.get(name))}
+        {"metric": name, "value": value, **common, **spread_facts(spreads.get(name))}
         for name, value in overall.items()
     ]
     return Measured(measurements, classes)
 
 
-def spread_facts(known: Spread | None) -> dict[str, float]:
+def score_all(
+    images: DetectionSet, detections: Sequence[dict[str, Any]], *, engine: str
+) -> dict[str, Scores]:
+    """Return the scores of boxes, of masks where all have one, and VOC's, by their metric of a class."""
+    truth = images.to_coco()
+    found = {"AP": score(truth, detections, intervals=True)}
+    if has_masks(truth, detections):
+        masks = score(truth, detections, iou_type="segm", intervals=True)
+        overall = {f"{name}{MASK}": value for name, value in masks.overall.items()}
+        spreads = {f"{name}{MASK}": known for name, known in masks.spreads.items()}
+        found[f"AP{MASK}"] = Scores(overall, masks.classes, spreads)
+    if images.style == "voc" and engine == "detectron2":
+        found["AP50_voc07"] = score_voc(images, detections, intervals=True)
+    return found
+
+
+def has_masks(truth: dict[str, Any], detections: Sequence[dict[str, Any]]) -> bool:
+    """Whether every detection and every object has a mask."""
+    entries = (*detections, *truth["annotations"])
+    return bool(detections) and all(entry.get("segmentation") for entry in entries)
+
+
+def overall_numbers(scored: dict[str, Scores]) -> tuple[dict[str, float], dict[str, Spread]]:
+    """Return all numbers over all classes, and their spreads, by metric."""
+    overall: dict[str, float] = {}
+    spreads: dict[str, Spread] = {}
+    for scores in scored.values():
+        overall |= scores.overall
+        spreads |= scores.spreads
+    return overall, spreads
+
+
+def spread_facts(known: Spread | None) -> dict[str, Any]:
     """Return a measurement's spread over the images; empty if unknown."""
-    return known._asdict() if known else {}
+    if known is None:
+        return {}
+    facts = {"stderr": known.stderr, "low": known.low, "high": known.high, "interval": INTERVAL}
+    return facts | ({"warning": known.warning} if known.warning else {})
 
 
 def keep(

@@ -34,8 +34,12 @@ from lowbit.detection.datasets.coco_json import read_json
 from lowbit.detection.datasets.detection_set import DetectionSet, completed
 from lowbit.detection.datasets.voc_folder import VocFolder
 from lowbit.detection.datasets.voc_lists import read_image_names
-from lowbit.detection.evaluation.average_precision import score, to_detections
-from lowbit.detection.evaluation.detections_file import write_detections, write_image_names
+from lowbit.detection.evaluation.average_precision import score
+from lowbit.detection.evaluation.detections_file import (
+    to_detections,
+    write_detections,
+    write_image_names,
+)
 from lowbit.detection.evaluation.voc_average_precision import score_voc
 
 EVALUATOR = "lowbit"  # the `evaluator_type` of sets registered here

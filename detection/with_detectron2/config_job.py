@@ -23,11 +23,15 @@ from lowbit.common.shipped_configs import find_config
 from lowbit.detection.datasets.detection_set import DetectionSet
 from lowbit.detection.datasets.voc_lists import read_image_names
 from lowbit.detection.datasets.voc_xml import digest
-from lowbit.detection.evaluation.average_precision import score
-from lowbit.detection.evaluation.bootstrap import DRAWS, Spread
 from lowbit.detection.evaluation.detections_file import read_detections
-from lowbit.detection.evaluation.measurements import keep, spread_facts
+from lowbit.detection.evaluation.measurements import (
+    keep,
+    overall_numbers,
+    score_all,
+    spread_facts,
+)
 from lowbit.detection.recipe import VERSION, Recipe
+from lowbit.detection.scoring.half_samples import Spread
 from lowbit.detection.with_detectron2.build_detector import save_trained, start_from
 from lowbit.detection.with_detectron2.catalog import (
     INFERENCE,
@@ -139,8 +143,7 @@ def run(recipe: Recipe, folder: Path) -> dict[str, Any]:
     claim(folder, {"version": VERSION, "recipe": key, "start": start.report["sha256"]})
     trainer = LowbitTrainer(cfg)
     trainer.resume_or_load(resume=True)
-    if trainer.start_iter < trainer.max_iter:
-        trainer.train()
+    if trainer.train_rest():
         results = trainer._last_eval_results
     else:
         results = trainer.evaluate()
@@ -151,7 +154,7 @@ def run(recipe: Recipe, folder: Path) -> dict[str, Any]:
     detector = save_trained(cfg, trainer.checkpointer.model)
     detections = list(read_detections(folder / INFERENCE))
     kept = keep(folder, images, detections)
-    spreads = score(images.to_coco(), detections, draws=DRAWS).spreads
+    _, spreads = overall_numbers(score_all(images, detections, engine="detectron2"))
     return {
         "measurements": _measurements(cfg, results, spreads),
         "costs": _costs(cfg, start.architecture),

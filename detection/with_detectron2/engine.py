@@ -80,8 +80,7 @@ class Detectron2Engine:
         logging.getLogger("detectron2").setLevel(logging.INFO)
         trainer = _RecipeTrainer(cfg, evaluate)
         trainer.resume_or_load(resume=True)
-        if trainer.start_iter < trainer.max_iter:
-            trainer.train()
+        trainer.train_rest()
         return trainer.model, describe_quantization(trainer.model)
 
     def inputs(self, images: DetectionSet, places: Iterable[int], recipe: Recipe) -> list[dict]:

@@ -273,6 +273,19 @@ class LowbitTrainer(DefaultTrainer):
             position = self.start_iter * self.cfg.SOLVER.IMS_PER_BATCH
             self._trainer.reset_data_loader(lambda: self.build_train_loader(self.cfg, position))
 
+    def train_rest(self) -> bool:
+        """Train what is left, if anything; return whether there was anything.
+
+        If a process was killed or stopped between the last two states, the one that every training ends
+        with is written now.
+        """
+        if self.start_iter < self.max_iter:
+            self.train()
+            return True
+        if Path(self.checkpointer.get_checkpoint_file()).name != "model_final.pth":
+            self.checkpointer.save("model_final", iteration=self.iter)
+        return False
+
     def run_step(self) -> None:
         """Run one iteration; each weight is quantized once, however many levels its head runs on."""
         with reuse_weights(self.model):

@@ -14,7 +14,7 @@ from lowbit.detection.detector.initial_weights import Start, chunks, initialize
 from lowbit.detection.detector.quantization_report import describe_quantization
 from lowbit.detection.detector.quantize import quantize_detector
 from lowbit.detection.engine_contract import calibration_batches
-from lowbit.detection.evaluation.average_precision import to_detections
+from lowbit.detection.evaluation.detections_file import to_detections
 from lowbit.detection.recipe import Recipe
 from lowbit.detection.solver import build_optimizer, build_scheduler
 from lowbit.detection.with_torchvision.faster_rcnn import build_faster_rcnn

@@ -40,7 +40,11 @@ def test_a_stopped_run_ends_in_the_same_bits(method, make_method_recipe, tmp_pat
     lines = [(folder / "metrics.jsonl").read_text() for folder in (whole, cut)]
     assert lines[0] == lines[1]
     left = [sorted(path.name for path in folder.glob("*.pth")) for folder in (whole, cut)]
+    assert set(left[0]) <= set(left[1])
     assert set(left[1]) - set(left[0]) <= {"model_0000009.pth"}  # of the stop in the last iteration
+    if recipe.engine == "detectron2":
+        newest = [(folder / "last_checkpoint").read_text() for folder in (whole, cut)]
+        assert newest == ["model_final.pth"] * 2
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGUSR1])

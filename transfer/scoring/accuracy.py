@@ -3,13 +3,12 @@
 import math
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
-LEVEL = 0.95  # coverage of the intervals
-_DRAWS = 4_000  # bootstrap draws, for intervals without a closed form
-_AT_ONCE = 1 << 20  # numbers drawn at a time
+INTERVAL = "wilson"
+_NORMAL = 1.959964  # quantile for intervals of 95 %
+_PRIOR = 2  # images that a class's share is moved towards all images' by
 
 
 @dataclass(frozen=True)
@@ -56,45 +55,47 @@ class Accuracy:
         assert metric == "mean_per_class", metric
         return _stderr(self._classes)
 
-    def interval(self, metric: str) -> tuple[float, float] | None:
-        """Return the 95 % percentile bootstrap interval over test images of an accuracy, in %.
+    def interval(self, metric: str) -> tuple[float, float]:
+        """Return the 95 % interval of an accuracy over test images, in %; it contains the accuracy.
 
-        If all n images are resampled, the number of correct ones is Binomial(n, p): `top1` uses its
-        quantiles, which is the bootstrap of infinitely many draws. For `mean_per_class` the images are
-        drawn within their classes, 4,000 times, with a fixed seed. None if no draw differs
-        (all correct or all wrong): resampling then gives no information about the error.
+        For `top1` Wilson's score interval of n images. For `mean_per_class` the same of as many images
+        as would give a share that error: n_e = p (1 - p) / sum_c (p_c (1 - p_c) / n_c) * C^2, with p_c
+        moved towards the share of all images as if two more of these were of the class, and at most
+        C^2 / sum_c (1 / n_c). So it has a width where every image was right, and with classes of one
+        image.
 
         Example:
-            >>> a = Accuracy(counts=(300, 100), correct=(240, 60))
-            >>> a.interval("top1")
-            (70.75, 79.25)
-            >>> [round(end) for end in a.interval("mean_per_class")]
-            [65, 75]
+            >>> [round(end, 1) for end in Accuracy(counts=(400,), correct=(300,)).interval("top1")]
+            [70.5, 79.0]
+            >>> [round(end, 1) for end in Accuracy(counts=(400,), correct=(400,)).interval("top1")]
+            [99.0, 100.0]
         """
-        if self.stderr(metric) == 0:
-            return None
-        ends = np.array([(1 - LEVEL) / 2, (1 + LEVEL) / 2])
         if metric == "top1":
-            # Here: slow to import, and used once, at the end of a job.
-            from scipy.stats import binom
-
-            low, high = binom.ppf(ends, self.n, self.top1 / 100) / self.n
-        else:
-            right, images = np.array(self._classes).T  # (C,) each
-            draw = np.random.default_rng(0)
-            at_once = max(1, _AT_ONCE // len(images))
-            means = [
-                (draw.binomial(images, right / images, (rows, len(images))) / images).mean(axis=1)
-                for start in range(0, _DRAWS, at_once)
-                if (rows := min(at_once, _DRAWS - start))
-            ]
-            low, high = np.quantile(np.concatenate(means), ends)
-        return 100 * float(low), 100 * float(high)
+            return _wilson(self.top1 / 100, self.n)
+        assert metric == "mean_per_class", metric
+        p, pooled = self.mean_per_class / 100, self.top1 / 100
+        classes = len(self._classes)
+        images = classes**2 / sum(1 / n for _, n in self._classes)
+        moved = ((c + _PRIOR * pooled) / (n + _PRIOR) for c, n in self._classes)
+        strata = zip(moved, (n for _, n in self._classes), strict=True)
+        variance = sum(q * (1 - q) / n for q, n in strata) / classes**2
+        if variance > 0:
+            images = min(images, p * (1 - p) / variance)
+        return _wilson(p, max(images, 1.0))
 
     @property
     def _classes(self) -> list[tuple[int, int]]:
         """Correct answers and images of each class that has images."""
         return [(c, n) for c, n in zip(self.correct, self.counts, strict=True) if n]
+
+
+def _wilson(p: float, n: float) -> tuple[float, float]:
+    """Return Wilson's interval of a share p of n images, in % (Wilson 1927)."""
+    middle = p + _NORMAL**2 / (2 * n)
+    half = _NORMAL * math.sqrt(p * (1 - p) / n + (_NORMAL / (2 * n)) ** 2)
+    ends = ((middle + side * half) / (1 + _NORMAL**2 / n) for side in (-1, 1))
+    low, high = (100 * min(max(end, 0.0), 1.0) for end in ends)
+    return min(low, 100 * p), max(high, 100 * p)  # rounding at 0 and 1
 
 
 def _stderr(strata: list[tuple[int, int]]) -> float:

@@ -109,6 +109,22 @@ def test_labels_are_those_of_the_data_set(copy):
         rescore(result, folder, data_root=copy)
 
 
+def test_an_earlier_versions_interval_is_no_contradiction(copy, capsys):
+    mapping = json.loads((copy / RESULT).read_text())
+    for measurement in mapping["measurements"]:
+        del measurement["interval"]
+        measurement["low"] -= 0.3
+    (copy / RESULT).write_text(json.dumps(mapping))
+    assert main(["rescore", str(copy)]) == 0
+    assert "its interval is an earlier version's" in capsys.readouterr().out
+    mapping["measurements"][0]["value"] += 1
+    mapping["measurements"][1]["interval"] = "halves"
+    (copy / RESULT).write_text(json.dumps(mapping))
+    assert main(["rescore", str(copy)]) == 1
+    said = capsys.readouterr().out
+    assert "differs by -1.0000" in said and "its interval is wilson" in said
+
+
 @pytest.fixture(scope="module")
 def detections(tmp_path_factory):
     """Run a detector from random weights, and it calibrated; return the folder of runs."""

@@ -37,6 +37,8 @@ RETURNED = {
             "stderr": 1.0625,
             "low": 92.5,
             "high": 94.5,
+            "interval": "wilson",
+            "warning": None,
             "precision": precision,
             "split": "test",
         }

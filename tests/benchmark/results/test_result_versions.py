@@ -45,7 +45,10 @@ def test_it_is_read_as_what_it_says(tmp_path, version):
     assert (len(frame), frame["value"].iloc[-1]) == (rows, last)
     said = json.loads(result.model_dump_json())
     absent = {"pretraining": None, "pretrain_seed": None}  # version 2 did not say
-    assert said == mapping | {"checkpoint": absent | mapping["checkpoint"]}
+    unsaid = {"interval": None, "warning": None}  # nor how it found its intervals
+    numbers = [unsaid | measurement for measurement in mapping["measurements"]]
+    checkpoint_said = absent | mapping["checkpoint"]
+    assert said == mapping | {"checkpoint": checkpoint_said, "measurements": numbers}
     assert set(frame["pretraining"]) == {checkpoint}
     assert frame["pretrain_seed"].isna().all() == (version == 2)
     # Its identity does not say whether the policy is part of the board; the recipe does.

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lowbit.benchmark.statistics.paired_image_tests import compare_answers, compare_draws
+from lowbit.benchmark.statistics.paired_image_tests import compare_answers, compare_halves
 
 ONE_CLASS = np.zeros(200)
 
@@ -55,16 +55,20 @@ def test_a_mean_per_class_is_tested_within_its_classes():
         abs(difference(signs)) >= observed - 1e-12 for signs in itertools.product((1, -1), repeat=7)
     ]
     assert found.p == pytest.approx(np.mean(exact), abs=0.03)
-    draw = np.random.default_rng(1)
-    strata = [
-        (a[labels == k].astype(float) - b[labels == k])[
-            draw.integers(count, size=(8000, count))
-        ].mean(axis=1)
-        for k, count in ((0, 40), (1, 6))
-    ]
-    expected = 100 * np.quantile(np.mean(strata, axis=0), [0.025, 0.975])
-    assert [found.low, found.high] == pytest.approx(expected, abs=1.5)
     assert found.low < 100 * (5 / 80 - 2 / 12) < found.high
+
+
+def test_intervals_of_differences_cover_the_true_one():
+    draw = np.random.default_rng(3)
+    labels = np.repeat(np.arange(4), [60, 30, 20, 8])
+    p = np.array([[0.9, 0.8, 0.8, 0.85], [0.8, 0.75, 0.75, 0.8]])  # of being right, by class
+    truth, covered = 100 * (p[0] - p[1]).mean(), 0
+    for _ in range(500):
+        hard = draw.random(118)  # what is hard for one is often hard for the other
+        alone = np.where(draw.random(118) < 0.7, hard, draw.random(118))
+        found = compare_answers(hard < p[0, labels], alone < p[1, labels], labels)
+        covered += found.low <= truth <= found.high
+    assert 0.9 < covered / 500 < 0.99
 
 
 def test_equal_networks_are_rarely_told_apart():
@@ -78,26 +82,41 @@ def test_equal_networks_are_rarely_told_apart():
     assert np.mean(np.array(p) < 0.05) < 0.05 + 3 * math.sqrt(0.05 * 0.95 / 60)
 
 
-def test_draws_share_what_both_sides_share():
+def test_agreement_on_every_image_leaves_an_interval():
+    right, _ = _answers(150, 0, 0, 50)
+    found = compare_answers(right, right, ONE_CLASS)
+    assert found.p == 1 and found.low == -found.high < 0
+    assert found.high < 100 * 3 / 200  # fewer than three of 200 would differ
+
+
+def test_halves_share_what_both_sides_share():
     draw = np.random.default_rng(0)
-    shared = draw.normal(40, 3, size=1000)  # easy and hard draws of the images
+    shared = draw.normal(40, 3, size=1000)  # easy and hard halves of the images
     a, b = shared + 1 + draw.normal(0, 0.2, 1000), shared
-    found = compare_draws(a, b)
-    assert (found.low, found.high) == tuple(np.quantile(a - b, [0.025, 0.975]))
-    assert found.low > 0 and found.p == pytest.approx(2 / 1001)
-    assert compare_draws(b, a).p == found.p
-    independent = compare_draws(a, draw.permutation(b))
+    found = compare_halves(1.0, a - b, 500)
+    assert found.low < 1 < found.high and found.high - found.low < 5 * 0.2
+    assert found.p < 1e-5
+    mirrored = compare_halves(-1.0, b - a, 500)
+    assert (mirrored.low, mirrored.high) == pytest.approx((-found.high, -found.low))
+    assert mirrored.p == pytest.approx(found.p)
+    independent = compare_halves(1.0, a - draw.permutation(b), 500)
     assert independent.low < 0 < independent.high and independent.p > 0.5
 
 
-def test_p_of_draws_is_twice_the_smaller_tail():
-    drawn = np.arange(-30, 970) / 1.0  # 31 of 1,000 at or below 0
-    assert compare_draws(drawn, np.zeros(1000)).p == pytest.approx(2 * 32 / 1001)
+def test_what_a_difference_owes_to_few_images_is_taken_from_it():
+    """Halves that lie 1 higher mean that the difference is 1 / (2^(2/3) - 1) too high."""
+    halves = 3.0 + np.tile([-0.5, 0.5], 100)
+    found = compare_halves(2.0, halves, 200)
+    bias = 1 / (2 ** (2 / 3) - 1)
+    error = math.hypot(halves.std(ddof=1), 0.4 * bias)
+    assert found.low == pytest.approx(2.0 - bias - stats.t.ppf(0.975, 199) * error)
+    assert found.p == pytest.approx(2 * stats.t.sf((2.0 - bias) / error, 199))
+    assert found.high == 2.0  # the interval reaches to the difference itself
 
 
-def test_draws_without_objects_are_left_out_until_they_are_many():
-    a, b = np.linspace(1, 2, 100), np.zeros(100)
-    a[:4] = np.nan
-    assert compare_draws(a, b).low == pytest.approx(np.quantile(a[4:], 0.025))
-    a[:6] = np.nan
-    assert compare_draws(a, b) is None
+def test_halves_without_objects_are_left_out_until_they_are_many():
+    halves = np.linspace(1, 2, 100)
+    halves[:4] = np.nan
+    assert compare_halves(1.5, halves, 99) == compare_halves(1.5, halves[4:], 99)
+    halves[:6] = np.nan
+    assert compare_halves(1.5, halves, 99) is None

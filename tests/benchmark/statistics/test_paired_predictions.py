@@ -2,7 +2,6 @@
 
 import json
 
-import numpy as np
 import pytest
 import torch
 
@@ -10,10 +9,13 @@ from lowbit.benchmark.results.comparability import normalize
 from lowbit.benchmark.results.frame import load_frame
 from lowbit.benchmark.results.result_file import SCHEMA_VERSION, Result, write_result
 from lowbit.benchmark.statistics.comparison import compare
+from lowbit.benchmark.statistics.paired_image_tests import compare_halves
 from lowbit.detection import Recipe
-from lowbit.detection.evaluation.average_precision import match, score, to_detections
-from lowbit.detection.evaluation.bootstrap import draw_images, redraw
-from lowbit.detection.evaluation.detections_file import write_detections
+from lowbit.detection.evaluation.average_precision import score
+from lowbit.detection.evaluation.detections_file import to_detections, write_detections
+from lowbit.detection.scoring.half_samples import draw_halves
+from lowbit.detection.scoring.matching import match
+from lowbit.detection.scoring.resampling import resample
 from lowbit.detection.stage import identity, load_images
 from lowbit.transfer.scoring.accuracy import accuracy
 from lowbit.transfer.scoring.predictions_file import FILE, Predictions, write_predictions
@@ -130,7 +132,7 @@ def _detector(runs, name, recipe, images, moved):
     return detections
 
 
-def test_detectors_that_kept_their_detections_share_the_draws_of_the_images(tmp_path):
+def test_detectors_that_kept_their_detections_share_the_halves_of_the_images(tmp_path):
     recipe = Recipe(
         image_size=64, train_images=2, calibration_images=2, test_images=20, digits_per_scene=(1, 3),
         digit_size=(16, 32), random_backbone=True, architecture="resnet10_slim",
@@ -143,9 +145,11 @@ def test_detectors_that_kept_their_detections_share_the_draws_of_the_images(tmp_
     }
     line = _compared(tmp_path)[0].overall
     assert (line.metric, line.over, line.n) == ("AP", "images", 20)
-    weights = draw_images(20)
-    a, b = (redraw(match(images.to_coco(), found[name]), weights)["AP"] for name in "ab")
-    assert (line.low, line.high) == pytest.approx(tuple(np.quantile(a - b, [0.025, 0.975])))
+    halves = draw_halves(20)
+    a, b = (resample(match(images.to_coco(), found[name]), halves)["AP"] for name in "ab")
+    one, other = (score(images.to_coco(), found[name]).overall["AP"] for name in "ab")
+    expected = compare_halves(one - other, a - b, 20)
+    assert (line.low, line.high, line.p) == pytest.approx((expected.low, expected.high, expected.p))
     assert line.outcome == "a" and line.p < 0.05
 
 

@@ -178,7 +178,6 @@ def test_the_base_decides_about_small_objects_and_is_in_the_hash(tmp_path):
         load_detection("coco:small", "test", root=tmp_path, voc_base=0)
 
 
-@pytest.mark.detectron2
 def test_small_objects_with_fractions_count_whole_by_vocs_metrics_too(tmp_path):
     from lowbit.detection.evaluation.voc_average_precision import score_voc
 

@@ -10,10 +10,11 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from lowbit.detection.datasets.catalog import load_detection
-from lowbit.detection.evaluation.average_precision import evaluate, score, to_detections
+from lowbit.detection.evaluation.average_precision import evaluate, score
 from lowbit.detection.evaluation.detections_file import (
     DETECTIONS,
     read_detections,
+    to_detections,
     write_detections,
 )
 from tests.detection.annotated_folders import annotation, coco_content, write_coco
@@ -146,8 +147,8 @@ def test_kept_detections_give_the_same_number_to_the_last_bit(scenes, tmp_path):
         for d in oracle(scenes)
     ]
     assert write_detections(tmp_path, found) == DETECTIONS
-    as_read = score(scenes.to_coco(), read_detections(tmp_path / DETECTIONS), draws=10)
-    assert as_read == score(scenes.to_coco(), found, draws=10)
+    as_read = score(scenes.to_coco(), read_detections(tmp_path / DETECTIONS), intervals=True)
+    assert as_read == score(scenes.to_coco(), found, intervals=True)
     kept = list(read_detections(tmp_path / DETECTIONS))
     assert kept == found
     assert evaluate(scenes.to_coco(), kept) == evaluate(scenes.to_coco(), found)

@@ -6,11 +6,16 @@ import pytest
 import torch
 
 from lowbit.detection.datasets.catalog import load_detection
-from lowbit.detection.evaluation.average_precision import score, to_detections
-from lowbit.detection.evaluation.bootstrap import DRAWS, Spread
-from lowbit.detection.evaluation.detections_file import read_detections
+from lowbit.detection.datasets.detection_set import DetectionSet
+from lowbit.detection.evaluation.average_precision import score
+from lowbit.detection.evaluation.detections_file import (
+    read_detections,
+    to_detections,
+    write_detections,
+)
 from lowbit.detection.evaluation.measurements import keep, measure, spread_facts
 from tests.detection.annotated_folders import write_voc
+from tests.detection.scoring.annotated_sets import as_masks, pycocotools, random_set
 
 
 def detect(images):
@@ -33,14 +38,15 @@ def farm(tmp_path):
 def test_measurements_are_every_overall_metric_in_plain_types(scenes):
     found = detect(scenes)
     measured = measure(scenes, found, precision="4w4a", engine="torchvision")
-    expected = score(scenes.to_coco(), found, draws=DRAWS)
+    expected = score(scenes.to_coco(), found, intervals=True)
     assert {m["metric"]: m["value"] for m in measured.measurements} == expected.overall
     assert measured.classes == {"AP": expected.classes}
     assert json.loads(json.dumps(measured)) == [measured.measurements, measured.classes]
     assert expected.spreads["AP"].low < expected.overall["AP"] < expected.spreads["AP"].high
     for m in measured.measurements:
         known = expected.spreads.get(m["metric"])
-        assert {name: m[name] for name in Spread._fields if name in m} == spread_facts(known)
+        facts = ("stderr", "low", "high", "interval", "warning")
+        assert {name: m[name] for name in facts if name in m} == spread_facts(known)
         assert (m["unit"], m["n"], m["precision"], m["split"]) == ("%", 12, "4w4a", "train")
 
 
@@ -49,12 +55,41 @@ def test_vocs_metrics_are_not_the_torchvision_engines(farm):
     assert not [m for m in measured.measurements if "voc" in m["metric"]]
 
 
-@pytest.mark.detectron2
 def test_vocs_metrics_are_the_detectron2_engines(farm):
     measured = measure(farm, detect(farm), precision="FP", engine="detectron2")
     values = {m["metric"]: m["value"] for m in measured.measurements}
     assert values["AP50_voc07"] == pytest.approx(100) and 0 < values["AP_voc12"] < 100
     assert measured.classes["AP50_voc07"] == pytest.approx({"cow": 100})
+
+
+def test_masks_are_measured_with_intervals_and_again_from_the_file(tmp_path):
+    truth, found = as_masks(*random_set(1, images=30))
+    pixels = torch.zeros(30, 3, 4, 4, dtype=torch.uint8)
+    images = DetectionSet("set", "test", truth, pixels, "0" * 64, where=lambda *_: "")
+    measured = measure(images, found, precision="FP", engine="detectron2")
+    masks = {
+        m["metric"].removesuffix("_mask"): m
+        for m in measured.measurements
+        if m["metric"].endswith("_mask")
+    }
+    expected = pycocotools(images.to_coco(), found, iou_type="segm").stats[:6]
+    assert [m["value"] for m in masks.values()] == [100 * value for value in expected if value >= 0]
+    assert masks["AP"]["low"] <= masks["AP"]["value"] <= masks["AP"]["high"]
+    assert masks["AP"]["value"] != measured.measurements[0]["value"]  # the boxes'
+    assert measured.classes.keys() == {"AP", "AP_mask"}
+    kept = list(read_detections(tmp_path / write_detections(tmp_path, as_text(found))))
+    assert measure(images, kept, precision="FP", engine="detectron2") == measured
+    some = [{k: v for k, v in d.items() if k != "segmentation"} for d in found[:1]] + found[1:]
+    boxes = measure(images, some, precision="FP", engine="detectron2")
+    assert boxes.classes == {"AP": measured.classes["AP"]}
+
+
+def as_text(detections):
+    """Write the masks' counts as text, as Detectron2 does for JSON."""
+    return [
+        {**d, "segmentation": {**d["segmentation"], "counts": d["segmentation"]["counts"].decode()}}
+        for d in detections
+    ]
 
 
 def test_what_is_kept_gives_the_measurements_again(farm, tmp_path):

@@ -5,7 +5,7 @@ import torch
 from PIL import Image
 from torchvision.transforms.functional import pil_to_tensor
 
-from lowbit.detection.evaluation.average_precision import to_detections
+from lowbit.detection.evaluation.detections_file import to_detections
 from lowbit.detection.evaluation.pictures import draw_beside, draw_pictures
 
 

@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 
 from lowbit.detection.datasets.catalog import load_detection
-from lowbit.detection.evaluation.average_precision import score, to_detections
+from lowbit.detection.evaluation.average_precision import score
+from lowbit.detection.evaluation.detections_file import to_detections
 from tests.detection.annotated_folders import (
     annotation,
     coco_content,

@@ -5,9 +5,10 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from sklearn.metrics import accuracy_score, balanced_accuracy_score
 
-from lowbit.transfer.scoring.accuracy import accuracy
+from lowbit.transfer.scoring.accuracy import Accuracy, accuracy
 
 
 def test_accuracies_equal_sklearns_on_unbalanced_classes():
@@ -58,43 +59,63 @@ def test_standard_errors_are_what_a_bootstrap_tends_to(metric):
     assert found.stderr(metric) == pytest.approx(drawn.std(), rel=0.02)
 
 
-@pytest.mark.parametrize("metric", ["top1", "mean_per_class"])
-def test_intervals_are_those_of_a_bootstrap_that_redraws_every_image(metric):
-    drawn, found = _reference_bootstrap(metric, draws=20_000, seed=3)
-    low, high = found.interval(metric)
-    expected = np.quantile(drawn, [0.025, 0.975])
-    # top1: counts of 372 images, so equal or one image apart; a quantile of 4,000 draws: .04 sd
-    within = 100 / 372 + 1e-9 if metric == "top1" else 4 * 0.042 * drawn.std()
-    assert [low, high] == pytest.approx(expected, abs=within)
-    assert low < getattr(found, metric) < high
-
-
-def test_the_interval_of_top1_is_binomial_by_hand():
-    # 4 images, 2 right: draws have 0 to 4 right with 1, 4, 6, 4, 1 of 16; 1/16 is over 2.5 %
-    assert accuracy(torch.tensor([0, 1, 0, 1]), torch.tensor([0, 1, 1, 0]), 2).interval("top1") == (
-        0.0,
-        100.0,
+def _of_counts(correct, counts):
+    """Return the accuracy of so many right answers in classes of so many images."""
+    labels = torch.from_numpy(np.repeat(np.arange(len(counts)), counts))
+    right = torch.from_numpy(
+        np.concatenate([np.arange(n) < c for c, n in zip(correct, counts, strict=True)])
     )
-    # 9 of 10: P(at most 6) = .0128, P(at most 7) = .0702; P(all 10) = .349
-    found = accuracy(torch.tensor([0] * 10), torch.tensor([0] * 9 + [1]), 2)
-    assert found.interval("top1") == (70.0, 100.0)
+    return accuracy(torch.where(right, labels, len(counts)), labels, len(counts))
 
 
-def test_intervals_of_equal_counts_are_equal_and_cover_the_truth():
+@pytest.mark.parametrize("right", [0, 1, 37, 299, 300])
+def test_the_interval_of_top1_is_wilsons(right):
+    expected = stats.binomtest(right, 300).proportion_ci(method="wilson")
+    found = _of_counts([right], [300]).interval("top1")
+    assert found == pytest.approx((100 * expected.low, 100 * expected.high), abs=1e-4)
+
+
+@pytest.mark.parametrize("right", [0, 3, 20, 40])
+def test_a_mean_over_classes_of_equal_size_and_accuracy_has_wilsons_interval(right):
+    expected = stats.binomtest(5 * right, 200).proportion_ci(method="wilson")
+    found = _of_counts([right] * 5, [40] * 5).interval("mean_per_class")
+    assert found == pytest.approx((100 * expected.low, 100 * expected.high), abs=1e-4)
+
+
+def test_no_interval_excludes_its_own_accuracy():
     draw = np.random.default_rng(0)
-    covered = 0
-    for right in draw.binomial(540, 0.8, size=300):
-        found = accuracy(torch.arange(540) // right, torch.zeros(540, dtype=torch.long), 2)
-        low, high = found.interval("top1")
-        covered += low <= 80 <= high
-    assert 0.91 < covered / 300 < 0.985
-    again = accuracy(torch.tensor([0, 1, 0]), torch.tensor([0, 1, 1]), 2)
-    assert again.interval("mean_per_class") == again.interval("mean_per_class")
+    for _ in range(300):
+        counts = draw.integers(1, 30, size=draw.integers(1, 8))
+        found = _of_counts(draw.binomial(counts, draw.choice([0, 0.1, 0.8, 1])), counts)
+        for metric in ("top1", "mean_per_class"):
+            low, high = found.interval(metric)
+            assert 0 <= low <= getattr(found, metric) <= high <= 100 and high - low > 1
 
 
-def test_an_interval_without_width_is_none():
-    sure = accuracy(torch.tensor([0, 1]), torch.tensor([0, 1]), 2)
-    assert sure.interval("top1") is None and sure.interval("mean_per_class") is None
+def _coverage(metric, counts, shares, *, draws=2000):
+    """Return the share of samples whose interval holds the true accuracy."""
+    correct = np.random.default_rng(5).binomial(counts, shares, size=(draws, len(counts)))
+    truth = 100 * (
+        np.mean(shares) if metric == "mean_per_class" else np.average(shares, weights=counts)
+    )
+    ends = (Accuracy(tuple(counts), tuple(row)).interval(metric) for row in correct.tolist())
+    return np.mean([low <= truth <= high for low, high in ends])
+
+
+@pytest.mark.parametrize(
+    ("counts", "shares"),
+    [
+        ([300], [0.8]),
+        ([100], [0.99]),
+        ([5] * 20, [0.85] * 20),
+        ([1] * 60, [0.9] * 60),
+        ([200, 50, 20, 8, 3, 1], [0.9, 0.8, 0.85, 0.7, 0.8, 0.75]),
+    ],
+)
+def test_intervals_cover_the_true_accuracy(counts, shares):
+    metric = "top1" if len(counts) == 1 else "mean_per_class"
+    covered = _coverage(metric, counts, shares)
+    assert 0.915 < covered < 0.99
 
 
 def test_standard_errors_by_hand():

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from lowbit.detection.evaluation.average_precision import match, score
-from lowbit.detection.evaluation.bootstrap import DRAWS, METRICS, draw_images, redraw, spread
+from lowbit.detection.evaluation.average_precision import score
+from lowbit.detection.scoring.matching import match
+from lowbit.detection.scoring.resampling import METRICS, resample
 
 IMAGES = 24
 
@@ -51,6 +52,11 @@ def _detection(image, category, box, confidence):
     return {"image_id": image, "category_id": category, "bbox": box, "score": float(confidence)}
 
 
+def draw_images(n, draws, *, seed=0):
+    """Return how often each of n images is drawn in each draw of n, (n, draws)."""
+    return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=draws).T
+
+
 def _repeated(truth, detections, times):
     """Write the set down in which image i occurs times[i] times, under ids of its own."""
     images, annotations, found = [], [], []
@@ -68,7 +74,7 @@ def _repeated(truth, detections, times):
 def test_every_draw_is_what_pycocotools_says_of_the_repeated_images(seed):
     truth, detections = _scene(seed)
     weights = draw_images(IMAGES, 12, seed=seed)
-    found = redraw(match(truth, detections), weights)
+    found = resample(match(truth, detections), weights)
     assert (found["AP"].std() > 0.5) and set(found) == set(METRICS)
     for draw, times in enumerate(weights.T):
         expected = score(*_repeated(truth, detections, times)).overall
@@ -78,18 +84,18 @@ def test_every_draw_is_what_pycocotools_says_of_the_repeated_images(seed):
 
 def test_every_image_once_is_the_score_itself():
     truth, detections = _scene(7, images=60)
-    found = redraw(match(truth, detections), np.ones((60, 1), dtype=int))
+    found = resample(match(truth, detections), np.ones((60, 1), dtype=int))
     expected = score(truth, detections).overall
     assert {name: values.item() for name, values in found.items()} == pytest.approx(expected)
 
 
 def test_more_draws_than_are_held_at_once_are_the_same_draws():
     truth, detections = _scene(1)
-    run = list(match(truth, detections))
-    weights = draw_images(IMAGES, 260)
-    found, alone = redraw(run, weights), redraw(run, weights[:, 255:])
+    run = match(truth, detections)
+    weights = draw_images(IMAGES, 510)
+    found, alone = resample(run, weights), resample(run, weights[:, 505:])
     for name in METRICS:
-        np.testing.assert_array_equal(found[name][255:], alone[name])
+        np.testing.assert_array_equal(found[name][505:], alone[name])
 
 
 def test_a_draw_without_a_class_leaves_it_out_and_one_without_objects_is_undefined():
@@ -99,48 +105,7 @@ def test_a_draw_without_a_class_leaves_it_out_and_one_without_objects_is_undefin
         annotation["iscrowd"] = 0
     nothing = {**truth, "images": [*truth["images"], {"id": 3, "width": 500, "height": 500}]}
     weights = np.array([[4, 0], [0, 0], [0, 0], [0, 4]])
-    found = redraw(match(nothing, detections), weights)
+    found = resample(match(nothing, detections), weights)
     assert first and np.isnan(found["AP"][1])
     expected = score(*_repeated(nothing, detections, weights[:, 0])).overall
     assert found["AP"][0] == pytest.approx(expected["AP"], abs=1e-4)
-
-
-def test_draws_are_of_as_many_images_and_always_the_same():
-    weights = draw_images(50, 200)
-    assert weights.shape == (50, 200) and set(weights.sum(axis=0)) == {50}
-    np.testing.assert_array_equal(weights, draw_images(50, 200))
-    # an image is left out of a draw with probability (1 - 1/n)^n
-    assert (weights == 0).mean() == pytest.approx((1 - 1 / 50) ** 50, abs=0.02)
-
-
-def test_scores_have_spreads_where_they_are_asked_for():
-    truth, detections = _scene(5, images=60)
-    assert score(truth, detections).spreads == {}
-    scores = score(truth, detections, draws=DRAWS)
-    drawn = redraw(match(truth, detections), draw_images(60))
-    for name, found in scores.spreads.items():
-        assert found.low < scores.overall[name] < found.high
-        assert (found.low, found.high) == pytest.approx(
-            tuple(np.percentile(drawn[name], [2.5, 97.5]))
-        )
-        assert found.stderr == pytest.approx(drawn[name].std(), rel=0.01)
-    assert {"AP", "AP50", "AP75"} <= set(scores.spreads)
-
-
-def test_a_perfect_detector_and_a_blind_one_have_no_spread():
-    truth, _ = _scene(0)
-    plain = [{**a, "iscrowd": 0} for a in truth["annotations"]]
-    perfect = [
-        _detection(a["image_id"], a["category_id"], a["bbox"], 0.9 - place / 1000)
-        for place, a in enumerate(plain)
-    ]
-    for detections in (perfect, []):
-        assert score({**truth, "annotations": plain}, detections, draws=50).spreads == {}
-
-
-def test_a_metric_that_one_image_decides_has_no_spread():
-    values = np.where(np.arange(100) % 3 == 0, np.nan, np.arange(100.0))
-    assert spread(values) is None  # a third of the draws has no object
-    values = np.arange(100.0)
-    values[:4] = np.nan
-    assert spread(values).low == pytest.approx(np.percentile(values[4:], 2.5))

@@ -1,0 +1,1 @@
+"""Measured coverage of the intervals over test images: the tables of docs/statistics.md."""

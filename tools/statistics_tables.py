@@ -1,0 +1,87 @@
+#!/usr/bin/env python
+"""Measure what share of 95 % intervals over test images holds the truth: the tables of docs/statistics.md.
+
+Test sets are drawn from simulated populations whose numbers are known. Rows are printed in Markdown as
+they are measured; the same command gives the same rows.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().with_name("import_root")))
+
+from lowbit.tools.coverage import accuracies, detection
+from lowbit.tools.coverage.detection import Cell
+
+EXAMPLES = """examples:
+  # a first impression, a minute or two
+  python tools/statistics_tables.py detection
+
+  # the tables of docs/statistics.md, about two hours on one core; or some of the kinds of test sets
+  python tools/statistics_tables.py detection --full
+  python tools/statistics_tables.py detection --full --cells 1 2 3
+  python tools/statistics_tables.py accuracies --full"""
+
+FULL = (
+    Cell(5, 0, 2.5, 40, 300), Cell(5, 0, 2.5, 300, 300), Cell(5, 0, 2.5, 1000, 150),
+    Cell(20, 1, 2.5, 40, 200), Cell(20, 1, 2.5, 300, 200), Cell(20, 1, 2.5, 1000, 150),
+    Cell(80, 0, 7, 300, 150), Cell(80, 0, 7, 1000, 100), Cell(80, 0, 7, 5000, 40),
+    Cell(80, 1, 7, 300, 100), Cell(80, 1, 7, 1000, 100), Cell(80, 1, 7, 5000, 40),
+)  # fmt: skip
+QUICK = (Cell(5, 0, 2.5, 40, 40), Cell(20, 1, 2.5, 300, 20))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print one table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("table", choices=("detection", "accuracies"))
+    parser.add_argument("--full", action="store_true", help="all cells, hundreds of sets each")
+    parser.add_argument(
+        "--cells", type=int, nargs="+", metavar="N", help="only these kinds of test sets, from 1"
+    )
+    args = parser.parse_args(arguments)
+    table = _detection if args.table == "detection" else _accuracies
+    table(args)
+    return 0
+
+
+def _detection(args: argparse.Namespace) -> None:
+    cells = FULL if args.full else QUICK
+    cells = [cells[n - 1] for n in args.cells or range(1, len(cells) + 1)]
+    head = ("classes", "images", "rarest class", "metric", "truth", "error", "bias")
+    _print(*head, *detection.WAYS, "sets", rule=True)
+    for row in detection.rows(cells, population=400_000 if args.full else 50_000):
+        cell = row.cell
+        _print(
+            f"{cell.classes}, {'skewed' if cell.skew else 'even'}",
+            f"{cell.images:,}",
+            f"{row.rarest:.1f}",
+            row.metric,
+            f"{row.truth:.1f}",
+            f"{row.error:.2f}",
+            f"{row.bias:+.2f}",
+            *(f"{row.covered[way]:.0f}" for way in detection.WAYS),
+            str(cell.replications),
+        )
+
+
+def _accuracies(args: argparse.Namespace) -> None:
+    sets = 2000 if args.full else 200
+    _print("test set", "truth", *accuracies.WAYS, rule=True)
+    for row in accuracies.rows(sets):
+        covered = (f"{row.covered[way]:.0f}" for way in accuracies.WAYS)
+        _print(row.kind, f"{row.truth:.1f}", *covered)
+
+
+def _print(*columns: str, rule: bool = False) -> None:
+    print("|", " | ".join(columns), "|", flush=True)
+    if rule:
+        print("|" + "---|" * len(columns), flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
