@@ -6,7 +6,7 @@ from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
 # Folders at the top of the repository that are imported, and installed, as lowbit.NAME.
-OUTSIDE = ("benchmark", "detection", "pretrain", "tools", "transfer")
+OUTSIDE = ("benchmark", "deploy", "detection", "pretrain", "tools", "transfer")
 
 setup(
     name="lowbit-bench",

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-# In a checkout, benchmark/, detection/, pretrain/, transfer/ and tools/ are next to this folder, not
-# in it. An installed package has them inside, and no setup.py next to it.
+# In a checkout, benchmark/, deploy/, detection/, pretrain/, transfer/ and tools/ are next to this folder,
+# not in it. An installed package has them inside, and no setup.py next to it.
 _checkout = Path(__file__).parents[1]
 if (_checkout / "setup.py").is_file():
     __path__.append(str(_checkout))

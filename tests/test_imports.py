@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = ("lowbit", "pretrain", "transfer", "detection", "benchmark", "tools")
+FOLDERS = ("lowbit", "pretrain", "transfer", "detection", "deploy", "benchmark", "tools")
 
 _SUPPORT = {"common", "quant", "backbones", "data", "training", "export"}
-_STAGES = {"pretrain", "transfer", "detection"}
+_STAGES = {"pretrain", "transfer", "detection", "deploy"}
 ALLOWED = {
     "common": set(),
     "quant": {"common"},
@@ -23,6 +23,7 @@ ALLOWED = {
     "pretrain": _SUPPORT,
     "transfer": _SUPPORT,
     "detection": _SUPPORT,
+    "deploy": {*_SUPPORT, "transfer"},
     "benchmark": {*_SUPPORT, *_STAGES},
     "tools": {*_SUPPORT, *_STAGES, "benchmark"},
 }

@@ -24,6 +24,8 @@ from lowbit.transfer.scoring.accuracy import Accuracy, accuracy
 from lowbit.transfer.scoring.guarded_splits import GuardedSplits
 from lowbit.transfer.scoring.predictions_file import FILE as PREDICTIONS
 from lowbit.transfer.scoring.predictions_file import Predictions, write_predictions
+from lowbit.transfer.scoring.scored_network import ROLE as SCORED
+from lowbit.transfer.scoring.scored_network import write_scored
 
 _logger = logging.getLogger(__name__)
 
@@ -69,6 +71,10 @@ def run(recipe: Recipe, folder: Path) -> dict[str, Any]:
     class_names = splits.train.classes
     scores = {part.split: _score(part, len(class_names)) for part in predictions}
     artifacts = dict(fitted.artifacts)
+    if fitted.parts is not None:
+        artifacts[SCORED] = write_scored(
+            Path(folder), fitted.parts, recipe=recipe, report=report, train=splits.train
+        )
     if recipe.save_predictions:
         artifacts["predictions"] = PREDICTIONS
         write_predictions(

@@ -206,7 +206,7 @@ def _save(folder: Path, suffix: str, *, pictures: dict[str, Any]) -> None:
 
 
 def _write(folder: Path, *, tables: dict[str, Any], summaries: dict[str, Any]) -> None:
-    from lowbit.benchmark.results.csv_text import to_csv
+    from lowbit.benchmark.leaderboard.csv_text import to_csv
     from lowbit.common.atomic_file import write_text
 
     for name, frame in tables.items():

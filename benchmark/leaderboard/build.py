@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from lowbit.benchmark.leaderboard.csv_text import to_csv
 from lowbit.benchmark.leaderboard.page.render import render
 from lowbit.benchmark.leaderboard.page.source import Source
 from lowbit.benchmark.leaderboard.reproduction import to_frame
@@ -19,7 +20,6 @@ from lowbit.benchmark.leaderboard.text_formats import to_csv as board_csv
 from lowbit.benchmark.planning.plan_file import Selection, planned_suites, remembered
 from lowbit.benchmark.published import reported_rows
 from lowbit.benchmark.results.comparability import normalize
-from lowbit.benchmark.results.csv_text import to_csv
 from lowbit.benchmark.results.frame import load_frame
 from lowbit.benchmark.statistics.answered_images import AnsweredImages
 from lowbit.common.atomic_file import write_text

@@ -8,6 +8,7 @@ import numpy as np
 
 from lowbit.benchmark.leaderboard.adaptive_bits import BLANK
 from lowbit.benchmark.leaderboard.boards import Cell
+from lowbit.benchmark.leaderboard.csv_text import to_csv as write_csv
 from lowbit.benchmark.leaderboard.labels import (
     FILES_ONLY,
     NOTE,
@@ -17,7 +18,6 @@ from lowbit.benchmark.leaderboard.labels import (
     ZERO_SHOT,
 )
 from lowbit.benchmark.leaderboard.tables import Table, Tables
-from lowbit.benchmark.results.csv_text import to_csv as write_csv
 from lowbit.common.text import number, printable
 
 CSV_COLUMNS = (

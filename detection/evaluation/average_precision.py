@@ -28,12 +28,12 @@ class Scores(NamedTuple):
     spreads: dict[str, Spread] = {}
 
 
-def evaluate(truth: dict[str, Any], detections: Sequence[dict[str, Any]]) -> dict[str, float]:
+def evaluate(truth: dict[str, Any], detections: Iterable[dict[str, Any]]) -> dict[str, float]:
     """Return the overall average precisions; see `score`."""
     return score(truth, detections).overall
 
 
-def score(truth: dict[str, Any], detections: Sequence[dict[str, Any]], *, draws: int = 0) -> Scores:
+def score(truth: dict[str, Any], detections: Iterable[dict[str, Any]], *, draws: int = 0) -> Scores:
     """Score detections: AP (mean over IoU .50:.05:.95), AP50, AP75, and AP by area and class.
 
     APs, APm and APl are for objects under 32², up to 96² and over 96² pixels. Without any detection
@@ -71,7 +71,7 @@ def score(truth: dict[str, Any], detections: Sequence[dict[str, Any]], *, draws:
     return Scores(*scores, {name: known for name, known in spreads.items() if known})
 
 
-def match(truth: dict[str, Any], detections: Sequence[dict[str, Any]]) -> Iterator[COCOeval]:
+def match(truth: dict[str, Any], detections: Iterable[dict[str, Any]]) -> Iterator[COCOeval]:
     """Match detections with objects at every IoU: one run of pycocotools a class, after another.
 
     A run holds some kilobytes for every image with a detection; the classes of COCO together would hold
@@ -86,13 +86,14 @@ def match(truth: dict[str, Any], detections: Sequence[dict[str, Any]]) -> Iterat
             "was not computed. Evaluate on images with objects."
         )
     known = {image["id"] for image in truth["images"]}
-    strange = next((d["image_id"] for d in detections if d["image_id"] not in known), None)
+    objects, found = _by_class(truth["annotations"]), _by_class(detections)
+    images = (d["image_id"] for theirs in found.values() for d in theirs)
+    strange = next((image_id for image_id in images if image_id not in known), None)
     if strange is not None:
         raise ValueError(
             f"a detection is in image {brief(strange)}, which is none of the {len(known)} images; "
             "average precision was not computed. Detect on the images that are scored."
         )
-    objects, found = _by_class(truth["annotations"]), _by_class(detections)
     for category in _sorted_classes(truth):
         theirs = [
             {**d, "id": number, "area": d["bbox"][2] * d["bbox"][3], "iscrowd": 0}

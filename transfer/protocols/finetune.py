@@ -18,7 +18,7 @@ from lowbit.transfer.finetuning.starting_network import linear_classifier
 from lowbit.transfer.finetuning.training import Network, Training
 from lowbit.transfer.probes.sgd_probe import Classifier, initial_classifier
 from lowbit.transfer.recipe.compute_cost import CostInputs
-from lowbit.transfer.recipe.protocol_registry import Fitted, protocol
+from lowbit.transfer.recipe.protocol_registry import Fitted, Parts, protocol
 
 if TYPE_CHECKING:
     from lowbit.transfer.recipe.recipe import Recipe
@@ -74,4 +74,8 @@ def finetune(
         predict=Classifier(features, heads),
         details={"calibration": calibration, "final_loss": loss},
         artifacts={"network": workspace.state_path.name},
+        parts=Parts(
+            states=dict.fromkeys(recipe.precisions, workspace.state_path.name),
+            calibrated=network.backbone,
+        ),
     )

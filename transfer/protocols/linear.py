@@ -15,7 +15,7 @@ from lowbit.transfer.finetuning.epoch_log import EpochLog
 from lowbit.transfer.probes.choose_on_val import choose_on
 from lowbit.transfer.probes.sgd_probe import Classifier, fit_linear, initial_classifier
 from lowbit.transfer.recipe.compute_cost import CostInputs, cost_on_features
-from lowbit.transfer.recipe.protocol_registry import Fitted, protocol
+from lowbit.transfer.recipe.protocol_registry import Fitted, Parts, protocol
 
 if TYPE_CHECKING:
     from lowbit.transfer.recipe.recipe import Recipe
@@ -89,4 +89,8 @@ def linear(
         for place, precision in enumerate(recipe.precisions)
     }
     kept, choice = choose_on(val, features, heads, setting="lr", values=recipe.rates)
-    return Fitted(predict=Classifier(features, kept), details={**details, **choice})
+    return Fitted(
+        predict=Classifier(features, kept),
+        details={**details, **choice},
+        parts=Parts(heads=kept, calibrated=backbone),
+    )

@@ -14,7 +14,7 @@ from lowbit.transfer.probes.choose_on_val import choose_on
 from lowbit.transfer.probes.logistic_probe import Axes, fit_logistic, tolerance_of
 from lowbit.transfer.probes.sgd_probe import Classifier
 from lowbit.transfer.recipe.compute_cost import CostInputs, cost_on_features
-from lowbit.transfer.recipe.protocol_registry import Fitted, protocol
+from lowbit.transfer.recipe.protocol_registry import Fitted, Parts, protocol
 
 if TYPE_CHECKING:
     from lowbit.transfer.recipe.recipe import Recipe
@@ -84,4 +84,5 @@ def linear_exact(
             "solver": {"l2_strengths": strengths, "tolerance": tolerance.tolist(), **solver},
             **choice,
         },
+        parts=Parts(heads=kept, calibrated=backbone),
     )

@@ -21,7 +21,7 @@ from lowbit.transfer.finetuning.recipe_optimizer import build_optimizer
 from lowbit.transfer.finetuning.starting_network import starting_network
 from lowbit.transfer.finetuning.training import Network, Training, total_steps
 from lowbit.transfer.recipe.compute_cost import CostInputs, cost_of_start
-from lowbit.transfer.recipe.protocol_registry import Fitted, protocol
+from lowbit.transfer.recipe.protocol_registry import Fitted, Parts, protocol
 from lowbit.transfer.scoring.predict import predicted_classes
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def qat(
             device=device,
         )
         objective = Distilled(teacher, recipe.distillation)
-    networks, artifacts = {}, {}
+    networks, states = {}, {}
     for precision in recipe.precisions:
         part, name = workspace.part(str(precision)), str(precision)
         network = copy.deepcopy(start.network)
@@ -114,8 +114,13 @@ def qat(
                     val=val,
                 )
         networks[name] = network.eval().requires_grad_(False)
-        artifacts[f"network {name}"] = str(part.state_path.relative_to(workspace.folder))
-    return Fitted(predict=partial(_predict, networks, recipe), details=details, artifacts=artifacts)
+        states[precision] = str(part.state_path.relative_to(workspace.folder))
+    return Fitted(
+        predict=partial(_predict, networks, recipe),
+        details=details,
+        artifacts={f"network {precision}": file for precision, file in states.items()},
+        parts=Parts(states=states, whole=True),
+    )
 
 
 def _train(

@@ -19,7 +19,7 @@ from lowbit.transfer.features.views import center
 from lowbit.transfer.finetuning.training import Network, Training
 from lowbit.transfer.probes.sgd_probe import Classifier, initial_classifier
 from lowbit.transfer.recipe.compute_cost import CostInputs
-from lowbit.transfer.recipe.protocol_registry import Fitted, protocol
+from lowbit.transfer.recipe.protocol_registry import Fitted, Parts, protocol
 from lowbit.transfer.scoring.labelled_share import labelled_places
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def semi(
     classifier = initial_classifier(
         backbone.num_features, len(train.classes), generator=stream(recipe.seed, "classifier")
     )
-    networks, losses, details, artifacts = {}, {}, {}, {}
+    networks, losses, details, states = {}, {}, {}, {}
     for precision in recipe.precisions:
         part = workspace.part(str(precision))
         network = Network(copy.deepcopy(backbone), *classifier).to(device)
@@ -80,7 +80,7 @@ def semi(
         training = Training(network, train, recipe=recipe, device=device, places=places)
         losses[str(precision)] = training.run(part, part.resume())
         networks[precision] = network.eval().requires_grad_(False)
-        artifacts[f"network {precision}"] = str(part.state_path.relative_to(workspace.folder))
+        states[precision] = str(part.state_path.relative_to(workspace.folder))
     return Fitted(
         predict=partial(_predict, networks, recipe),
         details={
@@ -92,7 +92,8 @@ def semi(
                 "ids_sha256": hashlib.sha256(train.ids[places].numpy().tobytes()).hexdigest(),
             },
         },
-        artifacts=artifacts,
+        artifacts={f"network {precision}": file for precision, file in states.items()},
+        parts=Parts(states=states),
     )
 
 

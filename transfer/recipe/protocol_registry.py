@@ -1,15 +1,16 @@
 """Registry of transfer protocols and of the recipe fields each one uses."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from fvcore.common.registry import Registry
-from torch import Tensor
+from torch import Tensor, nn
 
 from lowbit.common.compute_cost import Work
 from lowbit.common.suggest import did_you_mean
 from lowbit.data import Images
+from lowbit.quant import Precision
 
 PROTOCOLS = Registry("PROTOCOLS")
 PROTOCOLS.__doc__ = """
@@ -29,16 +30,36 @@ called again with the same arguments. The function's name, with dashes, is the r
 
 
 @dataclass(frozen=True)
+class Parts:
+    """What the networks that a protocol scored are made of, for them to be made again.
+
+    Attributes:
+        heads: classifier of each precision, weight (C, D) and bias (C,), on the checkpoint's backbone.
+        states: file in the job's folder with the trained network, by precision, in place of `heads`.
+        calibrated: the backbone, where its calibration came last; None: the states have their
+            quantizers.
+        whole: whether the policy's rule for last layers applies to the classifier.
+    """
+
+    heads: Mapping[Precision, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    states: Mapping[Precision, str] = field(default_factory=dict)
+    calibrated: nn.Module | None = None
+    whole: bool = False
+
+
+@dataclass(frozen=True)
 class Fitted:
     """Result of a protocol.
 
     `predict` maps images to the predicted classes (N,) of all of them at every precision of the
-    recipe. `details` is any JSON; `artifacts` are files in the job's folder by role.
+    recipe. `details` is any JSON; `artifacts` are files in the job's folder by role. `parts` are None
+    where no network predicts, as in nearest neighbours.
     """
 
     predict: Callable[[Images], dict[str, Tensor]]
     details: dict[str, Any] = field(default_factory=dict)
     artifacts: dict[str, str] = field(default_factory=dict)
+    parts: Parts | None = None
 
 
 @dataclass(frozen=True)

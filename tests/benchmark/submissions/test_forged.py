@@ -350,6 +350,8 @@ def test_a_configuration_of_the_senders_is_not_read(forger_of_boxes, tmp_path):
 SENDERS_WORD = {
     "checkpoint.method",
     "checkpoint.architecture",
+    "checkpoint.pretraining",
+    "checkpoint.pretrain_seed",
     "details",
     "versions",
     "device",

@@ -146,6 +146,8 @@ def test_kept_detections_give_the_same_number_to_the_last_bit(scenes, tmp_path):
         for d in oracle(scenes)
     ]
     assert write_detections(tmp_path, found) == DETECTIONS
+    as_read = score(scenes.to_coco(), read_detections(tmp_path / DETECTIONS), draws=10)
+    assert as_read == score(scenes.to_coco(), found, draws=10)
     kept = list(read_detections(tmp_path / DETECTIONS))
     assert kept == found
     assert evaluate(scenes.to_coco(), kept) == evaluate(scenes.to_coco(), found)

@@ -186,7 +186,7 @@ const state = (() => {
 // whose first `labels` columns are text; a part's heading may be empty.
 
 const formats = (() => {
-  // As benchmark/results/csv_text.py: what a spreadsheet would compute gets an apostrophe, unless it is a number.
+  // As benchmark/leaderboard/csv_text.py: what a spreadsheet would compute gets an apostrophe, unless it is a number.
   const COMPUTED = /^'*\s*[=+\-@\uff1d\uff0b\uff0d\uff20]./s;
   const NUMBER = /^[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?$/;
   const defused = (value) => (COMPUTED.test(value) && !NUMBER.test(value) ? `'${value}` : value);

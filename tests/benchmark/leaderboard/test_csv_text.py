@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lowbit.benchmark.results.csv_text import defused, original, read_csv, to_csv
+from lowbit.benchmark.leaderboard.csv_text import defused, original, read_csv, to_csv
 
 FORMULAS = [
     '=HYPERLINK("http://example.org")', "=1+1", "+1+1", "-1+1", "@SUM(1)", " =1", "'=1", "''+a",

@@ -1,0 +1,122 @@
+"""The processor, saturation, latency, memory and agreement, against what is known."""
+
+import time
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from lowbit.deploy import saturation
+from lowbit.deploy.agreement import compare
+from lowbit.deploy.latency import time_in_turns
+from lowbit.deploy.processor import read_cpuinfo, this_processor
+
+XEON = "processor\t: 0\nmodel name\t: Xeon\nflags\t\t: avx2 avx512bw avx512_vnni amx_int8\n"
+OLD = "model name\t: Core i7\nflags\t\t: sse4_2 avx avx2\n\nmodel name\t: other\n"
+ARM = "processor : 0\nFeatures\t: fp asimd asimddp i8mm\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "model", "instructions"),
+    [
+        (XEON, "Xeon", "AMX-INT8 AVX512-VNNI AVX512"),
+        (OLD, "Core i7", "AVX2"),
+        (ARM, None, "I8MM DotProd"),
+    ],
+)
+def test_processors_are_read(text, model, instructions):
+    found = read_cpuinfo(text)
+    assert found[1] == instructions and (model is None or found[0] == model)
+    assert this_processor().cores >= 1
+
+
+class Products:
+    """A runtime whose convolution adds two products at a time, clipped to 16 bits or not."""
+
+    def __init__(self, most):
+        self.most = most
+
+    def load(self, model, *, threads):
+        return self
+
+    def run(self, x):
+        pairs = np.minimum(2.0 * 127 * x[:, ::2], self.most)
+        return [np.repeat(pairs.sum(1, keepdims=True), x.shape[1], axis=1)]
+
+
+def test_saturating_products_are_found():
+    pytest.importorskip("onnx")
+    assert saturation._measured(Products(2**15 - 1)) == saturation.SATURATE
+    assert saturation._measured(Products(2**31)) == saturation.EXACT
+
+
+@pytest.mark.parametrize("runtime", ["openvino", "onnxruntime"])
+def test_the_products_of_this_machine_are_measured(runtime):
+    pytest.importorskip(runtime)
+    assert saturation.products(runtime) in (saturation.EXACT, saturation.SATURATE)
+
+
+class Sleeper:
+    def __init__(self, clock, seconds):
+        self.clock, self.seconds, self.calls = clock, seconds, 0
+
+    def run(self, images):
+        self.calls += 1
+        self.clock.now += self.seconds * len(images)
+        return [images]
+
+
+class Clock:
+    now = 0.0
+
+
+def test_latency_is_a_median_of_ratios_in_turns(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(time, "perf_counter", lambda: clock.now)
+    fast, slow = Sleeper(clock, 1e-3), Sleeper(clock, 4e-3)
+    found = time_in_turns(fast, slow, np.zeros((2, 3, 4, 4), np.float32), rounds=7)
+    assert found.ratio == pytest.approx(0.25) and found.low == pytest.approx(0.25)
+    assert found.seconds == pytest.approx(2e-3) and found.reference == pytest.approx(8e-3)
+    assert fast.calls == slow.calls - 1  # each as often, and one call to see how long a round is
+
+
+class Graph:
+    def __init__(self, function):
+        self.function = function
+
+    def run(self, images):
+        return [self.function(torch.from_numpy(images)).numpy()]
+
+
+def test_agreement_counts_images_with_the_same_class():
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(12, 5)).eval().requires_grad_(False)
+    images = torch.randn(90, 3, 2, 2)
+    other = torch.arange(90) % 3 == 0
+
+    def wrong(x):
+        logits = network(x)
+        return torch.where(other[: len(x), None], logits.roll(1, dims=1), logits)
+
+    graphs = {"same": Graph(network), "wrong": Graph(wrong)}
+    found = compare(network, graphs, [images], classes=True)
+    assert found.images == 90 and found.floor == 1
+    assert found.graphs == {"same": 1, "wrong": pytest.approx(2 / 3)}
+    assert found.passes("same") and not found.passes("wrong")
+    found = compare(network, {"minus": Graph(lambda x: -network(x))}, [images], classes=False)
+    assert found.graphs["minus"] == pytest.approx(-1) and found.floor == pytest.approx(1)
+
+
+@pytest.mark.parametrize("runtime", ["openvino", "onnxruntime"])
+def test_peak_memory_counts_the_weights(runtime, tmp_path):
+    pytest.importorskip(runtime)
+    pytest.importorskip("onnxscript")
+    from lowbit.deploy.memory import peak_memory
+    from lowbit.export.onnx_export import export_network
+
+    network = nn.Sequential(nn.Flatten(), nn.Linear(48, 400_000)).eval()
+    (tmp_path / "m.onnx").write_bytes(export_network(network, torch.zeros(2, 3, 4, 4)).model)
+    assert peak_memory(tmp_path / "m.onnx", runtime, (1, 3, 4, 4)) > 48 * 400_000 * 4
+    with pytest.raises(ValueError, match="was not measured"):
+        peak_memory(tmp_path / "absent.onnx", runtime, (1, 3, 4, 4))
