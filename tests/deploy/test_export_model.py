@@ -109,7 +109,9 @@ def test_places_that_cannot_be_written_are_refused_first(tmp_path):
 
 
 def test_more_than_eight_bits_are_refused(networks, checkpoint):
-    with pytest.raises(ExportError, match="more than 8 bits, which integer kernels do not; nothing was written"):
+    with pytest.raises(
+        ExportError, match="more than 8 bits, which integer kernels do not; nothing was written"
+    ):
         of_job(ScoredNetworks(networks), "9w9a", checkpoint)
     assert str(of_job(ScoredNetworks(networks), "FP", checkpoint).precision) == "FP"
 
