@@ -25,6 +25,9 @@ EXAMPLES = """examples:
   # iterations of detectors, over full precision and over Detectron2's own (which it needs)
   lowbit-bench bench detection
 
+  # exported graphs over full precision in the same runtime, and over what NNCF and onnxruntime make
+  lowbit-bench bench deploy
+
   # overhead of a sweep with 2,000 empty jobs; and the board of 100,000 results
   lowbit-bench bench sweep
 
@@ -39,7 +42,7 @@ def main(arguments: Sequence[str] | None = None, *, prog: str | None = None) -> 
     parser = make_parser(__doc__, EXAMPLES, prog)
     parser.add_argument(
         "what",
-        choices=("quant", "pretrain", "data", "transfer", "qat", "detection", "sweep"),
+        choices=("quant", "pretrain", "data", "transfer", "qat", "detection", "deploy", "sweep"),
         help="what to measure",
     )
     parser.add_argument("--quick", action="store_true", help="few repetitions, small cases")
