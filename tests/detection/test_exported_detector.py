@@ -82,9 +82,9 @@ def test_average_precision_of_the_graph_is_the_simulations(build, scenes):
         rounds=5,
     )
     before, after = found.simulated["AP50"], found.exported["AP50"]
-    assert abs(after["value"] - before["value"]) <= max(before["stderr"], 0.01)
+    assert abs(after["value"] - before["value"]) <= max(before.get("stderr") or 0, 0.01)
     total = len(found.integers) + len(found.floats)
-    assert total == 11 and len(found.integers) >= 10  # of the image's convolution, in floating point
+    assert total == 12 and len(found.integers) >= 11  # the image is not quantized
     assert found.file_bytes < 1.5e6 and found.latency.ratio > 0
 
 

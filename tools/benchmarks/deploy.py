@@ -61,7 +61,9 @@ def cases(quick: bool = False) -> Iterator[Case]:
         for runtime in runtimes:
             models: dict[str, bytes | Path] = {"fp32": full.model}
             models |= {f"{p} {b}": graphs[p, b][1].model for p, b in (*EXACT, *FULL)}
-            models |= {name: model for (where, name), model in peers.items() if where == runtime.NAME}
+            models |= {
+                name: model for (where, name), model in peers.items() if where == runtime.NAME
+            }
             sessions = {name: runtime.load(model, threads=1) for name, model in models.items()}
             yield from _timed(runtime, sessions, subject, rounds)
             yield from _in_float(runtime, sessions, graphs, subject.network)
@@ -154,7 +156,7 @@ def trained_network(*, steps: int, side: int, images: int) -> Subject:
 
 
 def _enlarged(images: Tensor, side: int) -> Tensor:
-    x = normalize(images.float() / 255, *normalization("digits"))
+    x = normalize(images, *normalization("digits"))
     return F.interpolate(x, (side, side), mode="bilinear")
 
 
