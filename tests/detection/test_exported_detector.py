@@ -14,13 +14,13 @@ from lowbit.quant import Precision, get_policy
 pytest.importorskip("onnxscript")
 pytest.importorskip("openvino")
 
-from lowbit.detection.exported_detector import (  # noqa: E402
+from lowbit.detection.exported_detector import (
     computed_by,
     export_pyramid,
     score_exported,
 )
-from lowbit.export.onnx_export import ExportError  # noqa: E402
-from lowbit.export.runtime import get_runtime  # noqa: E402
+from lowbit.export.onnx_export import ExportError
+from lowbit.export.runtime import get_runtime
 
 
 @pytest.fixture

@@ -11,8 +11,7 @@ from lowbit.backbones import create_backbone
 from lowbit.quant import Precision, calibrate, quantize, quantized_layers, use_fused_kernels
 from lowbit.quant.kernels.learned_scale_quantize import interval, lsq
 from lowbit.quant.kernels.range_quantize import fake_quantize
-from lowbit.tools.benchmarks.timing import Case, ratio_rows
-from lowbit.tools.benchmarks.traffic import moved_mib
+from lowbit.tools.benchmarks.timing import Case, moved_mib, ratio_rows
 from lowbit.tools.benchmarks.transition import sgd_steps
 
 W4A4 = Precision(4, 4)
