@@ -28,6 +28,9 @@ EXAMPLES = """examples:
   # AP with its intervals on a set of COCO val2017's size, over pycocotools
   lowbit-bench bench evaluation
 
+  # exported graphs over full precision in the same runtime, and over what NNCF and onnxruntime make
+  lowbit-bench bench deploy
+
   # overhead of a sweep with 2,000 empty jobs; and the board of 100,000 results
   lowbit-bench bench sweep
 
@@ -50,6 +53,7 @@ def main(arguments: Sequence[str] | None = None, *, prog: str | None = None) -> 
             "qat",
             "detection",
             "evaluation",
+            "deploy",
             "sweep",
         ),
         help="what to measure",

@@ -102,7 +102,7 @@ def _choose(runs_dir: Path, checkpoints: set[str]) -> list[Result]:
             "runs to (--runs-dir)."
         )
     found = {r.job_id: r for r in find_results(runs_dir) if r.status == "completed"}
-    scored = [r for r in found.values() if r.stage != "pretrain"]
+    scored = [r for r in found.values() if r.stage not in ("pretrain", "deploy")]
     names = {result.checkpoint.name for result in scored}
     if unknown := sorted(checkpoints - names):
         raise BundleError(

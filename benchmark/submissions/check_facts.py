@@ -38,7 +38,13 @@ def check_id(result: Result) -> BaseModel:
     Raises:
         BundleError: it is not, or of another version.
     """
-    if result.stage not in STAGES:
+    if result.stage not in _ANY_SET:
+        if (
+            result.stage in STAGES
+        ):  # what was measured on the sender's processor cannot be checked here
+            raise BundleError(
+                f"results of {result.stage} are of the machine that they were measured on"
+            )
         raise BundleError(f"its stage {shown(result.stage)} is unknown here")
     stage = get_stage(result.stage)
     if result.protocol_version != stage.VERSION:

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -43,6 +44,7 @@ def export_network(
     example: Tensor,
     *,
     outputs: Sequence[str] = ("logits",),
+    size_multiple: int | None = None,
     pack: bool = False,
 ) -> Exported:
     """Return the ONNX model of a network at its current precision.
@@ -53,7 +55,9 @@ def export_network(
     Args:
         network: calibrated, if it is quantized; left as it was.
         example: images (N, C, H, W), N at least 2; any number of images may be given to the model.
-        outputs: names of what the network returns.
+        outputs: names of the tensors that the network returns, in its order.
+        size_multiple: height and width of the model's images may be any multiples of this, as those of
+            the example are (twice it at least); None: they are the example's.
         pack: store weights of at most four bits in four (INT4), which halves the file.
 
     Raises:
@@ -72,7 +76,7 @@ def export_network(
                 opset_version=OPSET,
                 input_names=[INPUT],
                 output_names=list(outputs),
-                dynamic_shapes=({0: torch.export.Dim("N")},),
+                dynamic_shapes=(_free_dimensions(size_multiple),),
                 verbose=False,
             )
         integers = put_integers(program.model, network, pack=pack)
@@ -90,6 +94,14 @@ def export_network(
         for module, mode in training.items():
             module.training = mode
     return Exported(program.model_proto.SerializeToString(), integers, tuple(outputs))
+
+
+def _free_dimensions(size_multiple: int | None) -> dict[int, Any]:
+    """Return the dimensions of the images (N, C, H, W) that a model leaves open."""
+    free: dict[int, Any] = {0: torch.export.Dim("N")}
+    if size_multiple is not None:
+        free |= {2: size_multiple * torch.export.Dim("h"), 3: size_multiple * torch.export.Dim("w")}
+    return free
 
 
 def require_exporter() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import openvino as ov
 
-from lowbit.export.runtime import ComputedLayer
+from lowbit.export.runtime import CODES, ComputedLayer
 
 NAME = "openvino"
 
@@ -53,10 +53,18 @@ class OpenVinoSession:
                     1
                 ).get_node()  # keeps the layer's name where the node lost it
                 names = f"{facts['originalLayersNames']},{_facts(weight)['originalLayersNames']}"
-                names = tuple(name.partition("/")[0] for name in names.split(","))
+                names = tuple(_layer(name) for name in names.split(","))
                 integer = facts["runtimePrecision"] in _INTEGER
                 found.append(ComputedLayer(names, integer, facts["primitiveType"]))
         return found
+
+
+def _layer(name: str) -> str:
+    """Return the layer's name in that of a node or of a weight's codes.
+
+    A node whose output is the model's has the output's name here, and only its codes name the layer.
+    """
+    return name.partition("/")[0].removesuffix(CODES)
 
 
 def _facts(node: ov.Node) -> dict[str, str]:

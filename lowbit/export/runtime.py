@@ -10,6 +10,9 @@ import numpy as np
 
 from lowbit.common.suggest import did_you_mean
 
+CODES = ".codes"
+"""What follows a layer's name in that of its weight's codes."""
+
 
 class RuntimeMissingError(ImportError):
     """Raised when a runtime is not installed; the message has the command that installs it."""

@@ -11,8 +11,7 @@ from lowbit.backbones import create_backbone
 from lowbit.quant import Precision, quantize, quantized_layers, t_variant, use_fused_kernels
 from lowbit.quant.transition import sgd_step
 from lowbit.tools.benchmarks import adaptive
-from lowbit.tools.benchmarks.timing import Case, ratio_rows
-from lowbit.tools.benchmarks.traffic import moved_mib
+from lowbit.tools.benchmarks.timing import Case, moved_mib, ratio_rows
 
 SGD = {"lr": 0.01, "momentum": 0.9, "weight_decay": 1e-4}
 ADAM = {"lr": 1e-3, "weight_decay": 1e-4}

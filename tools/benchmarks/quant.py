@@ -12,8 +12,7 @@ from lowbit.quant import Precision, calibrate, quantize, quantized_layers, use_f
 from lowbit.quant.kernels.learned_scale_quantize import interval, lsq
 from lowbit.quant.kernels.range_quantize import fake_quantize
 from lowbit.tools.benchmarks.qat import sgd_steps
-from lowbit.tools.benchmarks.timing import Case, ratio_rows
-from lowbit.tools.benchmarks.traffic import moved_mib
+from lowbit.tools.benchmarks.timing import Case, moved_mib, ratio_rows
 
 W4A4 = Precision(4, 4)
 ACTIVATION = (32, 64, 32, 32)  # 8 MiB of float32

@@ -27,6 +27,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from lowbit.common.atomic_file import atomic
 from lowbit.common.cache_folder import cache_folder, is_private, make_private
@@ -149,10 +150,17 @@ def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:16]
 
 
+def is_recorded() -> bool:
+    """Whether torch records operations (compiling, exporting, tracing), which a call of C would leave out.
+
+    A tracer would take what the kernel wrote for a constant, and the graph would have no input.
+    """
+    return torch.compiler.is_compiling() or torch.jit.is_tracing() or is_in_torch_dispatch_mode()
+
+
 def supports(*tensors: Tensor, scales: tuple[Tensor | None, ...] = ()) -> bool:
     """Whether the kernels are enabled and support these tensors, of one layout, and their scales."""
-    recorded = torch.compiler.is_compiling() or torch.jit.is_tracing()
-    if recorded or not torch_compiled.is_enabled():
+    if is_recorded() or not torch_compiled.is_enabled():
         return False
     for t in tensors:
         plain = type(t) in (Tensor, nn.Parameter)  # no tensor subclasses or proxies

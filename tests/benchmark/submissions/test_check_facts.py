@@ -144,3 +144,10 @@ def _forged(result, **facts):
     mapping = result.model_dump(mode="json")
     mapping["identity"] |= facts
     return Result.model_validate(mapping | ids(mapping))
+
+
+def test_what_a_machine_measured_of_itself_is_not_taken(tmp_path):
+    recipe = load_yaml(ROOT / "configs/transfer/digits_linear.yaml")
+    _, result = result_of("transfer", tmp_path, **recipe)
+    with pytest.raises(BundleError, match="of the machine that they were measured on"):
+        check_id(result.model_copy(update={"stage": "deploy"}))

@@ -13,6 +13,7 @@ pytest.importorskip("onnxscript")
 ort = pytest.importorskip("onnxruntime")
 
 from lowbit.export.onnx_export import ExportError, export_network  # noqa: E402
+from lowbit.export.runtime import get_runtime, on_integers  # noqa: E402
 
 
 class Block(nn.Module):
@@ -162,3 +163,34 @@ def test_networks(architecture, size):
         expected = net(images[:2]).numpy()
     found = computed(exported.model, images[:2])[0]
     assert np.corrcoef(found.flatten(), expected.flatten())[0, 1] > 0.99
+
+
+class Extra(nn.Module):
+    """What RetinaNet puts above its pyramid: a convolution's output is returned, and quantized too."""
+
+    def __init__(self):
+        super().__init__()
+        self.p6, self.p7 = nn.Conv2d(3, 8, 3, 2, 1), nn.Conv2d(8, 8, 3, 2, 1, bias=False)
+        nn.init.zeros_(self.p6.bias)
+
+    def forward(self, x):
+        p6 = self.p6(x)
+        return p6, self.p7(p6.relu()), p6 + 1
+
+
+@pytest.mark.parametrize("runtime", ["openvino", "onnxruntime"])
+def test_an_output_that_is_also_quantized(runtime):
+    pytest.importorskip(runtime)
+    net, images = quantized(Extra(), {"base": "lsq", "first": "target"}, "4w4a")
+    outputs = ("first", "second", "third")
+    exported = export_network(net, images, outputs=outputs, size_multiple=4)
+    session = get_runtime(runtime).load(exported.model, threads=1)
+    if runtime == "openvino":  # which gives a layer the name of the model's output
+        assert on_integers(session, exported.integers.layers) == (["p6", "p7"], [])
+    for size in ((12, 12), (20, 8)):
+        x = torch.randn(3, 3, *size)
+        with torch.no_grad():
+            expected = net(x)
+        for y, simulated in zip(session.run(x.numpy()), expected, strict=True):
+            assert y.shape == simulated.shape
+            assert np.corrcoef(y.flatten(), simulated.numpy().flatten())[0, 1] > 0.99

@@ -8,6 +8,7 @@ import pytest
 import timm
 import torch
 from torch import nn
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils.checkpoint import checkpoint
 
 from lowbit.quant import calibrate, list_policies, quantize, scales, set_precision
@@ -138,6 +139,34 @@ def test_a_calibrated_network_can_be_traced_and_saved(policy):
     other = torch.randn(2, 3, 16, 16)
     file.seek(0)
     assert torch.jit.load(file)(other).equal(net(other))
+
+
+@pytest.mark.parametrize("policy", ["lsq", "ssql", "tr"])
+def test_a_calibrated_network_can_be_recorded_as_a_graph(policy):
+    """Kernels of ours that no graph can hold are not called, or the graph would lack its input."""
+    net = prepared(Repeated(), policy).eval()
+    other = torch.randn(2, 3, 16, 16)
+    with torch.no_grad():
+        expected = net(other)
+        assert make_fx(net)(IMAGES)(other).equal(expected)
+
+
+@pytest.mark.parametrize("policy", ["lsq", "lsq-int8", "ssql"])
+def test_torch_script_of_a_calibrated_network_can_become_onnx(policy):
+    runtime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnx")
+    net = prepared(Repeated(), policy).eval()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(net, (IMAGES,), file := io.BytesIO(), dynamo=False)
+    session = runtime.InferenceSession(file.getvalue(), providers=["CPUExecutionProvider"])
+    (images,) = session.get_inputs()
+    other = torch.randn(IMAGES.shape)
+    found = torch.from_numpy(session.run(None, {images.name: other.numpy()})[0])
+    with torch.no_grad():
+        expected = net(other)
+    one_tie = 0.05 * expected.abs().max()  # the share of a value that rounded the other way
+    torch.testing.assert_close(found, expected, rtol=0, atol=one_tie.item())
 
 
 @pytest.mark.parametrize("policy", ["cq", "lsqplus", "tr"])

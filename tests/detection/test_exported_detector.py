@@ -1,0 +1,110 @@
+"""Detectors whose pyramid is an exported graph, against the detectors themselves."""
+
+import numpy as np
+import pytest
+import torch
+
+from lowbit.detection.detector.initial_weights import initialize
+from lowbit.detection.detector.quantize import normalized, quantize_detector
+from lowbit.detection.engine_contract import calibration_batches
+from lowbit.detection.engines import get_engine
+from lowbit.detection.stage import load_start
+from lowbit.quant import Precision, get_policy
+
+pytest.importorskip("onnxscript")
+pytest.importorskip("openvino")
+
+from lowbit.detection.exported_detector import (
+    computed_by,
+    export_pyramid,
+    score_exported,
+)
+from lowbit.export.onnx_export import ExportError
+from lowbit.export.runtime import get_runtime
+
+
+@pytest.fixture
+def build(make_recipe, trained, scenes):
+    """Return a function that quantizes the trained detector: (engine, recipe, detector)."""
+    name, folder, _ = trained
+
+    def make(policy, precision, scope="backbone"):
+        recipe = make_recipe(
+            engine=name,
+            method="ptq",
+            precisions=[precision],
+            policy=policy,
+            scope=scope,
+            detector=str(folder / "detector.pth"),
+        )
+        engine = get_engine(name)
+        start = load_start(recipe)
+        detector = engine.build(recipe, start, classes=len(scenes.classes))
+        initialize(detector, start)
+        quantize_detector(
+            detector,
+            get_policy(policy),
+            Precision.parse(precision),
+            batches=calibration_batches(engine, scenes, recipe),
+            scope=scope,
+            trained=False,
+        )
+        return engine, recipe, detector.eval()
+
+    return make
+
+
+@pytest.mark.parametrize("scope", ["backbone", "backbone+neck"])
+def test_the_graphs_levels_are_the_simulations(build, scenes, scope):
+    engine, recipe, detector = build("lsq", "8w8a", scope)
+    exported = export_pyramid(detector)
+    assert exported.outputs == ("p3", "p4")
+    session = get_runtime("openvino").load(exported.model, threads=1)
+    images = normalized(detector, engine.inputs(scenes, range(2), recipe))
+    for x in (images, images[:1, :, :32], torch.cat([images, images], dim=3)):
+        with torch.no_grad():
+            levels = list(detector.backbone(x).values())
+        found = session.run(x.numpy())
+        assert [y.shape for y in found] == [tuple(level.shape) for level in levels]
+        for y, level in zip(found, levels, strict=True):  # but for ties that round the other way
+            assert np.corrcoef(y.flatten(), level.numpy().flatten())[0, 1] > 0.999
+
+
+def test_average_precision_of_the_graph_is_the_simulations(build, scenes):
+    engine, recipe, detector = build("ssql", "8w8a")
+    found = score_exported(
+        engine,
+        detector,
+        recipe,
+        scenes,
+        get_runtime("openvino"),
+        precision=Precision.parse("8w8a"),
+        rounds=5,
+    )
+    before, after = found.simulated["AP50"], found.exported["AP50"]
+    assert abs(after["value"] - before["value"]) <= max(before.get("stderr") or 0, 0.01)
+    total = len(found.integers) + len(found.floats)
+    assert total == 12 and len(found.integers) >= 11  # the image is not quantized
+    assert found.file_bytes < 1.5e6 and found.latency.ratio > 0
+
+
+def test_what_else_a_detector_asks_of_its_backbone_is_answered(build, scenes):
+    engine, recipe, detector = build("lsq", "4w4a")
+    backbone, asked = detector.backbone, []
+
+    def run(x):
+        asked.append(x.shape)
+        return list(backbone(x).values())
+
+    expected = engine.predict(detector, scenes, recipe)
+    with computed_by(detector, run):
+        assert detector.backbone.bottom_up is backbone.bottom_up
+        found = engine.predict(detector, scenes, recipe)
+    assert detector.backbone is backbone and asked == [(len(scenes), 3, 64, 64)]
+    assert found == expected
+
+
+def test_what_has_no_integers_is_refused_by_layer(build):
+    _, _, detector = build("cq", "4w4a")
+    with pytest.raises(ExportError, match=r"backbone\.bottom_up\.network\..*a_quant: "):
+        export_pyramid(detector)
