@@ -14,6 +14,7 @@ from lowbit.detection.scoring.resampling import at_recalls, mean_precisions, und
 
 ELEVEN = np.arange(0.0, 1.1, 0.1)  # points of recall
 _METRICS = ("voc07", "voc12")
+_ROUGH = "a metric of eleven recalls: the interval may be too narrow"  # see docs/statistics.md
 
 
 def score_voc(
@@ -42,9 +43,9 @@ def score_voc(
     if not intervals:
         return Scores(overall, classes)
     halves = resample_voc(matches, draw_halves(matches.images))
-    warning = few_objects(matches.objects[0])
-    known = spreads(overall, halves, matches.images, dict.fromkeys(overall, warning))
-    return Scores(overall, classes, known)
+    few = few_objects(matches.objects[0])
+    warnings = {name: few or (_ROUGH if name.endswith("voc07") else "") for name in overall}
+    return Scores(overall, classes, spreads(overall, halves, matches.images, warnings))
 
 
 def resample_voc(matches: Matches, weights: np.ndarray) -> dict[str, np.ndarray]:
