@@ -13,6 +13,7 @@ from lowbit.quant import Precision, get_policy
 
 pytest.importorskip("onnxscript")
 pytest.importorskip("openvino")
+pytest.importorskip("onnxruntime")
 
 from lowbit.detection.exported_detector import (
     computed_by,
@@ -21,6 +22,8 @@ from lowbit.detection.exported_detector import (
 )
 from lowbit.export.onnx_export import ExportError
 from lowbit.export.runtime import get_runtime
+
+D2 = pytest.mark.detectron2
 
 
 @pytest.fixture
@@ -108,3 +111,19 @@ def test_what_has_no_integers_is_refused_by_layer(build):
     _, _, detector = build("cq", "4w4a")
     with pytest.raises(ExportError, match=r"backbone\.bottom_up\.network\..*a_quant: "):
         export_pyramid(detector)
+
+
+@pytest.mark.parametrize("name", ["torchvision", pytest.param("detectron2", marks=D2)])
+def test_levels_are_named_by_their_strides_in_every_detector(make_recipe, scenes, name):
+    recipe = make_recipe(engine=name, meta_architecture="faster_rcnn")
+    engine, start = get_engine(name), load_start(recipe)
+    detector = engine.build(recipe, start, classes=len(scenes.classes)).eval()
+    exported = export_pyramid(detector)
+    assert exported.outputs == ("p3", "p4", "p5")
+    x = torch.randn(1, 3, 96, 64)
+    found = get_runtime("onnxruntime").load(exported.model, threads=1).run(x.numpy())
+    with torch.no_grad():
+        levels = detector.backbone(x).values()
+    for y, level, stride in zip(found, levels, (8, 16, 32), strict=True):
+        assert y.shape == (1, 32, 96 // stride, 64 // stride)
+        np.testing.assert_allclose(y, level.numpy(), rtol=1e-3, atol=1e-4)
