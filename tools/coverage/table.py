@@ -13,12 +13,12 @@ from lowbit.tools.coverage.detection import Cell
 
 EXAMPLES = """examples:
   # a first impression, a minute or two
-  python -m lowbit.tools.coverage detection
+  python -m lowbit.tools.coverage.table detection
 
   # the tables of docs/statistics.md, about two hours on one core; or some of the kinds of test sets
-  python -m lowbit.tools.coverage detection --full
-  python -m lowbit.tools.coverage detection --full --cells 1 2 3
-  python -m lowbit.tools.coverage accuracies --full"""
+  python -m lowbit.tools.coverage.table detection --full
+  python -m lowbit.tools.coverage.table detection --full --cells 1 2 3
+  python -m lowbit.tools.coverage.table accuracies --full"""
 
 FULL = (
     Cell(5, 0, 2.5, 40, 300), Cell(5, 0, 2.5, 300, 300), Cell(5, 0, 2.5, 1000, 150),
@@ -32,7 +32,7 @@ QUICK = (Cell(5, 0, 2.5, 40, 40), Cell(20, 1, 2.5, 300, 20))
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print one table."""
     parser = argparse.ArgumentParser(
-        prog="python -m lowbit.tools.coverage",
+        prog="python -m lowbit.tools.coverage.table",
         description=__doc__,
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
