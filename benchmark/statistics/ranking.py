@@ -164,7 +164,7 @@ def compare_samples(a: Sample, b: Sample) -> tuple[Summary, float]:
     Example:
         >>> found, p = compare_samples(Sample((93.0, 94.0), stderr=0.5), Sample((90.0, 90.5), stderr=0.5))
         >>> found.mean, round(found.low, 2), round(p, 3)
-        (3.25, 0.96, 0.017)
+        (3.25, 1.31, 0.003)
     """
     values = [np.asarray(side.values, dtype=float) for side in (a, b)]
     freedom = sum(map(len, values)) - 2
