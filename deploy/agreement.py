@@ -3,8 +3,7 @@
 A quantized network amplifies rounding: where a value lies between two codes, the last bit decides. So
 its simulation in float64 does not agree with itself in float32 on every image either. That is the
 noise floor, below which a graph cannot be told from the simulation. Both have the weights' codes of
-float32, which the graph stores: computed again in float64 some are others, since SSQL's quantizer puts
-the largest weight of a channel halfway between two codes.
+float32, which the graph stores: computed again in float64, one that lies close to a tie could be another.
 """
 
 import copy
