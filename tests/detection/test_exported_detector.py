@@ -25,6 +25,9 @@ from lowbit.export.runtime import get_runtime
 
 D2 = pytest.mark.detectron2
 
+# Minutes of exports.
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def build(make_recipe, trained, scenes):
