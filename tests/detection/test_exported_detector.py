@@ -25,9 +25,6 @@ from lowbit.export.runtime import get_runtime
 
 D2 = pytest.mark.detectron2
 
-# Minutes of exports.
-pytestmark = pytest.mark.slow
-
 
 @pytest.fixture
 def build(make_recipe, trained, scenes):
