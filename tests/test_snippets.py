@@ -22,7 +22,7 @@ import yaml
 from lowbit.backbones import create_backbone, save_backbone
 from lowbit.benchmark.cli import COMMANDS
 from lowbit.benchmark.cli import main as command
-from lowbit.benchmark.cli.detect import is_detectron2_config
+from lowbit.benchmark.cli.single_jobs.detect import is_detectron2_config
 from lowbit.benchmark.planning.suite import Suite, load_suite
 from lowbit.benchmark.recipes.job_command import read_recipe
 from lowbit.benchmark.recipes.yaml_files import load_yaml, validate

@@ -6,7 +6,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().with_name("import_root")))
 
-from lowbit.benchmark.cli.pretrain import main
+from lowbit.benchmark.cli.single_jobs.pretrain import main
 
 if __name__ == "__main__":
     sys.exit(main())

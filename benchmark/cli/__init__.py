@@ -30,6 +30,7 @@ COMMANDS = {
     "analyze": "draw the papers' other figures",
     "bench": "measure the overhead of the suite itself",
 }
+SINGLE_JOBS = ("pretrain", "transfer", "detect")  # in a folder of their own
 _HELP = """usage: lowbit-bench COMMAND ...
 
 Any backbone checkpoint, every bit-width, every task, one board.
@@ -49,7 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except ValueError as error:
             print(f"lowbit-bench: {error}", file=sys.stderr)
             return USAGE_ERROR
-        module = importlib.import_module(f"lowbit.benchmark.cli.{name}")
+        folder = "single_jobs." if name in SINGLE_JOBS else ""
+        module = importlib.import_module(f"lowbit.benchmark.cli.{folder}{name}")
         return module.main(rest, prog=f"lowbit-bench {name}")
     if name in ("-h", "--help"):
         print(_HELP.format(commands="\n".join(f"  {k:<13}{v}" for k, v in COMMANDS.items())))

@@ -70,7 +70,7 @@ def main(arguments: Sequence[str] | None = None, *, prog: str | None = None) -> 
 
 def train(args: argparse.Namespace) -> int:
     """Train in this process, possibly one of several, and return its exit code."""
-    from lowbit.benchmark.executors.single_run import run_job
+    from lowbit.benchmark.cli.single_jobs.single_run import run_job
     from lowbit.training import distributed
 
     log_to_stderr()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from lowbit.backbones import load_backbone
-from lowbit.benchmark.cli.pretrain import main
+from lowbit.benchmark.cli.single_jobs.pretrain import main
 from lowbit.benchmark.recipes.yaml_files import load_yaml, validate
 
 ROOT = Path(__file__).parents[3]

@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None, *, prog: str | None = None) -> 
     args = job_parser(__doc__, EXAMPLES, prog).parse_args(arguments)
     log_to_stderr()
     set_up_torch(args.threads)
-    from lowbit.benchmark.executors.single_run import run_job  # here, so that --help is fast
+    from lowbit.benchmark.cli.single_jobs.single_run import run_job  # here, so that --help is fast
 
     return exit_code(
         lambda: run_job("transfer", args, leaves=("last.pth", "parts"), report=_report)

@@ -95,7 +95,7 @@ def _train_recipe(args: argparse.Namespace) -> None:
         folder = args.output_dir or Path("output") / recipe.name
         print(table(_evaluate_recipe(recipe, folder)))
     else:
-        from lowbit.benchmark.executors.single_run import run_job
+        from lowbit.benchmark.cli.single_jobs.single_run import run_job
 
         run_job("detection", args, leaves=("job.json",), report=_report)
 
