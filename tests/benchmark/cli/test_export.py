@@ -8,7 +8,8 @@ pytest.importorskip("onnxruntime")
 pytest.importorskip("openvino")
 
 from lowbit.backbones import create_backbone, save_backbone
-from lowbit.benchmark.cli import main, transfer
+from lowbit.benchmark.cli import main
+from lowbit.benchmark.cli.single_jobs import transfer
 from lowbit.export.runtime import RuntimeMissingError
 
 CONFIG = "configs/transfer/digits_linear.yaml"

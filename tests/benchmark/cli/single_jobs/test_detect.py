@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from lowbit.backbones import create_backbone, save_backbone
-from lowbit.benchmark.cli import detect
+from lowbit.benchmark.cli.single_jobs import detect
 from tests.detection.annotated_folders import annotation, coco_content, write_coco, write_voc
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 RECIPE = """
 name: tiny
 engine: torchvision

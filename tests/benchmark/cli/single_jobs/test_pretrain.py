@@ -13,7 +13,7 @@ from lowbit.backbones import load_backbone
 from lowbit.benchmark.cli.single_jobs.pretrain import main
 from lowbit.benchmark.recipes.yaml_files import load_yaml, validate
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 RECIPE = """
 name: tiny
 architecture: resnet10_slim

@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 import yaml
 
-from lowbit.benchmark.cli import detect, leaderboard, pretrain, transfer
+from lowbit.benchmark.cli import leaderboard
+from lowbit.benchmark.cli.single_jobs import detect, pretrain, transfer
 from lowbit.benchmark.planning.plan import plan
 from lowbit.benchmark.results.frame import load_frame
 from lowbit.benchmark.results.result_file import find_results, job_folder, read_result

@@ -9,11 +9,12 @@ import pytest
 import torch
 
 from lowbit.backbones import create_backbone, save_backbone
-from lowbit.benchmark.cli import datasets, transfer
+from lowbit.benchmark.cli import datasets
+from lowbit.benchmark.cli.single_jobs import transfer
 from lowbit.benchmark.recipes.yaml_files import load_yaml, validate
 from lowbit.data import image_set, list_datasets
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[4]
 CONFIGS = sorted((ROOT / "configs" / "transfer").glob("[!_]*.yaml"))
 
 
