@@ -11,6 +11,7 @@ import json
 import re
 import shlex
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import pandas as pd
@@ -186,7 +187,10 @@ def _command(words: list[str]) -> list[str] | None:
         script, *rest = rest
         if script == "-m":
             module, *rest = rest
-            assert module == "pytest" and any((ROOT / word).is_dir() for word in rest)
+            if module == "pytest":
+                assert any((ROOT / word).is_dir() for word in rest)
+            else:
+                assert find_spec(module) is not None and module.startswith("lowbit.")
             return None
         assert (ROOT / script).is_file()
         name = Path(script).stem

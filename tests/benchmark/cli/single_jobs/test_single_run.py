@@ -11,7 +11,7 @@ from lowbit.benchmark.cli import leaderboard
 from lowbit.benchmark.cli.single_jobs import detect, pretrain, transfer
 from lowbit.benchmark.planning.plan import plan
 from lowbit.benchmark.results.frame import load_frame
-from lowbit.benchmark.results.result_file import find_results, job_folder, read_result
+from lowbit.benchmark.results.result_file import Measurement, find_results, job_folder, read_result
 
 PRETRAIN = {"dataset": "digits", "architecture": "resnet10_slim", "epochs": 0, "device": "cpu"}
 KNN = {"dataset": "digits", "image_size": 16, "protocol": "knn", "precisions": ["FP", "4w4a"]}
@@ -63,7 +63,7 @@ def test_the_result_is_that_of_the_same_job_in_a_suite(output):
     assert {result.checkpoint.name for result in results.values()} == {"untrained"}
     measured = json.loads((output / "knn/measurements.json").read_text())["measurements"]
     knn = read_result(output / "knn")
-    assert [m.model_dump() for m in knn.measurements] == measured
+    assert knn.measurements == tuple(map(Measurement.model_validate, measured))
     assert knn.status == "completed" and knn.seconds > 0 and knn.device == "cpu"
 
 
