@@ -2,14 +2,11 @@
 
 A quantized network amplifies rounding: where a value lies between two codes, the last bit decides. So
 its simulation in float64 does not agree with itself in float32 on every image either. That is the
-noise floor, below which a graph cannot be told from the simulation. Both have the weights' codes of
-float32, which the graph stores: computed again in float64, one that lies close to a tie could be another.
+noise floor, below which a graph cannot be told from the simulation.
 """
 
-import copy
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import torch
@@ -18,7 +15,7 @@ from torch.nn import functional as F
 
 from lowbit.data import Center, Images
 from lowbit.export.runtime import Session
-from lowbit.quant import quantized_layers, reuse_weights
+from lowbit.quant.float64 import in_float64
 from lowbit.training.seeding import stream
 
 ENOUGH = 0.98
@@ -71,31 +68,18 @@ def compare(
         images: batches (B, 3, size, size).
         classes: whether outputs are logits, whose largest is compared; else features.
     """
-    precise = in_double(network)
     sums, total = dict.fromkeys(["floor", *sessions], 0.0), 0
-    with reuse_weights(network), reuse_weights(precise):
-        for x in images:
-            simulated = network(x)
-            found = {"floor": precise(x.double()).float()}
-            for name, session in sessions.items():
-                found[name] = torch.from_numpy(session.run(x.numpy())[0])
-            for name, output in found.items():
-                sums[name] += _agreeing(output, simulated, classes)
-            total += len(x)
+    for x in images:
+        simulated = network(x)
+        with in_float64([network]):
+            found = {"floor": network(x)}
+        for name, session in sessions.items():
+            found[name] = torch.from_numpy(session.run(x.numpy())[0])
+        for name, output in found.items():
+            sums[name] += _agreeing(output, simulated, classes)
+        total += len(x)
     shares = {name: value / total for name, value in sums.items()}
     return Agreement(total, shares.pop("floor"), shares, "predictions" if classes else "cosine")
-
-
-@torch.no_grad()
-def in_double(network: nn.Module) -> nn.Module:
-    """Return a copy of a network that computes in float64 with the same quantized weights."""
-    precise = copy.deepcopy(network).double()
-    copies = quantized_layers(precise)
-    for name, layer in quantized_layers(network).items():
-        if layer.w_quant.active:
-            weight = layer.quantized_weight().double()
-            copies[name]._quantize_weight = partial(torch.clone, weight)
-    return precise
 
 
 def predicted(session: Session, images: Iterable[Tensor]) -> Tensor:

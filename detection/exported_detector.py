@@ -1,6 +1,5 @@
 """Run a detector with its backbone and pyramid as an integer graph, and its heads in floating point."""
 
-import copy
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +20,7 @@ from lowbit.export.latency import Latency, time_in_turns
 from lowbit.export.onnx_export import Exported, export_network
 from lowbit.export.runtime import Runtime, on_integers
 from lowbit.quant import FP, Precision, set_precision
+from lowbit.quant.float64 import in_float64
 
 SIZE_MULTIPLE = 32
 """Pixels: what both engines pad images to a multiple of."""
@@ -114,9 +114,11 @@ def score_exported(
     reference = runtime.load(full.model, threads=threads)
     inputs = normalized(detector, engine.inputs(images, range(min(batch, len(images))), recipe))
     integers, floats = on_integers(session, exported.integers.layers)
+    with in_float64([detector.backbone]):
+        floor = score(None)
     return ExportedScore(
         simulated=score(None),
-        floor=score(_in_float64(detector)),
+        floor=floor,
         exported=score(lambda x: [torch.from_numpy(y) for y in session.run(x.numpy())]),
         integers=integers,
         floats=floats,
@@ -178,12 +180,3 @@ def _levels(detector: nn.Module, images: Tensor) -> dict[str, Tensor]:
 
 def _log_stride(level: Tensor) -> int:
     return round(math.log2(_EXAMPLE[-1] / level.shape[-1]))
-
-
-def _in_float64(detector: nn.Module) -> Run:
-    backbone = copy.deepcopy(detector.backbone).double()
-
-    def run(x: Tensor) -> list[Tensor]:
-        return [level.float() for level in backbone(x.double()).values()]
-
-    return run

@@ -22,8 +22,8 @@ from lowbit.quant import (
     reuse_weights,
     set_precision,
 )
+from lowbit.quant.float64 import in_float64
 from lowbit.quant.structure.unfused_attention import unfused_attention
-from lowbit.transfer.scoring.rounding import in_float64
 
 CALIBRATION_IMAGES = 32
 _LEARNING_IMAGES = (2, 16)  # fewest and most images in the pass with gradients

@@ -2,13 +2,13 @@
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from lowbit.data import Center, Crop, Images
+from lowbit.quant.float64 import in_float64
 
 KEY = "rounding"  # of a result's details
 _MOST, _FEWEST = 512, 32  # images
@@ -89,33 +89,3 @@ def rounding_shares(
     text = ", ".join(f"{precision} {value:.1f}" for precision, value in share.items())
     _logger.info("predictions that rounding decides (n=%d): %s %%", count, text)
     return {"images": count, "share": share}
-
-
-@contextmanager
-def in_float64(networks: Sequence[nn.Module]) -> Iterator[None]:
-    """Let modules compute in float64 within the block, from float32 inputs to float32 outputs."""
-    tensors = {t for network in networks for t in (*network.parameters(), *network.buffers())}
-    kept = [(t, t.data) for t in tensors if t.dtype == torch.float32]
-    hooks = []
-    try:
-        for t, data in kept:
-            t.data = data.double()
-        for network in set(networks):
-            hooks.append(network.register_forward_pre_hook(_widen))
-            hooks.append(network.register_forward_hook(_narrow))
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
-        for t, data in kept:
-            t.data = data
-
-
-def _widen(module: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
-    return tuple(
-        x.double() if isinstance(x, Tensor) and x.is_floating_point() else x for x in given
-    )
-
-
-def _narrow(module: nn.Module, given: tuple[Any, ...], output: Tensor) -> Tensor:
-    return output.float()
