@@ -5,8 +5,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from lowbit.benchmark.leaderboard.adaptive_bits import DELTA
-from lowbit.benchmark.leaderboard.boards import Board, Cell
-from lowbit.benchmark.leaderboard.dataset_means import NOTE
+from lowbit.benchmark.leaderboard.aggregation.dataset_means import NOTE
+from lowbit.benchmark.leaderboard.boards import Board
 from lowbit.benchmark.leaderboard.labels import (
     FILES_ONLY,
     ONE_PRETRAINING,
@@ -16,7 +16,7 @@ from lowbit.benchmark.leaderboard.labels import (
 )
 from lowbit.benchmark.leaderboard.page.citations import describe_policies
 from lowbit.benchmark.leaderboard.page.source import Source
-from lowbit.benchmark.leaderboard.tables import Row, Table
+from lowbit.benchmark.leaderboard.table_parts import Cell, Row, Table
 from lowbit.benchmark.published import PAPERS
 from lowbit.benchmark.results.comparability import BOARD, OWN, precision_rank
 from lowbit.common.text import number

@@ -7,7 +7,8 @@ import re
 import pandas as pd
 import pytest
 
-from lowbit.benchmark.leaderboard import adaptive_bits, build, dataset_means, tables
+from lowbit.benchmark.leaderboard import adaptive_bits, build, tables
+from lowbit.benchmark.leaderboard.aggregation import dataset_means
 from lowbit.common.text import number
 from tests.benchmark.board_frames import failure, make_frame
 from tests.benchmark.board_pages import TABLE_11, Page, build_page

@@ -5,8 +5,8 @@ import math
 import pandas as pd
 import pytest
 
+from lowbit.benchmark.leaderboard.aggregation.fold_seeds import fold_seeds
 from lowbit.benchmark.leaderboard.boards import make_boards, make_reported, missing_jobs
-from lowbit.benchmark.leaderboard.fold_seeds import fold_seeds
 from lowbit.benchmark.published import reported_rows
 from lowbit.benchmark.results.comparability import BOARD, SUBJECT, normalize
 from lowbit.benchmark.results.result_file import COLUMNS

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lowbit.benchmark.leaderboard.rank_columns import rank_columns
+from lowbit.benchmark.leaderboard.aggregation.rank_columns import rank_columns
 from lowbit.benchmark.results.comparability import (
     BOARD,
     OWN,
