@@ -20,8 +20,7 @@ from lowbit.deploy.processor import this_processor
 from lowbit.deploy.recipe import Recipe
 from lowbit.deploy.saturation import SATURATE, products
 from lowbit.deploy.subject import Subject, of_job
-from lowbit.export.latency import INTERVAL as QUARTILES
-from lowbit.export.latency import Latency, time_in_turns
+from lowbit.export.latency import QUARTILES, Latency, time_in_turns
 from lowbit.export.runtime import Runtime, get_runtime, on_integers
 from lowbit.quant import FP, get_policy, set_precision
 from lowbit.transfer.scoring.accuracy import INTERVAL, Accuracy, accuracy

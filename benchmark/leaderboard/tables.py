@@ -6,7 +6,7 @@ from functools import cached_property
 
 import pandas as pd
 
-from lowbit.benchmark.leaderboard import adaptive_bits
+from lowbit.benchmark.leaderboard import adaptive_bits, deployment
 from lowbit.benchmark.leaderboard.aggregation import dataset_means, methods
 from lowbit.benchmark.leaderboard.aggregation.fold_seeds import fold_seeds
 from lowbit.benchmark.leaderboard.boards import (
@@ -80,6 +80,7 @@ class Tables:
             ),
             "detection": tuple(_detection(b) for b in boards if b.facts["task"] == "detection"),
             "adaptive": (_adaptive(adaptive),) if adaptive else (),
+            "deployment": tuple(deployment.make_deployments(self.folded, self.frame)),
             "averages": tuple(map(_average, dataset_means.averages(self.folded))),
             "reported": (_reported(reported),) if reported else (),
         }

@@ -19,6 +19,7 @@ from lowbit.benchmark.leaderboard.labels import (
 )
 from lowbit.benchmark.leaderboard.table_parts import Cell, Table
 from lowbit.benchmark.leaderboard.tables import Tables
+from lowbit.benchmark.results.result_file import MACHINE
 from lowbit.common.text import number, printable
 
 CSV_COLUMNS = (
@@ -60,6 +61,7 @@ CSV_COLUMNS = (
     "pretraining",
     "pretrain_seed",
     "rounding",
+    *MACHINE,
 )
 METHOD_COLUMNS = {  # of methods.csv, by the columns of `fold_methods`
     "checkpoint": "method",
