@@ -24,11 +24,11 @@ from lowbit.benchmark.results.result_file import (
     INTERVAL,
     PRETRAIN_SEED,
     PRETRAINING,
-    QUARTILES,
     ROUNDING,
 )
 from lowbit.benchmark.statistics.answered_images import AnsweredImages
 from lowbit.benchmark.statistics.ranking import half_width
+from lowbit.export.latency import QUARTILES
 
 SEEDS, IMAGES, ROUNDS = "seeds", "images", "rounds"  # what an interval is over
 
