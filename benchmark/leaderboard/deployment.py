@@ -147,7 +147,7 @@ def _lay_out(networks: list[_Network]) -> Table:
         facts |= {name: each.value(name) for name in ("file_bytes", "packed_bytes")}
         rows.append(Row(tuple(each.labels[name] for name in LABELS), cells, facts))
     return Table(
-        title=f"{TASK_TITLES[TASK]}: {shared['dataset']}, {shared['protocol']}, {_where(shared)}",
+        title=f"{TASK_TITLES[TASK]}: {_what(shared)}, {_where(shared)}",
         labels=LABELS,
         columns=(*(f"{metric_name(metric)} (%)" for metric in scores), *COLUMNS.values()),
         rows=tuple(rows),
@@ -159,6 +159,10 @@ def _lay_out(networks: list[_Network]) -> Table:
 
 def _subject(network: _Network) -> tuple[str, ...]:
     return tuple(network.labels[column] for column in SUBJECT)
+
+
+def _what(facts: Mapping[str, str]) -> str:
+    return f"{facts['dataset']} at {facts['image_size']} px, {facts['protocol']}"
 
 
 def _where(facts: Mapping[str, str]) -> str:

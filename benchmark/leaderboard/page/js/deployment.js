@@ -60,7 +60,7 @@ sections.deployment = (page) => {
       of: (row) => `${row.table}`,
       label: (row) => of(row).title,
       head: (row) => [
-        el("strong", {}, name(row.dataset)), name(row.protocol), el("strong", {}, name(row.engine)),
+        el("strong", {}, name(row.dataset)), name(row.protocol), el("span", { class: "fact wide" }, `${row.image_size} px`), el("strong", {}, name(row.engine)),
         el("span", { class: "fact" }, "on ", name(row.processor)), el("span", { class: "fact" }, row.instruction_set),
         el("span", { class: "fact" }, `${row.cores} core${row.cores === "1" ? "" : "s"}`),
         el("span", { class: row.products === "exact" ? "fact" : "failed" }, `8-bit products ${row.products}`),
