@@ -61,9 +61,9 @@ sections.deployment = (page) => {
       label: (row) => of(row).title,
       head: (row) => [
         el("strong", {}, name(row.dataset)), name(row.protocol), el("span", { class: "fact wide" }, `${row.image_size} px`), el("strong", {}, name(row.engine)),
-        el("span", { class: "fact" }, "on ", name(row.processor)), el("span", { class: "fact" }, row.instruction_set),
-        el("span", { class: "fact" }, `${row.cores} core${row.cores === "1" ? "" : "s"}`),
-        el("span", { class: row.products === "exact" ? "fact" : "failed" }, `8-bit products ${row.products}`),
+        el("span", { class: "fact" }, "on ", name(row.processor)), el("span", { class: "fact" }, name(row.instruction_set)),
+        el("span", { class: "fact" }, name(row.cores), row.cores === "1" ? " core" : " cores"),
+        el("span", { class: row.products === "exact" ? "fact" : "failed" }, "8-bit products ", name(row.products)),
       ],
     },
     ...board.choices(page),
@@ -110,7 +110,8 @@ sections.deployment = (page) => {
     };
     for (const chart of charts) drawCost(chart, [...networks.values()], costs[chart.dataset.cost]);
     legend.replaceChildren(...[...networks.values()].map(([row]) => el("li", { style: `--line: ${look(row).colour}`, "data-dash": look(row).dash }, name(label(row)))));
-    said.textContent = chosen.length || names.length <= SHOWN ? "" : `The first ${SHOWN} of ${names.length} checkpoints; choose others by the boxes in the table.`;
+    const few = chosen.length || names.length <= SHOWN ? "" : `The first ${SHOWN} of ${names.length} checkpoints; choose others by the boxes in the table. `;
+    said.textContent = few + (charts.some((chart) => chart.hidden) ? "A cost that no result here has is left out." : "");
   }
 
   // A checkpoint has its colour from elsewhere on the page, unless several policies of it are shown.
@@ -125,6 +126,8 @@ sections.deployment = (page) => {
 
   function drawCost(chart, networks, cost) {
     const lines = networks.map((ours) => ({ label: label(ours[0]), look: look(ours[0]), points: ours.map((row) => point(row, cost)).filter(Boolean) }));
+    chart.hidden = !lines.some((line) => line.points.length);
+    if (chart.hidden) return;
     page.plot(chart, fronts.traces(lines), {
       hovermode: "closest",
       hoverdistance: 30,
