@@ -38,8 +38,8 @@ ROW_TEXTS = ("precision", "metric", "unit", "split", INTERVAL)
 ROW_FLOATS = ("value", STDERR, LOW, HIGH, WEIGHT_BYTES, BIT_OPERATIONS, ROUNDING)
 ROW_INTEGERS = ("n",)
 
-# Where a job without numbers is shown: its task, and the metric of its cell.
-_TASKS = {"transfer": "classification"}
+# Where a job without numbers is shown: its task, by stage where that is not it, and the metric of its cell.
+TASKS = {"transfer": "classification", "deploy": "deployment"}
 _MAIN_METRIC = {
     "classification": ("top1", "%"),
     "detection": ("AP", "%"),
@@ -56,7 +56,7 @@ def make_record(result: Result) -> dict[str, Any]:
     its reason can be shown in its place.
     """
     facts = _derived(result) | result.facts
-    task = str(result.identity.get("task") or _TASKS.get(result.stage, result.stage))
+    task = str(result.identity.get("task") or TASKS.get(result.stage, result.stage))
     named = {
         "job_id": result.job_id,
         "status": result.status,

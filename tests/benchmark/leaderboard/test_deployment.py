@@ -14,7 +14,7 @@ from lowbit.benchmark.results.comparability import normalize
 from lowbit.benchmark.results.frame import load_frame
 from tests.benchmark.board_pages import Page
 from tests.benchmark.deployments import PLACES, some_numbers, write_deployment
-from tests.benchmark.result_folders import write
+from tests.benchmark.result_folders import submit, write
 
 TITLE = (
     "Integer inference: digits at 32 px, linear, openvino 2026.4.1 on A CPU (R) (AVX512-VNNI AVX2), 2 cores, "
@@ -263,3 +263,19 @@ def test_a_job_that_failed_is_listed_and_has_no_table(tmp_path):
     assert "deployment" not in Page(folder / "index.html").sections
     text = (folder / "results.md").read_text(encoding="utf-8")
     assert "Integer inference" not in text and "layer1.conv2 has no integer form" in text
+
+
+def test_a_skipped_job_has_the_same_task_as_one_that_ran(tmp_path):
+    why = {"status": "skipped", "reason": "openvino is not installed; nothing was run."}
+    write(tmp_path, "0" * 12, stage="deploy", identity={}, **why)
+    text = build.export(tmp_path, "md")
+    assert "| skipped | mine | deployment |" in text and "openvino is not installed" in text
+
+
+def test_what_others_sent_is_not_shown_for_nobody_could_check_it(tmp_path):
+    folder = submit(tmp_path, "jane", {"1" * 12: "self-reported"})
+    write_deployment(folder, "1" * 12, {"8w8a": timed(0.01, 0.01)}, name="theirs")
+    assert tables_of(tmp_path) == []
+    write_deployment(tmp_path, "0" * 12, {"8w8a": timed(0.5, 2.0)})
+    (table,) = tables_of(tmp_path)
+    assert set(rows_of(table)) == {("mine", "ssql", "8w8a")}
