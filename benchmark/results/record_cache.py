@@ -17,7 +17,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lowbit.benchmark.results import recipe_variants, records, result_file
+from lowbit.benchmark.results import recipe_hash, records, result_file
 from lowbit.benchmark.results.result_file import RESULT, ZERO_SHOT, read_result
 from lowbit.benchmark.results.verdicts import SUBMISSIONS
 from lowbit.common.atomic_file import atomic
@@ -144,7 +144,7 @@ def _code() -> bytes:
     files = (
         result_file.__file__,
         records.__file__,
-        recipe_variants.__file__,
+        recipe_hash.__file__,
         __file__,
     )
     return hashlib.sha256(b"".join(Path(file).read_bytes() for file in files)).hexdigest().encode()
