@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lowbit.benchmark.claims.claim import Claim, load_claims
 from lowbit.benchmark.claims.decide import Estimate, Verdict, decide, estimate
-from lowbit.benchmark.claims.result_rows import Number, ResultRow, Unit, load_rows
+from lowbit.benchmark.claims.result_rows import LABEL, Number, ResultRow, Unit, load_rows
 from lowbit.benchmark.claims.scales import Sides, find_sides, rows_of
 from lowbit.benchmark.claims.seeds_needed import seeds_needed
 from lowbit.common.text import counted
@@ -148,7 +148,8 @@ def _try(claim: Claim, rows: Sequence[ResultRow]) -> Iterator[Trial | _Tried]:
             image_error=found.image_error,
         )
         if len(values) < _FEWEST:
-            reason = f"too few seeds: {seeds}, and a spread takes {_FEWEST}"
+            kind = "pretraining" if "pretraining" in seeds else "seed"
+            reason = f"too few seeds: one {kind} has both sides, and a spread takes {_FEWEST}"
             yield replace(trial, reason=reason)
         else:
             estimated = estimate(values)
@@ -186,7 +187,7 @@ class _Differences:
         counts = Counter(map(len, by_pretraining.values()))
         words = counted(len(by_pretraining), "pretraining")
         if max(counts) > 1:
-            words += f" of {'–'.join(str(n) for n in sorted({min(counts), max(counts)}))} seeds"
+            words += f", {'–'.join(str(n) for n in sorted({min(counts), max(counts)}))} seeds each"
         return [sum(values) / len(values) for values in by_pretraining.values()], words
 
 
@@ -285,17 +286,21 @@ def _both(texts: Sequence[str]) -> str:
 
 
 def _labels(sides: Sequence[Sides]) -> list[tuple[str, str]]:
-    """Name the sides of trials; where two rows of a claim would share a name, by what they differ in."""
+    """Name the sides of trials; where two rows of a scale would share a name, by what they differ in."""
     rows = {id(row): row for each in sides for row in (each.a, each.b) if row is not None}
-    names = {key: _name(row) for key, row in rows.items()}
-    for name in {name for name, count in Counter(names.values()).items() if count > 1}:
-        alike = [key for key in rows if names[key] == name]
+    alike: dict[tuple, list[int]] = {}
+    for key, row in rows.items():
+        scale = (row.facts["dataset"], row.facts[LABEL], row.length, row.pretraining)
+        alike.setdefault((_name(row), *scale), []).append(key)
+    names = {}
+    for (name, *_), keys in alike.items():
+        facts = sorted({fact for key in keys for fact in rows[key].facts})
         differing = [
-            fact
-            for fact in sorted({fact for key in alike for fact in rows[key].facts})
-            if len({repr(rows[key].facts.get(fact)) for key in alike}) > 1
+            fact for fact in facts if len({repr(rows[key].facts.get(fact)) for key in keys}) > 1
         ]
-        names |= {key: f"{name} [{_facts(rows[key], differing)}]" for key in alike}
+        for key in keys:
+            said = _facts(rows[key], differing)
+            names[key] = f"{name} [{said}]" if said else name
     return [(names[id(each.a)], names[id(each.b)] if each.b else "") for each in sides]
 
 

@@ -20,6 +20,7 @@ from plotly.offline import get_plotlyjs
 
 from lowbit.benchmark.leaderboard.page import (
     checkpoints,
+    claims,
     coverage,
     curves,
     reproduction,
@@ -54,6 +55,7 @@ SECTIONS = (
     Section("curves", "Curves", curves.content),
     Section("checkpoints", "Checkpoints", checkpoints.content),
     Section("coverage", "Coverage", coverage.content),
+    Section("claims", "Claims", claims.content),
     Section("reproduction", "Reproduction", reproduction.content),
     Section("reported", "Reported", table_sections.reported),
     Section("notes", "How to read this", table_sections.notes),
@@ -69,6 +71,7 @@ _SCRIPTS = (
     "curves",
     "checkpoints",
     "coverage",
+    "claims",
     "reproduction",
 )
 
