@@ -59,12 +59,16 @@ class Job:
 
     Attributes:
         unit: which pretraining and seed it is.
-        folders: where its result file is, and copies of it.
+        origin: the pretraining, or file, that its backbone came from.
+        made_in: where that pretraining's result file is; None: it is not known.
+        folders: where its own is, and copies of it.
         measured: returns its measurements.
     """
 
     unit: Unit
-    folders: tuple[Path, ...]
+    origin: str
+    made_in: str | None
+    folders: tuple[str, ...]
     measured: Callable[[], list[dict[str, Any]]]
 
     @cached_property
@@ -101,19 +105,37 @@ class ResultRow:
         facts: of the recipe and the identity, dotted; those of the backbone's pretraining, where its
             result is there, after `pretrain.`.
         name: what the suite calls its backbone, without the seed.
-        origins: the pretrainings, or files, that its backbones came from.
-        jobs: a job for each seed, or several.
-        length: how long it trained, in words; "" if it did not.
-        pretraining: how long its backbone did, and on what.
+        find_jobs: returns a job for each seed, or several.
     """
 
     facts: Mapping[str, Any]
     name: str
-    origins: frozenset[str]
-    jobs: tuple[Job, ...]
-    length: str = ""
-    pretraining: str = ""
-    _values: dict[tuple, dict[Unit, Number]] = field(default_factory=dict, compare=False, repr=False)
+    find_jobs: Callable[[], list[Job]]
+    _values: dict[tuple, dict[Unit, Number]] = field(
+        default_factory=dict, compare=False, repr=False
+    )
+
+    @cached_property
+    def jobs(self) -> tuple[Job, ...]:
+        """Its jobs, in the order of their units."""
+        return tuple(sorted(self.find_jobs(), key=lambda job: (str(job.unit), job.folders)))
+
+    @cached_property
+    def origins(self) -> frozenset[str]:
+        """The pretrainings, or files, that its backbones came from."""
+        return frozenset(job.origin for job in self.jobs)
+
+    @cached_property
+    def length(self) -> str:
+        """How long it trained, in words; "" if it did not."""
+        return _length(read_result(self.jobs[0].folders[0]))
+
+    @cached_property
+    def pretraining(self) -> str:
+        """How long its backbone was pretrained, and on what; "" if it was not, or that is not known."""
+        made = self.jobs[0].made_in
+        length = _length(read_result(made)) if made else ""
+        return f"{length} on {self.facts[PRETRAIN + 'dataset']}" if length else ""
 
     def has(self, wanted: Mapping[str, Any]) -> bool:
         """Whether it has all these facts; a list stands for any of its values, or is the value."""
@@ -145,7 +167,7 @@ def load_rows(folders: Iterable[Path]) -> list[ResultRow]:
         for runs in _runs_folders(folder):
             for record in _records(runs):
                 known = records.setdefault(record["job_id"], record)
-                known["folders"].append(runs / record[FOLDER])
+                known["folders"].append(f"{runs}/{record[FOLDER]}")
     grouped = defaultdict(list)
     for record in records.values():
         if record["status"] == "completed" and record["task"] in TASKS:
@@ -155,11 +177,14 @@ def load_rows(folders: Iterable[Path]) -> list[ResultRow]:
     for group in grouped.values():
         facts = _facts(group[0], records)
         key = tuple(sorted((name, repr(value)) for name, value in facts.items()))
-        key += () if _is_known(group[0], records) else (group[0][PRETRAINING],)
+        key += () if _is_known(group[0], records) else ((PRETRAINING, group[0][PRETRAINING]),)
         merged[key] += group
         facts_of.setdefault(key, facts)
-    rows = [_row(facts_of[key], group, records) for key, group in merged.items()]
-    return sorted(rows, key=lambda row: (row.name, sorted(map(str, row.facts.items()))))
+    rows = [
+        ((group[0][PRETRAINING], key), _row(facts_of[key], group, records))
+        for key, group in merged.items()
+    ]
+    return [row for _, row in sorted(rows, key=lambda item: item[0])]
 
 
 def flat(fields: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -194,7 +219,8 @@ def _records(runs: Path) -> Iterator[dict[str, Any]]:
     numbers = table[ROWS]
     for index, record in enumerate(table.select(_READ).to_pylist()):
         if not record[FOLDER].startswith(f"{SUBMISSIONS}/"):
-            yield record | {"folders": [], "measured": partial(_measured, numbers, index)}
+            record["folders"], record["measured"] = [], partial(_measured, numbers, index)
+            yield record
 
 
 def _measured(numbers: pa.ChunkedArray, index: int) -> list[dict[str, Any]]:
@@ -250,18 +276,17 @@ def _optimizer(training: str) -> str:
 def _row(
     facts: Mapping[str, Any], group: list[dict[str, Any]], records: Mapping[str, Mapping[str, Any]]
 ) -> ResultRow:
-    jobs = [
-        Job(_unit(record, records), tuple(record["folders"]), record["measured"])
-        for record in group
-    ]
-    first = group[0]
-    return ResultRow(
-        facts=facts,
-        name=first[PRETRAINING],
-        origins=frozenset(record[ORIGIN] for record in group),
-        jobs=tuple(sorted(jobs, key=lambda job: (str(job.unit), job.folders))),
-        length=_length(read_result(first["folders"][0])),
-        pretraining=_pretraining(records.get(first[ORIGIN])),
+    return ResultRow(facts, group[0][PRETRAINING], lambda: [_job(r, records) for r in group])
+
+
+def _job(record: Mapping[str, Any], records: Mapping[str, Mapping[str, Any]]) -> Job:
+    made = records.get(record[ORIGIN])
+    return Job(
+        unit=_unit(record, records),
+        origin=record[ORIGIN],
+        made_in=made and made["folders"][0],
+        folders=tuple(record["folders"]),
+        measured=record["measured"],
     )
 
 
@@ -283,14 +308,6 @@ def _length(result: Result | None) -> str:
     if iterations:
         return f"{iterations:,} iterations"
     return f"{epochs:,} epochs" if epochs else ""
-
-
-def _pretraining(record: Mapping[str, Any] | None) -> str:
-    result = record and read_result(record["folders"][0])
-    if not result:
-        return ""
-    length = _length(result)
-    return f"{length} on {record['dataset']}" if length else ""
 
 
 def _is(found: Any, wanted: Any) -> bool:
