@@ -51,7 +51,8 @@ def _checked_facts(facts: dict[str, Any]) -> dict[str, Any]:
 
 
 Facts = Annotated[dict[str, Any], AfterValidator(_checked_facts)]
-Precisions = tuple[Annotated[str, AfterValidator(check_precision)], ...]
+Precisions = Annotated[tuple[str, ...], AfterValidator(lambda each: tuple(map(check_precision, each)))]
+DataSets = Annotated[tuple[str, ...], AfterValidator(lambda each: tuple(map(check_dataset, each)))]
 Columns = dict[str, Any]  # of the published numbers, with the values wanted
 Side = str | list[str] | Columns  # systems, or other columns too
 _PAIRED = ("dataset", "architecture", "protocol", "precision")  # in which a pair of numbers agrees
@@ -83,9 +84,7 @@ class Claim(StrictModel):
     a: Facts = Field(min_length=1, description="facts of the side that is said to have more")
     b: Facts | None = Field(None, description="of the other side; null: `a` alone is measured")
     where: Facts = Field({}, description="facts that both sides have")
-    datasets: tuple[Annotated[str, AfterValidator(check_dataset)], ...] = Field(
-        description="the paper's image sets"
-    )
+    datasets: DataSets = Field(description="the paper's image sets")
     elsewhere: bool = Field(
         True, description="whether other image sets can decide it; false: it is about these"
     )
@@ -174,7 +173,7 @@ class Claim(StrictModel):
 class Claims(StrictModel):
     """A file of claims."""
 
-    claims: tuple[Claim, ...] = Field(min_length=1, description="the claims")
+    claims: tuple[Claim, ...] = Field(description="the claims")
 
     @model_validator(mode="after")
     def _each_once(self) -> "Claims":
@@ -194,7 +193,7 @@ def load_claims(path: Path | str | None = None) -> tuple[Claim, ...]:
     try:
         return Claims.model_validate(load_yaml(path)).claims
     except ValidationError as error:
-        raise RecipeError(explain(error, Claims, f"{path} (claims)")) from error
+        raise RecipeError(explain(error, Claims, f"{path} (claims)", overrides=False)) from error
 
 
 def _mean_difference(said: PublishedSides, shared: Mapping[str, Any]) -> float:

@@ -26,7 +26,7 @@ _OFTEN = {
         "architecture": "mobilenetv2",
         "training": "fp",
         "method": "SimSiam SSQL SimCLR BYOL BYOL+SSQL MoCov2 MoCov2+SSQL MoCov3 MoCov3+SSQL "
-        "CQ-A CQ-B CQ-C CQ-Quant byol+CQ-C untrained",
+        "CQ-A CQ-B CQ-C CQ-Quant BYOL+CQ-C untrained",
         "protocol": "linear linear-exact finetune semi qat adaptive",
         "optimizer": " ".join(OPTIMIZERS),
         "policy": "interval interval-binary reactnet tr lsq lsqplus pact ewgs coquant",

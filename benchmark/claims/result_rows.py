@@ -280,7 +280,7 @@ def _row(
 
 
 def _job(record: Mapping[str, Any], records: Mapping[str, Mapping[str, Any]]) -> Job:
-    made = records.get(record[ORIGIN])
+    made = records.get(record[ORIGIN]) if record["task"] != "pretrain" else None
     return Job(
         unit=_unit(record, records),
         origin=record[ORIGIN],

@@ -65,10 +65,13 @@ def find_sides(claim: Claim, rows: Sequence[ResultRow]) -> Iterator[Sides]:
 def _rows(
     claim: Claim, side: str, rows: Sequence[ResultRow], where: Mapping[str, Any]
 ) -> Iterator[ResultRow]:
+    wanted = {**where, **getattr(claim, side)}
     for row in rows:
         if not claim.elsewhere and row.facts["dataset"] not in claim.datasets:
             continue
-        if row.has(getattr(claim, side)) and row.has(where):
+        if "task" not in wanted and row.facts["task"] == "pretrain":
+            continue  # it is of the backbone; its scores are rows of their own
+        if row.has(wanted):
             yield row
 
 
