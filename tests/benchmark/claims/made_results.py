@@ -80,7 +80,7 @@ class Runs:
 
     def _id(self) -> str:
         self._count += 1
-        return f"{self._count:012x}"
+        return f"c{self._count:011x}"
 
 
 def _identity(task: str, protocol: str) -> dict[str, Any]:

@@ -88,7 +88,7 @@ def test_claims_are_tried_without_torch_pandas_and_scipy_stats(tmp_path):
     runs = Runs(tmp_path)
     runs.score("SSQL", runs.pretrain("SSQL", 0), 0, {"4w4a": 90.0})
     load_rows([tmp_path])  # writes the cache
-    assert (tmp_path / "000000000001" / RESULT).exists()
+    assert (tmp_path / "c00000000001" / RESULT).exists()
     code = (
         "import sys\n"
         "from lowbit.benchmark.claims.trials import try_claims\n"
