@@ -51,7 +51,9 @@ def _checked_facts(facts: dict[str, Any]) -> dict[str, Any]:
 
 
 Facts = Annotated[dict[str, Any], AfterValidator(_checked_facts)]
-Precisions = Annotated[tuple[str, ...], AfterValidator(lambda each: tuple(map(check_precision, each)))]
+Precisions = Annotated[
+    tuple[str, ...], AfterValidator(lambda each: tuple(map(check_precision, each)))
+]
 DataSets = Annotated[tuple[str, ...], AfterValidator(lambda each: tuple(map(check_dataset, each)))]
 Columns = dict[str, Any]  # of the published numbers, with the values wanted
 Side = str | list[str] | Columns  # systems, or other columns too
@@ -77,7 +79,9 @@ class PublishedSides(StrictModel):
 class Claim(StrictModel):
     """A statement with a source that results can decide."""
 
-    id: str = Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", description="its name in commands and links")
+    id: str = Field(
+        pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", description="its name in commands and links"
+    )
     paper: str = Field(description="as in the published numbers")
     table: str | tuple[str, ...] = Field(description="table, figure or section that it is made in")
     says: str = Field(min_length=1, description="the claim, a sentence in our words")
@@ -88,20 +92,23 @@ class Claim(StrictModel):
     elsewhere: bool = Field(
         True, description="whether other image sets can decide it; false: it is about these"
     )
-    precisions: Precisions = Field(
-        min_length=1, description="whose mean counts; FP, or as 4w4a"
-    )
+    precisions: Precisions = Field(min_length=1, description="whose mean counts; FP, or as 4w4a")
     less: Place | None = Field(None, description="subtract the difference in another place")
     metric: str = Field(
         "top1", description=f"{' | '.join(MEASURED)}, or of the training {' | '.join(DETAILS)}"
     )
     after: float | None = Field(
-        None, gt=0, lt=1, description="detection: after this share of the iterations; null: at the end"
+        None,
+        gt=0,
+        lt=1,
+        description="detection: after this share of the iterations; null: at the end",
     )
     within: bool = Field(
         False, description="whether it says that the difference stays within ± `matters`"
     )
-    found: float | None = Field(None, description="by the paper, in the metric's unit; null: no number")
+    found: float | None = Field(
+        None, description="by the paper, in the metric's unit; null: no number"
+    )
     matters: float = Field(gt=0, description="the smallest difference that would matter")
     published: PublishedSides | None = Field(None, description="which numbers `found` is made of")
     note: str = Field("", description="how our measure differs from the paper's")
@@ -114,7 +121,9 @@ class Claim(StrictModel):
     @property
     def source(self) -> str:
         """The paper and the table, for people."""
-        return f"{self.paper}, {self.table if isinstance(self.table, str) else ', '.join(self.table)}"
+        return (
+            f"{self.paper}, {self.table if isinstance(self.table, str) else ', '.join(self.table)}"
+        )
 
     @property
     def unit(self) -> str:
@@ -127,7 +136,11 @@ class Claim(StrictModel):
         if self.published is None:
             return None
         said = self.published
-        shared = {"paper": self.paper, "table": self.table, "precision": self.precisions} | said.where
+        shared = {
+            "paper": self.paper,
+            "table": self.table,
+            "precision": self.precisions,
+        } | said.where
         there = _mean_difference(said, shared)
         if self.less is None:
             return there

@@ -98,7 +98,7 @@ def found_here(trial: Trial) -> str:
 def remark(trial: Trial) -> str:
     """Say what else there is to know of a trial: why, how many seeds would decide it, the images."""
     said = [trial.reason]
-    if trial.verdict == "undecided":
+    if trial.verdict == "undecided" and trial.low is not None:
         what = "pretrainings" if trial.scale and "pretraining" in trial.scale.seeds else "seeds"
         said.append(
             f"{trial.needed:,} {what} would decide it with a probability of {100 * POWER:g} %"
@@ -106,7 +106,12 @@ def remark(trial: Trial) -> str:
             else f"not even {MOST:,} {what} would decide a difference like this"
         )
     error = trial.image_error
-    if error and trial.verdict == "supported" and not trial.claim.within and trial.found < 2 * error:
+    if (
+        error
+        and trial.verdict == "supported"
+        and not trial.claim.within
+        and trial.found < 2 * error
+    ):
         said.append(f"within the uncertainty of these test images, ± {2 * error:.1f}")
     return "; ".join(filter(None, said))
 
@@ -142,4 +147,10 @@ def _cells(trial: Trial) -> tuple[str, ...]:
 
 
 def _escaped(text: str) -> str:
-    return text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "\\<").replace("*", "\\*").replace("_", "\\_")
+    return (
+        text.replace("\\", "\\\\")
+        .replace("|", "\\|")
+        .replace("<", "\\<")
+        .replace("*", "\\*")
+        .replace("_", "\\_")
+    )

@@ -106,7 +106,9 @@ class Estimate:
         if not self.varies:
             return 1.0
 
-        def above(bound: float) -> float:  # probability of such a mean, or a larger one, at the bound
+        def above(
+            bound: float,
+        ) -> float:  # probability of such a mean, or a larger one, at the bound
             return float(stdtr(self.n - 1, (bound - self.mean) / self.error))
 
         def below(bound: float) -> float:
@@ -143,9 +145,7 @@ class Decision:
     level: float
 
 
-def decide(
-    tried: Sequence[tuple[Estimate, Goal]], *, alpha: float = ALPHA
-) -> list[Decision]:
+def decide(tried: Sequence[tuple[Estimate, Goal]], *, alpha: float = ALPHA) -> list[Decision]:
     """Decide all claims that were tried, corrected by Holm for how many they are.
 
     The i-th smallest of k p-values is tested at alpha / (k - i + 1), up to the first that fails; that and

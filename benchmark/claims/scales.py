@@ -95,9 +95,7 @@ def _same(one: ResultRow, other: ResultRow, names: Sequence[str], named: set[str
     return all(one.facts.get(n) == other.facts.get(n) for n in names if n not in named)
 
 
-def _nearest(
-    row: ResultRow, others: Sequence[ResultRow], named: set[str]
-) -> Iterator[ResultRow]:
+def _nearest(row: ResultRow, others: Sequence[ResultRow], named: set[str]) -> Iterator[ResultRow]:
     """Yield the rows that differ from a row in the fewest fields."""
     distances = [_distance(row.facts, other.facts, named) for other in others]
     for other, distance in zip(others, distances, strict=True):

@@ -48,7 +48,9 @@ def _row(trial: Trial) -> dict[str, Any]:
         **{name: getattr(trial, name) for name in ("verdict", "n", "needed")},
         **{name: _rounded(getattr(trial, name)) for name in ("found", "low", "high", "sd")},
         **{name: getattr(scale, name) for name in ("network", "data", "protocol", "seeds")},
-        "training": ", ".join(filter(None, (scale.length, scale.pretraining and f"pretrained {scale.pretraining}"))),
+        "training": ", ".join(
+            filter(None, (scale.length, scale.pretraining and f"pretrained {scale.pretraining}"))
+        ),
         "sides": " against ".join(filter(None, (scale.a, scale.b))),
         "remark": remark(trial),
     }

@@ -55,7 +55,13 @@ def content(source: Source) -> dict[str, Any]:
         table["counts"] = [counts[status] for status in STATUSES]
     found = sorted(tables.values(), key=lambda t: all(row[ours] is None for row in t["rows"]))
     ran = any(row.ours is not None or row.status == "failed" for row in rows)
-    return {"columns": _ROW, "statuses": STATUSES, "tables": found, "ran": ran, "numbers": len(rows)}
+    return {
+        "columns": _ROW,
+        "statuses": STATUSES,
+        "tables": found,
+        "ran": ran,
+        "numbers": len(rows),
+    }
 
 
 def _plain(name: str, value: Any) -> Any:

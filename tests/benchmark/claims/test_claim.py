@@ -41,7 +41,9 @@ def _reference_difference(claim: Claim) -> float:
                     break
             else:
                 place = ["dataset", "architecture", "precision"]
-                place += [] if {"protocol"} & {*_columns(said.a), *_columns(said.b)} else ["protocol"]
+                place += (
+                    [] if {"protocol"} & {*_columns(said.a), *_columns(said.b)} else ["protocol"]
+                )
                 found.setdefault(tuple(row[c] for c in place), []).append(float(row["value"]))
         return {place: sum(values) / len(values) for place, values in found.items()}
 
@@ -128,7 +130,10 @@ def test_the_sets_of_detectron2_are_those_of_the_shipped_configurations():
         ({"a": {"method": "SQSL"}}, "Did you mean 'SSQL'"),
         ({"where": {"protocol": "liner"}}, "Did you mean 'linear'"),
         ({"where": {"optimiser": "sgd"}}, "no fact 'optimiser'. Did you mean 'optimizer'"),
-        ({"where": {"optimizer": "sgtd"}}, "optimizer is never 'sgtd'. Did you mean 'sgd' or 'sgdt'"),
+        (
+            {"where": {"optimizer": "sgtd"}},
+            "optimizer is never 'sgtd'. Did you mean 'sgd' or 'sgdt'",
+        ),
         ({"where": {"adaptive.method": "coquan"}}, "Did you mean 'coquant'"),
         ({"where": {"policy": "lsqq"}}, "Did you mean 'lsq'"),
         ({"where": {"pretrain.pairing": 7}}, "pretrain.pairing is never 7"),
@@ -137,7 +142,10 @@ def test_the_sets_of_detectron2_are_those_of_the_shipped_configurations():
         ({"metric": "top2"}, "there is no metric 'top2'. Did you mean 'top1'"),
         ({"b": None}, "`b` is missing"),
         ({"matters": 0}, "greater than 0"),
-        ({"found": 1.0, "published": {"a": "BYOL+SSQL", "b": "BYOL"}}, "published numbers give 1.80"),
+        (
+            {"found": 1.0, "published": {"a": "BYOL+SSQL", "b": "BYOL"}},
+            "published numbers give 1.80",
+        ),
         ({"found": 1.0, "published": {"a": "BYOL+SQL", "b": "BYOL"}}, "Did you mean 'BYOL+SSQL'"),
         ({"published": {"a": "BYOL+SSQL", "b": "BYOL"}}, "write it as `found`"),
         ({"hope": True}, "hope: unknown key"),

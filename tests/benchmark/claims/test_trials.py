@@ -202,9 +202,7 @@ def test_too_few_seeds(runs):
             runs.score(method, job, 0, {"4w4a": value + seed}, seed=seed)
     (found,) = trials(runs)
     assert (found.verdict, found.found, found.low) == ("not run", pytest.approx(10.0), None)
-    assert found.reason == (
-        "too few seeds: one pretraining has both sides, and a spread takes 2"
-    )
+    assert found.reason == ("too few seeds: one pretraining has both sides, and a spread takes 2")
 
 
 def test_claims_about_their_images_are_not_tried_elsewhere(runs):

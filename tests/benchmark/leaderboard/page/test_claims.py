@@ -28,8 +28,9 @@ def test_a_row_a_claim_and_scale_and_the_others_by_reason(runs):
     assert (row["found"], row["source"], row["data"]) == (9.0, "SSQL, Table 11", "digits")
     assert row["published"] == 27.96 and row["remark"]
     others = {one["reason"]: one["claims"] for one in found["missing"]}
-    assert "At 4w4a, a RetinaNet trained by SGDT is better than one trained by SGD." in (
-        others["no results of either side"]
+    assert (
+        "At 4w4a, a RetinaNet trained by SGDT is better than one trained by SGD."
+        in (others["no results of either side"])
     )
     assert json.dumps(found, allow_nan=False)
 

@@ -47,7 +47,11 @@ def _claimed(folder):
     """Write results that support a claim, contradict one, and leave one undecided; return the folder."""
     runs = Runs(folder)
     for method, values in {
-        "SSQL": ({"FP": 90.0, "4w4a": 85.0}, {"FP": 90.1, "4w4a": 85.1}, {"FP": 90.3, "4w4a": 95.0}),
+        "SSQL": (
+            {"FP": 90.0, "4w4a": 85.0},
+            {"FP": 90.1, "4w4a": 85.1},
+            {"FP": 90.3, "4w4a": 95.0},
+        ),
         "SimSiam": ({"FP": 95.0, "4w4a": 80}, {"FP": 95.2, "4w4a": 84}, {"FP": 95.2, "4w4a": 79}),
     }.items():
         runs.method(method, dict(enumerate(values)))
@@ -66,7 +70,9 @@ def pages(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tables, "reproduce", lambda frame, planned: _published())
         for name, frame in frames.items():
-            (root / f"{name}.html").write_text(render(_source(frame, runs_dir=runs)), encoding="utf-8")
+            (root / f"{name}.html").write_text(
+                render(_source(frame, runs_dir=runs)), encoding="utf-8"
+            )
     return {name: root / f"{name}.html" for name in frames}
 
 

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from lowbit.benchmark.claims.result_rows import COSMETIC, load_rows
+from lowbit.benchmark.claims.load_rows import COSMETIC, load_rows
 from lowbit.benchmark.recipes.stages import STAGES, get_stage
 from lowbit.benchmark.results.result_file import RESULT
 from tests.benchmark.claims.made_results import Runs
@@ -68,15 +68,21 @@ def test_submissions_and_failures_have_no_row(tmp_path):
 
 
 def test_a_wrong_folder_is_said(tmp_path):
-    with pytest.raises(FileNotFoundError, match="there is no folder .* no claim was tried"):
+    with pytest.raises(FileNotFoundError, match=r"there is no folder .* no claim was tried"):
         load_rows([tmp_path / "none"])
-    with pytest.raises(FileNotFoundError, match="has no results .* no claim was tried"):
+    with pytest.raises(FileNotFoundError, match=r"has no results .* no claim was tried"):
         load_rows([tmp_path])
 
 
 def test_detectors_are_told_apart_by_their_optimizer(tmp_path):
     facts = {"task": "detection", "dataset": "digit-scenes", "protocol": "retinanet", "engine": "t"}
-    trainings = {"tr": "sgd", "sgdt": "sgdt", "tr, adamw": "adamw", "lsq": "sgd", "sgdt, full": "sgdt"}
+    trainings = {
+        "tr": "sgd",
+        "sgdt": "sgdt",
+        "tr, adamw": "adamw",
+        "lsq": "sgd",
+        "sgdt, full": "sgdt",
+    }
     for number, training in enumerate(trainings):
         identity = {**facts, "training": training, "policy": "tr", "split_sha256": "e5" * 32}
         write(tmp_path, f"{number:012x}", stage="detection", identity=identity, recipe={"seed": 0})
