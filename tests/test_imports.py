@@ -35,6 +35,7 @@ BENCHMARK = (
     {"planning"},
     {"results"},
     {"scheduling", "statistics", "submissions"},
+    {"claims"},
     {"executors", "leaderboard", "monitoring", "checkpoint_check"},
     {"cli"},
 )

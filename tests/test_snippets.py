@@ -21,6 +21,7 @@ import torchvision
 import yaml
 
 from lowbit.backbones import create_backbone, save_backbone
+from lowbit.benchmark.claims.claim import load_claims
 from lowbit.benchmark.cli import COMMANDS
 from lowbit.benchmark.cli import main as command
 from lowbit.benchmark.cli.single_jobs.detect import is_detectron2_config
@@ -261,12 +262,17 @@ def _entry(path: Path, content: dict) -> None:
     assert read_entry(path).name == content["name"]
 
 
+def _claims(path: Path, content: dict) -> None:
+    assert {claim.id for claim in load_claims(path)} <= {claim.id for claim in load_claims()}
+
+
 _KINDS = {
     "suite": _suite,
     "transfer recipe": _transfer,
     "detection recipe": _detection,
     "Detectron2 configuration": _detectron2,
     "entry of a submission": _entry,
+    "claims": _claims,
 }
 
 

@@ -23,6 +23,7 @@ COMMANDS = {
     "pretrain": "pretrain a backbone by a recipe",
     "transfer": "score a backbone on classification",
     "detect": "train or evaluate a detector",
+    "claims": "try the papers' claims on results",
     "leaderboard": "build, export or compare results; bundle yours, add others'",
     "checkpoint": "inspect or convert a checkpoint file",
     "export": "write a network as an ONNX model of integers",

@@ -4,6 +4,7 @@ import argparse
 import json
 import logging
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -63,11 +64,14 @@ def main(arguments: Sequence[str] | None = None, *, prog: str | None = None) -> 
 
 def correlation(args: argparse.Namespace) -> None:
     """Pretrain by an SSQL recipe and record how its quantization and contrastive errors correlate."""
+    from lowbit.benchmark.cli.single_jobs.single_run import leave_result
     from lowbit.pretrain.analyses.correlation import correlate, draw, summary
 
     recipe = read_recipe("pretrain", args.config_file, args.opts)
     folder = args.output_dir or Path("output") / f"correlation_{recipe.name}"
-    frame = correlate(recipe, folder)
+    started = time.monotonic()
+    frame, returned = correlate(recipe, folder)
+    leave_result("pretrain", recipe, folder, returned, started=started)
     found = summary(frame)
     title = f"{recipe.method}, {recipe.architecture} on {recipe.dataset}"
     _save(folder, args.format, pictures={"correlation": draw(frame, title)})

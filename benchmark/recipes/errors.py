@@ -16,13 +16,16 @@ class RecipeError(ValueError):
     """A recipe, suite or override cannot be used; nothing was run."""
 
 
-def explain(error: ValidationError, model: type[BaseModel], what: str) -> str:
+def explain(
+    error: ValidationError, model: type[BaseModel], what: str, *, overrides: bool = True
+) -> str:
     """Turn a pydantic error into a message with each key, its allowed values and close matches.
 
     Args:
         error: what `model` raised.
         model: the model that raised it.
         what: the file being read, e.g. ``digits.yaml (transfer recipe)``.
+        overrides: whether its keys can be overridden on the command line.
     """
     items = error.errors(include_url=False)
     lines = list(dict.fromkeys(_line(item, model) for item in items[:_READ]))
@@ -34,7 +37,8 @@ def explain(error: ValidationError, model: type[BaseModel], what: str) -> str:
             f"{what}: {count} wrong; nothing was run.",
             *lines[:_SHOWN],
             *more,
-            "Correct the file, or override a key on the command line as KEY VALUE.",
+            "Correct the file"
+            + (", or override a key on the command line as KEY VALUE." if overrides else "."),
         ]
     )
 

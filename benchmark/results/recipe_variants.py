@@ -4,7 +4,6 @@ A recipe that is edited between two runs (its learning rate, say) leaves results
 a board shows. Their mean would be of no recipe, so each row is named after what differs: `mine [lr 0.3]`.
 """
 
-import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -14,29 +13,12 @@ import pandas as pd
 
 from lowbit.benchmark.recipes.stages import STAGES, get_stage
 from lowbit.benchmark.results.comparability import BOARD, SUBJECT
-from lowbit.benchmark.results.result_file import Result, read_result
+from lowbit.benchmark.results.recipe_hash import RECIPE, START, telling_fields
+from lowbit.benchmark.results.result_file import read_result
 
-RECIPE, START = "recipe_sha256", "start"  # hash of a recipe; the job whose output it started from
-# Fields of which a row may have several values, and those that its own labels say.
-_NO_VARIANTS = frozenset(
-    {"seed", "precision", "precisions", "metrics"}
-    | {"policy", "architecture", "dataset", "image_size", "engine"}
-)
 _SHOWN, _LENGTH = 3, 32  # fields in a label; characters of a value
 
 _Fields = dict[str, Any]
-
-
-def recipe_sha256(result: Result) -> str:
-    """Return a hash that is equal for results of equal recipes, whatever their seed and precisions."""
-    text = json.dumps(_fields(result), sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def start_job(result: Result) -> str:
-    """Return the job that made what a job started from beside the checkpoint, or "-"."""
-    jobs = (source.job_id for name, source in result.inputs.items() if name != "checkpoint")
-    return next(filter(None, jobs), "-")
 
 
 def variants(
@@ -70,22 +52,13 @@ def variants(
     return labels
 
 
-def _fields(result: Result) -> _Fields:
-    left_out = _NO_VARIANTS | result.inputs.keys()
-    fields = {name: value for name, value in result.recipe.items() if name not in left_out}
-    if "config_sha256" in result.identity:  # a Detectron2 configuration, often one a precision
-        content = str(result.identity["config_sha256"])[:8]
-        fields[f"configuration at {'/'.join(result.precisions)}"] = content
-    return fields
-
-
 def _read(folder: Path) -> _Fields:
     """Return the fields of a job's recipe that change its numbers."""
     result = read_result(folder)
     if result is None:
         return {}
     cosmetic = get_stage(result.stage).Recipe.cosmetic if result.stage in STAGES else frozenset()
-    return {name: value for name, value in _fields(result).items() if name not in cosmetic}
+    return {name: value for name, value in telling_fields(result).items() if name not in cosmetic}
 
 
 def _labels(settings: Mapping[str, _Fields]) -> dict[str, str]:

@@ -17,7 +17,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lowbit.benchmark.results import recipe_variants, records, result_file
+from lowbit.benchmark.results import recipe_hash, records, result_file
 from lowbit.benchmark.results.result_file import RESULT, ZERO_SHOT, read_result
 from lowbit.benchmark.results.verdicts import SUBMISSIONS
 from lowbit.common.atomic_file import atomic
@@ -58,9 +58,9 @@ def load_records(runs_dir: Path) -> pa.Table:
     found = sorted(_files(runs_dir))
     kept = _read(runs_dir / CACHE)
     rows = {file: row for row, file in enumerate(zip(*_columns(kept), strict=True))}
-    known = pa.array((rows[file] for file in found if file in rows), pa.int64())
-    if len(known) == len(found) == len(kept):
+    if len(found) == len(kept) and all(file in rows for file in found):
         return kept
+    known = pa.array((rows[file] for file in found if file in rows), pa.int64())  # imports pandas
     new = [file for file in found if file not in rows]
     fresh = (_parse(runs_dir, new[at : at + _AT_ONCE]) for at in range(0, len(new), _AT_ONCE))
     table = pa.concat_tables([kept.take(known), *fresh]).sort_by(FOLDER).combine_chunks()
@@ -123,7 +123,8 @@ def _read(path: Path) -> pa.Table:
     """Return the cache; empty if it is missing, damaged, or made by other code."""
     try:
         check_regular(path)
-        table = pq.read_table(path)
+        with pq.ParquetFile(path) as file:  # read_table would import pandas
+            table = file.read()
     except (OSError, NotAFileError, pa.ArrowException):
         return _COLUMNS.empty_table()
     made_by = (table.schema.metadata or {}).get(b"made_by")
@@ -144,7 +145,7 @@ def _code() -> bytes:
     files = (
         result_file.__file__,
         records.__file__,
-        recipe_variants.__file__,
+        recipe_hash.__file__,
         __file__,
     )
     return hashlib.sha256(b"".join(Path(file).read_bytes() for file in files)).hexdigest().encode()

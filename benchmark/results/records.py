@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from lowbit.benchmark.results.recipe_variants import RECIPE, START, recipe_sha256, start_job
+from lowbit.benchmark.results.recipe_hash import RECIPE, START, recipe_sha256, start_job
 from lowbit.benchmark.results.result_file import (
     ADAPTIVE,
     BIT_OPERATIONS,

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtr, stdtrit
 
 from lowbit.benchmark.statistics.tukey import critical_values
 
@@ -43,7 +43,7 @@ class Summary:
         """Two-sided p-value of a t-test that the mean is 0; NaN without a spread."""
         if not self.varies:
             return math.nan
-        return float(2 * stats.t.sf(abs(self.mean) / (self.sd / math.sqrt(self.n)), self.n - 1))
+        return float(2 * stdtr(self.n - 1, -abs(self.mean) / (self.sd / math.sqrt(self.n))))
 
 
 def summarize(values: Sequence[float], *, alpha: float = ALPHA) -> Summary:
@@ -92,7 +92,7 @@ def standard_errors(freedom: np.ndarray | float, *, alpha: float = ALPHA) -> np.
         [4.303, 2.189, nan]
     """
     values, where = np.unique(freedom, return_inverse=True)  # few, of however many samples
-    return stats.t.ppf(1 - alpha / 2, values)[where].reshape(np.shape(freedom))
+    return stdtrit(values, 1 - alpha / 2)[where].reshape(np.shape(freedom))
 
 
 def paired_difference(a: Sequence[float], b: Sequence[float], *, alpha: float = ALPHA) -> Summary:
@@ -189,8 +189,8 @@ def add_errors(
     if not error > ROUNDING:  # NaN: not known
         return Summary(mean, math.nan, 1, math.nan, math.nan), math.nan
     found = error**4 / (seeds**2 / max(freedom, 1) + images**2 / max(count - 1, 1))
-    half = float(stats.t.ppf(1 - ALPHA / 2, found)) * error
-    p = float(2 * stats.t.sf(abs(mean) / error, found))
+    half = float(stdtrit(found, 1 - ALPHA / 2)) * error
+    p = float(2 * stdtr(found, -abs(mean) / error))
     return Summary(mean, error, 1, mean - half, mean + half), p
 
 

@@ -3,8 +3,7 @@
 from functools import cache
 
 import numpy as np
-from scipy import special, stats
-from scipy.optimize import brentq
+from scipy import special
 
 
 @cache
@@ -22,12 +21,14 @@ def critical(alpha: float, rows: int, freedom: int) -> float:
         >>> round(critical(0.05, 3, 6), 3)  # tables: 4.339
         4.339
     """
+    from scipy.optimize import brentq  # here: what only needs Student's intervals starts sooner
+
     if rows < 2:
         return float("inf")
     z = np.linspace(-8.5, 8.5, 171)  # the smallest of the means
     below, weight = special.ndtr(z), rows * np.exp(-z * z / 2) / np.sqrt(2 * np.pi) * (z[1] - z[0])
     # log s up to tails of 1e-13 each; the left one is long for few degrees of freedom.
-    ends = np.log(stats.chi2.ppf([1e-13, 1 - 1e-13], freedom) / freedom) / 2
+    ends = np.log(2 * special.gammaincinv(freedom / 2, [1e-13, 1 - 1e-13]) / freedom) / 2
     y = np.linspace(*ends, 321)
     log_density = freedom * (y - np.exp(2 * y) / 2)
     density = np.exp(log_density - log_density.max())

@@ -1,6 +1,7 @@
 """Correlation of SSQL's two errors during training, which its theory assumes to be zero. (SSQL Fig. 10)"""
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -18,15 +19,16 @@ BOUND = 0.1  # the paper: "it does not exceed ±0.1"
 _COLUMNS = ("rho", "quantization_error", "contrastive_error", "cross_term")
 
 
-def correlate(recipe: Recipe, folder: Path) -> pd.DataFrame:
-    """Pretrain with an SSQL recipe and return one row per step; watching does not affect the training.
+def correlate(recipe: Recipe, folder: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Pretrain with an SSQL recipe and record every step; watching does not affect the training.
 
     Args:
         recipe: its pairing must be ssql.
         folder: of the run, created if missing; must not contain an earlier run.
 
     Returns:
-        Columns step and epoch (from 1), weight_bits, activation_bits, and `error_terms`.
+        One row per step: step and epoch (from 1), weight_bits, activation_bits, and `error_terms`. And what
+        the pretraining returned, with the `summary` of these rows as its detail `correlation`.
 
     Raises:
         ValueError: the recipe has no such errors, or the folder contains an earlier run.
@@ -35,8 +37,10 @@ def correlate(recipe: Recipe, folder: Path) -> pd.DataFrame:
     _check(recipe, folder)
     folder.mkdir(parents=True, exist_ok=True)
     watch = ErrorCorrelation()
-    run(recipe, folder, watch=watch)
-    return watch.frame(recipe)
+    returned = run(recipe, folder, watch=watch)
+    frame = watch.frame(recipe)
+    returned["details"]["correlation"] = summary(frame)
+    return frame, returned
 
 
 class ErrorCorrelation:

@@ -9,7 +9,7 @@ from torch import nn
 
 from lowbit.data import Images
 from lowbit.quant import FP, TransitionCounter, latent_statistics, quantized_layers
-from lowbit.training.metrics_log import MetricsLog
+from lowbit.training.metrics_log import METRICS, MetricsLog, read_lines
 from lowbit.transfer.features.views import center
 from lowbit.transfer.finetuning.objectives import Tally
 from lowbit.transfer.scoring.predict import predicted_classes
@@ -118,3 +118,30 @@ class Transitions:
             ],
             "mean_distance": [layer["mean_distance"] for layer in found.values()],
         }
+
+
+def transition_curve(folder: Path) -> dict[str, list[float]]:
+    """Return what a training's curve says of transitions, for its result: a list each, by epoch.
+
+    Each is the mean over the quantized layers at the epoch's end, to six digits: the transition rate that
+    the controller sees (`running`, K) and the `effective_step`; with a schedule also its `target` (R), the
+    learning rate of latent weights (`lr`, U), and `gap`, the mean |K - R|.
+
+    Args:
+        folder: where its metrics.jsonl is; without one, or without quantized weights, there is no list.
+    """
+    found: dict[str, list[float]] = {}
+    for line in read_lines(folder / METRICS):
+        rates = line.get("transitions") or {}
+        layers = range(len(rates.get("names", ())))
+        by_layer = {
+            name: value if isinstance(value, list) else [value] * len(layers)
+            for name, value in rates.items()
+            if name in ("running", "effective_step", "target", "lr")
+        }
+        if "target" in by_layer:
+            pairs = zip(by_layer["running"], by_layer["target"], strict=True)
+            by_layer["gap"] = [abs(running - target) for running, target in pairs]
+        for name, values in by_layer.items():
+            found.setdefault(name, []).append(float(f"{sum(values) / len(layers):.6g}"))
+    return found

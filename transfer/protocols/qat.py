@@ -15,7 +15,7 @@ from lowbit.training.seeding import seeded
 from lowbit.transfer.features.calibration import calibrate_on
 from lowbit.transfer.features.views import center
 from lowbit.transfer.finetuning.distillation import Distilled, load_teacher
-from lowbit.transfer.finetuning.epoch_log import Accuracies, Transitions
+from lowbit.transfer.finetuning.epoch_log import Accuracies, Transitions, transition_curve
 from lowbit.transfer.finetuning.objectives import CrossEntropy
 from lowbit.transfer.finetuning.recipe_optimizer import build_optimizer
 from lowbit.transfer.finetuning.starting_network import starting_network
@@ -84,7 +84,7 @@ def qat(
         backbone, train, recipe=recipe, workspace=workspace, device=device, val=val
     )
     objective = CrossEntropy()
-    details: dict[str, Any] = {"start": start.details, "final_loss": {}}
+    details: dict[str, Any] = {"start": start.details, "final_loss": {}, "transitions": {}}
     if recipe.distillation is not None:
         teacher, details["teacher"] = load_teacher(
             recipe.distillation,
@@ -113,6 +113,7 @@ def qat(
                     device=device,
                     val=val,
                 )
+            details["transitions"][name] = transition_curve(part.folder)
         networks[name] = network.eval().requires_grad_(False)
         states[precision] = str(part.state_path.relative_to(workspace.folder))
     return Fitted(

@@ -55,13 +55,35 @@ def run_job(
         return
     outcome = {"recipe": recipe.model_dump(mode="json"), **returned}
     write_text(folder / MEASUREMENTS, json.dumps(outcome, indent=2) + "\n")
-    job, paths = plan_single(stage, recipe, folder)
     count = getattr(args, "num_gpus", None) or getattr(recipe, "num_gpus", 1)
-    spent = usage(started, processes=count)
+    leave_result(stage, recipe, folder, returned, started=started, processes=count)
+    report(returned, folder)
+
+
+def leave_result(
+    stage: str,
+    recipe: BaseModel,
+    folder: Path,
+    returned: Mapping[str, Any],
+    *,
+    started: float,
+    processes: int = 1,
+) -> None:
+    """Write the result file of a job that a stage has run.
+
+    Args:
+        returned: by the stage.
+        started: when the job began, by `time.monotonic`.
+        processes: that shared it.
+
+    Raises:
+        FloatingPointError: a measurement is not finite; there is no result.
+    """
+    job, paths = plan_single(stage, recipe, folder)
+    spent = usage(started, processes=processes)
     done = build_result.completed(job, returned, inputs=paths, folder=folder, usage=spent)
     make_room(folder)
     write_result(folder, done)
-    report(returned, folder)
 
 
 def plan_single(stage: str, recipe: BaseModel, folder: Path) -> tuple[Job, dict[str, Path]]:

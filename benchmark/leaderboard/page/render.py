@@ -20,6 +20,7 @@ from plotly.offline import get_plotlyjs
 
 from lowbit.benchmark.leaderboard.page import (
     checkpoints,
+    claims,
     coverage,
     curves,
     reproduction,
@@ -55,6 +56,7 @@ SECTIONS = (
     Section("curves", "Curves", curves.content),
     Section("checkpoints", "Checkpoints", checkpoints.content),
     Section("coverage", "Coverage", coverage.content),
+    Section("claims", "Claims", claims.content),
     Section("reproduction", "Reproduction", reproduction.content),
     Section("reported", "Reported", table_sections.reported),
     Section("notes", "How to read this", table_sections.notes),
@@ -72,6 +74,7 @@ _SCRIPTS = (
     "deployment",
     "checkpoints",
     "coverage",
+    "claims",
     "reproduction",
 )
 

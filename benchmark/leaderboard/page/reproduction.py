@@ -29,12 +29,14 @@ _DIGITS = 4
 
 
 def content(source: Source) -> dict[str, Any]:
-    """Return published numbers by table, tables with something of ours first.
+    """Return the published numbers that suites of the folder are to reproduce, by table.
 
-    Each table says what reproduces it and what differs from the published experiment; each row is set
-    against its tolerance.
+    A table is shown where a planned job measures a number of it, those with something of ours first.
+    `ran` is whether anything of any of them has run. All other tables, and why a printed number is
+    uncertain, are in reproduction.csv.
     """
-    rows = source.tables.reproduced
+    asked = {(row.paper, row.table) for row in source.tables.reproduced if row.jobs}
+    rows = [row for row in source.tables.reproduced if (row.paper, row.table) in asked]
     if not rows:
         return {}
     tables: dict[tuple[str, str], dict[str, Any]] = {}
@@ -52,10 +54,19 @@ def content(source: Source) -> dict[str, Any]:
         counts = Counter(row[place] for row in table["rows"])
         table["counts"] = [counts[status] for status in STATUSES]
     found = sorted(tables.values(), key=lambda t: all(row[ours] is None for row in t["rows"]))
-    return {"columns": _ROW, "statuses": STATUSES, "tables": found}
+    ran = any(row.ours is not None or row.status == "failed" for row in rows)
+    return {
+        "columns": _ROW,
+        "statuses": STATUSES,
+        "tables": found,
+        "ran": ran,
+        "numbers": len(rows),
+    }
 
 
 def _plain(name: str, value: Any) -> Any:
     if name == "metric":
         return metric_name(value)
+    if name == "doubt":
+        return int(bool(value))
     return round(value, _DIGITS) if isinstance(value, float) else value

@@ -135,12 +135,17 @@ def averages(source: Source) -> dict[str, Any]:
 
 
 def reported(source: Source) -> dict[str, Any]:
-    """Return one row a published line, with a cell for each precision; empty where none is shown."""
+    """Return one row a published line, with a cell for each precision; empty where none is shown.
+
+    A number that cannot be read beyond doubt is marked; why is in results.csv.
+    """
     tables = source.tables.sections["reported"]
     if not tables:
         return {}
     papers = sorted({row.facts["paper"] for row in tables[0].rows})
     content = _content(tables, list(tables[0].columns))
+    for row in content["rows"]:
+        del row["notes"]
     return content | {"papers": {paper: PAPERS[paper] for paper in papers}}
 
 

@@ -12,6 +12,7 @@ import pytest
 from lowbit.backbones import create_backbone, save_backbone
 from lowbit.benchmark.cli import analyze
 from lowbit.benchmark.recipes.yaml_files import load_yaml, validate
+from lowbit.benchmark.results.result_file import read_result
 from lowbit.pretrain.trainer import Trainer
 
 ROOT = Path(__file__).parents[3]
@@ -63,6 +64,9 @@ def test_correlation_leaves_a_curve_its_numbers_and_the_backbone(config, tmp_pat
     sizes = [abs(float(row["rho"])) for row in rows]
     assert found["mean_abs_rho"] == pytest.approx(sum(sizes) / 2)
     assert f"mean |rho| {found['mean_abs_rho']:.4f}" in capsys.readouterr().out
+    result = read_result(out)  # of the pretraining, for what reads results
+    assert result.details["correlation"] == found and result.recipe["seed"] == 2
+    assert (result.stage, result.checkpoint.method) == ("pretrain", "SSQL")
     assert analyze.main(words) == 1
     assert "holds an earlier run" in capsys.readouterr().err
 

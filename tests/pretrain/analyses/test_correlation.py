@@ -75,7 +75,7 @@ def test_watching_leaves_the_training_as_it_is_to_the_bit(fields, tmp_path):
     for folder in folders:
         folder.mkdir()
     expected = run(recipe, folders[0])
-    frame = correlate(recipe, folders[1])
+    frame, _ = correlate(recipe, folders[1])
     plain, watched = ((f / "checkpoint.pth").read_bytes() for f in folders)
     assert plain == watched
     losses = [
@@ -99,7 +99,7 @@ def test_a_step_is_read_as_the_paper_means_it(framework, tmp_path, monkeypatch):
 
     monkeypatch.setattr(Framework, "embed", recording)
     recipe = Recipe(**{**SMALL, "framework": framework, "epochs": 1, "batch_size": 1024})
-    (row,) = correlate(recipe, tmp_path).to_dict("records")
+    (row,) = correlate(recipe, tmp_path)[0].to_dict("records")
     first = seen[0].view  # v1 is drawn, and embedded, before v2
     by = {(e.view is first, e.precision.is_fp): e for e in seen}
     e1, e2, e1_q = by[True, True], by[False, True], by[True, False]
@@ -123,7 +123,7 @@ def test_a_batch_in_parts_is_one_row(tmp_path):
 
 
 def test_the_summary_says_how_large_the_correlation_gets(tmp_path):
-    frame = correlate(Recipe(**{**SMALL, "epochs": 1}), tmp_path)
+    frame, _ = correlate(Recipe(**{**SMALL, "epochs": 1}), tmp_path)
     frame["rho"] = [0.05, -0.2, 0.1, -0.05]
     assert summary(frame) == {
         "steps": 4,

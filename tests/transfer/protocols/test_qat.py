@@ -163,7 +163,7 @@ def test_a_t_variant_s_rates_are_recorded_and_its_weight_scales_stay(
         epochs=4,
         transition={"lambda_": 0.02, "schedule": "linear", "final_target": 0.01},
     )
-    _fit(tiny_net(), few_digits, recipe, tmp_path)
+    details = _fit(tiny_net(), few_digits, recipe, tmp_path).details
     rows = [row["transitions"] for row in _rows(tmp_path)]
     first = 0.02 * 2**0.5  # R_0 = lambda sqrt(b_w), over 4 epochs of 4 steps
     targets = [first + (0.01 - first) * step / 16 for step in (3, 7, 11, 15)]
@@ -171,6 +171,12 @@ def test_a_t_variant_s_rates_are_recorded_and_its_weight_scales_stay(
     assert rows[0]["names"] == ["backbone.body.3", "backbone.body.6"]
     assert all(len(row[key]) == 2 for row in rows for key in ("rate", "running", "lr"))
     assert any(row["running"][0] > 0 for row in rows) and rows[0]["lr"] != rows[-1]["lr"]
+    kept = details["transitions"]["2w2a"]  # in the result: means over the two layers
+    for key in ("running", "lr", "effective_step"):
+        assert kept[key] == pytest.approx([sum(row[key]) / 2 for row in rows], rel=1e-5)
+    gaps = [sum(abs(k - row["target"]) for k in row["running"]) / 2 for row in rows]
+    assert kept["gap"] == pytest.approx(gaps, rel=1e-5)
+    assert kept["target"] == pytest.approx(targets, rel=1e-5)
     start = Network(tiny_net(), torch.zeros(10, 16), torch.zeros(10))
     quantize(start, get_policy("interval"), Precision(2, 2))
     after = _network(tmp_path)
@@ -189,7 +195,9 @@ def test_plain_steps_are_counted_by_the_same_measure(tiny_net, few_digits, tmp_p
         return loss
 
     monkeypatch.setattr(Training, "_step", spying)
-    _fit(tiny_net(), few_digits, _recipe(policy="interval", lr=0.3, epochs=2), tmp_path)
+    recipe = _recipe(policy="interval", lr=0.3, epochs=2)
+    details = _fit(tiny_net(), few_digits, recipe, tmp_path).details
+    assert set(details["transitions"]["2w2a"]) == {"running", "effective_step"}
     for epoch, row in enumerate(_rows(tmp_path)):
         last, before = codes[4 * epoch + 3], codes[4 * epoch + 2]
         wanted = [(a != b).double().mean().item() for a, b in zip(last, before, strict=True)]
@@ -198,8 +206,9 @@ def test_plain_steps_are_counted_by_the_same_measure(tiny_net, few_digits, tmp_p
 
 def test_real_weights_below_few_bit_activations_have_no_transitions(tiny_net, few_digits, tmp_path):
     recipe = _recipe(precisions=("32w2a",), epochs=1)
-    _fit(tiny_net(), few_digits, recipe, tmp_path)
+    details = _fit(tiny_net(), few_digits, recipe, tmp_path).details
     (row,) = _rows(tmp_path, "32w2a")
+    assert details["transitions"] == {"32w2a": {}}
     assert set(row) == {"epoch", "lr", "loss", "accuracy"}
 
 

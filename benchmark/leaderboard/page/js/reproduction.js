@@ -50,7 +50,7 @@ sections.reproduction = (page) => {
       text("precision", "Precision"), text("metric", "Metric"),
       {
         ...number("published", "Published", (row) => row.printed),
-        cell: (row) => el("span", { title: row.doubt || null }, row.printed, row.doubt ? el("sup", {}, "?") : null),
+        cell: (row) => el("span", { title: row.doubt ? "The printed number is uncertain" : null }, row.printed, row.doubt ? el("sup", {}, "?") : null),
       },
       {
         ...number("ours", "Ours", (row) => digits(row.ours) + (row.sd === null ? "" : ` ± ${digits(row.sd)}`)),

@@ -376,7 +376,6 @@ sections.reported = (page) => {
       { name: "protocol", label: "Protocol", wide: true },
       { name: "metric", label: "Metric", wide: true },
       ...data.columns.map((precision, index) => board.numbers(precision, index)),
-      { name: "notes", label: "Note", wide: true, cell: (row) => el("span", { class: "prose fine" }, row.notes) },
     ],
     facets: [
       { name: "paper", label: "Paper" }, { name: "table", label: "Table" },

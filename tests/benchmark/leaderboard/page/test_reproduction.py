@@ -36,7 +36,7 @@ class Row:
     differs: str = "four crops"
     suite: str | None = "ssql_table11"
     command: str | None = "lowbit-bench run configs/suites/ssql_table11.yaml"
-    jobs: tuple[str, ...] = ()
+    jobs: tuple[str, ...] = ("a" * 12,)
 
 
 @pytest.fixture
@@ -62,7 +62,34 @@ def test_tables_with_something_of_ours_come_first(reproduce):
     first = dict(zip(content["columns"], table["rows"][0], strict=True))
     assert (first["ours"], first["difference"], first["metric"]) == (65.0, 0.9, "top-1")
     assert (first["status"], first["tolerance"], first["printed"]) == ("reproduced", 2.0, "64.1")
+    assert (content["ran"], content["numbers"]) == (True, 3)
     assert json.dumps(content, allow_nan=False)
+
+
+def test_only_tables_that_a_suite_asked_for_are_shown(reproduce):
+    content = reproduce(
+        Row("Table 1", "not run", jobs=()),
+        Row("Table 2", "not run"),
+        Row("Table 2", "not run", jobs=(), system="SSQL"),  # of the same table
+    )
+    (table,) = content["tables"]
+    assert table["table"] == "Table 2" and len(table["rows"]) == content["numbers"] == 2
+    assert reproduce(Row("Table 1", "not run", jobs=())) == {}
+
+
+@pytest.mark.parametrize(
+    ("status", "ours", "ran"),
+    [("not run", None, False), ("not comparable", None, False), ("failed", None, True)],
+)
+def test_what_has_run_is_not_folded(reproduce, status, ours, ran):
+    assert reproduce(Row("Table 1", status, ours=ours))["ran"] == ran
+
+
+def test_why_a_number_is_uncertain_stays_in_the_csv(reproduce):
+    content = reproduce(Row("Table 1", "not run", doubt="ocr-ambiguous: 64.1 or 84.1"))
+    assert "ocr" not in json.dumps(content)
+    first = dict(zip(content["columns"], content["tables"][0]["rows"][0], strict=True))
+    assert first["doubt"] == 1
 
 
 def test_nothing_published_is_no_section(reproduce):

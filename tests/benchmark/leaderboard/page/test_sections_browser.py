@@ -1,4 +1,4 @@
-"""Curves, checkpoints, coverage and reproduction in a real browser."""
+"""Curves, checkpoints, coverage, claims and reproduction in a real browser."""
 
 import re
 
@@ -12,6 +12,7 @@ from lowbit.benchmark.planning.plan_file import PlannedJob, PlannedSuite
 from tests.benchmark.board_frames import make_frame
 from tests.benchmark.board_pages import HOSTILE, hostile_frame
 from tests.benchmark.browsing import console, open_page, requests, until
+from tests.benchmark.claims.made_results import Runs
 from tests.benchmark.leaderboard.page.test_reproduction import Row
 from tests.benchmark.page_sources import make_source
 
@@ -42,15 +43,36 @@ def _published():
     ]
 
 
+def _claimed(folder):
+    """Write results that support a claim, contradict one, and leave one undecided; return the folder."""
+    runs = Runs(folder)
+    for method, values in {
+        "SSQL": (
+            {"FP": 90.0, "4w4a": 85.0},
+            {"FP": 90.1, "4w4a": 85.1},
+            {"FP": 90.3, "4w4a": 95.0},
+        ),
+        "SimSiam": ({"FP": 95.0, "4w4a": 80}, {"FP": 95.2, "4w4a": 84}, {"FP": 95.2, "4w4a": 79}),
+    }.items():
+        runs.method(method, dict(enumerate(values)))
+        runs.method(method, dict(enumerate(values[:1])), protocol="finetune")
+    for method, shift in (("BYOL+SSQL", 3.0), ("BYOL", 0.0)):
+        runs.method(method, {s: {"FP": 80.0 + s + shift * (1 + 0.01 * s)} for s in range(3)})
+    return runs.folder
+
+
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory):
     root = tmp_path_factory.mktemp("sections") / "leaderboard"
     root.mkdir()
     frames = {"full": make_frame(), "hostile": hostile_frame()}
+    runs = _claimed(tmp_path_factory.mktemp("runs"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tables, "reproduce", lambda frame, planned: _published())
         for name, frame in frames.items():
-            (root / f"{name}.html").write_text(render(_source(frame)), encoding="utf-8")
+            (root / f"{name}.html").write_text(
+                render(_source(frame, runs_dir=runs)), encoding="utf-8"
+            )
     return {name: root / f"{name}.html" for name in frames}
 
 
@@ -212,6 +234,36 @@ def test_the_model_index_is_as_the_hub_reads_it(visit, name):
     assert first.task_type == "image-classification" and first.dataset_type.startswith("cifar10")
     assert first.metric_name.startswith("top-1 at FP (linear") and 0 < first.metric_value < 100
     assert hub.eval_results_to_model_index(found, results)
+
+
+def test_claims_have_their_verdicts(visit):
+    browser = visit("full", "#claims")
+    rows = _texts(browser, "#claims-table tbody tr:not(.group)")
+    verdicts = [re.search("supported|contradicted|undecided|not run", row)[0] for row in rows]
+    assert verdicts == ["undecided", "contradicted", "not run", "not run", "supported"]
+    assert "+7.37" in rows[0] and "+27.96" in rows[0] and "would decide it" in rows[0]
+    assert "the other side has more" in rows[1] and "+23.40" in rows[1]
+    assert "BYOL+SSQL against BYOL; 3 pretrainings" in rows[4]
+    groups = _texts(browser, "#claims-table tr.group")
+    assert groups[0].startswith("Frozen features of SSQL are more accurate") and len(groups) == 5
+    assert _texts(browser, "#claims-summary li") == [
+        "✓ 1 supported", "✕ 1 contradicted", "? 1 undecided", "… 2 not run"
+    ]  # fmt: skip
+    folded = browser.find_element("css selector", "#claims-missing")
+    assert folded.get_attribute("open") is None
+    assert folded.text == "Claims that were not tried here, and why: 88"
+
+
+def test_reproduction_is_folded_until_something_has_run(browser, tmp_path, monkeypatch):
+    rows = [Row("Table 12", "not run"), Row("Table 12", "not run", precision="FP")]
+    monkeypatch.setattr(tables, "reproduce", lambda frame, planned: rows)
+    (tmp_path / "page.html").write_text(render(_source(make_frame())), encoding="utf-8")
+    open_page(browser, tmp_path / "page.html", "#reproduction")
+    (folded,) = browser.find_elements("css selector", "#reproduction > details:not([id])")
+    assert folded.get_attribute("open") is None
+    assert folded.text == "2 published numbers of 1 table: nothing of them has run yet"
+    folded.find_element("css selector", "summary").click()
+    assert len(_texts(browser, "#reproduction-table tbody tr:not(.group)")) == 2
 
 
 def test_reproduction_says_how_far_off(visit):
