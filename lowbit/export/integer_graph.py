@@ -73,7 +73,9 @@ def put_integers(model: ir.Model, network: nn.Module, *, pack: bool = False) -> 
         elif node.op_type == ACTIVATION:
             writer.activation(node, grids[_name(node)])
     adapt_to_runtimes(model.graph)
-    RemoveUnusedNodesPass()(model)  # the statistics of normalizations, biases before they were adapted
+    RemoveUnusedNodesPass()(
+        model
+    )  # the statistics of normalizations, biases before they were adapted
     model.opset_imports.pop(DOMAIN, None)
     model.graph.sort()
     return writer.written
