@@ -19,8 +19,7 @@ from lowbit.quant.float64 import in_float64
 from lowbit.training.seeding import stream
 
 ENOUGH = 0.98
-"""Agreement that passes though the noise floor is above it: onnxruntime folds a convolution's bias into
-integers whose step may be up to 1.5 % off."""
+"""Agreement that passes though the noise floor is above it: onnxruntime rounds a convolution's bias to integers."""
 _BATCH = 50
 
 

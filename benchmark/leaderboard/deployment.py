@@ -6,7 +6,7 @@ in it is ranked: which cost matters is the reader's to say.
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -14,7 +14,12 @@ from typing import Any
 import pandas as pd
 
 from lowbit.benchmark.leaderboard.aggregation.fold_seeds import ROUNDS
-from lowbit.benchmark.leaderboard.labels import DEPLOYMENT, SATURATES, TASK_TITLES
+from lowbit.benchmark.leaderboard.labels import (
+    DECIDES_OTHERWISE,
+    DEPLOYMENT,
+    SATURATES,
+    TASK_TITLES,
+)
 from lowbit.benchmark.leaderboard.table_parts import Cell, Row, Table
 from lowbit.benchmark.results.comparability import (
     BOARD,
@@ -153,9 +158,22 @@ def _lay_out(networks: list[_Network]) -> Table:
         columns=(*(f"{metric_name(metric)} (%)" for metric in scores), *COLUMNS.values()),
         rows=tuple(rows),
         note=DEPLOYMENT,
-        gaps=(SATURATES,) if shared["products"] == _SATURATE else (),
+        gaps=tuple(_cautions(networks, saturates=shared["products"] == _SATURATE)),
         facts=shared,
     )
+
+
+def _cautions(networks: list[_Network], *, saturates: bool) -> Iterator[str]:
+    if saturates:
+        yield SATURATES
+    named = []
+    for each in networks:
+        agreement, floor = each.value("agreement"), each.value("noise_floor")
+        if agreement is not None and floor is not None and agreement < floor:
+            labels = " ".join(each.labels[name] for name in ("checkpoint", "policy", "precision"))
+            named.append(f"{labels} (agreement {agreement:.2f} %, noise floor {floor:.2f} %)")
+    if named:
+        yield DECIDES_OTHERWISE.format(networks="; ".join(named))
 
 
 def _subject(network: _Network) -> tuple[str, ...]:

@@ -50,6 +50,10 @@ DEPLOYMENT = (
     "integers. Agreement: predictions equal to the simulation's; noise floor: the simulation's own in "
     "float64. Costs are means over seeds."
 )
+DECIDES_OTHERWISE = (
+    "This runtime's graph decides otherwise than the simulation on more images than rounding in float32 "
+    "explains: {networks}."
+)
 SATURATES = (
     "Sums of 8-bit products saturate in this runtime on this processor: accuracy and agreement of its "
     "integer layers may be lower than elsewhere."

@@ -16,9 +16,9 @@ from lowbit.export.integer_grid import (
 )
 from lowbit.export.marks import ACTIVATION, DOMAIN, NAME, WEIGHT
 from lowbit.export.runtime import CODES
+from lowbit.export.runtime_rewrites import adapt_to_runtimes
 
 _PRODUCTS = ("Conv", "Gemm", "MatMul")
-_NO_BIAS = 1e-30
 _PACKED_BITS = 4  # the narrowest integers that ONNX's operator set 21 has
 
 
@@ -72,8 +72,10 @@ def put_integers(model: ir.Model, network: nn.Module, *, pack: bool = False) -> 
             writer.weight(node, grids[_name(node)])
         elif node.op_type == ACTIVATION:
             writer.activation(node, grids[_name(node)])
-    writer.mark_scales()
-    RemoveUnusedNodesPass()(model)  # the statistics of normalizations
+    adapt_to_runtimes(model.graph)
+    RemoveUnusedNodesPass()(
+        model
+    )  # the statistics of normalizations, biases before they were adapted
     model.opset_imports.pop(DOMAIN, None)
     model.graph.sort()
     return writer.written
@@ -90,7 +92,6 @@ class _Writer:
         self.graph, self.pack = graph, pack
         self.written = IntegerGraph()
         self._names: dict[str, int] = {}
-        self._convolutions: list[tuple[ir.Node, int]] = []  # and their channels
 
     def weight(self, mark: ir.Node, found: WeightCodes) -> None:
         layer, scale, codes = _name(mark), found.scale, found.codes
@@ -106,8 +107,6 @@ class _Writer:
             if node.op_type in _PRODUCTS:
                 node.name = self._unique(layer)
                 self.written.layers.append(layer)
-            if node.op_type == "Conv":
-                self._convolutions.append((node, len(codes)))
         small = self.pack and found.bits <= _PACKED_BITS
         tensor = ir.tensor(np.ascontiguousarray(codes))
         if small:
@@ -158,23 +157,6 @@ class _Writer:
             "DequantizeLinear", [value, *after], before=mark, name=f"{name}.dequantize"
         )
         self._replace(mark, mark.outputs[0], value)
-
-    def mark_scales(self) -> None:
-        """Give a bias to integer convolutions without one whose output is quantized and read otherwise too.
-
-        Hack: OpenVINO up to 2026.4 scales what such a quantizer reads twice, so that all its codes are
-        zero, unless an addition of other than zeros stands between. Remove this when it does not.
-        """
-        for conv, channels in self._convolutions:
-            readers = _users(conv.outputs[0])
-            several = len(readers) + conv.outputs[0].is_graph_output() > 1
-            bias = conv.inputs[2] if len(conv.inputs) > 2 else None
-            if several and (bias is None or not bias.const_value.numpy().any()):
-                conv.resize_inputs(3)
-                values = np.full(channels, _NO_BIAS)
-                conv.replace_input_with(
-                    2, self._constant(self._unique(f"{conv.name}.no_bias"), _float(values))
-                )
 
     def _fold(self, conv: ir.Node, layer: str, scale: np.ndarray) -> np.ndarray:
         """Fold the normalization behind a convolution into its bias; return the weight's new scale."""

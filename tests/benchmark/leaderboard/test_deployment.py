@@ -279,3 +279,18 @@ def test_what_others_sent_is_not_shown_for_nobody_could_check_it(tmp_path):
     write_deployment(tmp_path, "0" * 12, {"8w8a": timed(0.5, 2.0)})
     (table,) = tables_of(tmp_path)
     assert set(rows_of(table)) == {("mine", "ssql", "8w8a")}
+
+
+def test_graphs_that_decide_otherwise_are_named_in_every_format(tmp_path):
+    low = timed(0.5, 2.0, agreement=91.0, noise_floor=99.5)
+    equal = timed(0.5, 2.0, agreement=99.5, noise_floor=99.5)
+    write_deployment(tmp_path, "0" * 12, {"8w8a": equal, "4w4a": low})
+    (table,) = tables_of(tmp_path)
+    (note,) = table.gaps
+    assert "decides otherwise than the simulation" in note
+    assert "4w4a (agreement 91.00 %, noise floor 99.50 %)" in note and "8w8a" not in note
+    folder = build.build(tmp_path).parent
+    for name in ("results.md", "results.tex"):
+        assert "decides otherwise than the simulation" in (folder / name).read_text("utf-8")
+    (shown,) = Page(folder / "index.html").sections["deployment"]["tables"]
+    assert shown["gaps"] == [note]

@@ -1,0 +1,94 @@
+"""Graphs in runtimes with all their optimizations, against ONNX Runtime without any."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from lowbit.backbones import create_backbone
+from lowbit.quant import calibrate, quantize
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxscript")
+ort = pytest.importorskip("onnxruntime")
+
+from lowbit.export import integer_graph  # noqa: E402
+from lowbit.export.integer_grid import weight_codes  # noqa: E402
+from lowbit.export.onnx_export import export_network  # noqa: E402
+from lowbit.export.runtime import get_runtime, on_integers  # noqa: E402
+
+POLICIES = ["ssql", "lsq", "ssql-int8", "lsq-int8"]
+PRECISIONS = ["8w8a", "4w4a", "3w3a"]
+
+
+def resnet(policy, precision, seed=0):
+    """A ResNet whose normalizations have factors and shifts, as after training; and images."""
+    torch.manual_seed(seed)
+    net, images = create_backbone("resnet10_slim"), torch.randn(16, 3, 32, 32)
+    for norm in net.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            norm.weight.data.uniform_(0.4, 1.2)
+            norm.bias.data.uniform_(-0.5, 0.5)
+    quantize(net.eval(), policy, precision)
+    calibrate(net, [images])
+    return net, images
+
+
+def plain(model, images):
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = ort.InferenceSession(model, options, ["CPUExecutionProvider"])
+    return session.run(None, {"images": images.numpy()})[0]
+
+
+def deviation(found, expected):
+    """Mean deviation of features, in the standard deviation of all."""
+    return np.abs(found - expected).mean() / expected.std()
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("policy", POLICIES)
+def test_openvino_rounds_where_the_network_does(policy, precision):
+    pytest.importorskip("openvino")
+    net, images = resnet(policy, precision)
+    exported = export_network(net, images[:2], outputs=["features"])
+    session = get_runtime("openvino").load(exported.model, threads=1)
+    expected = plain(exported.model, images)
+    # A code that lies between two in float32 may fall either way, and changes what follows it.
+    assert deviation(session.run(images.numpy())[0], expected) < 0.01
+    assert len(on_integers(session, exported.integers.layers)[0]) >= 11
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_onnxruntime_keeps_biases_and_integer_layers(policy, monkeypatch):
+    net, images = resnet(policy, "4w4a")
+    adapted = export_network(net, images[:2], outputs=["features"])
+    monkeypatch.setattr(integer_graph, "adapt_to_runtimes", lambda graph: None)
+    bare = export_network(net, images[:2], outputs=["features"])
+    expected, integers, error = plain(bare.model, images), [], []
+    for exported in (bare, adapted):
+        session = get_runtime("onnxruntime").load(exported.model, threads=1)
+        integers.append(on_integers(session, exported.integers.layers)[0])
+        error.append(deviation(session.run(images.numpy())[0], expected))
+    assert integers[0] == integers[1]
+    assert error[1] < error[0] * 0.8
+    assert deviation(plain(adapted.model, images), expected) < 0.01  # and no value changed
+
+
+def test_weights_grow_no_further_than_16_bits_hold_two_products():
+    net, images = resnet("ssql-int8", "4w4a")
+    graph = onnx.load_from_string(export_network(net, images[:2], outputs=["features"]).model).graph
+    tensors = {i.name: onnx.numpy_helper.to_array(i) for i in graph.initializer}
+    largest = {}
+    for name, layer in net.named_modules():
+        if getattr(layer, "w_quant", None) is None:
+            continue
+        codes = tensors[f"{name}.codes"].astype(np.int64)
+        original = weight_codes(layer).codes.astype(np.int64)
+        factors = np.abs(codes).reshape(len(codes), -1).max(1) / np.abs(original).reshape(
+            len(codes), -1
+        ).max(1)
+        np.testing.assert_array_equal(codes, original * factors.reshape(-1, 1, 1, 1))
+        largest[name] = np.abs(codes).max()
+    assert largest["layer1.0.conv1"] <= 64  # its input has 255 as its largest code
+    assert 64 < largest["layer1.0.conv2"] <= 127  # and this 15
