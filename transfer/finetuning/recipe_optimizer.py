@@ -34,9 +34,10 @@ def build_optimizer(
     if recipe.transition is not None:
         section = recipe.transition
         steps = total_steps // recipe.epochs
+        natural = section.lambda_ == "natural"
         schedule = {
             "model": network,
-            "target": target_rate(section.lambda_, weight_bits),
+            "target": None if natural else target_rate(section.lambda_, weight_bits),
             "total_steps": total_steps,
             "schedule": section.schedule,
             "final_target": section.final_target,
@@ -46,6 +47,7 @@ def build_optimizer(
             "scope": section.scope,
             "eta": section.eta,
             "momentum_k": section.momentum,
+            "highest": section.highest,
             "decay": section.decay,
         }
     return optimizers.build_optimizer(

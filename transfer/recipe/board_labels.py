@@ -80,8 +80,12 @@ def _scheduling(recipe: RecipeFields) -> list[str]:
         return [f"step{recipe.gamma:g}"] if decay else []  # TR's Table S3
     section = recipe.transition
     usual = type(section).model_fields["lambda_"].default
-    parts = [f"lambda{section.lambda_:g}"] if section.lambda_ != usual else []
+    parts = []
+    if section.lambda_ != usual:
+        natural = section.lambda_ == "natural"
+        parts.append("natural" if natural else f"lambda{section.lambda_:g}")
     parts += [section.controller] if section.controller != "eq11" else []
+    parts += [f"upto{section.highest:g}"] if section.highest is not None else []
     parts += [section.scope] if section.scope != "layer" else []
     parts += [f"{section.schedule}-target"] if section.schedule != "cosine" else []
     parts += [f"to{section.final_target:g}"] if section.final_target else []

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_serializer, model_validator
 
 from lowbit.common.input_files.strict_model import StrictModel
 from lowbit.quant import Precision
@@ -93,9 +93,18 @@ class FPStart(StrictModel):
 class Transition(StrictModel):
     """Transition-rate scheduling: the target R and how the rates U follow it (SPEC C.1 to C.5)."""
 
-    lambda_: Positive = Field(5e-3, description="R_0 = lambda sqrt(weight bits)")
-    controller: Literal["eq11", "s1", "s2", "s3"] = Field(
-        "eq11", description="how U follows R: the paper's Eq. 11, or its supplement's variants"
+    lambda_: Positive | Literal["natural"] = Field(
+        5e-3,
+        description="R_0 = lambda sqrt(weight bits); natural: R_0 is the plain optimizer's own rate, "
+        "measured in the first 5 % of the steps",
+    )
+    controller: Literal["eq11", "s1", "s2", "s3", "scaled"] = Field(
+        "eq11",
+        description="how U follows R: the paper's Eq. 11, its supplement's variants, or Eq. 11 with "
+        "the time constants of eta and momentum as shares of the training",
+    )
+    highest: Positive | None = Field(
+        None, description="U is at most this many times its start; null: no bound"
     )
     scope: Literal["layer", "global"] = Field("layer", description="unit that has one K and U")
     schedule: Literal["cosine", "linear", "step", "constant"] = Field(
@@ -120,6 +129,11 @@ class Transition(StrictModel):
                 "trained. Remove them, or set transition.schedule to step."
             )
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_unset_bound(self, dump: Any) -> dict[str, Any]:
+        """Leave out `highest` if it is null: jobs without it keep the ids from before it existed."""
+        return {k: v for k, v in dump(self).items() if k != "highest" or v is not None}
 
     def decays(self, epochs: int) -> tuple[int, ...]:
         """Return the epochs at which `step` decays R."""

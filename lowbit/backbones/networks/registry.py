@@ -31,6 +31,12 @@ def resnet10_slim() -> nn.Module:
     return SmallResNet((1, 1, 1, 1), (16, 32, 64, 128), stem_stride=2, shortcut="conv")
 
 
+@BACKBONES.register()
+def resnet6_slim() -> nn.Module:
+    """Two stages of one block, widths 16-32, strides 2-4: five 3x3 convolutions for 16-pixel images."""
+    return SmallResNet((1, 1), (16, 32), stem_stride=2, shortcut="conv")
+
+
 # Of the CIFAR ResNets, which exist at any depth of 6n + 2: He et al. (2016), Contrastive Quant.
 _PUBLISHED_DEPTHS = (20, 32, 44, 56, 74, 110, 152)
 _IMAGENET_DEPTHS = (26, 50, 152, 200)  # resnet26, ... are timm's networks for ImageNet

@@ -26,8 +26,9 @@ from torch import Tensor, nn, optim
 from lowbit.quant.convert import quantized_layers
 from lowbit.quant.transition import sgd_step
 from lowbit.quant.transition.codes import Codes
-from lowbit.quant.transition.controllers import find_controller
+from lowbit.quant.transition.controllers import find_controller, scaled_constants
 from lowbit.quant.transition.linear_in_lr import why_not_linear
+from lowbit.quant.transition.natural_rate import NaturalRate
 from lowbit.quant.transition.shared_step import shared_step
 from lowbit.quant.transition.target_rate import TargetSchedule
 
@@ -72,16 +73,19 @@ class _Transition:
         params: as for the base optimizer.
         model: the quantized model the weights belong to.
         lr: learning rate of everything else, and U_0 of groups that set none.
-        target: initial target rate R_0, see `target_rate`.
+        target: initial target rate R_0, see `target_rate`; None: the plain optimizer's own rate, measured
+            in the first twentieth of the steps, which are taken at U_0 (`NaturalRate`).
         total_steps: steps over which the target falls.
         schedule: "cosine", "linear", "step" or "constant", see `TargetSchedule`.
         final_target: where the target ends.
         milestones, factor: steps at which the "step" schedule multiplies the target, and by what.
-        controller: "eq11"; "s1", "s2" or "s3" of the paper's supplement, see
+        controller: "eq11"; "s1", "s2" or "s3" of the paper's supplement, or "scaled", see
             `lowbit.quant.transition.controllers`.
         scope: "layer", or "global": one k over all layers' weights, and with it one K and U.
         eta: step of the controller η; `lr` if None.
         momentum_k: m, weight of the past in the running rate.
+        highest: U is at most this many times U_0, so that it cannot wind up where the target is above
+            the rate that a layer can have; None: no bound, as in the paper.
         decay: factor of decoupled weight decay (AdamW): "adaptive" is U, as in the paper's
             equations; "base" the group's learning rate, which can cause transitions at U = 0.
         **kwargs: the base optimizer's.
@@ -95,7 +99,7 @@ class _Transition:
         *,
         model: nn.Module,
         lr: float,
-        target: float,
+        target: float | None,
         total_steps: int,
         schedule: str = "cosine",
         final_target: float = 0.0,
@@ -105,13 +109,15 @@ class _Transition:
         scope: str = "layer",
         eta: float | None = None,
         momentum_k: float = 0.99,
+        highest: float | None = None,
         decay: str = "adaptive",
         **kwargs: Any,
     ) -> None:
         _one_of("scope", scope, SCOPES)
         _one_of("decay", decay, DECAYS)
         _check_linear(self._base, **kwargs)
-        self.target = target
+        self.target, self.highest = target, highest
+        self._natural = NaturalRate(total_steps) if target is None else None
         self.schedule = TargetSchedule(
             total_steps, schedule, final_target, tuple(milestones), factor
         )
@@ -129,6 +135,8 @@ class _Transition:
         # skip them, unnoticed by K and U.
         self._step_supports_amp_scaling = False
         self.eta, self.momentum_k = float(lr) if eta is None else eta, momentum_k
+        if self.controller.scaled:
+            self.eta, self.momentum_k = scaled_constants(self.eta, momentum_k, total_steps)
         self.scope, self.decay = scope, decay
         self._codes = Codes(dict(layers[weight] for weight in latent))
         for layer in self._codes.layers:
@@ -136,6 +144,7 @@ class _Transition:
         self._step = 0
         starts = [g["start_rate"] for g in self._latent_groups() for _ in g["params"]]
         self._rate = torch.tensor(starts, dtype=torch.float64, device=latent[0].device)  # U
+        self._start_rate = self._rate.clone()  # U_0
         self._running = torch.zeros_like(self._rate)  # K
         self._distances: Tensor | None = None  # of one transition, if effective steps are used
 
@@ -143,6 +152,9 @@ class _Transition:
         return [group for group in self.param_groups if "start_rate" in group]
 
     def _target(self, step: int) -> float:
+        """Return R of a step; while the natural rate is measured, its R_0 so far."""
+        if self.target is None:
+            return float(self._natural.total) / max(step, 1)
         return self.schedule.at(step, self.target)
 
     @torch.no_grad()
@@ -170,25 +182,35 @@ class _Transition:
 
     def _control(self) -> None:
         """Update K and U from the code changes of the last step."""
-        codes, r = self._codes, self._target(self._step)
-        target = torch.full_like(self._rate, r)
-        k = codes.changed
+        codes, k = self._codes, self._codes.changed
         if self.controller.effective_step:
             k = codes.effective_steps(self._distances) * codes.numel
-            target *= self._distances
         if self.scope == "global":
             k = (k.sum() / codes.numel.sum()).expand_as(k)
-            target = ((target * codes.numel).sum() / codes.numel.sum()).expand_as(target)
         else:
             k = k / codes.numel
         self._running.lerp_(k, 1 - self.momentum_k)
+        if self.target is None and self._step > 0:
+            self.target = self._natural.measure(codes, self._step)
+        if self.target is not None:
+            self._adapt(self._target(self._step))
+        self._step += 1
+
+    def _adapt(self, r: float) -> None:
+        """Update U, and its bound B, towards the target R."""
+        codes, target = self._codes, torch.full_like(self._rate, r)
+        if self.controller.effective_step:
+            target *= self._distances
+        if self.scope == "global":
+            target = ((target * codes.numel).sum() / codes.numel.sum()).expand_as(target)
         self._rate = self.controller.update(
             self._rate, self._running, target, self.eta, self.momentum_k
         )
+        if self.highest is not None:
+            self._rate = self._rate.minimum(self.highest * self._start_rate)
         for group in self._latent_groups():
             highest = self.controller.ceiling(group["ceiling"], r, self.eta)
-            group["ceiling"] = min(highest, HIGHEST * group["start_rate"])
-        self._step += 1
+            group["ceiling"] = min(highest, (self.highest or HIGHEST) * group["start_rate"])
 
     def _is_fused(self) -> bool:
         """Whether SGD's one-pass kernel is used."""
@@ -231,6 +253,8 @@ class _Transition:
         """Return the base optimizer's state plus `transition`: step, K, U and the last codes (int8)."""
         state = super().state_dict()
         state["transition"] = {"step": self._step, "running": self._running, "rate": self._rate}
+        if self._natural is not None:
+            state["transition"] |= {"target": self.target, "natural": self._natural.total}
         if not self._codes.stale:
             state["transition"] |= self._codes.state_dict()
         return state
@@ -247,6 +271,8 @@ class _Transition:
         self._step = state["step"]
         self._running.copy_(state["running"])
         self._rate.copy_(state["rate"])
+        if self._natural is not None:
+            self.target, self._natural.total = state["target"], state["natural"]
         if "codes" in state:
             self._codes.load_state_dict(state)
             self._distances = self._codes.distances()

@@ -200,6 +200,30 @@ def test_small_transition_rates_compare_four_optimizers_from_one_start():
     assert len(starts) == 1
 
 
+def test_pocket_transition_rates_differ_in_optimizer_and_controller_alone():
+    jobs = _recipes("pocket_tr")
+    differing = {"name", "optimizer", "lr", "weight_decay", "transition", "seed"}
+    same = [{k: v for k, v in job.recipe.items() if k not in differing} for job in jobs]
+    assert len(jobs) == 30 and all(recipe == same[0] for recipe in same)
+    pairs = {
+        (job.recipe["optimizer"].removesuffix("t"), job.recipe["lr"], job.recipe["weight_decay"])
+        for job in jobs
+    }
+    assert pairs == {("sgd", 0.1, 1e-4), ("adam", 1e-3, 1e-4), ("adamw", 1e-3, 1e-2)}
+    sections = [job.recipe["transition"] for job in jobs if job.recipe["seed"] == 0]
+    changes = [
+        {k: s[k] for k in ("lambda_", "controller", "highest") if k in s} for s in sections if s
+    ]
+    paper = {"lambda_": 5e-3, "controller": "eq11"}
+    assert changes == [
+        *[paper] * 3,
+        paper | {"lambda_": "natural"},
+        paper | {"controller": "scaled"},
+        paper | {"highest": 1.0},
+        {"lambda_": "natural", "controller": "scaled", "highest": 1.0},
+    ]
+
+
 def test_small_adaptive_bit_widths_have_their_reference():
     jobs = _recipes("coquant_small")
     methods = Counter(job.recipe["adaptive"]["method"] for job in jobs)

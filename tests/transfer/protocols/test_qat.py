@@ -119,15 +119,26 @@ def test_training_is_plain_sgd_on_weights_and_learned_scales(
 
 
 @pytest.mark.parametrize(
-    ("optimizer", "policy"),
-    [("sgd", "lsq"), ("sgdt", "tr"), ("adam", "ewgs"), ("adamt", "tr"), ("adamwt", "lsq")],
+    ("optimizer", "policy", "section"),
+    [
+        ("sgd", "lsq", {}),
+        ("sgdt", "tr", {}),
+        ("adam", "ewgs", {}),
+        ("adamt", "tr", {}),
+        ("adamwt", "lsq", {}),
+        (
+            "sgdt",
+            "lsq",
+            {"transition": {"lambda_": "natural", "controller": "scaled", "highest": 1}},
+        ),
+    ],
 )
 def test_a_killed_job_resumes_to_the_same_bits(
-    tiny_net, few_digits, tmp_path, monkeypatch, optimizer, policy
+    tiny_net, few_digits, tmp_path, monkeypatch, optimizer, policy, section
 ):
     recipe = _recipe(
         optimizer=optimizer, policy=policy, lr=1e-3, epochs=2, precisions=("FP", "3w3a", "2w2a"),
-        fp_start={"epochs": 1, "lr": 0.1},
+        fp_start={"epochs": 1, "lr": 0.1}, **section,
     )  # fmt: skip
     val = open_images("digits", "val")
     straight = _fit(tiny_net(), few_digits, recipe, tmp_path / "straight", val)

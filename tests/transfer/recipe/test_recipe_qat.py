@@ -36,6 +36,15 @@ def test_a_t_variant_has_the_paper_s_section_written_out():
     assert step.decays(400) == (100, 200, 300) and step.factor == 0.2  # TR's Table S3
 
 
+def test_a_bound_that_is_not_set_leaves_no_trace_in_the_recipe():
+    """So that a job without it has the id from before the field existed."""
+    free, bounded = (
+        _qat(optimizer="sgdt", transition=section).model_dump(mode="json")["transition"]
+        for section in ({}, {"highest": 2})
+    )
+    assert bounded == free | {"highest": 2.0} and "highest" not in free
+
+
 def test_every_optimizer_has_a_name_and_a_t_variant():
     assert set(OPTIMIZERS) - {"lars"} == set(BASES) == set(typing.get_args(BaseOptimizer))
     assert {f"{name}t" for name in BASES} == set(typing.get_args(TOptimizer))
@@ -67,6 +76,9 @@ def test_a_start_has_published_rates_and_its_own_seed():
             "sgdt-linear-target-base-decay",
         ),
         ({"optimizer": "adamt", "transition": {"lambda_": 1e-3}}, "qat", "adamt-lambda0.001"),
+        ({"optimizer": "sgdt", "transition": {"lambda_": "natural"}}, "qat", "sgdt-natural"),
+        ({"optimizer": "sgdt", "transition": {"controller": "scaled"}}, "qat", "sgdt-scaled"),
+        ({"optimizer": "sgdt", "transition": {"highest": 1}}, "qat", "sgdt-upto1"),
         (
             {"optimizer": "sgdt", "transition": {"final_target": 1e-4}},
             "qat",
@@ -173,6 +185,8 @@ def test_what_contradicts_is_refused(fields, message):
         ),
         ({"controller": "s4"}, "Input should be 'eq11'"),
         ({"lambda_": 0}, "greater than 0"),
+        ({"lambda_": "own"}, "Input should be 'natural'"),
+        ({"highest": 0}, "greater than 0"),
         ({"momentum": 1.0}, "less than 1"),
     ],
 )
