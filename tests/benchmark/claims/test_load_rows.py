@@ -30,6 +30,15 @@ def test_a_row_has_the_facts_of_its_recipe_and_of_its_pretraining(tmp_path):
     assert row.pretraining == "20 epochs (320 steps) on digits" and row.length == "100 epochs"
 
 
+def test_a_variation_of_a_policy_counts_as_that_policy(tmp_path):
+    runs = Runs(tmp_path)
+    job = runs.pretrain("SSQL", 0)
+    varied = {"base": "lsq", "first": 8, "weight": {"kind": "LSQ", "options": {"numel": "layer"}}}
+    runs.score("SSQL", job, 0, {"4w4a": 90.0}, policy=varied)
+    (row,) = scored(load_rows([tmp_path]))
+    assert row.has({"policy": "lsq", "policy.weight.options.numel": "layer"})
+
+
 def test_what_changes_no_number_makes_no_row(tmp_path):
     runs = Runs(tmp_path)
     job = runs.pretrain("SSQL", 0)
