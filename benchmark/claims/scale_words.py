@@ -108,6 +108,8 @@ def _facts(row: ResultRow, names: Sequence[str]) -> str:
 
 def _name(row: ResultRow) -> str:
     """Name a row by how its network was trained, where that is what protocols compare; else its backbone."""
+    if row.facts["task"] == "pretrain":
+        return str(row.facts["method"])
     if row.facts["protocol"] == "adaptive":
         return str(row.facts.get("adaptive.method", row.name))
     return row.name if row.facts["training"] == "-" else f"{row.name}, {row.facts['training']}"
