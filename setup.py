@@ -67,11 +67,12 @@ setup(
         "ray": ["ray>=2.40"],
         "deploy": [
             "onnx>=1.18",
+            "onnx-ir>=0.1.9",
             "onnxscript>=0.5",
             "onnxruntime>=1.22",
             "openvino>=2025.1",
         ],
-        "bench": ["brevitas>=0.12"],  # a peer that lowbit-bench bench times where it is installed
+        "bench": ["brevitas>=0.12", "nncf>=2.19"],  # peers that lowbit-bench bench times
         "dev": [
             "pytest>=8",
             "pytest-timeout>=2.3",

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from lowbit.backbones.costs import backbone_costs
 from lowbit.data import Images, image_set, open_images
 from lowbit.deploy.agreement import Agreement, batches, compare, predicted, some_images
 from lowbit.deploy.export_model import to_graph
@@ -19,10 +20,10 @@ from lowbit.deploy.processor import this_processor
 from lowbit.deploy.recipe import Recipe
 from lowbit.deploy.saturation import SATURATE, products
 from lowbit.deploy.subject import Subject, of_job
-from lowbit.export.latency import Latency, time_in_turns
+from lowbit.export.latency import QUARTILES, Latency, time_in_turns
 from lowbit.export.runtime import Runtime, get_runtime, on_integers
 from lowbit.quant import FP, get_policy, set_precision
-from lowbit.transfer.scoring.accuracy import Accuracy, accuracy
+from lowbit.transfer.scoring.accuracy import INTERVAL, Accuracy, accuracy
 from lowbit.transfer.scoring.scored_network import ScoredNetworks
 
 BATCHES = (1, 8)
@@ -59,7 +60,7 @@ def run(recipe: Recipe, folder: Path) -> dict[str, Any]:
     """Export and run the networks of a transfer job, precision by precision.
 
     Returns:
-        measurements, checkpoint and details, in plain JSON types.
+        measurements, costs, checkpoint and details, in plain JSON types.
 
     Raises:
         FileNotFoundError: the checkpoint, the networks or the images are missing.
@@ -87,6 +88,9 @@ def run(recipe: Recipe, folder: Path) -> dict[str, Any]:
             for precision, each in found.items()
             for row in _rows(each, str(precision), len(images), recipe)
         ],
+        "costs": backbone_costs(
+            facts.architecture, facts.policy, recipe.precisions, image_size=facts.image_size
+        ),
         "checkpoint": {"architecture": facts.architecture, "sha256": facts.checkpoint_sha256},
         "details": {
             "processor": asdict(this_processor()),
@@ -205,9 +209,9 @@ def _rows(found: Measured, precision: str, images: int, recipe: Recipe) -> Itera
 
     score, agreement = found.accuracy, found.agreement
     for metric in image_set(recipe.dataset).metrics:
-        low, high = score.interval(metric) or (None, None)
-        value, error = getattr(score, metric), score.stderr(metric)
-        yield row(metric, value, "%", images, stderr=error, low=low, high=high)
+        low, high = score.interval(metric)
+        ends = {"low": low, "high": high, "interval": INTERVAL}
+        yield row(metric, getattr(score, metric), "%", images, stderr=score.stderr(metric), **ends)
     yield row("file_bytes", found.file_bytes, "bytes")
     yield row("packed_bytes", found.packed_bytes, "bytes")
     yield row("peak_memory", found.memory, "bytes")
@@ -220,6 +224,5 @@ def _rows(found: Measured, precision: str, images: int, recipe: Recipe) -> Itera
         place = f"{'all' if threads == 0 else threads}t_b{batch}"
         n = batch * recipe.rounds
         yield row(f"latency_{place}", 1e3 * latency.seconds, "ms", n)
-        yield row(
-            f"latency_ratio_{place}", latency.ratio, "of FP", n, low=latency.low, high=latency.high
-        )
+        ends = {"low": latency.low, "high": latency.high, "interval": QUARTILES}
+        yield row(f"latency_ratio_{place}", latency.ratio, "of FP", n, **ends)

@@ -75,7 +75,7 @@ def parse_arguments(
         "--only",
         type=_stages,
         metavar="STAGE,...",
-        help="of pretrain,transfer,detection, those to run; the others' results are used where they "
+        help="of pretrain,transfer,detection,deploy, those to run; the others' results are used where they "
         "are finished",
     )
     what.add_argument(

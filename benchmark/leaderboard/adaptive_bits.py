@@ -14,8 +14,9 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from lowbit.benchmark.leaderboard.boards import Board, Cell, Line
+from lowbit.benchmark.leaderboard.boards import Board, Line
 from lowbit.benchmark.leaderboard.labels import ZERO_SHOT
+from lowbit.benchmark.leaderboard.table_parts import Cell
 from lowbit.benchmark.results.comparability import BOARD, MEASURED, precision_rank
 
 DELTA = "Δ_B"

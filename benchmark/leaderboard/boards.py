@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
+from lowbit.benchmark.leaderboard.table_parts import Cell
 from lowbit.benchmark.published.rows import REPORTED
 from lowbit.benchmark.results.comparability import (
     BOARD,
@@ -19,7 +20,6 @@ from lowbit.benchmark.results.comparability import (
 from lowbit.benchmark.results.result_file import ADAPTIVE
 
 _FULL = "FP"
-NOTICED_ROUNDING = 1.0  # % of predictions
 _FOLDED = (  # what a cell takes from the folded row as it is
     "value",
     "sd",
@@ -36,56 +36,6 @@ _FOLDED = (  # what a cell takes from the folded row as it is
     "rounding",
 )
 _OF_METHOD = ("scorings", "scoring_sd")  # and of a method's row also these
-
-
-@dataclass
-class Cell:
-    """One number of a board with its details, or why there is none.
-
-    Attributes:
-        value, sd, low, high: in the metric's unit; NaN where unknown.
-        interval: what `low` and `high` are over: "seeds", or "images" of a single seed; "" where unknown.
-        stderr: standard error over the test images, in the same unit; NaN where unknown.
-        n_seeds: seeds averaged; 0 when there is no number.
-        n_jobs: jobs averaged; more than `n_seeds` when two recipes share a label and a seed.
-        rank: see `lowbit.benchmark.statistics.ranking.rank_groups`.
-        best: rank 1, if the tests found at least one row of the column worse.
-        drop: value minus the same line's value in full precision; NaN where there is none.
-        status, reason: completed, failed or skipped; why, or how a number that was sent was checked.
-        printed: a published number as its paper prints it.
-        zero_shot: the network was trained at other bit-widths only.
-        rounding: share of predictions, in %, that rounding alone decides; NaN where unknown.
-        missing: jobs of this cell that gave no number although others did.
-        of_method: it is over pretrainings, which `n_seeds` and `sd` count; else over the scoring seeds of
-            one, and its rank is that of a file.
-        scorings, scoring_sd: of a method, the fewest scoring seeds of a pretraining, and their spread.
-    """
-
-    value: float = math.nan
-    sd: float = math.nan
-    low: float = math.nan
-    high: float = math.nan
-    interval: str = ""
-    stderr: float = math.nan
-    n_seeds: int = 0
-    n_jobs: int = 0
-    rank: int = 0
-    best: bool = False
-    drop: float = math.nan
-    status: str = "completed"
-    reason: str = ""
-    printed: str = ""
-    zero_shot: bool = False
-    rounding: float = math.nan
-    missing: int = 0
-    of_method: bool = False
-    scorings: int = 0
-    scoring_sd: float = math.nan
-
-    @property
-    def depends_on_rounding(self) -> bool:
-        """Whether rounding decides enough predictions for another machine's number to differ."""
-        return self.rounding >= NOTICED_ROUNDING
 
 
 @dataclass

@@ -35,4 +35,22 @@ ROUNDING_NOTE = (
 )
 ZERO_SHOT = "§"  # marks a precision that a network was not trained at
 NOTHING = "There is no result to show: no job has finished with a number yet."
-TASK_TITLES = {"classification": "Classification", "detection": "Detection"}
+TASK_TITLES = {
+    "classification": "Classification",
+    "detection": "Detection",
+    "deployment": "Integer inference",
+}
+DEPLOYMENT = (
+    "Networks exported as graphs of integers and run on one machine. Numbers of another runtime, version, "
+    "machine, data set or protocol are in another table and not comparable. Accuracy: of the graph. Size: of the "
+    "file; packed: with weights of at most four bits in four. Latency: a batch of 1 or 8 over the same "
+    "network's full precision in the same runtime, in turns; in brackets the quartiles over the rounds of "
+    "timing, which say how steady they were and are no confidence interval; FP against itself shows the "
+    "timing's noise. Integer layers: convolutions and linear layers that the runtime's own graph computes on "
+    "integers. Agreement: predictions equal to the simulation's; noise floor: the simulation's own in "
+    "float64. Costs are means over seeds."
+)
+SATURATES = (
+    "Sums of 8-bit products saturate in this runtime on this processor: accuracy and agreement of its "
+    "integer layers may be lower than elsewhere."
+)

@@ -1,22 +1,21 @@
 """The tables of a leaderboard: every format renders these, and each is laid out once."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import cached_property
-from typing import Any
 
 import pandas as pd
 
-from lowbit.benchmark.leaderboard import adaptive_bits, dataset_means, methods
+from lowbit.benchmark.leaderboard import adaptive_bits, deployment
+from lowbit.benchmark.leaderboard.aggregation import dataset_means, methods
+from lowbit.benchmark.leaderboard.aggregation.fold_seeds import fold_seeds
 from lowbit.benchmark.leaderboard.boards import (
     Board,
-    Cell,
     Line,
     make_boards,
     make_reported,
     missing_jobs,
 )
-from lowbit.benchmark.leaderboard.fold_seeds import fold_seeds
 from lowbit.benchmark.leaderboard.labels import (
     METHOD_MEANS,
     METHODS,
@@ -25,45 +24,10 @@ from lowbit.benchmark.leaderboard.labels import (
     TASK_TITLES,
 )
 from lowbit.benchmark.leaderboard.reproduction import Reproduced, reproduce
+from lowbit.benchmark.leaderboard.table_parts import Cell, Row, Table
 from lowbit.benchmark.planning.plan_file import PlannedSuite
 from lowbit.benchmark.results.comparability import MEASURED, SUBJECT, metric_name, precision_rank
 from lowbit.benchmark.statistics.answered_images import AnsweredImages
-
-
-@dataclass(frozen=True)
-class Row:
-    """One row of a table.
-
-    Attributes:
-        labels: the text in front of its numbers, in the order of the table's `labels`.
-        cells: its numbers by column; a column that is absent was not planned.
-        facts: all that is known of the row by name, to search, filter and group by.
-    """
-
-    labels: tuple[str, ...]
-    cells: Mapping[str, Cell]
-    facts: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Table:
-    """Rows that share their columns.
-
-    Attributes:
-        labels: names of the leading columns of text.
-        columns: names of the columns of numbers.
-        note: how to read it; "" where the general note says enough.
-        gaps: what is left out or blank, a sentence each.
-        facts: what its rows share, by name.
-    """
-
-    title: str
-    labels: tuple[str, ...]
-    columns: tuple[str, ...]
-    rows: tuple[Row, ...]
-    note: str = ""
-    gaps: tuple[str, ...] = ()
-    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Tables:
@@ -116,6 +80,7 @@ class Tables:
             ),
             "detection": tuple(_detection(b) for b in boards if b.facts["task"] == "detection"),
             "adaptive": (_adaptive(adaptive),) if adaptive else (),
+            "deployment": tuple(deployment.make_deployments(self.folded, self.frame)),
             "averages": tuple(map(_average, dataset_means.averages(self.folded))),
             "reported": (_reported(reported),) if reported else (),
         }

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from lowbit.benchmark.leaderboard.adaptive_bits import BLANK
-from lowbit.benchmark.leaderboard.boards import Cell
 from lowbit.benchmark.leaderboard.csv_text import to_csv as write_csv
 from lowbit.benchmark.leaderboard.labels import (
     FILES_ONLY,
@@ -18,7 +17,9 @@ from lowbit.benchmark.leaderboard.labels import (
     SHARED_SEEDS,
     ZERO_SHOT,
 )
-from lowbit.benchmark.leaderboard.tables import Table, Tables
+from lowbit.benchmark.leaderboard.table_parts import Cell, Table
+from lowbit.benchmark.leaderboard.tables import Tables
+from lowbit.benchmark.results.result_file import MACHINE
 from lowbit.common.text import number, printable
 
 CSV_COLUMNS = (
@@ -60,6 +61,7 @@ CSV_COLUMNS = (
     "pretraining",
     "pretrain_seed",
     "rounding",
+    *MACHINE,
 )
 METHOD_COLUMNS = {  # of methods.csv, by the columns of `fold_methods`
     "checkpoint": "method",

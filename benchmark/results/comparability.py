@@ -1,14 +1,15 @@
 """Which results may be ranked together.
 
 A *board* is a set of rows that answer one question: same task, same pinned split (by hash), same
-protocol at the same version, same image size, same engine, same quantization policy (by fingerprint).
+protocol at the same version, same image size, same engine, same quantization policy (by fingerprint) and,
+of deployed networks, the same machine.
 Within a board, rows of one precision and one metric are ranked; nothing is ever ranked across boards.
 
-Boards of detection and of quantization-aware training leave the policy out, as a job's identity says
-(`policy_on_board`). Elsewhere a policy belongs to the protocol: every checkpoint is scored under the same
+Boards of detection, of quantization-aware training and of deployed networks leave the policy out, as a
+job's identity says (`policy_on_board`). Elsewhere a policy belongs to the protocol: every checkpoint is scored under the same
 policy, and another policy is another board. A detector, or a network under `qat`, is trained
 *with* its policy, and how to train (LSQ against SGDT, each with the quantizer its paper uses) is itself
-what is compared. The policy is still part of a row's own name, so two are never averaged.
+what is compared; so is, of deployed networks, what a policy costs. The policy is still part of a row's own name, so two are never averaged.
 
 Validation numbers are kept but not ranked: hyper-parameters may have been chosen on them. Published
 numbers are never ranked: nothing shows that they answer the same question.
@@ -22,6 +23,8 @@ import pandas as pd
 
 from lowbit.benchmark.results.result_file import (
     ADAPTIVE,
+    INTERVAL,
+    MACHINE,
     POLICY_ON_BOARD,
     PRETRAIN_SEED,
     PRETRAINING,
@@ -45,6 +48,7 @@ BOARD = (
     "protocol_version",
     "image_size",
     "engine",
+    *MACHINE,
     "board_policy",
 )
 # The source of a number: a job that ran here; a submission, scored again from its predictions; or a
@@ -64,6 +68,7 @@ _TEXT = (
     "unit",
     *PUBLISHED,
     *ADAPTIVE,
+    INTERVAL,
     PRETRAINING,
 )
 _NUMBERS = ("value", "stderr", "image_low", "image_high", ROUNDING)

@@ -15,7 +15,9 @@ from lowbit.benchmark.results.result_file import (
     BIT_OPERATIONS,
     COLUMNS,
     HIGH,
+    INTERVAL,
     LOW,
+    MACHINE,
     POLICY_ON_BOARD,
     PRETRAIN_SEED,
     PRETRAINING,
@@ -35,11 +37,12 @@ def _columns() -> str:
     text = (
         f"The columns of the frame are {columns}; of results also how a detector or a low-bit network "
         f"was trained (`{TRAINING}`), error and 95 % interval over test images (`{STDERR}`, `{LOW}`, "
-        f"`{HIGH}`), the cost of the backbone (`{WEIGHT_BYTES}`, `{BIT_OPERATIONS}`), the share of "
+        f"`{HIGH}`, and how it was found, `{INTERVAL}`), the cost of the backbone (`{WEIGHT_BYTES}`, `{BIT_OPERATIONS}`), the share of "
         f"predictions in % that rounding alone decides (`{ROUNDING}`), whether the "
         f"precision is none it was trained at (`{ZERO_SHOT}`), whether only rows of one policy are ranked "
         f"together (`{POLICY_ON_BOARD}`), the name that a checkpoint shares with other pretrainings of its "
-        f"method and its seed (`{PRETRAINING}`, `{PRETRAIN_SEED}`) and, of adaptive bit-widths, {_listed(ADAPTIVE)}."
+        f"method and its seed (`{PRETRAINING}`, `{PRETRAIN_SEED}`), of adaptive bit-widths {_listed(ADAPTIVE)} and, of deployed "
+        f"networks, what they were measured on beside the runtime, which is the `engine`: {_listed(MACHINE)}."
     )
     return textwrap.fill(text, 105)
 

@@ -17,7 +17,9 @@ from lowbit.benchmark.results.result_file import (
     BIT_OPERATIONS,
     COLUMNS,
     HIGH,
+    INTERVAL,
     LOW,
+    MACHINE,
     POLICY_ON_BOARD,
     PRETRAIN_SEED,
     PRETRAINING,
@@ -31,8 +33,8 @@ from lowbit.benchmark.results.verdicts import SUBMISSIONS, JobVerdict, read_verd
 
 # Those of published numbers too, then those of measured ones alone.
 MEASURED_COLUMNS = (
-    *COLUMNS, TRAINING, STDERR, LOW, HIGH, WEIGHT_BYTES, BIT_OPERATIONS, ROUNDING,
-    ZERO_SHOT, POLICY_ON_BOARD, PRETRAINING, PRETRAIN_SEED, *ADAPTIVE,
+    *COLUMNS, TRAINING, STDERR, LOW, HIGH, INTERVAL, WEIGHT_BYTES, BIT_OPERATIONS, ROUNDING,
+    ZERO_SHOT, POLICY_ON_BOARD, PRETRAINING, PRETRAIN_SEED, *ADAPTIVE, *MACHINE,
 )  # fmt: skip
 
 _PRETRAIN = "pretrain"

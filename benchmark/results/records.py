@@ -8,7 +8,9 @@ from lowbit.benchmark.results.result_file import (
     ADAPTIVE,
     BIT_OPERATIONS,
     HIGH,
+    INTERVAL,
     LOW,
+    MACHINE,
     POLICY_ON_BOARD,
     PRETRAIN_SEED,
     PRETRAINING,
@@ -27,22 +29,23 @@ ROWS = "rows"
 # What a job's numbers share, and what each has for itself.
 JOB_TEXTS = (
     "job_id", "status", "reason", "checkpoint", PRETRAINING, "method", "architecture", "task",
-    "dataset", "protocol", *ADAPTIVE, TRAINING, "engine", "policy", "policy_fingerprint", "split_sha256",
-    QUESTION, ORIGIN, RECIPE, START,
+    "dataset", "protocol", *ADAPTIVE, TRAINING, "engine", *MACHINE, "policy", "policy_fingerprint",
+    "split_sha256", QUESTION, ORIGIN, RECIPE, START,
 )  # fmt: skip
 JOB_INTEGERS = ("seed", PRETRAIN_SEED, "image_size", "protocol_version")
 JOB_FLAGS = (POLICY_ON_BOARD,)
-ROW_TEXTS = ("precision", "metric", "unit", "split")
+ROW_TEXTS = ("precision", "metric", "unit", "split", INTERVAL)
 ROW_FLOATS = ("value", STDERR, LOW, HIGH, WEIGHT_BYTES, BIT_OPERATIONS, ROUNDING)
 ROW_INTEGERS = ("n",)
 
-# Where a job without numbers is shown: its task, and the metric of its cell.
-_TASKS = {"transfer": "classification"}
+# Where a job without numbers is shown: its task, by stage where that is not it, and the metric of its cell.
+TASKS = {"transfer": "classification", "deploy": "deployment"}
 _MAIN_METRIC = {
     "classification": ("top1", "%"),
     "detection": ("AP", "%"),
     "pretrain": ("loss", "-"),
 }
+_RENAMED = {"low": LOW, "high": HIGH, "interval": INTERVAL}
 _LARGEST = 2**63 - 1
 
 
@@ -53,7 +56,7 @@ def make_record(result: Result) -> dict[str, Any]:
     its reason can be shown in its place.
     """
     facts = _derived(result) | result.facts
-    task = str(result.identity.get("task") or _TASKS.get(result.stage, result.stage))
+    task = str(result.identity.get("task") or TASKS.get(result.stage, result.stage))
     named = {
         "job_id": result.job_id,
         "status": result.status,
@@ -111,8 +114,8 @@ def _numbers(result: Result) -> Iterator[dict[str, Any]]:
     untrained = _texts(result.details.get(ZERO_SHOT))
     for measurement in result.measurements:
         row = {**measurement.__dict__, ZERO_SHOT: measurement.precision in untrained}
-        del row["interval"], row["warning"]  # as the result has them: not on the board
-        row[LOW], row[HIGH] = row.pop("low"), row.pop("high")
+        del row["warning"]  # as the result has it: not on the board
+        row |= {new: row.pop(old) for old, new in _RENAMED.items()}
         if cost := result.costs.get(measurement.precision):
             row |= cost.__dict__
         row[ROUNDING] = _rounding(result.details.get(ROUNDING), measurement.precision)

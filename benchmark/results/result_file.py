@@ -41,6 +41,7 @@ COLUMNS = (
     "policy", "policy_fingerprint", "split_sha256", "protocol_version", "image_size", "source",
 )  # fmt: skip
 TRAINING, STDERR, LOW, HIGH = "training", "stderr", "image_low", "image_high"
+INTERVAL = "image_interval"  # how that interval was found, as measurements say
 WEIGHT_BYTES, BIT_OPERATIONS, ZERO_SHOT = "weight_bytes", "bit_operations", "zero_shot"
 ROUNDING = "rounding"  # share of predictions that rounding decides, in %; a detail of results too
 # Of a checkpoint: the name its pretrainings share, and the seed in which they differ.
@@ -50,6 +51,9 @@ PRETRAINING, PRETRAIN_SEED = "pretraining", "pretrain_seed"
 # at one bit-width each that it is set against.
 POLICY_ON_BOARD = "policy_on_board"
 ADAPTIVE = ("adaptive_method", "adaptive_variant", "adaptive_reference")
+# Of a network that was deployed, as identities say: what it was measured on, beside the runtime (`engine`);
+# products: whether sums of 8-bit products are exact there, or saturate.
+MACHINE = ("processor", "instruction_set", "cores", "products")
 _JOB_ID = re.compile(r"[0-9a-f]{12}")  # a folder's name that says whose it is
 _MOST_BYTES = 64 << 20  # of a file; ImageNet's counts have half a megabyte
 _WHOLE = 2**53  # integers up to here are the same number to every reader of JSON
@@ -74,13 +78,15 @@ class Measurement(_Schema):
     )
     low: FiniteFloat | None = Field(
         None,
-        description="Lower end of the 95 % interval over these images; null: unknown.",
+        description="Lower end of the 95 % interval over these images, or of what `interval` says; "
+        "null: unknown.",
     )
     high: FiniteFloat | None = Field(None, description="Upper end of that interval.")
     interval: str | None = Field(
         None,
-        description="How the interval was found: wilson, or halves (docs/statistics.md); null: by the "
-        "percentile bootstrap of earlier versions, if there is one.",
+        description="How the interval was found: wilson, or halves (docs/statistics.md); quartiles: it is "
+        "no such interval but the middle half of a timing's rounds; null: by the percentile bootstrap of "
+        "earlier versions, if there is one.",
     )
     warning: str | None = Field(
         None, description="Why the interval may be too narrow; null: nothing speaks for that."

@@ -7,6 +7,7 @@ import numpy as np
 
 from lowbit.export.runtime import Session
 
+QUARTILES = "quartiles"  # what `low` and `high` are
 _ROUND = 5e-3  # s of each graph in a round; short, so that a disturbance spoils few rounds
 _MOST_REPEATS = 64
 _WARM_UP = 3

@@ -1,5 +1,6 @@
 """Run exported models in OpenVINO, on the CPU."""
 
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +25,19 @@ def load(model: bytes | Path, *, threads: int) -> "OpenVinoSession":
     if threads:
         settings["INFERENCE_NUM_THREADS"] = str(threads)
     source = model if isinstance(model, bytes) else str(model)
-    core = ov.Core()
+    core = _core()
     return OpenVinoSession(core.compile_model(core.read_model(source), "CPU", settings))
+
+
+@cache
+def _core() -> ov.Core:
+    """Return the one core of this process, which lives as long as the process.
+
+    The first use of each core's CPU device gives the thread another stack for signal handlers. Once two
+    cores have been dropped, that stack may be memory that is no longer mapped, and the next signal,
+    such as the SIGTERM on which a training saves its state, ends the process.
+    """
+    return ov.Core()
 
 
 class OpenVinoSession:

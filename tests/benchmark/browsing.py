@@ -38,6 +38,7 @@ def start(profile: Path) -> Any:
     # Named, so that selenium does not go looking for a driver on the network.
     service = webdriver.ChromeService(os.environ.get("CHROMEDRIVER", "/usr/bin/chromedriver"))
     browser = webdriver.Chrome(options=options, service=service)
+    browser.set_script_timeout(240)  # seconds; a checker of pages takes long on a busy machine
     browser.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": WATCH_SHIFTS})
     return browser
 

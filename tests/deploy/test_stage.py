@@ -46,6 +46,19 @@ def test_every_precision_has_all_measurements(result):
     assert found["details"]["compared_images"] == 200
 
 
+def test_intervals_say_what_they_are(result):
+    _, found = result
+    kinds = {m["metric"]: m.get("interval") for m in found["measurements"]}
+    assert kinds["top1"] == "wilson" and kinds["file_bytes"] is None
+    timed = {metric for metric, kind in kinds.items() if kind == "quartiles"}
+    assert timed == {metric for metric in kinds if metric.startswith("latency_ratio_")} != set()
+
+
+def test_counted_costs_are_those_of_the_transfer_job(result, job):
+    _, found = result
+    assert found["costs"] == {p: job[0]["costs"][p] for p in ("FP", "4w4a")}
+
+
 def test_accuracy_is_that_of_the_transfer_job_up_to_rounding_ties(result, job):
     _, found = result
     for precision in ("FP", "4w4a"):
@@ -72,6 +85,7 @@ def test_layers_are_named_one_by_one(result):
 
 def test_runtime_and_processor_are_facts_of_the_row(checkpoint, networks):
     facts = identity(recipe_of(checkpoint, networks))
+    assert facts["policy_on_board"] is False
     assert facts["engine"] == f"openvino {get_runtime('openvino').version()}"
     assert (
         facts["processor"]

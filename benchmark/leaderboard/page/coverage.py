@@ -11,6 +11,7 @@ from lowbit.benchmark.leaderboard.page.source import Source
 from lowbit.benchmark.planning.plan_file import PlannedJob
 from lowbit.benchmark.results.comparability import OWN, precision_rank
 from lowbit.benchmark.results.job_lock import live_holder
+from lowbit.benchmark.results.records import TASKS
 from lowbit.benchmark.results.result_file import read_result
 
 STATES = ("done", "running", "waiting", "failed", "skipped")
@@ -70,7 +71,7 @@ def _finished(frame: pd.DataFrame) -> dict[_Key, dict[str, list[int]]]:
 
 
 def _key(job: PlannedJob) -> _Key:
-    task = {"transfer": "classification"}.get(job.stage, job.stage)
+    task = TASKS.get(job.stage, job.stage)
     facts = {"task": task, "checkpoint": job.checkpoint, **job.facts}
     return tuple(str(facts.get(column) or "-") for column in _CELL)
 

@@ -4,10 +4,12 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from lowbit.benchmark.leaderboard import deployment as integer_inference
 from lowbit.benchmark.leaderboard.adaptive_bits import DELTA
-from lowbit.benchmark.leaderboard.boards import Board, Cell
-from lowbit.benchmark.leaderboard.dataset_means import NOTE
+from lowbit.benchmark.leaderboard.aggregation.dataset_means import NOTE
+from lowbit.benchmark.leaderboard.boards import Board
 from lowbit.benchmark.leaderboard.labels import (
+    DEPLOYMENT,
     FILES_ONLY,
     ONE_PRETRAINING,
     ROUNDED,
@@ -16,7 +18,7 @@ from lowbit.benchmark.leaderboard.labels import (
 )
 from lowbit.benchmark.leaderboard.page.citations import describe_policies
 from lowbit.benchmark.leaderboard.page.source import Source
-from lowbit.benchmark.leaderboard.tables import Row, Table
+from lowbit.benchmark.leaderboard.table_parts import Cell, Row, Table
 from lowbit.benchmark.published import PAPERS
 from lowbit.benchmark.results.comparability import BOARD, OWN, precision_rank
 from lowbit.common.text import number
@@ -53,9 +55,7 @@ def methods(source: Source) -> dict[str, Any]:
     if not tables:
         return {}
     content = _content(tables, _precisions(tables))
-    places = [index for index, table in enumerate(tables) for _ in table.rows]
-    for packed, place in zip(content["rows"], places, strict=True):
-        packed["table"] = place
+    _number_tables(content, tables)
     return content | {
         "tables": [{"title": table.title, "note": table.note} | table.facts for table in tables],
         "groups": _group_facts(source.tables.boards),
@@ -83,6 +83,28 @@ def detection(source: Source) -> dict[str, Any]:
     rows = [row for table in tables for row in sorted(table.rows, key=order)]
     content = _content(tables, metrics, rows) | _groups(source, tables, "detection")
     return content and content | {"files_only": _files_only(source)}
+
+
+def deployment(source: Source) -> dict[str, Any]:
+    """Return one row a network and precision, with its costs; empty where none was deployed.
+
+    `scores` are the columns of accuracies; `timings` says of what each latency is.
+    """
+    tables = source.tables.sections["deployment"]
+    if not tables:
+        return {}
+    scores = integer_inference.score_columns(tables)
+    content = _content(tables, [*scores, *integer_inference.COLUMNS.values()])
+    _number_tables(content, tables)
+    return content | {
+        "tables": [{"title": table.title, "gaps": table.gaps} | table.facts for table in tables],
+        "scores": scores,
+        "timings": [
+            {"column": t.column, "fact": t.fact, "batch": t.batch, "threads": t.threads}
+            for t in integer_inference.TIMINGS
+        ],
+        "note": DEPLOYMENT,
+    }
 
 
 def adaptive(source: Source) -> dict[str, Any]:
@@ -226,6 +248,13 @@ def _content(
             for row in rows
         ],
     }
+
+
+def _number_tables(content: dict[str, Any], tables: Iterable[Table]) -> None:
+    """Add to each row which of the tables it is in."""
+    places = (index for index, table in enumerate(tables) for _ in table.rows)
+    for packed, place in zip(content["rows"], places, strict=True):
+        packed["table"] = place
 
 
 def _precisions(tables: Iterable[Table]) -> list[str]:

@@ -7,7 +7,8 @@ import re
 import pandas as pd
 import pytest
 
-from lowbit.benchmark.leaderboard import adaptive_bits, build, dataset_means, tables
+from lowbit.benchmark.leaderboard import adaptive_bits, build, deployment, tables
+from lowbit.benchmark.leaderboard.aggregation import dataset_means
 from lowbit.common.text import number
 from tests.benchmark.board_frames import failure, make_frame
 from tests.benchmark.board_pages import TABLE_11, Page, build_page
@@ -18,6 +19,7 @@ COMPUTED = [
     *((tables, name) for name in ("reproduce", "_adaptive", "_reported")),
     (adaptive_bits, "make_adaptive"),
     (dataset_means, "averages"),
+    (deployment, "make_deployments"),
 ]
 LAID_OUT = {"_classification": 8, "_detection": 1, "_average": 2}  # tables of `_everything`
 

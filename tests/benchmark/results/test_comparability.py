@@ -5,8 +5,8 @@ import math
 import pandas as pd
 import pytest
 
+from lowbit.benchmark.leaderboard.aggregation.fold_seeds import fold_seeds
 from lowbit.benchmark.leaderboard.boards import make_boards, make_reported, missing_jobs
-from lowbit.benchmark.leaderboard.fold_seeds import fold_seeds
 from lowbit.benchmark.published import reported_rows
 from lowbit.benchmark.results.comparability import BOARD, SUBJECT, normalize
 from lowbit.benchmark.results.result_file import COLUMNS
@@ -224,7 +224,7 @@ def test_more_than_26_boards_have_letters_of_their_own():
 def test_the_key_is_what_the_page_says_it_is():
     assert set(BOARD) == {
         "task", "dataset", "split_sha256", "split", "protocol", "protocol_version", "image_size",
-        "engine", "board_policy",
+        "engine", "processor", "instruction_set", "cores", "products", "board_policy",
     }  # fmt: skip
     assert "checkpoint" in SUBJECT
     assert not set(SUBJECT) & set(BOARD)

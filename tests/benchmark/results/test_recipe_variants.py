@@ -2,7 +2,7 @@
 
 import pytest
 
-from lowbit.benchmark.leaderboard.fold_seeds import fold_seeds
+from lowbit.benchmark.leaderboard.aggregation.fold_seeds import fold_seeds
 from lowbit.benchmark.results.comparability import normalize
 from lowbit.benchmark.results.frame import load_frame
 from lowbit.benchmark.statistics.comparison import compare

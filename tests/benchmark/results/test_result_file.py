@@ -240,6 +240,7 @@ def test_the_frame_has_a_row_a_measurement(jobs, store, bench):
         "source": "measured",
         "image_low": 92.5,
         "image_high": 94.5,
+        "image_interval": "wilson",
         "weight_bytes": 1e6,
         "bit_operations": 4e9,
         "zero_shot": False,
@@ -249,6 +250,10 @@ def test_the_frame_has_a_row_a_measurement(jobs, store, bench):
         "adaptive_method": "-",
         "adaptive_variant": "-",
         "adaptive_reference": "-",
+        "processor": "-",
+        "instruction_set": "-",
+        "cores": "-",
+        "products": "-",
     }
     found = row.to_dict()
     assert math.isnan(found.pop("rounding"))  # not measured

@@ -4,13 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from lowbit.benchmark.planning.job import File
+from lowbit.benchmark.planning.job import NETWORKS, File, Job, Label, Output
+from lowbit.benchmark.recipes.yaml_files import validate
 from lowbit.benchmark.results import build_result
 from lowbit.benchmark.results.result_file import write_result
 from lowbit.benchmark.scheduling import estimate
 from lowbit.benchmark.scheduling.dry_run import Preview
 from lowbit.benchmark.scheduling.dry_run_report import wall_seconds
-from lowbit.benchmark.scheduling.estimate import CPU_RATE, GPU_RATE, Estimator, estimator
+from lowbit.benchmark.scheduling.estimate import CPU_RATE, GPU_RATE, UNKNOWN, Estimator, estimator
 from tests.lowbit.backbones.checkpoints.file_formats.hostile_files import FILES, MANY_OBJECTS
 
 SIZE = 6e10
@@ -133,3 +134,20 @@ def test_wall_time_is_the_longest_chain_or_everything_shared_out(planned):
     unit = SIZE / CPU_RATE
     assert wall_seconds(rows, 1) == pytest.approx((2 + 2 * 10 + 6) * unit)
     assert wall_seconds(rows, 100) == pytest.approx((1 + 10) * unit)
+
+
+def test_a_deploy_job_is_not_guessed_and_then_takes_what_one_of_its_kind_took():
+    def plan(seed, **recipe):
+        inputs = {"checkpoint": Output("c" * 12), "networks": Output("d" * 12, NETWORKS)}
+        paths = dict.fromkeys(inputs, "(made by the sweep)")
+        recipe = validate("deploy", {**paths, "seed": seed, **recipe})
+        return Job.plan("deploy", recipe, inputs=inputs, label=Label("A", architecture="fakenet"))
+
+    first, second, another = plan(0), plan(1), plan(0, precisions=["FP"])
+    learned = Estimator("cpu")
+    jobs = [first, second, another]
+    assert set(learned.estimate_all(jobs).values()) == {UNKNOWN}
+    learned.learn(took(first, 66.0))
+    found = learned.estimate_all(jobs)
+    assert (found[second.id].seconds, found[second.id].source) == (66.0, "recipe")
+    assert found[another.id] == UNKNOWN

@@ -2,8 +2,8 @@
 
 import pytest
 
+from lowbit.benchmark.leaderboard.aggregation.fold_seeds import fold_seeds
 from lowbit.benchmark.leaderboard.boards import make_boards
-from lowbit.benchmark.leaderboard.fold_seeds import fold_seeds
 from lowbit.benchmark.leaderboard.tables import Tables
 from lowbit.benchmark.leaderboard.text_formats import to_csv, to_latex, to_markdown
 from lowbit.benchmark.results.comparability import normalize

@@ -62,19 +62,18 @@ sections.curves = (page) => {
     const view = VIEWS[key];
     const names = shownNames();
     const lines = board.lines.filter((line) => names.includes(line.checkpoint));
-    const drawn = lines.map((line) => trace(board, line, view));
-    const points = drawn.flatMap((one) => one.points);
+    const drawn = lines.map((line) => shape(board, line, view));
+    const points = drawn.flatMap((line) => line.points);
     which.value = board.id;
     for (const label of views) label.firstChild.checked = label.firstChild.value === key;
     menu(board, names);
     list(board, lines, names);
-    const front = view.cost ? pareto(points) : [];
     const score = `${board.metric} (%)`;
-    page.plot(chart, [...(front.length ? [frontier(front, points)] : []), ...drawn.map((one) => one.trace)], {
+    page.plot(chart, view.cost ? fronts.traces(drawn) : drawn.map((line) => fronts.trace(line, 2.2)), {
       hovermode: "closest",
       hoverdistance: 30,
       xaxis: view.cost
-        ? { type: "log", title: { text: view.axis, standoff: 10 }, tickvals: ticks(points.map((one) => one.x)), tickformat: "~s", ticksuffix: view.unit }
+        ? fronts.axis(drawn, view.axis, view.unit, Math.min(innerWidth, 1400))
         : { type: "category", categoryorder: "array", categoryarray: board.precisions, range: [-0.35, board.precisions.length - 0.65] },
       yaxis: { title: { text: view.what === "value" ? score : `${board.metric}, % of full precision`, standoff: 12 }, ticksuffix: "" },
     });
@@ -84,30 +83,18 @@ sections.curves = (page) => {
     said.textContent = points.length ? (singles ? "Some intervals are over the test images of a single seed; hover over a point to see which." : "") : empty[key] ?? "";
   }
 
-  function trace(board, line, view) {
-    const look = page.colour(several(board) ? line.label : line.checkpoint);
+  function shape(board, line, view) {
     const [low, high] = view.what === "value" ? ["low", "high"] : ["retention_low", "retention_high"];
     const start = !view.cost && line.full !== null && board.lines[line.full] !== line
       ? board.lines[line.full].points.filter((one) => board.precisions[one.precision] === "FP") : [];
     const points = [...start, ...line.points].filter((one) => one[view.what] !== null && (!view.cost || one[view.cost]));
-    const away = (one, end) => (one[end] === null ? 0 : Math.abs(one[end] - one[view.what]));
     return {
-      points: points.map((one) => ({ x: one[view.cost], y: one[view.what], precision: board.precisions[one.precision] })),
-      trace: {
-        type: "scatter",
-        mode: "lines+markers",
-        name: page.plain(line.label),
-        x: points.map((one) => (view.cost ? one[view.cost] : board.precisions[one.precision])),
-        y: points.map((one) => one[view.what]),
-        error_y: {
-          type: "data", symmetric: false, thickness: 1.2, width: 3, color: look.colour,
-          array: points.map((one) => away(one, high)), arrayminus: points.map((one) => away(one, low)),
-        },
-        text: points.map((one) => story(board, line, one, view)),
-        hovertemplate: "%{text}<extra></extra>",
-        line: { color: look.colour, dash: look.dash, width: view.cost ? 1.2 : 2.2 },
-        marker: { color: look.colour, symbol: look.symbol, size: 8 },
-      },
+      label: line.label,
+      look: page.colour(several(board) ? line.label : line.checkpoint),
+      points: points.map((one) => {
+        const precision = board.precisions[one.precision];
+        return { x: view.cost ? one[view.cost] : precision, y: one[view.what], low: one[low], high: one[high], precision, text: story(board, line, one, view) };
+      }),
     };
   }
 
@@ -125,36 +112,6 @@ sections.curves = (page) => {
       one.retention === null ? null : `${digits(one.retention)} % of full precision retained`,
       one.bit_operations ? `${scaled(one.bit_operations)} bit-operations, ${scaled(one.weight_bytes)}B of weights` : null,
     ].filter(Boolean).join("<br>");
-  }
-
-  // 1, 2, 5, 10, ... or fewer of them where the chart is narrow.
-  function ticks(values) {
-    const [least, most] = [Math.min(...values), Math.max(...values)];
-    const room = Math.max(3, Math.min(innerWidth, 1400) / 90);
-    for (const digits of [[1, 2, 5], [1, 3], [1]]) {
-      const found = [];
-      for (let power = Math.floor(Math.log10(least)); 10 ** power <= most; power += 1) found.push(...digits.map((digit) => digit * 10 ** power));
-      const inside = found.filter((value) => value >= least / 1.3 && value <= most * 1.3);
-      if (inside.length <= room) return inside;
-    }
-    return undefined;
-  }
-
-  function pareto(points) {
-    const front = [];
-    for (const one of [...points].sort((a, b) => a.x - b.x || b.y - a.y)) {
-      if (!front.length || one.y > front.at(-1).y) front.push(one);
-    }
-    return front;
-  }
-
-  function frontier(front, points) {
-    const end = Math.max(...points.map((one) => one.x));
-    return {
-      type: "scatter", mode: "lines+text", x: [...front.map((one) => one.x), end], y: [...front, front.at(-1)].map((one) => one.y),
-      text: front.map((one) => one.precision), textposition: "top left", textfont: { size: 11, color: "var(--text)" },
-      line: { shape: "hv", dash: "dot", width: 2, color: "var(--muted)" }, hoverinfo: "skip", cliponaxis: false,
-    };
   }
 
   function menu(board, names) {
@@ -219,10 +176,3 @@ sections.curves = (page) => {
     });
   }
 };
-
-// A number with an SI prefix: 9.9 G.
-function scaled(value) {
-  const prefixes = ["", "k", "M", "G", "T", "P"];
-  const step = Math.min(prefixes.length - 1, Math.max(0, Math.floor(Math.log10(value || 1) / 3)));
-  return `${(value / 1000 ** step).toPrecision(3)} ${prefixes[step]}`;
-}

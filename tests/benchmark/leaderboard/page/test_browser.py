@@ -12,9 +12,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from lowbit.benchmark.leaderboard.boards import Board, Cell, Line
+from lowbit.benchmark.leaderboard.boards import Board, Line
 from lowbit.benchmark.leaderboard.page.render import render
 from lowbit.benchmark.leaderboard.page.source import Source
+from lowbit.benchmark.leaderboard.table_parts import Cell
 from lowbit.benchmark.leaderboard.tables import Tables
 from lowbit.benchmark.results.comparability import BOARD, SUBJECT, normalize
 from lowbit.benchmark.results.result_file import ADAPTIVE

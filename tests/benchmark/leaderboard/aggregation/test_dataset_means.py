@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from lowbit.benchmark.leaderboard.dataset_means import averages
-from lowbit.benchmark.leaderboard.fold_seeds import fold_seeds
+from lowbit.benchmark.leaderboard.aggregation.dataset_means import averages
+from lowbit.benchmark.leaderboard.aggregation.fold_seeds import fold_seeds
 from lowbit.benchmark.leaderboard.tables import Tables
 from lowbit.benchmark.leaderboard.text_formats import to_latex, to_markdown
 from lowbit.benchmark.results.comparability import SUBJECT, normalize

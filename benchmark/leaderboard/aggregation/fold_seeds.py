@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lowbit.benchmark.leaderboard.rank_columns import rank_columns
+from lowbit.benchmark.leaderboard.aggregation.rank_columns import rank_columns
 from lowbit.benchmark.results.comparability import (
     BOARD,
     OWN,
@@ -19,19 +19,28 @@ from lowbit.benchmark.results.comparability import (
     protocol_rank,
     shown,
 )
-from lowbit.benchmark.results.result_file import ADAPTIVE, PRETRAIN_SEED, PRETRAINING, ROUNDING
+from lowbit.benchmark.results.result_file import (
+    ADAPTIVE,
+    INTERVAL,
+    PRETRAIN_SEED,
+    PRETRAINING,
+    ROUNDING,
+)
 from lowbit.benchmark.statistics.answered_images import AnsweredImages
 from lowbit.benchmark.statistics.ranking import half_width
+from lowbit.export.latency import QUARTILES
 
-SEEDS, IMAGES = "seeds", "images"  # what an interval is over
+SEEDS, IMAGES, ROUNDS = "seeds", "images", "rounds"  # what an interval is over
 
-# ADAPTIVE follows from the protocol, PRETRAINING and its seed from the checkpoint: they are carried along.
+# ADAPTIVE follows from the protocol, INTERVAL from the metric, PRETRAINING and its seed from the checkpoint:
+# they are carried along.
 _KEY = (
     *SUBJECT,
     PRETRAINING,
     PRETRAIN_SEED,
     *BOARD,
     *ADAPTIVE,
+    INTERVAL,
     "precision",
     "metric",
     "unit",
@@ -58,7 +67,8 @@ def fold_seeds(frame: pd.DataFrame, answers: AnsweredImages | None = None) -> pd
 
     - value, sd: mean over seeds, standard deviation;
     - low, high: 95 % interval, and `interval` says over what: "seeds", Student's of the mean, or where no
-      two seeds differ "images", the one over the test images if the jobs left one, else "";
+      two seeds differ "images", the one over the test images if the jobs left one, else ""; of a timing
+      "rounds", the quartiles of its rounds, meaned over the jobs;
     - stderr: standard error over the test images. Seeds answer the same images, so more of them do
       not make it smaller: the mean over jobs, which the error of their mean cannot exceed;
     - n_seeds, n_jobs: they differ when several jobs share a seed (two recipes under one label); such
@@ -124,12 +134,13 @@ def _fold(
     several = measured & (n > 1)
     sd = np.sqrt(squares / np.where(several, n - 1, np.nan))
     half = half_width(sd, n)
-    differ = several & (least < most)
+    timed = (folded[INTERVAL] == QUARTILES).to_numpy()
+    differ = several & (least < most) & ~timed
     low, high, stderr = (
         np.where(measured, mean(frame[column].to_numpy(), groups), np.nan)
         for column in ("image_low", "image_high", "stderr")
     )
-    known = np.where(np.isnan(low) | np.isnan(high), "", IMAGES)
+    known = np.where(np.isnan(low) | np.isnan(high), "", np.where(timed, ROUNDS, IMAGES))
     folded["reason"] = _reasons(frame["reason"], group, len(groups))
     folded["zero_shot"] = number & np.logical_or.reduceat(frame["zero_shot"].to_numpy(), groups)
     folded["value"] = np.where(number, value, np.nan)

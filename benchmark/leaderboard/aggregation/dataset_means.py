@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from scipy import special, stats
 
-from lowbit.benchmark.leaderboard.boards import Cell
+from lowbit.benchmark.leaderboard.table_parts import Cell
 from lowbit.benchmark.results.comparability import (
     BOARD,
     SUBJECT,

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from lowbit.benchmark.leaderboard.fold_seeds import fold_seeds
-from lowbit.benchmark.leaderboard.methods import fold_methods, mean_over_data_sets
+from lowbit.benchmark.leaderboard.aggregation.fold_seeds import fold_seeds
+from lowbit.benchmark.leaderboard.aggregation.methods import fold_methods, mean_over_data_sets
 from lowbit.benchmark.leaderboard.tables import Tables
 from lowbit.benchmark.leaderboard.text_formats import (
     methods_to_csv,

@@ -12,8 +12,7 @@ import math
 import numpy as np
 import pandas as pd
 
-from lowbit.benchmark.leaderboard.boards import Cell
-from lowbit.benchmark.leaderboard.dataset_means import (
+from lowbit.benchmark.leaderboard.aggregation.dataset_means import (
     FAMILY,
     Average,
     best_first,
@@ -21,8 +20,9 @@ from lowbit.benchmark.leaderboard.dataset_means import (
     names_of_data_sets,
     shared_data_sets,
 )
+from lowbit.benchmark.leaderboard.aggregation.rank_columns import rank_columns
 from lowbit.benchmark.leaderboard.labels import PRETRAININGS
-from lowbit.benchmark.leaderboard.rank_columns import rank_columns
+from lowbit.benchmark.leaderboard.table_parts import Cell
 from lowbit.benchmark.results.comparability import SUBJECT, precision_rank, shown
 from lowbit.benchmark.results.result_file import PRETRAINING, ROUNDING
 from lowbit.benchmark.statistics.answered_images import AnsweredImages

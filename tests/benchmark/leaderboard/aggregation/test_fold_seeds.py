@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lowbit.benchmark.leaderboard.fold_seeds import fold_seeds
+from lowbit.benchmark.leaderboard.aggregation.fold_seeds import fold_seeds
 from lowbit.benchmark.published import reported_rows
 from lowbit.benchmark.results.comparability import BOARD, PUBLISHED, SUBJECT, normalize
 from lowbit.benchmark.statistics.ranking import summarize
