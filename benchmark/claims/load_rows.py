@@ -130,7 +130,8 @@ def _facts(
     policy = result.recipe.get("policy") if result else None
     facts |= {name: record[name] for name in _SHARED}
     if isinstance(policy, dict):
-        facts |= {"policy": policy} | dict(flat(policy, "policy."))
+        named = policy.get("base", record["policy"])  # a variation counts as what it varies
+        facts |= {"policy": named} | dict(flat(policy, "policy."))
     facts.setdefault("protocol", record["protocol"])
     facts[LABEL] = next(
         label for label in (record["adaptive_reference"], record["protocol"]) if label != "-"

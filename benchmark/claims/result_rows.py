@@ -18,11 +18,10 @@ Unit = tuple[int | str | None, int | None]
 
 @dataclass(frozen=True)
 class Number:
-    """A measured number; its standard error over `n` test images, where it is known."""
+    """A measured number, and its standard error over the test images where it is known."""
 
     value: float
     stderr: float | None = None
-    n: int | None = None
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ class Job:
     def numbers(self) -> dict[tuple[str, str], Number]:
         """What was measured on test images, by metric and precision."""
         return {
-            (row["metric"], row["precision"]): Number(row["value"], row[STDERR], row["n"])
+            (row["metric"], row["precision"]): Number(row["value"], row[STDERR])
             for row in self.measured()
             if row["split"] == "test" and row["value"] is not None
         }
@@ -127,13 +126,36 @@ class ResultRow:
 
 def _length(result: Result | None) -> str:
     """Return how long a job trained, in words; "" if it did not, or it is not known."""
-    recipe, details = (result.recipe, result.details) if result else ({}, {})
+    recipe = result.recipe if result else {}
     epochs, iterations = recipe.get("epochs"), recipe.get("iterations")
-    if result and result.stage == "pretrain" and epochs:
-        return f"{epochs:,} epochs ({details.get('steps', 0):,} steps)"
-    if iterations:
+    if _counts(iterations):
         return f"{iterations:,} iterations"
-    return f"{epochs:,} epochs" if epochs else ""
+    if not _counts(epochs):
+        return ""
+    steps = _steps(result)
+    return f"{epochs:,} epochs" + (f" ({steps:,} steps)" if steps else "")
+
+
+def _steps(result: Result) -> int | None:
+    """Return the steps of a training by its epochs; None where they are not known."""
+    if result.stage == "pretrain":
+        steps = result.details.get("steps")
+        return steps if _counts(steps) else None
+    images = _mapping(result.details.get("labels")).get("images")  # the labelled ones, of `semi`
+    images = images or _mapping(result.details.get("images")).get("train")
+    batch = result.recipe.get("batch_size")
+    if not (_counts(images) and _counts(batch)):
+        return None
+    whole, left = divmod(images, batch)
+    return result.recipe["epochs"] * max(whole + (left > 1), 1)  # as training draws minibatches
+
+
+def _counts(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
 
 
 def _is(found: Any, wanted: Any) -> bool:
@@ -147,5 +169,4 @@ def _mean(numbers: list[Number]) -> Number:
     return Number(
         sum(number.value for number in numbers) / len(numbers),
         sum(errors) / len(errors) if len(errors) == len(numbers) else None,
-        numbers[0].n,
     )

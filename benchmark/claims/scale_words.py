@@ -1,6 +1,6 @@
 """Scales and sides in words."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lowbit.benchmark.claims.result_rows import LABEL, ResultRow
@@ -87,7 +87,16 @@ def name_sides(sides: Sequence[Sides]) -> list[tuple[str, str]]:
         for key in keys:
             said = _facts(rows[key], differing)
             names[key] = f"{name} [{said}]" if said else name
-    return [(names[id(each.a)], names[id(each.b)] if each.b else "") for each in sides]
+    return [_without_backbone(each, names) for each in sides]
+
+
+def _without_backbone(sides: Sides, names: Mapping[int, str]) -> tuple[str, str]:
+    """Return the names of both sides without the backbone, where it is the same."""
+    a, b = (names[id(row)] if row else "" for row in (sides.a, sides.b))
+    shared = f"{sides.a.name}, "
+    if a.startswith(shared) and b.startswith(shared):
+        return a.removeprefix(shared), b.removeprefix(shared)
+    return a, b
 
 
 def _facts(row: ResultRow, names: Sequence[str]) -> str:
@@ -99,6 +108,8 @@ def _facts(row: ResultRow, names: Sequence[str]) -> str:
 
 def _name(row: ResultRow) -> str:
     """Name a row by how its network was trained, where that is what protocols compare; else its backbone."""
+    if row.facts["task"] == "pretrain":
+        return str(row.facts["method"])
     if row.facts["protocol"] == "adaptive":
         return str(row.facts.get("adaptive.method", row.name))
     return row.name if row.facts["training"] == "-" else f"{row.name}, {row.facts['training']}"

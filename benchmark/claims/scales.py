@@ -6,6 +6,7 @@ the papers' do (SSQL and SimSiam have learning rates of their own): each row of 
 with the rows of the second that differ from it in the fewest fields.
 """
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -54,8 +55,12 @@ def find_sides(claim: Claim, rows: Sequence[ResultRow]) -> Iterator[Sides]:
     ours = rows_of(claim, "a", rows)
     theirs = rows_of(claim, "b", rows) if claim.b is not None else []
     named = {*claim.a, *(claim.b or ())}
+    places = defaultdict(list)  # rows of the second side
+    for b in theirs:
+        places[_place(b, named)].append(b)
     for a in ours:
-        at_scale = [b for b in theirs if _same(a, b, (*_IMAGES, *_LENGTH), named)]
+        here = places[_place(a, named)] if places else ()
+        at_scale = [b for b in here if b is not a and _pretrained_alike(a, b, named)]
         for b in _nearest(a, at_scale, named) if claim.b is not None else [None]:
             for a_less in _less(claim, "a", a, rows):
                 for b_less in [None] if b is None else _less(claim, "b", b, rows):
@@ -83,16 +88,23 @@ def _less(
     if not place.where:
         yield row
         return
-    there = _rows(claim, side, rows, {**claim.where, **place.where})
     named = {*place.where, *_LENGTH}
-    yield from _nearest(row, [r for r in there if _same(row, r, _IMAGES, named)], named)
+    here = _place(row, named, _IMAGES)
+    there = _rows(claim, side, rows, {**claim.where, **place.where})
+    there = [r for r in there if _place(r, named, _IMAGES) == here]
+    yield from _nearest(row, [r for r in there if _pretrained_alike(row, r, named)], named)
 
 
-def _same(one: ResultRow, other: ResultRow, names: Sequence[str], named: set[str]) -> bool:
-    """Whether two rows are of one scale; an untrained backbone is of every length of pretraining."""
-    if UNTRAINED not in (one.facts["method"], other.facts["method"]):
-        names = (*names, *_PRETRAINING)
-    return all(one.facts.get(n) == other.facts.get(n) for n in names if n not in named)
+def _place(row: ResultRow, named: set[str], names: Sequence[str] = (*_IMAGES, *_LENGTH)) -> tuple:
+    """Return what rows of one scale share besides their pretraining."""
+    return tuple(repr(row.facts.get(name)) for name in names if name not in named)
+
+
+def _pretrained_alike(one: ResultRow, other: ResultRow, named: set[str]) -> bool:
+    """Whether the pretrainings are of one scale; an untrained backbone is of every length."""
+    if UNTRAINED in (one.facts["method"], other.facts["method"]):
+        return True
+    return _place(one, named, _PRETRAINING) == _place(other, named, _PRETRAINING)
 
 
 def _nearest(row: ResultRow, others: Sequence[ResultRow], named: set[str]) -> Iterator[ResultRow]:

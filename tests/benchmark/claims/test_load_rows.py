@@ -30,6 +30,37 @@ def test_a_row_has_the_facts_of_its_recipe_and_of_its_pretraining(tmp_path):
     assert row.pretraining == "20 epochs (320 steps) on digits" and row.length == "100 epochs"
 
 
+@pytest.mark.parametrize(
+    ("recipe", "details", "length"),
+    [
+        ({"batch_size": 64}, {"images": {"train": 129}}, "100 epochs (200 steps)"),  # 1 is left out
+        ({"batch_size": 64}, {"images": {"train": 130}}, "100 epochs (300 steps)"),
+        (
+            {"batch_size": 64},
+            {"images": {"train": 4500}, "labels": {"images": 50}},
+            "100 epochs (100 steps)",
+        ),
+        ({"epochs": None}, {"images": {"train": 129}}, ""),
+        ({"epochs": "many", "iterations": 1200}, {"images": None}, "1,200 iterations"),
+        ({"batch_size": True}, {"images": {"train": 129}}, "100 epochs"),
+    ],
+)
+def test_how_long_a_job_trained(recipe, details, length, tmp_path):
+    runs = Runs(tmp_path)
+    runs.score("SSQL", runs.pretrain("SSQL", 0), 0, {"FP": 90.0}, details=details, **recipe)
+    (row,) = scored(load_rows([tmp_path]))
+    assert row.length == length
+
+
+def test_a_variation_of_a_policy_counts_as_that_policy(tmp_path):
+    runs = Runs(tmp_path)
+    job = runs.pretrain("SSQL", 0)
+    varied = {"base": "lsq", "first": 8, "weight": {"kind": "LSQ", "options": {"numel": "layer"}}}
+    runs.score("SSQL", job, 0, {"4w4a": 90.0}, policy=varied)
+    (row,) = scored(load_rows([tmp_path]))
+    assert row.has({"policy": "lsq", "policy.weight.options.numel": "layer"})
+
+
 def test_what_changes_no_number_makes_no_row(tmp_path):
     runs = Runs(tmp_path)
     job = runs.pretrain("SSQL", 0)

@@ -80,7 +80,7 @@ def test_trainings_of_one_backbone_are_paired_by_their_seeds(runs):
     sides = {"a": {"optimizer": "sgdt"}, "b": {"optimizer": "sgd"}, "precisions": ["2w2a"]}
     (found,) = trials(runs, **sides)
     assert (found.verdict, found.n, found.scale.seeds) == ("supported", 3, "3 seeds")
-    assert (found.scale.a, found.scale.b) == ("untrained, sgdt", "untrained, sgd")
+    assert (found.scale.a, found.scale.b) == ("sgdt", "sgd")
     assert found.scale.pretraining == ""
 
 
@@ -154,6 +154,15 @@ def test_variants_of_a_side_are_trials_of_their_own(runs):
         ("SSQL [lr 0.1]", "SimSiam [lr 0.1]"),
     ]
     assert all(trial.found == pytest.approx(2.1) for trial in found)
+
+
+def test_a_row_is_not_compared_with_itself(runs):
+    """Where a side's facts are those of the other as well."""
+    for bits, shift in (([8, 4], 1.0), ([8, 4, 2], 0.0)):
+        fields = {"adaptive": {"method": "coquant", "bits": bits}, "protocol": "adaptive"}
+        runs.method("SSQL", at("4w4a", 80.0 + shift, 81.1 + shift), **fields)
+    (found,) = trials(runs, a={"adaptive.bits": [8, 4]}, b={"adaptive.method": "coquant"})
+    assert found.found == pytest.approx(1.0)
 
 
 def test_untrained_backbones_are_of_every_length(runs):

@@ -261,7 +261,7 @@ def test_reproduction_is_folded_until_something_has_run(browser, tmp_path, monke
     open_page(browser, tmp_path / "page.html", "#reproduction")
     (folded,) = browser.find_elements("css selector", "#reproduction > details:not([id])")
     assert folded.get_attribute("open") is None
-    assert folded.text == "2 published numbers of 1 table: nothing of them has run yet"
+    assert folded.text == "2 published numbers of 1 table: none of them has been run yet"
     folded.find_element("css selector", "summary").click()
     assert len(_texts(browser, "#reproduction-table tbody tr:not(.group)")) == 2
 
