@@ -117,13 +117,23 @@ def guess(containers: Containers, *, prefix: str | None = None) -> Guess:
         for name in candidates(containers)
     }
     nearest = max(matches, key=lambda name: _agreement(matches[name]))
-    complete = {name: m for name, m in matches.items() if m.complete}
+    complete = _largest({name: m for name, m in matches.items() if m.complete})
     for origin in _ORIGINS:
         if origin.network in complete and len(complete) > 1 and _any_is(origin, names):
             complete = {n: m for n, m in complete.items() if (n == origin.network) == origin.proves}
     if complete and nearest not in complete:
         nearest = next(iter(complete))
     return Guess(complete, nearest, matches[nearest])
+
+
+def _largest(complete: dict[str, Match]) -> dict[str, Match]:
+    """Leave out networks that are the first stages of another one found at the same place."""
+    shapes = {name: signature(name).shapes.items() for name in complete}
+    return {
+        name: m
+        for name, m in complete.items()
+        if not any(m.place == o.place and shapes[name] < shapes[n] for n, o in complete.items())
+    }
 
 
 def contradiction(architecture: str, containers: Containers) -> str | None:
