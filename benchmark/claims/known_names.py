@@ -7,6 +7,7 @@ not. Nothing has to be added here with a new data set, network or pairing.
 
 import re
 from collections.abc import Iterator
+from types import NoneType
 from typing import Any, get_args
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -40,7 +41,7 @@ _FOLDERS = re.compile(r"(folder|frames|coco|voc):[\w.-]+")  # of a user's images
 # Of a policy that a recipe spells out, which may have any option of its quantizers.
 _OF_POLICY = re.compile(r"(pretrain\.)?policy\.(base|(weight|activation)\.(kind|options\.\w+))")
 _NUMBERS = frozenset(
-    ("label_fraction", "transition.lambda_", "transition.final_target")
+    ("label_fraction", "transition.lambda_", "transition.final_target", "transition.highest")
     + ("adaptive.bits", "adaptive.teacher_lambda", "pretrain.precision_set")
 )
 
@@ -80,7 +81,9 @@ def check_fact(name: str, value: Any) -> None:
         return
     if _OF_POLICY.fullmatch(name):
         return
-    if name in _NUMBERS and all(type(each) in (int, float) for each in alternatives(value)):
+    if name in _NUMBERS and all(
+        type(each) in (int, float, NoneType) for each in alternatives(value)
+    ):
         return
     _look_up(name, value)
 

@@ -109,8 +109,11 @@ class ResultRow:
         return f"{length} on {self.facts[PRETRAIN + 'dataset']}" if length else ""
 
     def has(self, wanted: Mapping[str, Any]) -> bool:
-        """Whether it has all these facts; a list stands for any of its values, or is the value."""
-        return all(name in self.facts and _is(self.facts[name], v) for name, v in wanted.items())
+        """Whether it has all these facts; a list stands for any of its values, or is the value.
+
+        None is the value of a fact that it does not have.
+        """
+        return all(_is(self.facts.get(name), value) for name, value in wanted.items())
 
     def values(self, metric: str, precision: str, after: float | None) -> dict[Unit, Number]:
         """Return its numbers by unit; several jobs of one are averaged."""

@@ -25,6 +25,7 @@ def test_a_row_has_the_facts_of_its_recipe_and_of_its_pretraining(tmp_path):
     assert row.has({"adaptive.bits": [8, 4], "method": "SSQL", "protocol": ["semi", "linear"]})
     assert row.has({"pretrain.precision_set": [6, 16], "pretrain.augmentation.flip": 0.5})
     assert not row.has({"adaptive.bits": [8, 2]}) and not row.has({"adaptive.alpha": 8})
+    assert row.has({"transition.highest": None}) and not row.has({"adaptive.bits": None})
     assert not {"device", "seed", "pretrain.seed"} & row.facts.keys()
     assert set(row.values("top1", "4w4a", None)) == {(4, 7)}  # the seed of its pretraining's recipe
     assert row.pretraining == "20 epochs (320 steps) on digits" and row.length == "100 epochs"
