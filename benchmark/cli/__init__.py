@@ -7,8 +7,9 @@ before the arguments are parsed, so that --help is fast.
 import argparse
 import importlib
 import logging
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from lowbit.common.input_files.environment import check_environment
@@ -16,6 +17,7 @@ from lowbit.common.suggest import did_you_mean
 from lowbit.common.text import printable_lines
 
 USAGE_ERROR = 2
+OUTPUT_UNREAD = 141
 COMMANDS = {
     "run": "run a suite: pretrain, score, build the leaderboard",
     "status": "show the progress of the suites in a runs folder",
@@ -53,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return USAGE_ERROR
         folder = "single_jobs." if name in SINGLE_JOBS else ""
         module = importlib.import_module(f"lowbit.benchmark.cli.{folder}{name}")
-        return module.main(rest, prog=f"lowbit-bench {name}")
+        return _until_unread(lambda: module.main(rest, prog=f"lowbit-bench {name}"))
     if name in ("-h", "--help"):
         print(_HELP.format(commands="\n".join(f"  {k:<13}{v}" for k, v in COMMANDS.items())))
         return 0
@@ -64,6 +66,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         file=sys.stderr,
     )
     return USAGE_ERROR
+
+
+def _until_unread(run: Callable[[], int]) -> int:
+    """Return the exit code of a command; that of SIGPIPE once nobody reads its output, as of `| head`."""
+    try:
+        code = run()
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        # Python flushes what is left at its end, and would complain again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OUTPUT_UNREAD
 
 
 def make_parser(
