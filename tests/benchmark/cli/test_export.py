@@ -8,8 +8,12 @@ pytest.importorskip("onnxruntime")
 pytest.importorskip("openvino")
 
 from lowbit.backbones import create_backbone, save_backbone
+from lowbit.benchmark.cli import export as cli_export
 from lowbit.benchmark.cli import main
 from lowbit.benchmark.cli.single_jobs import transfer
+from lowbit.deploy.agreement import Agreement
+from lowbit.deploy.export_model import ExportedFile
+from lowbit.deploy.model_card import RuntimeCheck
 from lowbit.export.runtime import RuntimeMissingError
 
 CONFIG = "configs/transfer/digits_linear.yaml"
@@ -98,3 +102,14 @@ def test_a_job_without_networks_is_refused(checkpoint, tmp_path, capsys):
         export(checkpoint, "--precision", "FP", "--result", folder, "-o", tmp_path / "m.onnx") == 1
     )
     assert "left no network to export; nothing was written" in capsys.readouterr().err
+
+
+def test_what_decides_otherwise_than_the_simulation_is_said(tmp_path, capsys):
+    agreement = Agreement(500, 0.998, {"openvino": 0.998, "onnxruntime": 0.95}, "predictions")
+    checks = {name: RuntimeCheck("1.0", ["conv"], []) for name in agreement.graphs}
+    path = tmp_path / "model.onnx"
+    cli_export._report(
+        ExportedFile(path, path.with_suffix(".md"), 9, agreement, checks), "openvino"
+    )
+    said = [line for line in capsys.readouterr().out.splitlines() if "decides otherwise" in line]
+    assert len(said) == 1 and said[0].split()[0] == "onnxruntime"
