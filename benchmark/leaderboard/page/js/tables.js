@@ -158,7 +158,8 @@ function table(DataTable, page, place, spec) {
 
   function say() {
     const { start, end, recordsDisplay: found, recordsTotal: total, pages: many } = shown.page.info();
-    count.textContent = found === total ? `${total.toLocaleString("en")} rows` : `${found.toLocaleString("en")} of ${total.toLocaleString("en")} rows`;
+    const rows = `${total.toLocaleString("en")} ${total === 1 ? "row" : "rows"}`;
+    count.textContent = found === total ? rows : `${found.toLocaleString("en")} of ${rows}`;
     const filtered = menus.filter((menu) => menu.value).length;
     clear.hidden = !search.value && !filtered;
     filters.textContent = filtered ? `Filters (${filtered})` : "Filters";
