@@ -43,6 +43,10 @@ class Agreement:
         """Whether a graph agrees as well as the simulation with itself, or nearly on all images."""
         return self.graphs[name] >= min(self.floor, ENOUGH)
 
+    def below_floor(self, name: str) -> bool:
+        """Whether a graph agrees less than the simulation with itself, in the four digits that are shown."""
+        return round(self.graphs[name], 4) < round(self.floor, 4)
+
 
 def some_images(images: Images, count: int) -> Tensor:
     """Return the places of `count` images, the same for every network; all if there are fewer."""

@@ -131,7 +131,7 @@ def _report(found: "ExportedFile", runtime: str) -> None:
         )
         chosen = ", the chosen runtime" if name == runtime else ""
         print(f"         {name} {check.version}: {agreement.graphs[name]:.4f}, {layers}{chosen}")
-        if agreement.graphs[name] < agreement.floor:
+        if agreement.below_floor(name):
             print(
                 f"         {name} decides otherwise than the simulation on more than rounding in float32 "
                 "explains (see docs/deploy.md, Runtimes)"

@@ -105,7 +105,7 @@ def test_a_job_without_networks_is_refused(checkpoint, tmp_path, capsys):
 
 
 def test_what_decides_otherwise_than_the_simulation_is_said(tmp_path, capsys):
-    agreement = Agreement(500, 0.998, {"openvino": 0.998, "onnxruntime": 0.95}, "predictions")
+    agreement = Agreement(500, 0.998, {"openvino": 0.997999, "onnxruntime": 0.9978}, "cosine")
     checks = {name: RuntimeCheck("1.0", ["conv"], []) for name in agreement.graphs}
     path = tmp_path / "model.onnx"
     cli_export._report(
