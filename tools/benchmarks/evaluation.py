@@ -1,6 +1,6 @@
 """Cases of `bench.py evaluation`: AP with its intervals on a set of COCO val2017's size, over pycocotools.
 
-Each side has a process of its own, which counts processor time and peak memory. The other side is
+Each side has a process of its own, which counts processor time and the memory it adds to what is imported. The other side is
 pycocotools' evaluation with 1,000 bootstrap draws of the images, as this suite once had it.
 """
 
@@ -23,7 +23,7 @@ SECONDS, MEMORY = 1 / 10, 1 / 4  # of pycocotools'
 
 
 class Used(NamedTuple):
-    """Processor time of the scores, s, of their intervals, s, peak memory, MiB, and the twelve metrics."""
+    """Processor time of the scores, s, and of their intervals, s; MiB added at the peak; the twelve metrics."""
 
     scores: float
     intervals: float
@@ -41,7 +41,7 @@ def cases(quick: bool) -> Iterator[Case]:
     with_intervals = ours.scores + ours.intervals, theirs.scores + theirs.intervals
     what = f"pycocotools, {DRAWS:,} draws"
     yield _case(f"AP with intervals ({size})", with_intervals[0], what, with_intervals[1], SECONDS)
-    memory = f"their peak memory, {ours.memory:.0f} of {theirs.memory:.0f} MiB"
+    memory = f"memory they add at their peak, {ours.memory:.0f} of {theirs.memory:.0f} MiB"
     yield Case(memory, None, what, None, ours.memory / theirs.memory, MEMORY)
 
 
@@ -60,13 +60,14 @@ def _score(share: int) -> Used:
     from lowbit.detection.scoring.precision_recall import precisions, recalls, summarize
     from lowbit.detection.scoring.resampling import resample
 
+    before = _resident("VmRSS")
     truth, detections = made(share)
     start = time.process_time()
     matches = match(truth, detections)
     metrics = summarize(precisions(matches), recalls(matches))
     scored = time.process_time()
     resample(matches, draw_halves(matches.images))
-    return _used(start, scored, list(metrics.values()))
+    return _used(before, start, scored, list(metrics.values()))
 
 
 def _score_by_pycocotools(share: int) -> Used:
@@ -74,6 +75,7 @@ def _score_by_pycocotools(share: int) -> Used:
     from lowbit.detection.scoring.reference import evaluated
     from lowbit.detection.scoring.resampling import resample
 
+    before = _resident("VmRSS")
     truth, detections = made(share)
     start = time.process_time()
     run = evaluated(truth, detections)
@@ -86,18 +88,22 @@ def _score_by_pycocotools(share: int) -> Used:
     images = matches.images
     draw = np.random.default_rng(0)
     resample(matches, draw.multinomial(images, np.full(images, 1 / images), size=DRAWS).T)
-    return _used(start, scored, run.stats.tolist())._replace(intervals=time.process_time() - began)
+    used = _used(before, start, scored, run.stats.tolist())
+    return used._replace(intervals=time.process_time() - began)
 
 
-def _used(start: float, scored: float, metrics: list[float]) -> Used:
+def _used(before: float, start: float, scored: float, metrics: list[float]) -> Used:
     now = time.process_time()
-    return Used(scored - start, now - scored, _peak(), metrics)
+    return Used(scored - start, now - scored, _resident("VmHWM") - before, metrics)
 
 
-def _peak() -> float:
-    """Return this process's largest resident memory, MiB; `ru_maxrss` would include its parent's."""
+def _resident(field: str) -> float:
+    """Return this process's resident memory, MiB: VmRSS now, VmHWM at its peak.
+
+    `ru_maxrss` would include its parent's.
+    """
     status = Path("/proc/self/status").read_text(encoding="ascii")
-    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+    return int(status.partition(f"{field}:")[2].split()[0]) / 1024
 
 
 def made(share: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
