@@ -106,9 +106,8 @@ class Estimate:
         if not self.varies:
             return 1.0
 
-        def above(
-            bound: float,
-        ) -> float:  # probability of such a mean, or a larger one, at the bound
+        # The probability of such a mean, or one further out, if the truth is the bound.
+        def above(bound: float) -> float:
             return float(stdtr(self.n - 1, (bound - self.mean) / self.error))
 
         def below(bound: float) -> float:

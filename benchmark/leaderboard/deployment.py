@@ -71,13 +71,7 @@ COLUMNS = {
 _NETWORK = (*SUBJECT, *BOARD, "precision")
 _FULL = "FP"
 _SATURATE = "saturate"
-_SHARED = (
-    "dataset",
-    "protocol",
-    "image_size",
-    "engine",
-    *MACHINE,
-)  # what a table's rows have in common
+_SHARED = ("dataset", "protocol", "image_size", "engine", *MACHINE)  # by all rows of a table
 
 
 @dataclass(frozen=True)
@@ -169,7 +163,9 @@ def _cautions(networks: list[_Network], *, saturates: bool) -> Iterator[str]:
     named = []
     for each in networks:
         agreement, floor = each.value("agreement"), each.value("noise_floor")
-        if agreement is not None and floor is not None and agreement < floor:
+        if agreement is None or floor is None:
+            continue
+        if round(agreement, 2) < round(floor, 2):  # as they are shown
             labels = " ".join(each.labels[name] for name in ("checkpoint", "policy", "precision"))
             named.append(f"{labels} (agreement {agreement:.2f} %, noise floor {floor:.2f} %)")
     if named:

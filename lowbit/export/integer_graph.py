@@ -73,9 +73,8 @@ def put_integers(model: ir.Model, network: nn.Module, *, pack: bool = False) -> 
         elif node.op_type == ACTIVATION:
             writer.activation(node, grids[_name(node)])
     adapt_to_runtimes(model.graph)
-    RemoveUnusedNodesPass()(
-        model
-    )  # the statistics of normalizations, biases before they were adapted
+    # What is left over: statistics of normalizations, and biases from before they were adapted.
+    RemoveUnusedNodesPass()(model)
     model.opset_imports.pop(DOMAIN, None)
     model.graph.sort()
     return writer.written

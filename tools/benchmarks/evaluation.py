@@ -1,7 +1,8 @@
 """Cases of `bench.py evaluation`: AP with its intervals on a set of COCO val2017's size, over pycocotools.
 
-Each side has a process of its own, which counts processor time and the memory it adds to what is imported. The other side is
-pycocotools' evaluation with 1,000 bootstrap draws of the images, as this suite once had it.
+Each side has a process of its own, which counts processor time and the memory that it adds to its
+imports. The other side is pycocotools' evaluation with 1,000 bootstrap draws of the images, as this
+suite once had it.
 """
 
 import contextlib

@@ -283,7 +283,7 @@ def test_what_others_sent_is_not_shown_for_nobody_could_check_it(tmp_path):
 
 def test_graphs_that_decide_otherwise_are_named_in_every_format(tmp_path):
     low = timed(0.5, 2.0, agreement=91.0, noise_floor=99.5)
-    equal = timed(0.5, 2.0, agreement=99.5, noise_floor=99.5)
+    equal = timed(0.5, 2.0, agreement=99.5, noise_floor=99.5 + 1e-9)
     write_deployment(tmp_path, "0" * 12, {"8w8a": equal, "4w4a": low})
     (table,) = tables_of(tmp_path)
     (note,) = table.gaps
