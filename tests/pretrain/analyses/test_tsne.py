@@ -19,28 +19,28 @@ def train():
 
 
 @pytest.fixture(scope="module")
-def test_split():
+def held_out():
     return load("digits", "test")
 
 
-def test_images_are_drawn_by_the_seed_without_repetition(test_split):
-    images, labels = pick(test_split, images=100, seed=3)
-    again, _ = pick(test_split, images=100, seed=3)
-    other, _ = pick(test_split, images=100, seed=4)
+def test_images_are_drawn_by_the_seed_without_repetition(held_out):
+    images, labels = pick(held_out, images=100, seed=3)
+    again, _ = pick(held_out, images=100, seed=3)
+    other, _ = pick(held_out, images=100, seed=4)
     assert images.shape == (100, 3, 32, 32) and len(labels) == 100
     assert torch.equal(images, again) and not torch.equal(images, other)
-    everything, labels = pick(test_split, images=5000, seed=0)
-    assert torch.equal(everything, test_split.images) and torch.equal(labels, test_split.labels)
+    everything, labels = pick(held_out, images=5000, seed=0)
+    assert torch.equal(everything, held_out.images) and torch.equal(labels, held_out.labels)
 
 
-def test_at_most_ten_classes_are_drawn(test_split):
-    many = replace(test_split, labels=torch.arange(540) % 27)
+def test_at_most_ten_classes_are_drawn(held_out):
+    many = replace(held_out, labels=torch.arange(540) % 27)
     images, labels = pick(many, images=5000, seed=0)
     assert labels.unique().tolist() == list(range(10)) and len(images) == len(labels) == 200
 
 
-def test_features_are_the_backbones_at_each_precision(train, test_split):
-    images = test_split.images[:300]
+def test_features_are_the_backbones_at_each_precision(train, held_out):
+    images = held_out.images[:300]
     backbone = create_backbone("resnet10_slim")
     state = {name: tensor.clone() for name, tensor in backbone.state_dict().items()}
     four = Precision(4, 4)
@@ -59,11 +59,11 @@ def test_features_are_the_backbones_at_each_precision(train, test_split):
     assert not torch.allclose(found[four], full, rtol=0.01)
 
 
-def test_views_of_another_size_are_resized(train, test_split):
+def test_views_of_another_size_are_resized(train, held_out):
     shapes = []
     backbone = create_backbone("resnet10_slim")
     backbone.register_forward_pre_hook(lambda module, args: shapes.append(args[0].shape[-2:]))
-    features(backbone, test_split.images[:3], train=train, precisions=[FP], policy="ssql", size=16)
+    features(backbone, held_out.images[:3], train=train, precisions=[FP], policy="ssql", size=16)
     assert set(shapes) == {(16, 16)}
 
 
