@@ -228,6 +228,11 @@ class Recipe(StrictModel):
                 "no effect; nothing was trained. Remove policy, or choose a pairing that quantizes"
             )
         policy = self.quant_policy
+        if policy is not None and policy.smooth is not None:
+            raise ValueError(
+                f"policy {policy.name!r} smooths activations into weights when it is calibrated, and "
+                "pretraining calibrates nothing; nothing was trained. Remove smooth from the policy"
+            )
         if (
             policy is not None
             and not pairing.observes

@@ -9,7 +9,9 @@ from torch import nn
 
 from lowbit.quant.asked import require_asked
 from lowbit.quant.convert import all_quantizers, quantized_layers
+from lowbit.quant.precision import OFF
 from lowbit.quant.quantizers.base import Quantizer
+from lowbit.quant.smoothing import smooth, smoothed_layers
 
 
 @contextmanager
@@ -46,6 +48,10 @@ def calibrate(model: nn.Module, batches: Iterable[Any], *, images: int | None = 
     batch normalization does not change. Mode and precision are restored afterwards. Output scales start
     here too: the network then has every tensor that a forward pass needs.
 
+    A policy with `smooth` first moves the range of single channels from the inputs of linear layers into
+    their weights (`lowbit.quant.smoothing`), which takes a pass of its own over all batches; they are kept
+    in memory meanwhile. A network that is smoothed already is not smoothed again.
+
     Set the precision that the network will be trained at before this: the parameters of LSQ and LSQ+
     are then the steps at those bits (`LearnedStep`).
 
@@ -55,19 +61,21 @@ def calibrate(model: nn.Module, batches: Iterable[Any], *, images: int | None = 
         images: stop after this many, cutting the last batch; None uses all of them.
 
     Raises:
-        ValueError: there was no batch, or the passes went by a quantizer.
+        ValueError: there was no batch, the passes went by a quantizer, or smoothing would change the
+            network.
         FloatingPointError: NaN or infinity entered a quantizer.
     """
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     count = 0
+    batches = _first(batches, images)
     try:
+        if smoothed_layers(model):
+            batches = list(batches)
+            if batches:
+                _smooth(model, batches)
         with observe(model), require_asked(model):
             for batch in batches:
-                if images is not None and len(batch) > images - count:
-                    batch = batch[: images - count]
-                if len(batch) == 0:
-                    break
                 model(batch)
                 count += len(batch)
             if count == 0:
@@ -87,6 +95,33 @@ def calibrate(model: nn.Module, batches: Iterable[Any], *, images: int | None = 
             "finite: check the checkpoint and the images' normalization."
         )
     return count
+
+
+def _first(batches: Iterable[Any], images: int | None) -> Iterator[Any]:
+    """Yield batches up to an empty one or so many images."""
+    count = 0
+    for batch in batches:
+        if images is not None and len(batch) > images - count:
+            batch = batch[: images - count]
+        if len(batch) == 0:
+            return
+        yield batch
+        count += len(batch)
+
+
+def _smooth(model: nn.Module, batches: list[Any]) -> None:
+    """Smooth at full precision, and let weight quantizers start from the new weights."""
+    bits = [(q, q._bits) for q in all_quantizers(model)]
+    for q, _ in bits:
+        q._bits = OFF  # not `bits`, whose setters do more
+    try:
+        smooth(model, batches)
+    finally:
+        for q, before in bits:
+            q._bits = before
+    for layer in smoothed_layers(model).values():
+        if layer.w_quant is not None and layer.smoothing.applied:
+            layer.w_quant.init_from(layer.weight)
 
 
 def _is_broken(module: nn.Module) -> bool:

@@ -18,6 +18,7 @@ from lowbit.quant.layers import (
 from lowbit.quant.policy import FULL, QuantizerSpec, QuantPolicy, Rule, get_policy, resolve_bits
 from lowbit.quant.precision import FP, Precision
 from lowbit.quant.quantizers.base import Quantizer
+from lowbit.quant.smoothing import Smoothing
 from lowbit.quant.structure.attention import (
     InputProjection,
     add_input_projection,
@@ -41,6 +42,7 @@ _ADDED = (
     "w_quant",
     "a_quant",
     "out_scale",
+    "smoothing",
     "rule",
     "policy_fingerprint",
     "quantizes_output",
@@ -238,6 +240,8 @@ def _quantize_module(
         module.a_quant = _make(grid or policy.activation, None, "activation")
         device = next((p.device for p in module.parameters()), None)
         module.a_quant.to(device)
+        if policy.smooth is not None and isinstance(module, nn.Linear):
+            module.smoothing = Smoothing(policy.smooth, module.in_features).to(device)
     if _needs_output_scale(module, bare=bare):
         module.out_scale = OutputScale(module.w_quant.scale_shape).to(module.weight.device)
     return rule != Rule(FULL, FULL)
@@ -273,7 +277,10 @@ def _make(spec: QuantizerSpec, weight: torch.Tensor | None, role: str) -> Quanti
 
 
 def dequantize(model: nn.Module) -> nn.Module:
-    """Undo `quantize`, in place: restore every module's class and remove its quantizers."""
+    """Undo `quantize`, in place: restore every module's class and remove its quantizers.
+
+    Weights that were smoothed stay so, with the norms before them: the network computes the same.
+    """
     for module in list(model.modules()):
         if isinstance(module, Converted):
             base = module.base

@@ -97,6 +97,9 @@ class QuantPolicy:
             all other rules.
         integer_only: whether the image and every tensor that a residual addition reads are rounded to 8
             bits too, wherever anything is quantized, so that the network computes on integers alone.
+        smooth: SmoothQuant's alpha, 0 to 1 (0.5 in its paper): `calibrate` divides the outputs of norms
+            that only linear layers read, by channel, and multiplies these layers' weights
+            (`lowbit.quant.smoothing`); None leaves both as they are.
     """
 
     name: str
@@ -107,6 +110,7 @@ class QuantPolicy:
     last: Rule = Rule(FULL, FULL)
     rules: tuple[tuple[str, Rule], ...] = ()
     integer_only: bool = False
+    smooth: float | None = None
 
     def __post_init__(self) -> None:
         if self.activation_side not in ("input", "output"):
@@ -126,9 +130,24 @@ class QuantPolicy:
                 "integer_only leaves no layer in full precision, but `first` does; no policy was made. "
                 "Set first to 8, or integer_only to false."
             )
+        if self.smooth is not None:
+            self._check_smoothing()
         for pattern, _ in self.rules:
             if not isinstance(pattern, str):
                 raise TypeError(f"a rule is for {pattern!r}, not for a layer's name")
+
+    def _check_smoothing(self) -> None:
+        if type(self.smooth) not in (int, float) or not 0 <= self.smooth <= 1:
+            raise ValueError(
+                f"smooth is {self.smooth!r}, not a number from 0 to 1; no policy was made. Use 0.5, or "
+                "null for no smoothing."
+            )
+        if self.activation_side != "input":
+            raise ValueError(
+                "smooth moves the range of layers' inputs into their weights, and this policy quantizes "
+                "outputs; no policy was made. Use a policy that quantizes inputs, such as ptq, or omit it."
+            )
+        object.__setattr__(self, "smooth", float(self.smooth))  # 1 and 1.0 are one policy
 
     def rule(self, name: str, *, first: bool, last: bool) -> Rule:
         """Return the rule of the layer called `name`."""
@@ -149,8 +168,10 @@ class QuantPolicy:
     def fingerprint(self) -> str:
         """Hash of everything but the name, and of the quantizers' versions, twelve hex digits."""
         data = {key: value for key, value in self.to_dict().items() if key != "name"}
-        if not self.integer_only:  # a field younger than most results
+        if not self.integer_only:  # fields younger than most results
             del data["integer_only"]
+        if self.smooth is None:
+            del data["smooth"]
         for side in ("weight", "activation"):
             version = find(data[side]["kind"]).version
             if version > 1:
@@ -290,6 +311,15 @@ _NAMED = {
         last=Rule(8, 8),
         rules=HEADS_FP,
     ),
+    # Post-training quantization without any learning: a scale for each output channel of a weight, one
+    # range for each layer's input. Transformers: {"base": "ptq", "ranges": "mse", "smooth": 0.5}.
+    "ptq": QuantPolicy(
+        name="ptq",
+        weight=QuantizerSpec("MinMax", "channel", {"scheme": "symmetric", "range": "call"}),
+        activation=QuantizerSpec("MinMax", "tensor", {"scheme": "affine", "range": "observed"}),
+        first=Rule(8, 8),
+        rules=HEADS_FP,
+    ),
 }
 
 # For deployment: what they add is the precision that integer hardware needs between layers.
@@ -307,7 +337,9 @@ def get_policy(spec: "str | QuantPolicy | Mapping[str, Any]") -> QuantPolicy:
 
     Args:
         spec: one of `list_policies`; {"base": name, field: value, ...} to change fields of one; or the
-            dictionary `to_dict` returns.
+            dictionary `to_dict` returns. `ranges` may be among the fields: how activations' ranges
+            are found, "minmax", "moving_average", "percentile", {"percentile": p} or "mse"
+            (`lowbit.quant.quantizers.observers`).
 
     Raises:
         ValueError: unknown name, field, quantizer or rule.
@@ -337,7 +369,8 @@ def _build(spec: str | Mapping[str, Any]) -> QuantPolicy:
         return _NAMED[spec]
     changes = dict(spec)
     base = changes.pop("base", None)
-    known = {f.name for f in fields(QuantPolicy)}
+    ranges = changes.pop("ranges", None)
+    known = {f.name for f in fields(QuantPolicy)} | {"ranges"}
     for key in changes:
         if key not in known:
             raise ValueError(
@@ -358,8 +391,33 @@ def _build(spec: str | Mapping[str, Any]) -> QuantPolicy:
         changes["rules"] = tuple((pattern, Rule.parse(rule)) for pattern, rule in pairs)
     if base is not None:
         changes.setdefault("name", f"{base}-variant")
-        return replace(get_policy(base), **changes)
-    return QuantPolicy(**changes)
+        policy = replace(get_policy(base), **changes)
+    else:
+        policy = QuantPolicy(**changes)
+    return policy if ranges is None else _with_ranges(policy, ranges)
+
+
+def _with_ranges(policy: QuantPolicy, ranges: str | Mapping[str, float]) -> QuantPolicy:
+    """Return a policy whose activations' ranges are found as `ranges` says."""
+    spec = policy.activation
+    if spec.kind != "MinMax" or spec.options.get("range", "observed") != "observed":
+        raise ValueError(
+            f"ranges says how observed ranges are found, and the activations of policy {policy.name!r} "
+            "have none; no policy was made. Use a variant of ptq or ssql, or omit it."
+        )
+    options = {k: v for k, v in spec.options.items() if k not in ("observer", "percentile")}
+    if isinstance(ranges, Mapping):
+        if set(ranges) != {"percentile"}:
+            raise ValueError(
+                f"ranges {brief(ranges)} is not a name or {{percentile: p}}; no policy was made. Write "
+                "{percentile: 99.9}."
+            )
+        options |= {"observer": "percentile", "percentile": float(ranges["percentile"])}
+    elif ranges != "minmax":  # the default
+        options["observer"] = ranges
+    spec = replace(spec, options=options)
+    spec.build("activation")  # refuses unknown names and shares
+    return replace(policy, activation=spec)
 
 
 def resolve_bits(rule: str | int, target: int) -> int:

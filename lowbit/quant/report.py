@@ -105,6 +105,8 @@ def _reason(module: Quantized) -> str:
     fixed = sorted(side for side in sides if side != TARGET)
     words = ["the precision's bits"] if TARGET in sides else []
     words += [f"fixed at {bits} bits" for bits in fixed]
+    if getattr(module, "smoothing", None) is not None and module.smoothing.applied:
+        words.append("smoothed")
     return ", ".join(words) or "full precision by rule"
 
 

@@ -2,7 +2,7 @@
 
 `scored.safetensors` holds what neither the checkpoint nor the job's training states have: the classifier
 of each precision where only that was trained, and the quantizers' ranges and scales where calibration came
-last. Its metadata, under `scored`, is JSON: the facts below.
+last, with smoothing factors and the norms that divide by them. Its metadata, under `scored`, is JSON: the facts below.
 """
 
 import json
@@ -29,6 +29,7 @@ from lowbit.data import Center, Images, locate
 from lowbit.quant import FP, Precision, get_policy, quantize, set_precision
 from lowbit.quant.layers import OutputScale
 from lowbit.quant.quantizers.base import Quantizer
+from lowbit.quant.smoothing import Smoothing, scale_weights, smoothed_norms
 from lowbit.training.seeding import seeded
 from lowbit.transfer.features.views import center
 from lowbit.transfer.finetuning.training import Network
@@ -38,7 +39,7 @@ from lowbit.transfer.recipe.recipe_fields import RecipeFields
 ROLE = "scored networks"  # of the artifact
 FILE = "scored.safetensors"
 _KEY = "scored"
-_CLASSIFIER, _QUANTIZERS = "classifier", "quantizers"
+_CLASSIFIER, _QUANTIZERS, _NORMS = "classifier", "quantizers", "norms"
 
 
 class State(StrictModel):
@@ -180,6 +181,14 @@ class ScoredNetworks:
                 "loaded. Run the job again with this version."
             )
         backbone.load_state_dict(kept, strict=False)
+        prefix = f"{_NORMS}."
+        norms = {
+            name.removeprefix(prefix): tensor
+            for name, tensor in self._tensors.items()
+            if name.startswith(prefix)
+        }
+        backbone.load_state_dict(norms, strict=False)
+        scale_weights(backbone)
 
 
 def write_scored(
@@ -227,6 +236,8 @@ def write_scored(
     if parts.calibrated is not None:
         state = _quantizer_state(parts.calibrated)
         tensors |= {f"{_QUANTIZERS}.{name}": tensor for name, tensor in state.items()}
+        for name, norm in smoothed_norms(parts.calibrated).items():
+            tensors |= norm.state_dict(prefix=f"{_NORMS}.{name}.")
     plain = {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
     with atomic(folder / FILE) as file:
         file.write(save(plain, metadata={_KEY: facts.model_dump_json()}))
@@ -234,10 +245,10 @@ def write_scored(
 
 
 def _quantizer_state(model: nn.Module) -> Mapping[str, Tensor]:
-    """Return the tensors of a network's quantizers and output scales by their names in it."""
+    """Return the tensors of a network's quantizers, output scales and smoothings by their names in it."""
     found: dict[str, Tensor] = {}
     for name, module in model.named_modules():
-        if isinstance(module, Quantizer | OutputScale):
+        if isinstance(module, Quantizer | OutputScale | Smoothing):
             found |= module.state_dict(prefix=f"{name}.")
     return found
 

@@ -139,6 +139,15 @@ def vit_small_moco_v3() -> nn.Module:
     return net
 
 
+@BACKBONES.register()
+def vit_small_dinov2() -> nn.Module:
+    """ViT-S/14 of DINOv2 (Oquab et al. 2023) for images of any multiple of 14 pixels; timm's takes only 518.
+
+    The position embedding is resampled to the image, which changes nothing at 518 pixels.
+    """
+    return timm.create_model("vit_small_patch14_dinov2", num_classes=0, dynamic_img_size=True)
+
+
 def list_backbones() -> list[str]:
     """Return the suite's own names; every timm name and every depth of CIFAR ResNet works as well."""
     three_stages = (cifar_resnet((depth - 2) // 6) for depth in _PUBLISHED_DEPTHS)
