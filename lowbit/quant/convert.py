@@ -241,7 +241,7 @@ def _quantize_module(
         device = next((p.device for p in module.parameters()), None)
         module.a_quant.to(device)
         if policy.smooth is not None and isinstance(module, nn.Linear):
-            module.smoothing = Smoothing(policy.smooth, module.in_features).to(device)
+            module.smoothing = Smoothing(policy.smooth, module.in_features).to(module.weight)
     if _needs_output_scale(module, bare=bare):
         module.out_scale = OutputScale(module.w_quant.scale_shape).to(module.weight.device)
     return rule != Rule(FULL, FULL)

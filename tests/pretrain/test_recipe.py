@@ -92,6 +92,10 @@ def test_cosmetic_fields_are_not_among_the_results():
         ({"epochs": 5, "warmup_epochs": 5}, "leave none of 5 epochs"),
         ({"policy": "ssql"}, "pairing 'plain' quantizes nothing"),
         ({"pairing": "cq-a", "policy": "ssql"}, "has none; nothing was trained. Use policy cq"),
+        (
+            {"pairing": "cq-a", "policy": {"base": "cq", "smooth": 0.5}},
+            "smooths activations into weights when it is calibrated, and",
+        ),
         ({"optimizer": "lars", "nesterov": True}, "nesterov needs sgd with momentum, not lars"),
         ({"nesterov": True, "momentum": 0}, "choose sgd and a momentum"),
         ({"amp": "fp8"}, "'off', 'bf16' or 'fp16'"),

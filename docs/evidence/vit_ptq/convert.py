@@ -27,11 +27,17 @@ _NAMES = (
 
 def convert(graph: onnx.GraphProto) -> dict[str, torch.Tensor]:
     """Return the backbone's tensors by timm's names."""
-    constants = {t.name: torch.from_numpy(numpy_helper.to_array(t).copy()) for t in graph.initializer}
+    constants = {
+        t.name: torch.from_numpy(numpy_helper.to_array(t).copy()) for t in graph.initializer
+    }
     state = {name: value for name, value in constants.items() if name.startswith("backbone.")}
     makers = {output: node for node in graph.node for output in node.output}
-    for node in graph.node:  # a weight has no name of its own: it is multiplied before a bias is added
-        bias = next((i for i in node.input if i.startswith("backbone.") and i.endswith(".bias")), None)
+    for (
+        node
+    ) in graph.node:  # a weight has no name of its own: it is multiplied before a bias is added
+        bias = next(
+            (i for i in node.input if i.startswith("backbone.") and i.endswith(".bias")), None
+        )
         made = [makers[i] for i in node.input if i in makers and makers[i].op_type == "MatMul"]
         if node.op_type == "Add" and bias and made:
             weight = next(constants[i] for i in made[0].input if i in constants)
@@ -49,7 +55,9 @@ def convert(graph: onnx.GraphProto) -> dict[str, torch.Tensor]:
         found[name] = value
     for kind in ("weight", "bias"):
         for block in range(12):
-            parts = [f"blocks.{block}.attention.attention.{p}.{kind}" for p in ("query", "key", "value")]
+            parts = [
+                f"blocks.{block}.attention.attention.{p}.{kind}" for p in ("query", "key", "value")
+            ]
             found[f"blocks.{block}.attn.qkv.{kind}"] = torch.cat([found.pop(p) for p in parts])
     return found
 

@@ -154,7 +154,9 @@ class WatchNorms(TorchFunctionMode):
     def _product(self, x: Tensor, weight: Any, bias: Any) -> set[int] | None:
         source = self._source.get(x)
         if source is None or id(weight) not in self._parameters:
-            return None if source is not None else {id(bias)}  # the weight is used for another input
+            return (
+                None if source is not None else {id(bias)}
+            )  # the weight is used for another input
         largest = x.detach().abs().flatten(0, -2).amax(0) if x.dim() > 1 else x.detach().abs()
         if source.largest is not None:
             largest = torch.maximum(largest, source.largest)

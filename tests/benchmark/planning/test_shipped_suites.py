@@ -28,6 +28,8 @@ PARTS = [
     "coquant_small",
     "detection",
     "detection_fpn",
+    "vit_ptq",
+    "vit_ptq_small",
     "voc_folder",
 ]
 

@@ -19,6 +19,7 @@ def test_named_policies():
             "lsq-int8",
             "lsqplus",
             "pact",
+            "ptq",
             "reactnet",
             "ssql",
             "ssql-int8",
@@ -91,6 +92,42 @@ def test_fingerprint_sees_every_field_but_the_name():
     }
     assert len(prints | {base.fingerprint}) == 7
     assert get_policy({"base": "lsq", "name": "mine"}).fingerprint == base.fingerprint
+
+
+@pytest.mark.parametrize(
+    "ranges, options",
+    [
+        ("minmax", {}),
+        ("moving_average", {"observer": "moving_average"}),
+        ("percentile", {"observer": "percentile"}),
+        ({"percentile": 99}, {"observer": "percentile", "percentile": 99.0}),
+        ("mse", {"observer": "mse"}),
+    ],
+)
+@pytest.mark.parametrize("base", ["ptq", "ssql"])
+def test_ranges_by_name_are_the_activation_quantizers_options(base, ranges, options):
+    named = get_policy({"base": base, "ranges": ranges})
+    spelled = {"scheme": "affine", "range": "observed", **options}
+    activation = {"kind": "MinMax", "options": spelled}
+    assert named.fingerprint == get_policy({"base": base, "activation": activation}).fingerprint
+    assert get_policy(named.to_dict()) == named
+    back = get_policy({**named.to_dict(), "ranges": "minmax"})
+    assert back.fingerprint == get_policy(base).fingerprint
+
+
+@pytest.mark.parametrize(
+    "base, ranges, message",
+    [
+        ("ptq", "entropy", "observer 'entropy' is unknown"),
+        ("ptq", {"percentile": 20}, "percentile 20.0 is too small"),
+        ("ptq", {"p": 99}, "is not a name or .*no policy was made"),
+        ("lsq", "mse", "the activations of policy 'lsq-variant' have none; no policy was made"),
+        ("cq", "mse", "the activations of policy 'cq-variant' have none"),
+    ],
+)
+def test_ranges_that_mean_nothing_are_refused(base, ranges, message):
+    with pytest.raises(ValueError, match=message):
+        get_policy({"base": base, "ranges": ranges})
 
 
 def test_first_matching_pattern_wins():

@@ -5,6 +5,7 @@ import torch
 
 from lowbit.backbones import create_backbone, save_backbone
 from lowbit.data import open_images
+from lowbit.quant.smoothing import smoothed_layers
 from lowbit.transfer import Recipe, run
 from lowbit.transfer.scoring.predict import predicted_classes
 from lowbit.transfer.scoring.predictions_file import FILE as PREDICTIONS
@@ -86,3 +87,33 @@ def test_a_damaged_file_is_refused(job, tmp_path):
     path.write_bytes(b"not a file of tensors")
     with pytest.raises(ValueError, match="nothing was loaded"):
         ScoredNetworks(path)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"protocol": "linear-exact", "l2_strengths": [1e-2]}, {"protocol": "finetune", **FAST}],
+)
+def test_smoothed_networks_are_made_again(fields, tmp_path):
+    torch.manual_seed(0)
+    backbone = create_backbone("test_convnext")
+    for name, parameter in backbone.named_parameters():
+        if "norm" in name:  # uneven channels, so that there is something to smooth
+            torch.nn.init.normal_(parameter)
+    checkpoint = tmp_path / "checkpoint.pth"
+    save_backbone(checkpoint, backbone, {"method": "untrained", "data": "-"})
+    policy = {"base": "ptq", "smooth": 0.5, "ranges": "mse"}
+    recipe = Recipe(checkpoint=str(checkpoint), precisions=("FP", "4w4a"), policy=policy, **fields)
+    result = run(recipe, tmp_path)
+    scored = ScoredNetworks(tmp_path / result["artifacts"][ROLE])
+    (test, *_), _ = read_predictions(tmp_path / PREDICTIONS)
+    for precision in ("FP", "4w4a"):
+        network = scored.rebuild(precision, checkpoint)
+        smoothed = smoothed_layers(network.backbone).values()
+        assert sum(layer.smoothing.applied for layer in smoothed) == 9
+        found = predicted_classes(
+            network,
+            open_images("digits", "test"),
+            scored.facts.view,
+            batch_size=recipe.eval_batch_size,
+        )
+        assert torch.equal(found, test.classes[precision])
