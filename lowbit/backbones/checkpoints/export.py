@@ -35,6 +35,7 @@ _TORCHVISION = {
 }
 _TIMM = {
     "mobilenetv2": "'mobilenetv2_100'",
+    "vit_small_dinov2": "'vit_small_patch14_dinov2', dynamic_img_size=True",
     "vit_small_moco_v3": "'vit_small_patch16_224', num_heads=12",
 }
 _DETECTRON2 = tuple(f"resnet{n}" for n in (18, 34, 50, 101, 152))

