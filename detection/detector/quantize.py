@@ -139,7 +139,8 @@ class _Calibration(nn.Module):
 
     def forward(self, batch: list) -> Any:
         if self.scope == "full":
-            return self.detector(batch)
+            self.detector(batch)
+            return None  # detections, whose number and order rounding changes
         images = normalized(self.detector, batch)
         return (body(self.detector) if self.scope == "backbone" else self.detector.backbone)(images)
 

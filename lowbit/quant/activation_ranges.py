@@ -1,5 +1,7 @@
 """Set the ranges of a quantized network's activations from training images."""
 
+import logging
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,6 +14,8 @@ from lowbit.quant.convert import all_quantizers, quantized_layers
 from lowbit.quant.precision import OFF
 from lowbit.quant.quantizers.base import Quantizer
 from lowbit.quant.smoothing import smooth, smoothed_layers
+
+_logger = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -110,16 +114,25 @@ def _first(batches: Iterable[Any], images: int | None) -> Iterator[Any]:
 
 
 def _smooth(model: nn.Module, batches: list[Any]) -> None:
-    """Smooth at full precision, and let weight quantizers start from the new weights."""
-    bits = [(q, q._bits) for q in all_quantizers(model)]
-    for q, _ in bits:
+    """Smooth at full precision, and let weight quantizers start from the new weights.
+
+    Hooks of quantizers wait for ranges to be observed; here they would be further readers of a norm.
+    """
+    states = [(q, q._bits, q._forward_pre_hooks, q._forward_hooks) for q in all_quantizers(model)]
+    for q, *_ in states:
         q._bits = OFF  # not `bits`, whose setters do more
+        q._forward_pre_hooks, q._forward_hooks = OrderedDict(), OrderedDict()
     try:
-        smooth(model, batches)
+        count = smooth(model, batches)
     finally:
-        for q, before in bits:
-            q._bits = before
-    for layer in smoothed_layers(model).values():
+        for q, *state in states:
+            q._bits, q._forward_pre_hooks, q._forward_hooks = state
+    layers = smoothed_layers(model).values()
+    if count:
+        _logger.info("smoothed %d of %d linear layers", count, len(layers))
+    elif not any(layer.smoothing.applied for layer in layers):
+        _logger.warning("no linear layer alone reads a norm's output: nothing was smoothed")
+    for layer in layers:
         if layer.w_quant is not None and layer.smoothing.applied:
             layer.w_quant.init_from(layer.weight)
 

@@ -156,8 +156,8 @@ def _move(norm: NormReaders, alpha: float) -> Tensor:
 
 def _change(before: Any, after: Any) -> float | None:
     """Return how much an output changed, if that is more than rounding; None else."""
-    for old, new in zip(tree_leaves(before), tree_leaves(after), strict=True):
-        if not isinstance(old, Tensor) or not old.is_floating_point():
+    for old, new in zip(tree_leaves(before), tree_leaves(after), strict=False):
+        if not isinstance(old, Tensor) or not old.is_floating_point() or old.shape != new.shape:
             continue
         limit = _ROUNDING.get(old.dtype, _ROUNDING_OF_HALVES)
         change = float((new - old).double().norm() / old.double().norm().clamp(min=1e-30))

@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 
+from lowbit.backbones import create_backbone, save_backbone
 from lowbit.detection.detector.initial_weights import initialize, start_from_backbone
 from lowbit.detection.detector.parts import bottom_up
 from lowbit.detection.detector.quantization_report import (
@@ -16,6 +17,7 @@ from lowbit.detection.detector.quantize import SCOPES, quantize_detector, quanti
 from lowbit.detection.engines import get_engine
 from lowbit.quant import Precision, explain, get_policy, quantized_layers, set_precision
 from lowbit.quant.quantizers import Quantizer
+from lowbit.quant.smoothing import smoothed_layers
 
 W4A4 = Precision(4, 4)
 ENGINES = ["torchvision", pytest.param("detectron2", marks=pytest.mark.detectron2)]
@@ -352,3 +354,23 @@ def test_no_detection_is_made_past_a_quantizer(build, engine, make_recipe, scene
         engine.predict(detector, scenes, recipe)
     set_precision(detector, "FP")
     engine.predict(detector, scenes, recipe)
+
+
+@pytest.mark.parametrize("scope", ["backbone", "full"])
+def test_a_convnexts_norms_are_smoothed(make_recipe, scope, tmp_path):
+    torch.manual_seed(0)
+    backbone = create_backbone("test_convnext")
+    for name, parameter in backbone.named_parameters():
+        if "norm" in name:  # uneven channels, so that there is something to smooth
+            torch.nn.init.normal_(parameter)
+    save_backbone(tmp_path / "x.pth", backbone, {"method": "untrained", "data": "-"})
+    start = start_from_backbone(tmp_path / "x.pth")
+    detector = get_engine("torchvision").build(make_recipe(engine="torchvision"), start, classes=10)
+    initialize(detector, start)
+    before = outputs(detector)
+    quantized(detector, scope, {"base": "ptq", "smooth": 0.5}, trained=False)
+    smoothed = smoothed_layers(bottom_up(detector)).values()
+    assert sum(layer.smoothing.applied for layer in smoothed) == 9
+    set_precision(detector, "FP")
+    for old, new in zip(before, outputs(detector), strict=True):
+        torch.testing.assert_close(new, old, rtol=1e-4, atol=1e-4)

@@ -351,3 +351,10 @@ def test_a_network_without_such_norms_is_quantized_as_without_smoothing():
         calibrate(quantize(net, policy), [x])
         set_precision(net, "4w4a")
     assert nets[0](x).equal(nets[1](x))
+
+
+def test_that_nothing_was_smoothed_is_said(caplog):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(6, 6), nn.GELU(), nn.Linear(6, 6))
+    calibrate(quantize(net, SMOOTH), [torch.rand(4, 6)])
+    assert "nothing was smoothed" in caplog.text
