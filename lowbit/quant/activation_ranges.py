@@ -131,7 +131,7 @@ def _smooth(model: nn.Module, batches: list[Any]) -> None:
     if count:
         _logger.info("smoothed %d of %d linear layers", count, len(layers))
     elif not any(layer.smoothing.applied for layer in layers):
-        _logger.warning("no linear layer alone reads a norm's output: nothing was smoothed")
+        _logger.warning("no norm's output is read by linear layers alone: nothing was smoothed")
     for layer in layers:
         if layer.w_quant is not None and layer.smoothing.applied:
             layer.w_quant.init_from(layer.weight)
