@@ -91,7 +91,8 @@ def _refine_bias(graph: ir.Graph, convolution: _Convolution) -> None:
     """Multiply codes of few bits, and divide their scale, so that the bias is nearly a whole number.
 
     ONNX Runtime rounds a bias to whole products of the scales of input and weight, which are coarse
-    where both have few bits. For each channel the factor is taken with which that errs least.
+    where both have few bits (`findings/onnxruntime_rounds_float_biases.sh`). For each channel the factor is
+    taken with which that errs least.
     """
     source, codes = convolution.node.inputs[0].producer(), convolution.weight.inputs[0]
     if source is None or source.op_type != "DequantizeLinear" or len(_users(codes)) > 1:
