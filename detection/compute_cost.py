@@ -58,7 +58,7 @@ def work(recipe: Recipe) -> Work | None:
         return None
     learned = LEARNING * shape.steps * shape.batch * _forward(shape, shape.pixels[0])
     scored = shape.scorings * shape.tests * _forward(shape, shape.pixels[1])
-    kept = 1 + _STATE if shape.steps else 0
+    kept = 1 + (_STATE if shape.steps else 0)  # detectors
     return Work(learned + scored, disk=kept * _BYTES * _parameters(shape))
 
 

@@ -7,6 +7,10 @@ import torch
 
 from lowbit.detection import run
 from lowbit.detection.detector.detector_file import read_detector
+from lowbit.detection.engines import get_engine
+from lowbit.detection.stage import tested_set
+from lowbit.detection.trained_detector import CALIBRATED, load_trained
+from lowbit.quant import set_precision
 from lowbit.training.metrics_log import read_curve
 from tests.detection.test_stage import Killed, kill_at
 
@@ -110,3 +114,24 @@ def test_ptq_scores_one_detector_at_every_precision(make_method_recipe, trained,
         found = {row["weight_bits"] for row in rows if "layer2" in row["name"]}
         assert found - {32} == bits
     assert not (tmp_path / "detector.pth").exists()
+
+
+@pytest.mark.parametrize(("policy", "scope"), [("ssql", "backbone"), ("lsq", "full")])
+def test_ptq_leaves_its_calibrated_detector(make_method_recipe, trained, tmp_path, policy, scope):
+    recipe = make_method_recipe(
+        "ptq",
+        precision="FP",
+        precisions=("FP", "8w8a", "3w3a"),
+        policy=policy,
+        scope=scope,
+    )
+    result = run(recipe, tmp_path)
+    engine = get_engine(trained[0])
+    path = tmp_path / result["artifacts"][CALIBRATED]
+    detector, made = load_trained(path, engine=engine, device="cpu")
+    assert made.precisions == recipe.precisions and made.scope == scope
+    images = tested_set(recipe)
+    for precision in recipe.precisions:
+        set_precision(detector, precision)
+        scored = json.loads((tmp_path / f"detections_{precision}.json").read_text())
+        assert engine.predict(detector, images, made) == scored
