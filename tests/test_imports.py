@@ -23,7 +23,7 @@ ALLOWED = {
     "pretrain": _SUPPORT,
     "transfer": _SUPPORT,
     "detection": _SUPPORT,
-    "deploy": {*_SUPPORT, "transfer"},
+    "deploy": {*_SUPPORT, "transfer", "detection"},
     "benchmark": {*_SUPPORT, *_STAGES},
     "tools": {*_SUPPORT, *_STAGES, "benchmark"},
 }

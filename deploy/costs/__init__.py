@@ -1,0 +1,1 @@
+"""What a graph costs on this machine, and which machine that is."""
