@@ -34,7 +34,15 @@ def hostile(tmp_path_factory):
     runs, draw = tmp_path_factory.mktemp("hostile"), np.random.default_rng(2)
     texts = {
         field: f"{field}</td><script>window.hurt=1</script>"
-        for field in ("engine", "processor", "instruction_set", "products", "dataset", "protocol")
+        for field in (
+            "engine",
+            "processor",
+            "instruction_set",
+            "products",
+            "dataset",
+            "protocol",
+            "training",
+        )
     }
     for number, name in enumerate(HOSTILE.values()):
         at = {precision: some_numbers(draw, precision) for precision in OPERATIONS}
@@ -134,6 +142,32 @@ def test_chosen_checkpoints_alone_are_drawn(browser, deployed):
     assert len(points) == len(OPERATIONS)
     names = [e.text for e in browser.find_elements("css selector", "#fronts-place .legend li")]
     assert names == ["b"]
+
+
+def test_detectors_are_drawn_by_average_precision_and_named_by_training(browser, tmp_path):
+    draw = np.random.default_rng(3)
+    write_deployment(tmp_path, "0" * 12, {"8w8a": some_numbers(draw, "8w8a")})
+    written = {}
+    for number, training in enumerate(("fp", "lsq", "lsq, backbone+neck"), start=1):
+        numbers = some_numbers(draw, "4w4a") | {"AP": (40.0 + number, 38.0, 44.0)}
+        del numbers["top1"]
+        facts = {"dataset": "digit-scenes", "protocol": "retinanet of torchvision"}
+        facts |= {"policy": "-" if training == "fp" else "ssql", "training": training}
+        write_deployment(tmp_path, f"{number}" * 12, {"4w4a": numbers}, **facts)
+        written[training] = numbers
+    page = build.build(tmp_path)
+    open_page(browser, page, "#fronts-place?fronts.table=0")
+    first = browser.find_element("css selector", "#fronts-place select[name=table] option").text
+    place = 0 if "digit-scenes" in first else 1
+    open_page(browser, page, f"#fronts-place?fronts.table={place or ''}")
+    points, _ = plotted(browser, "bytes")
+    expected = [(numbers["file_bytes"], numbers["AP"][0]) for numbers in written.values()]
+    assert np.allclose(sorted(points), sorted(expected), rtol=1e-4)
+    title = browser.find_element("css selector", '#fronts-place [data-cost="bytes"] .ytitle')
+    assert title.text == "AP (%)"
+    names = [e.text for e in browser.find_elements("css selector", "#fronts-place .legend li")]
+    assert sorted(names) == ["mine, fp", "mine, lsq, backbone+neck, ssql", "mine, lsq, ssql"]
+    assert console(browser) == []
 
 
 @pytest.mark.parametrize("width", [390, 768, 1440])
