@@ -194,3 +194,11 @@ def test_an_output_that_is_also_quantized(runtime):
         for y, simulated in zip(session.run(x.numpy()), expected, strict=True):
             assert y.shape == simulated.shape
             assert np.corrcoef(y.flatten(), simulated.numpy().flatten())[0, 1] > 0.99
+
+
+def test_the_exporters_own_progress_is_not_logged(caplog):
+    net, images = quantized(Block(), "lsq", "8w8a")
+    with caplog.at_level("INFO"):
+        export_network(net, images[:2])
+    talkers = ("torch.onnx", "onnx_ir", "onnxscript")
+    assert [r for r in caplog.records if r.name.startswith(talkers)] == []
