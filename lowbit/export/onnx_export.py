@@ -21,6 +21,7 @@ INPUT = "images"
 
 _TALKERS = ("torch.onnx", "onnx_ir", "onnxscript")  # loggers of the exporter
 
+
 class ExportError(ValueError):
     """Raised when a network was not exported; the message gives the reason and a remedy."""
 

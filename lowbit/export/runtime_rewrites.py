@@ -37,6 +37,8 @@ def adapt_to_runtimes(graph: ir.Graph) -> None:
         _mark_scale(graph, convolution)
         _keep_rounding(graph, convolution)
         _refine_bias(graph, convolution)
+    for node in [node for node in graph if node.op_type == "MaxPool"]:
+        _pool_codes(graph, node)
 
 
 def _mark_scale(graph: ir.Graph, convolution: _Convolution) -> None:
@@ -113,6 +115,29 @@ def _refine_bias(graph: ir.Graph, convolution: _Convolution) -> None:
         finer = values * best.astype(np.int8).reshape(-1, *[1] * (values.ndim - 1))
         codes.const_value = ir.tensor(finer)
         _set_scale(graph, convolution, convolution.scale / best)
+
+
+def _pool_codes(graph: ir.Graph, pool: ir.Node) -> None:
+    """Quantize what a pooling gives on the grid of what it reads, which it is on already.
+
+    ONNX Runtime pools integers only where a quantizer of that grid follows; it would pool a quarter of
+    a network's largest tensor in floating point, between two changes of layout.
+    """
+    source = pool.inputs[0].producer()
+    output = pool.outputs[0]
+    if source is None or source.op_type != "DequantizeLinear" or output.is_graph_output():
+        return
+    if not any(node.op_type == "QuantizeLinear" for node in _users(output)):
+        return  # DequantizeLinear is moved behind the pooling there
+    name = pool.name or output.name
+    quantize = ir.node("QuantizeLinear", [output, *source.inputs[1:]], name=f"{name}.quantize")
+    codes = quantize.outputs[0]
+    dequantize = ir.node("DequantizeLinear", [codes, *source.inputs[1:]], name=f"{name}.dequantize")
+    for node in (quantize, dequantize):
+        node.outputs[0].name = f"{node.name}.value"
+    output.replace_all_uses_with(dequantize.outputs[0])
+    quantize.replace_input_with(0, output)
+    graph.insert_after(pool, [quantize, dequantize])
 
 
 def _largest_code(dequantize: ir.Node) -> int:
