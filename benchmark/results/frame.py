@@ -26,6 +26,7 @@ from lowbit.benchmark.results.result_file import (
     ROUNDING,
     STDERR,
     TRAINING,
+    WARNING,
     WEIGHT_BYTES,
     ZERO_SHOT,
 )
@@ -33,8 +34,8 @@ from lowbit.benchmark.results.verdicts import SUBMISSIONS, JobVerdict, read_verd
 
 # Those of published numbers too, then those of measured ones alone.
 MEASURED_COLUMNS = (
-    *COLUMNS, TRAINING, STDERR, LOW, HIGH, INTERVAL, WEIGHT_BYTES, BIT_OPERATIONS, ROUNDING,
-    ZERO_SHOT, POLICY_ON_BOARD, PRETRAINING, PRETRAIN_SEED, *ADAPTIVE, *MACHINE,
+    *COLUMNS, TRAINING, STDERR, LOW, HIGH, INTERVAL, WARNING, WEIGHT_BYTES, BIT_OPERATIONS,
+    ROUNDING, ZERO_SHOT, POLICY_ON_BOARD, PRETRAINING, PRETRAIN_SEED, *ADAPTIVE, *MACHINE,
 )  # fmt: skip
 
 _PRETRAIN = "pretrain"

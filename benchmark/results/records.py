@@ -17,6 +17,7 @@ from lowbit.benchmark.results.result_file import (
     ROUNDING,
     STDERR,
     TRAINING,
+    WARNING,
     WEIGHT_BYTES,
     ZERO_SHOT,
     Result,
@@ -34,7 +35,7 @@ JOB_TEXTS = (
 )  # fmt: skip
 JOB_INTEGERS = ("seed", PRETRAIN_SEED, "image_size", "protocol_version")
 JOB_FLAGS = (POLICY_ON_BOARD,)
-ROW_TEXTS = ("precision", "metric", "unit", "split", INTERVAL)
+ROW_TEXTS = ("precision", "metric", "unit", "split", INTERVAL, WARNING)
 ROW_FLOATS = ("value", STDERR, LOW, HIGH, WEIGHT_BYTES, BIT_OPERATIONS, ROUNDING)
 ROW_INTEGERS = ("n",)
 
@@ -45,7 +46,7 @@ _MAIN_METRIC = {
     "detection": ("AP", "%"),
     "pretrain": ("loss", "-"),
 }
-_RENAMED = {"low": LOW, "high": HIGH, "interval": INTERVAL}
+_RENAMED = {"low": LOW, "high": HIGH, "interval": INTERVAL, "warning": WARNING}
 _LARGEST = 2**63 - 1
 
 
@@ -114,7 +115,6 @@ def _numbers(result: Result) -> Iterator[dict[str, Any]]:
     untrained = _texts(result.details.get(ZERO_SHOT))
     for measurement in result.measurements:
         row = {**measurement.__dict__, ZERO_SHOT: measurement.precision in untrained}
-        del row["warning"]  # as the result has it: not on the board
         row |= {new: row.pop(old) for old, new in _RENAMED.items()}
         if cost := result.costs.get(measurement.precision):
             row |= cost.__dict__

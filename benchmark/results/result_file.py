@@ -42,6 +42,7 @@ COLUMNS = (
 )  # fmt: skip
 TRAINING, STDERR, LOW, HIGH = "training", "stderr", "image_low", "image_high"
 INTERVAL = "image_interval"  # how that interval was found, as measurements say
+WARNING = "image_warning"  # why that interval may be too narrow, as measurements say
 WEIGHT_BYTES, BIT_OPERATIONS, ZERO_SHOT = "weight_bytes", "bit_operations", "zero_shot"
 ROUNDING = "rounding"  # share of predictions that rounding decides, in %; a detail of results too
 # Of a checkpoint: the name its pretrainings share, and the seed in which they differ.
