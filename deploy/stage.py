@@ -15,12 +15,12 @@ from lowbit.backbones.costs import backbone_costs
 from lowbit.data import Images, image_set, open_images
 from lowbit.deploy.agreement import Agreement, batches, compare, predicted, some_images
 from lowbit.deploy.export_model import to_graph
-from lowbit.deploy.memory import peak_memory
 from lowbit.deploy.processor import this_processor
 from lowbit.deploy.recipe import Recipe
 from lowbit.deploy.saturation import SATURATE, products
 from lowbit.deploy.subject import Subject, of_job
 from lowbit.export.latency import QUARTILES, Latency, time_in_turns
+from lowbit.export.peak_memory import peak_memory
 from lowbit.export.runtime import Runtime, get_runtime, on_integers
 from lowbit.quant import FP, get_policy, set_precision
 from lowbit.transfer.scoring.accuracy import INTERVAL, Accuracy, accuracy
