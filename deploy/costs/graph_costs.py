@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from lowbit.deploy.costs.memory import peak_memory
 from lowbit.export.latency import QUARTILES, Latency, time_in_turns
 from lowbit.export.onnx_export import Exported
+from lowbit.export.peak_memory import peak_memory
 from lowbit.export.runtime import Runtime, Session, on_integers
 
 BATCHES = (1, 8)

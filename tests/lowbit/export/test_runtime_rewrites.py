@@ -1,5 +1,6 @@
 """Graphs in runtimes with all their optimizations, against ONNX Runtime without any."""
 
+import itertools
 import tempfile
 
 import numpy as np
@@ -20,7 +21,12 @@ from lowbit.export.onnx_export import export_network  # noqa: E402
 from lowbit.export.runtime import get_runtime, on_integers  # noqa: E402
 
 POLICIES = ["ssql", "lsq", "ssql-int8", "lsq-int8"]
-PRECISIONS = ["8w8a", "4w4a", "3w3a"]
+# Every policy and every precision by default; the other pairs repeat them.
+OFTEN = {("ssql", "3w3a"), ("lsq", "8w8a"), ("ssql-int8", "4w4a"), ("lsq-int8", "3w3a")}
+CELLS = [
+    pytest.param(*cell, marks=[] if cell in OFTEN else pytest.mark.slow)
+    for cell in itertools.product(POLICIES, ("8w8a", "4w4a", "3w3a"))
+]
 
 
 def resnet(policy, precision, seed=0):
@@ -48,8 +54,7 @@ def deviation(found, expected):
     return np.abs(found - expected).mean() / expected.std()
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize(("policy", "precision"), CELLS)
 def test_openvino_rounds_where_the_network_does(policy, precision):
     pytest.importorskip("openvino")
     net, images = resnet(policy, precision)
@@ -61,7 +66,10 @@ def test_openvino_rounds_where_the_network_does(policy, precision):
     assert len(on_integers(session, exported.integers.layers)[0]) >= 11
 
 
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize(
+    "policy",
+    ["ssql", "lsq-int8", *(pytest.param(p, marks=pytest.mark.slow) for p in ("lsq", "ssql-int8"))],
+)
 def test_onnxruntime_keeps_biases_and_integer_layers(policy, monkeypatch):
     net, images = resnet(policy, "4w4a")
     adapted = export_network(net, images[:2], outputs=["features"])
