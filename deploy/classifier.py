@@ -10,7 +10,8 @@ import numpy as np
 from lowbit.backbones.costs import backbone_costs
 from lowbit.data import Images, image_set, open_images
 from lowbit.deploy.agreement import Agreement, batches, compare, predicted, some_images
-from lowbit.deploy.costs.graph_costs import (
+from lowbit.deploy.export_model import to_graph
+from lowbit.deploy.graph_costs import (
     BATCHES,
     PACKED_BITS,
     GraphCosts,
@@ -20,7 +21,6 @@ from lowbit.deploy.costs.graph_costs import (
     measure_costs,
     product_layers,
 )
-from lowbit.deploy.export_model import to_graph
 from lowbit.deploy.recipe import Recipe
 from lowbit.deploy.subject import Subject, of_job
 from lowbit.export.onnx_export import Exported

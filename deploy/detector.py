@@ -13,7 +13,7 @@ import numpy as np
 from torch import nn
 
 from lowbit.backbones.costs import backbone_costs
-from lowbit.deploy.costs.graph_costs import (
+from lowbit.deploy.graph_costs import (
     BATCHES,
     PACKED_BITS,
     GraphCosts,

@@ -8,8 +8,8 @@ from lowbit.backbones.precision_field import PrecisionField
 from lowbit.common.compute_cost import Work
 from lowbit.common.input_files.strict_model import StrictModel
 from lowbit.data import image_set, locate, missing_images
-from lowbit.deploy.costs.processor import this_processor
-from lowbit.deploy.costs.saturation import products
+from lowbit.deploy.processor import this_processor
+from lowbit.deploy.saturation import products
 from lowbit.deploy.subject import checked_precision
 from lowbit.detection.recipe import Recipe as DetectionRecipe
 from lowbit.detection.stage import identity as detection_identity

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from lowbit.deploy.classifier import run_classifiers
-from lowbit.deploy.costs.processor import this_processor
-from lowbit.deploy.costs.saturation import SATURATE, products
 from lowbit.deploy.detector import run_detector
+from lowbit.deploy.processor import this_processor
 from lowbit.deploy.recipe import Recipe
+from lowbit.deploy.saturation import SATURATE, products
 from lowbit.export.runtime import get_runtime
 
 _logger = logging.getLogger(__name__)

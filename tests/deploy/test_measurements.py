@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch import nn
 
+from lowbit.deploy import saturation
 from lowbit.deploy.agreement import compare
-from lowbit.deploy.costs import saturation
-from lowbit.deploy.costs.processor import read_cpuinfo, this_processor
+from lowbit.deploy.processor import read_cpuinfo, this_processor
 from lowbit.export.runtime import get_runtime
 from lowbit.quant import calibrate, quantize
 from lowbit.quant.float64 import in_float64

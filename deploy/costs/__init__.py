@@ -1,1 +1,0 @@
-"""What a graph costs on this machine, and which machine that is."""
