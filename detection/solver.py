@@ -31,7 +31,7 @@ class Solver:
             and LSQ+, 0.1 for the others.
         iterations: number of training iterations.
         warmup_iterations, warmup_factor: linear warm-up from `warmup_factor * lr`; see `lr_factor`.
-        schedule: "cosine" decays to 0; "step" multiplies by `lr_factor` at each of `milestones`.
+        schedule: "cosine" decays to `lr_end`; "step" multiplies by `lr_factor` at each of `milestones`.
         lambda_: λ of the initial target rate R_0 = λ sqrt(weight bits).
         weight_bits: b_w in this formula.
         target_schedule: "cosine" or "linear" to 0, "constant", or "step": times `target_factor` at each
@@ -53,6 +53,7 @@ class Solver:
     schedule: str = "cosine"
     milestones: tuple[int, ...] = ()
     lr_factor: float = 0.1
+    lr_end: float = 0.0
     lambda_: float = 1e-3
     weight_bits: int = 4
     target_schedule: str = "cosine"
@@ -103,8 +104,10 @@ def build_optimizer(model: nn.Module, solver: Solver) -> Optimizer:
 def lr_factor(iteration: int, solver: Solver) -> float:
     """Return the learning rate of an iteration over `lr`: warm-up, then cosine or steps."""
 
+    end = solver.lr_end / solver.lr if solver.schedule == "cosine" else 0.0
+
     def decayed(time: int) -> float:
-        return lr_schedules.decay_factor(
+        return end + (1 - end) * lr_schedules.decay_factor(
             solver.schedule,
             time,
             solver.iterations,

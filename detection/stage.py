@@ -30,6 +30,7 @@ from lowbit.detection.ptq import score_ptq
 from lowbit.detection.recipe import VERSION, Recipe
 from lowbit.detection.trained_detector import INPUTS, describe
 from lowbit.detection.with_detectron2.install import import_detectron2
+from lowbit.detection.yolov4.anchors import describe_anchors
 from lowbit.training import distributed
 from lowbit.training.job_state import claim
 from lowbit.training.metrics_log import read_curve, record_scores
@@ -198,6 +199,7 @@ def _train_and_score(
     values = {m["metric"]: m["value"] for m in found.measurements}
     record_scores(folder, recipe.iterations, values)
     details |= {"detector_sha256": file_sha256, "classes": found.classes}
+    details |= describe_anchors(detector)
     if recipe.evaluate_at:
         details["curve"] = read_curve(folder)
     artifacts = {"checkpoint": _DETECTOR, **keep(folder, test, detections)}

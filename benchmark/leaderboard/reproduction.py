@@ -33,6 +33,7 @@ _METRICS = {
     "AP_M": ("APm",),
     "AP_L": ("APl",),
 }
+_VOC_2007 = "VOC07 test"  # sets whose AP is by VOC's 2007 metric
 _SPREADS = ("top1_std5",)  # metrics that are a standard deviation over seeds
 _ROUNDING = 1e-9  # of a difference that is exactly the tolerance
 _INDIVIDUAL = "individual"  # the adaptive method whose networks Delta_B is relative to
@@ -204,7 +205,9 @@ def _reproduced(
 
 def _ours(row: Row, claims: list[_Claim], records: _Records) -> _Ours:
     """Return the values of a published number, a seed each: several jobs of one are averaged first."""
-    metrics = _METRICS.get(row["metric"], (row["metric"], f"{row['metric']}_voc07"))
+    metrics = _METRICS.get(row["metric"], (row["metric"],))
+    if row["dataset"].endswith(_VOC_2007):  # beside which a job may have COCO's
+        metrics = (f"{row['metric']}_voc07",)
     by_seed = defaultdict(list)
     for claim in claims:
         for record in _tested(records.get(claim.job.id, ())):

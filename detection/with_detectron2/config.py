@@ -64,6 +64,22 @@ def add_lowbit_config(cfg: CfgNode) -> None:
     cfg.MODEL.LOWBIT.FPN_RELU = False
 
     # ---------------------------------------------------------------------------- #
+    # YOLOv4: MODEL.META_ARCHITECTURE YOLOv4 and MODEL.BACKBONE.NAME build_lowbit_yolov4_backbone
+    # ---------------------------------------------------------------------------- #
+    # MODEL.LOWBIT.OUT_FEATURES has three stages; MODEL.FPN.OUT_CHANNELS is of the finest level (128 in
+    # the published network), and MODEL.FPN.NORM the norm of neck and head.
+    cfg.MODEL.YOLOV4 = CfgNode()
+    cfg.MODEL.YOLOV4.NUM_CLASSES = 80
+    # Nine [width, height] in pixels, three a level from fine to coarse; empty: the published ones.
+    cfg.MODEL.YOLOV4.ANCHORS = []
+    # Anchors are k-means of the training boxes.
+    cfg.MODEL.YOLOV4.KMEANS = False
+    # Share of training images that are mosaics of four, with a side of INPUT.MIN_SIZE_TRAIN.
+    cfg.INPUT.MOSAIC = 0.0
+    # Change hue, saturation and brightness of training images.
+    cfg.INPUT.COLOR_JITTER = False
+
+    # ---------------------------------------------------------------------------- #
     # Quantization
     # ---------------------------------------------------------------------------- #
     cfg.MODEL.QUANT = CfgNode()
@@ -237,6 +253,7 @@ def solver(cfg: CfgNode) -> Solver:
         schedule="step" if cfg.SOLVER.LR_SCHEDULER_NAME == "WarmupMultiStepLR" else "cosine",
         milestones=tuple(cfg.SOLVER.STEPS),
         lr_factor=cfg.SOLVER.GAMMA,
+        lr_end=cfg.SOLVER.BASE_LR_END,
         lambda_=cfg.SOLVER.LAMBDA,
         weight_bits=asked[1].weight_bits if asked else 32,
         target_schedule=cfg.SOLVER.TARGET_SCHEDULE,

@@ -41,7 +41,7 @@ from lowbit.detection.with_detectron2.catalog import (
     voc_list,
 )
 from lowbit.detection.with_detectron2.config import quantization, read_config
-from lowbit.detection.with_detectron2.config_checks import flat
+from lowbit.detection.with_detectron2.config_checks import YOLOV4_KEYS, flat
 from lowbit.detection.with_detectron2.hooks import plain_scores
 from lowbit.detection.with_detectron2.trainer import LowbitTrainer
 from lowbit.training.job_state import claim
@@ -229,7 +229,13 @@ def _annotations_sha256(name: str) -> str:
 
 
 def _decisive(cfg: CfgNode) -> dict[str, str]:
-    return {key: str(value) for key, value in flat(cfg) if key not in _COSMETIC}
+    """Return the keys that determine the numbers; YOLOv4's only with it, so that other jobs keep their ids."""
+    left_out = () if cfg.MODEL.META_ARCHITECTURE == "YOLOv4" else YOLOV4_KEYS
+    return {
+        key: str(value)
+        for key, value in flat(cfg)
+        if key not in _COSMETIC and not key.startswith(left_out)
+    }
 
 
 def _digest(value: Any) -> str:

@@ -132,6 +132,12 @@ def test_the_rate_is_a_line_and_then_a_cosine():
     assert lr_factor(100, solver) == pytest.approx(0.0)
 
 
+def test_a_cosine_may_end_above_zero():
+    solver = Solver("sgd", lr=1e-4, iterations=50, lr_end=1e-6)
+    rates = [1e-4 * lr_factor(i, solver) for i in (0, 25, 50)]
+    assert rates == pytest.approx([1e-4, (1e-4 + 1e-6) / 2, 1e-6])
+
+
 def test_a_warm_up_longer_than_the_training_takes_half_of_it():
     solver = Solver("sgd", lr=1.0, iterations=20, warmup_iterations=1000)
     assert (
@@ -152,16 +158,18 @@ def test_the_scheduler_keeps_the_groups_ratios(quantized):
 
 
 @pytest.mark.detectron2
-def test_detectron2s_scheduler_has_the_same_rates():
+@pytest.mark.parametrize("end", [0.0, 0.001])
+def test_detectron2s_scheduler_has_the_same_rates(end):
     from detectron2.config import get_cfg
     from detectron2.solver import build_lr_scheduler
 
     cfg = get_cfg()
     cfg.SOLVER.LR_SCHEDULER_NAME = "WarmupCosineLR"
     cfg.SOLVER.MAX_ITER, cfg.SOLVER.WARMUP_ITERS, cfg.SOLVER.BASE_LR = 100, 20, 0.1
+    cfg.SOLVER.BASE_LR_END = end
     optimizer = torch.optim.SGD(network().parameters(), lr=0.1)
     theirs = build_lr_scheduler(cfg, optimizer)
-    ours = Solver("sgd", lr=0.1, iterations=100, warmup_iterations=20)
+    ours = Solver("sgd", lr=0.1, iterations=100, warmup_iterations=20, lr_end=end)
     for iteration in range(100):
         assert optimizer.param_groups[0]["lr"] == pytest.approx(0.1 * lr_factor(iteration, ours))
         optimizer.step()

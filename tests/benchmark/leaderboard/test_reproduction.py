@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from pydantic import ValidationError
 
+from lowbit.benchmark.leaderboard import reproduction
 from lowbit.benchmark.leaderboard.reproduction import STATUSES, reproduce, to_frame
 from lowbit.benchmark.planning.plan_file import PlannedJob, PlannedSuite
 from lowbit.benchmark.published import published_scores
@@ -121,7 +122,25 @@ def test_another_metric_is_not_comparable():
     assert found.reason == "the job measured mean_per_class, not top1 at FP"
 
 
-def test_a_table_of_another_detector_is_shown_and_not_judged():
+def test_a_table_of_vocs_is_judged_by_vocs_metric_beside_cocos():
+    where = {
+        "paper": "CQ",
+        "table": "Table 3",
+        "system": "CQ-A",
+        "dataset": "VOC07+12 trainval > VOC07 test",
+        "architecture": "ResNet-34 + YOLOv4",
+        "protocol": "detection_finetune",
+        "metric": "AP50",
+    }
+    claim = {k: where[k] for k in ("paper", "table", "system", "architecture")}
+    rows = [row("j", 71.5, metric="AP50_voc07"), row("j", 60.0, metric="AP50")]
+    found = one(rows, [job("j", claim)], **where)
+    assert (found.status, found.ours, found.printed) == ("reproduced", 71.5, "72.13")
+    found = one(rows[1:], [job("j", claim)], **where)
+    assert found.status == "not comparable" and found.ours is None
+
+
+def test_a_table_without_a_tolerance_is_shown_and_not_judged(monkeypatch):
     (cell,) = [
         r
         for r in published_scores()
@@ -130,9 +149,11 @@ def test_a_table_of_another_detector_is_shown_and_not_judged():
     ]
     claim = {k: cell[k] for k in ("paper", "table", "system", "architecture")}
     where = {k: cell[k] for k in ("dataset", "protocol", "metric")} | claim
+    known = tables()[("CQ", "Table 3")].model_copy(update={"tolerance": None, "differs": "All."})
+    monkeypatch.setattr(reproduction, "tables", lambda: {("CQ", "Table 3"): known})
     found = one([row("j", 50.0, metric="AP50_voc07")], [job("j", claim)], **where)
     assert found.ours == 50.0 and found.tolerance is None
-    assert found.status == "not comparable" and "YOLOv4" in found.reason
+    assert (found.status, found.reason) == ("not comparable", "All.")
 
 
 def test_a_spread_takes_two_seeds():

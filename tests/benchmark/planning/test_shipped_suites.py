@@ -29,6 +29,7 @@ PARTS = [
     "detection",
     "detection_fpn",
     "voc_folder",
+    "voc_folder_yolov4",
 ]
 
 

@@ -336,3 +336,32 @@ def test_a_job_is_named_by_what_its_configuration_says(tmp_path):
     assert first.problem is None and first.missing is None
     assert first.id == same.id != other.id
     assert first.question == same.question != other.question
+
+
+YOLOV4 = f"{FOLDER}/digit_scenes_yolov4_fp_instant_test.yaml"
+
+
+def test_yolov4_trains_and_resumes_by_its_configuration(backbone_file, tmp_path, monkeypatch):
+    size = ("INPUT.MIN_SIZE_TRAIN", [64], "INPUT.MIN_SIZE_TEST", 64)
+    recipe = job(YOLOV4, *size, checkpoint=backbone_file)
+    folders = [tmp_path / name for name in ("straight", "killed")]
+    for folder in folders:
+        folder.mkdir()
+    straight = run(recipe, folders[0])
+    with monkeypatch.context() as patch:
+        kill_at(patch, "detectron2", 8)
+        with pytest.raises(Killed):
+            run(recipe, folders[1])
+    assert run(recipe, folders[1])["measurements"] == straight["measurements"]
+    states = [read_detector(f / "detector.pth", engine="detectron2")[0] for f in folders]
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    assert not torch.equal(states[0]["head.anchors"][0], torch.tensor([12.0, 16.0]))  # k-means
+
+
+def test_keys_of_yolov4_are_in_its_jobs_identity_alone(monkeypatch):
+    """Other jobs keep the ids from before there was one."""
+    from lowbit.detection.with_detectron2 import config_job
+
+    for config, expected in ((RETINANET, set()), (YOLOV4, {"INPUT.MOSAIC", "MODEL.YOLOV4.KMEANS"})):
+        keys = set(config_job._decisive(config_job.job_config(job(config))))
+        assert keys & {"INPUT.MOSAIC", "MODEL.YOLOV4.KMEANS"} == expected

@@ -149,3 +149,32 @@ def _pool(model):
         ort.InferenceSession(model, options, ["CPUExecutionProvider"])
         (operator,) = (n.op_type for n in onnx.load(path).graph.node if "MaxPool" in n.op_type)
     return operator
+
+
+class Joined(nn.Module):
+    """Two convolutions whose outputs are joined and then quantized, and two layers behind them."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 16, 3, stride=2, padding=1)
+        self.left, self.right = nn.Conv2d(16, 16, 1), nn.Conv2d(16, 16, 1)
+        self.behind, self.last = nn.Conv2d(32, 16, 1), nn.Conv2d(16, 16, 1)
+
+    def forward(self, x):
+        x = self.stem(x).relu()
+        parts = [nn.functional.leaky_relu(part(x), 0.1) for part in (self.left, self.right)]
+        return self.last(nn.functional.leaky_relu(self.behind(torch.cat(parts, 1)), 0.1))
+
+
+@pytest.mark.parametrize("runtime", ["openvino", "onnxruntime"])
+def test_what_is_joined_before_it_is_quantized_is_the_networks(runtime):
+    pytest.importorskip(runtime)
+    torch.manual_seed(0)
+    net, images = Joined().eval(), torch.randn(4, 3, 32, 32)
+    quantize(net, {"base": "lsq", "first": "fp", "last": 8}, "8w8a")
+    calibrate(net, [images])
+    exported = export_network(net, images[:2], outputs=["features"], size_multiple=16)
+    session = get_runtime(runtime).load(exported.model, threads=1)
+    with torch.no_grad():
+        expected = net(images).numpy()
+    assert deviation(session.run(images.numpy())[0], expected) < 0.01
