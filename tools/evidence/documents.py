@@ -14,7 +14,7 @@ from lowbit.tools.evidence.score_tables import score_table
 from lowbit.tools.evidence.verdict_tables import claims_table, trials_of, verdict_list
 
 _PART = re.compile(
-    r"(?P<head>^<!-- evidence: (?P<what>[^\n]*?) -->\n).*?(?P<end>^<!-- end of evidence -->$)",
+    r"(?P<head>^ *<!-- evidence: (?P<what>[^\n]*?) -->\n).*?(?P<end>^ *<!-- end of evidence -->$)",
     re.MULTILINE | re.DOTALL,
 )
 
