@@ -7,8 +7,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from lowbit.benchmark.planning.job import Label
 from lowbit.benchmark.planning.plan import plan
 from lowbit.benchmark.results.result_file import Result, job_folder, read_result, write_result
 from lowbit.common.shipped_configs import find_config
@@ -48,7 +48,7 @@ def keep(suite: Path, runs: Path, into: Path) -> int:
                 f"{runs} has no completed result of {job.title}; nothing was kept. Run the suite to its "
                 "end first."
             )
-        results[name] = portable(found)
+        results[name] = portable(found, job.label)
     for name, result in results.items():
         folder = into / suite.stem / name
         folder.mkdir(parents=True, exist_ok=True)
@@ -56,12 +56,17 @@ def keep(suite: Path, runs: Path, into: Path) -> int:
     return len(results)
 
 
-def portable(result: Result) -> Result:
+def portable(result: Result, label: Label) -> Result:
     """Return a result whose files are named without their folders, and which lists no files it made.
 
-    Of a training it keeps what claims read, `details`; the report on the file that was loaded is left
-    out, since that file's own result has its recipe.
+    Its checkpoint is called what the suite calls it, wherever the job ran. Of the details the report on the
+    file that was loaded is left out, since that file's own result has its recipe.
     """
+    called = {
+        "name": label.checkpoint,
+        "pretraining": label.pretraining,
+        "pretrain_seed": label.pretrain_seed,
+    }
     inputs = {
         name: record.model_copy(update={"path": Path(record.path).name})
         for name, record in result.inputs.items()
@@ -72,17 +77,14 @@ def portable(result: Result) -> Result:
     }
     return result.model_copy(
         update={
+            "checkpoint": result.checkpoint.model_copy(update=called),
             "inputs": inputs,
-            "recipe": recipe | {"data_root": None} if "data_root" in recipe else recipe,
+            "recipe": recipe,
             "artifacts": {},
             "artifact_sha256": {},
-            "details": _without_report(result.details),
+            "details": {k: v for k, v in result.details.items() if k != "load_report"},
         }
     )
-
-
-def _without_report(details: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in details.items() if name != "load_report"}
 
 
 if __name__ == "__main__":

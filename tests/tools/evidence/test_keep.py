@@ -2,6 +2,7 @@
 
 import pytest
 
+from lowbit.benchmark.planning.job import Label
 from lowbit.benchmark.planning.plan import plan
 from lowbit.benchmark.results.result_file import read_result, write_result
 from lowbit.tools.evidence.keep import keep, portable
@@ -58,11 +59,14 @@ def test_a_result_says_nothing_of_the_machine_and_keeps_its_numbers(tmp_path):
         artifact_sha256={"predictions": "b" * 64},
         details={"load_report": {"format": "moco"}, "transitions": {"2w2a": {"gap": [0.5]}}},
     )
-    kept = portable(made)
+    kept = portable(made, Label("SSQL seed 1", pretraining="SSQL", pretrain_seed=1))
     write_result(tmp_path, kept)
     assert read_result(tmp_path) == kept
     assert kept.inputs["checkpoint"].path == kept.recipe["checkpoint"] == "a.pth"
     assert (kept.recipe["dataset"], kept.recipe["seed"]) == ("folder:a/b", 3)
     assert kept.inputs["checkpoint"].sha256 == "a" * 64
     assert kept.details == {"transitions": {"2w2a": {"gap": [0.5]}}}
+    found = kept.checkpoint
+    assert (found.name, found.pretraining, found.pretrain_seed) == ("SSQL seed 1", "SSQL", 1)
+    assert found.architecture == made.checkpoint.architecture
     assert kept.measurements == made.measurements and not kept.artifacts
