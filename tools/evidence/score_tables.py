@@ -43,7 +43,7 @@ def score_table(folder: Path, protocol: str) -> str:
     for result in results:
         rows[names[result.job_id]].append(result)
     lines = [("", *precisions, "seeds"), ("---",) + ("---:",) * (len(precisions) + 1)]
-    for name, group in rows.items():
+    for name, group in sorted(rows.items(), key=lambda row: row[0].lower()):
         units = [units_of(group, precision) for precision in precisions]
         count = max(len(values) for values in units)
         lines.append((name, *map(_cell, units), str(count)))

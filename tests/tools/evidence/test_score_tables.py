@@ -32,7 +32,7 @@ def test_a_row_a_method_and_a_column_a_precision(tmp_path):
     write(tmp_path, "f" * 12, values={"FP": 1.0}, **_facts("SSQL", 0, "linear-exact"))
     head, _, *rows = score_table(tmp_path, "linear").splitlines()
     assert head == "|  | FP | 4w4a | seeds |"
-    assert rows == ["| SSQL | 82.0 ± 2.8 | 77.0 ± 2.8 | 2 |", "| SimSiam | 70.0 | 65.0 | 1 |"]
+    assert rows == ["| SimSiam | 70.0 | 65.0 | 1 |", "| SSQL | 82.0 ± 2.8 | 77.0 ± 2.8 | 2 |"]
     both = score_table(tmp_path, "linear*")
     assert "| SSQL, linear-exact | 1.0 | – | 1 |" in both and "| SimSiam, linear | 70.0 |" in both
 
