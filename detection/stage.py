@@ -51,6 +51,8 @@ def identity(recipe: Recipe) -> dict[str, Any]:
         return _config_job().identity(recipe)
     policy = recipe.quant_policy
     training = recipe.method if recipe.optimizer is None else f"{recipe.method}, {recipe.optimizer}"
+    if recipe.oscillation is not None:
+        training += f", {recipe.oscillation.label}"
     return {
         "task": "detection",
         "engine": resolve_engine(recipe.engine),

@@ -40,7 +40,7 @@ from lowbit.detection.with_detectron2.catalog import (
     registered_set,
     voc_list,
 )
-from lowbit.detection.with_detectron2.config import quantization, read_config
+from lowbit.detection.with_detectron2.config import oscillation, quantization, read_config
 from lowbit.detection.with_detectron2.config_checks import flat
 from lowbit.detection.with_detectron2.hooks import plain_scores
 from lowbit.detection.with_detectron2.trainer import LowbitTrainer
@@ -64,6 +64,10 @@ _COSMETIC = (
 )
 
 
+# Keys that did not exist when ids were first made: unset, they are left out.
+_LATER = ("SOLVER.OSCILLATION",)
+
+
 def identity(recipe: Recipe) -> dict[str, Any]:
     """Return the facts that identify the job and determine which results are comparable with it.
 
@@ -74,9 +78,10 @@ def identity(recipe: Recipe) -> dict[str, Any]:
     cfg = job_config(recipe)
     asked = quantization(cfg)
     method = cfg.SOLVER.OPTIMIZER.lower() if asked else "fp"
-    training = (
-        method if cfg.MODEL.QUANT.SCOPE == "backbone" else f"{method}, {cfg.MODEL.QUANT.SCOPE}"
-    )
+    control = oscillation(cfg)
+    parts = [method, *([control.label] if control else [])]
+    if cfg.MODEL.QUANT.SCOPE != "backbone":
+        parts.append(cfg.MODEL.QUANT.SCOPE)
     return {
         "task": "detection",
         "engine": "detectron2",
@@ -85,7 +90,7 @@ def identity(recipe: Recipe) -> dict[str, Any]:
         "protocol": cfg.MODEL.META_ARCHITECTURE,
         "image_size": cfg.INPUT.MIN_SIZE_TEST or None,
         "method": method,
-        "training": training,
+        "training": ", ".join(parts),
         "policy": asked[0].name if asked else "-",
         "policy_fingerprint": asked[0].fingerprint if asked else "-",
         "policy_on_board": False,
@@ -229,7 +234,11 @@ def _annotations_sha256(name: str) -> str:
 
 
 def _decisive(cfg: CfgNode) -> dict[str, str]:
-    return {key: str(value) for key, value in flat(cfg) if key not in _COSMETIC}
+    return {
+        key: str(value)
+        for key, value in flat(cfg)
+        if key not in _COSMETIC and (value or key not in _LATER)
+    }
 
 
 def _digest(value: Any) -> str:

@@ -15,6 +15,18 @@ pytestmark = pytest.mark.filterwarnings("ignore:torch.meshgrid")  # in Detectron
 RESUMED = {
     "adamw": {"method": "lsq", "optimizer": "adamw", "lr": 1e-3},
     "adamt": {"method": "tr", "optimizer": "adamt", "lr": 1e-3, "lambda_": 0.05},
+    "dampened": {"method": "lsq", "oscillation": {"method": "dampening", "start": 0}},
+    "frozen": {
+        "method": "tr",
+        "lr": 0.03,
+        "optimizer": "sgd",
+        "oscillation": {
+            "method": "freezing",
+            "momentum": 0.02,
+            "threshold": (0.1, 0.04),
+            "start": 0,
+        },
+    },
     "steps, clipped, bfloat16": {
         "method": "lsqplus",
         "lr_schedule": "step",

@@ -15,7 +15,12 @@ from lowbit.training.seeding import seeded
 from lowbit.transfer.features.calibration import calibrate_on
 from lowbit.transfer.features.views import center
 from lowbit.transfer.finetuning.distillation import Distilled, load_teacher
-from lowbit.transfer.finetuning.epoch_log import Accuracies, Transitions, transition_curve
+from lowbit.transfer.finetuning.epoch_log import (
+    Accuracies,
+    Transitions,
+    oscillations,
+    transition_curve,
+)
 from lowbit.transfer.finetuning.objectives import CrossEntropy
 from lowbit.transfer.finetuning.recipe_optimizer import build_optimizer
 from lowbit.transfer.finetuning.starting_network import starting_network
@@ -49,6 +54,7 @@ def _cost(job: CostInputs) -> Work:
         "nesterov",
         "amp",
         "transition",
+        "oscillation",
         "distillation",
         "scale_lr_factor",
         "scale_lr",
@@ -152,7 +158,11 @@ def _train(
         device=device,
         objective=objective,
         optimizer=optimizer,
-        watch=lambda epoch: {**accuracies(epoch), **transitions(epoch)},
+        watch=lambda epoch: {
+            **accuracies(epoch),
+            **transitions(epoch),
+            **oscillations(optimizer),
+        },
         kept=transitions.kept,
         what=f"network at {precision}",
     )

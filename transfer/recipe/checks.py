@@ -66,6 +66,12 @@ def check_quantized_training(recipe: RecipeFields) -> None:
             f"optimizer {recipe.optimizer!r} {what} section transition; nothing was trained. "
             f"{'Give transition' if scheduled else 'Remove it, or choose a t-variant (sgdt)'}."
         )
+    if scheduled and recipe.oscillation is not None:
+        raise ValueError(
+            f"oscillation {recipe.oscillation.method} is a rival of transition-rate scheduling, and "
+            f"optimizer {recipe.optimizer!r} schedules transitions; nothing was trained. Choose "
+            f"{recipe.optimizer[:-1]}, or remove oscillation."
+        )
     if recipe.transition is not None:
         decays = recipe.transition.decays(recipe.epochs)
         check_milestones(decays, recipe.epochs, name="transition.milestones")

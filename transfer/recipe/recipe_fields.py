@@ -7,9 +7,10 @@ from pydantic import Field
 
 from lowbit.backbones.precision_field import PrecisionField
 from lowbit.common.file_hash import file_sha256
-from lowbit.common.input_files.strict_model import StrictModel
+from lowbit.common.input_files.strict_model import GrownModel
 from lowbit.quant import Precision
 from lowbit.training.lr_schedules import learning_rate
+from lowbit.training.oscillation_control import Oscillation
 from lowbit.transfer.recipe.protocol_registry import get_protocol
 from lowbit.transfer.recipe.sections import (
     BASES,
@@ -28,7 +29,7 @@ from lowbit.transfer.recipe.sections import (
 )
 
 
-class RecipeFields(StrictModel):
+class RecipeFields(GrownModel):
     """Settings of a transfer job, and values derived from them."""
 
     cosmetic: ClassVar[frozenset[str]] = frozenset(
@@ -42,6 +43,8 @@ class RecipeFields(StrictModel):
             "cache_dir",
         }
     )
+
+    later: ClassVar[frozenset[str]] = frozenset({"oscillation"})
 
     name: str = Field("transfer", description="job's name in logs")
     protocol: str = Field(
@@ -113,6 +116,9 @@ class RecipeFields(StrictModel):
     scale_weight_decay: float = Field(0.0, ge=0, description="weight decay of quantizer scales")
     transition: Transition | None = Field(
         None, description="t-variants: targets and controller; default {}"
+    )
+    oscillation: Oscillation | None = Field(
+        None, description="qat: dampen or freeze oscillating weights, with a plain optimizer"
     )
     amp: Literal["bf16", "fp16"] | None = Field(
         None, description="number format of training passes; null: float32"
