@@ -36,6 +36,13 @@ EXAMPLES = """examples:
   # AP, losses and transition rates of detection jobs over their iterations
   lowbit-bench analyze detection output/lsq output/sgdt
 
+  # what does a 2-bit weight quantizer do to normal weights, with two scales?
+  lowbit-bench analyze quantizer --scale 0.3 0.2
+
+  # and LSQ at 4 bits to a layer of a checkpoint, with the step that it starts with?
+  lowbit-bench analyze quantizer output/digits_untrained/checkpoint.pth --layer layer1.0.conv1 \\
+      --policy lsq --bits 4
+
 exit code: 0 drawn, 1 a recipe, a file or the training failed, 2 invalid command line."""
 
 
@@ -172,6 +179,56 @@ def transitions(args: argparse.Namespace) -> None:
     print("last epoch\n" + last.to_string(index=False, float_format="{:.4g}".format))
 
 
+def quantizer(args: argparse.Namespace) -> None:
+    """Draw what a weight quantizer does to a distribution of weights, with each of some scales."""
+    from lowbit.quant import get_policy
+    from lowbit.transfer.analyses.quantizer_steps import (
+        draw_intervals,
+        draw_steps,
+        gaussian,
+        quantize_steps,
+        summary,
+        table,
+    )
+
+    weights = gaussian(args.sd, seed=args.seed)
+    if args.checkpoint is not None:
+        weights = _layer(args.checkpoint, args.layer, args.architecture)
+    spec = get_policy(args.policy).weight
+    drawn = [quantize_steps(weights, spec, args.bits, scale) for scale in args.scale or [None]]
+    folder = args.output_dir or Path("output") / "quantizer"
+    folder.mkdir(parents=True, exist_ok=True)
+    pictures = {"quantizer_steps": draw_steps(drawn[0])}
+    if len(drawn) > 1:
+        pictures["quantizer_intervals"] = draw_intervals(drawn)
+    _save(folder, args.format, pictures=pictures)
+    found = summary(drawn)
+    _write(folder, tables={"quantizer": table(drawn)}, summaries={"quantizer": found})
+    for row in found:
+        points = ", ".join(f"{point:.4g}" for point in row["transition_points"])
+        print(
+            f"s {row['scale']:.4g}: {100 * row['clipped']:.1f} % clipped, error "
+            f"{100 * row['squared_error']:.2f} % of |w|^2, transition points {points}"
+        )
+
+
+def _layer(checkpoint: str, name: str | None, architecture: str | None) -> Any:
+    """Return the weights of a checkpoint's layer, flat."""
+    from lowbit.backbones import load_backbone
+    from lowbit.common.suggest import did_you_mean
+
+    backbone, report = load_backbone(checkpoint, architecture)
+    logging.info("%s", report)
+    layers = {n: m for n, m in backbone.named_modules() if getattr(m, "weight", None) is not None}
+    layers = {n: m for n, m in layers.items() if m.weight.dim() > 1}
+    if name not in layers:
+        raise ValueError(
+            f"the network has no layer {name!r} with a matrix or a kernel; nothing was drawn."
+            f"{did_you_mean(str(name), layers)} Give --layer: one of {', '.join(layers)}."
+        )
+    return layers[name].weight.detach().flatten().float()
+
+
 def detection(args: argparse.Namespace) -> None:
     """Draw losses, AP and transition rates of detection jobs over their iterations."""
     from lowbit.detection.analyses.training_curves import draw, read
@@ -222,10 +279,10 @@ def _write(folder: Path, *, tables: dict[str, Any], summaries: dict[str, Any]) -
 
 def _parser(prog: str | None) -> argparse.ArgumentParser:
     parser = make_parser(__doc__, EXAMPLES, prog)
-    names = "correlation|weights|tsne|transitions|detection"
+    names = "correlation|weights|tsne|transitions|quantizer|detection"
     verbs = parser.add_subparsers(required=True, metavar=names)
     made = {}
-    for function in (correlation, weights, tsne, transitions, detection):
+    for function in (correlation, weights, tsne, transitions, quantizer, detection):
         verb = verbs.add_parser(
             function.__name__,
             help=function.__doc__,
@@ -253,6 +310,7 @@ def _parser(prog: str | None) -> argparse.ArgumentParser:
         )
     _add_tsne(made["tsne"])
     _add_transitions(made["transitions"])
+    _add_quantizer(made["quantizer"])
     made["detection"].add_argument(
         "jobs",
         nargs="+",
@@ -293,3 +351,27 @@ def _add_transitions(verb: argparse.ArgumentParser) -> None:
         default=[],
         help="epochs, from 0, whose latent weights are drawn; default: four from first to last",
     )
+
+
+def _add_quantizer(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "checkpoint",
+        nargs="?",
+        metavar="CHECKPOINT",
+        help="file whose layer is drawn; default: normal weights, as in the paper",
+    )
+    verb.add_argument("--layer", help="the checkpoint's layer")
+    verb.add_argument("--architecture", help="network's name; default: as given in the file")
+    verb.add_argument(
+        "--policy", default="interval", help="whose weight quantizer is drawn; default: interval"
+    )
+    verb.add_argument("--bits", type=int, default=2, help="of the weights; default: 2")
+    verb.add_argument(
+        "--scale",
+        nargs="+",
+        type=float,
+        default=[],
+        help="scales s; default: the one that the quantizer starts with",
+    )
+    verb.add_argument("--sd", type=float, default=0.1, help="of the normal weights; default: 0.1")
+    verb.add_argument("--seed", type=int, default=0, help="seed of the normal weights")
