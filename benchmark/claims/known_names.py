@@ -18,7 +18,7 @@ from lowbit.common.text import brief
 _PRECISION = re.compile(r"FP|[1-9]\d?w[1-9]\d?a")
 TASKS = ("classification", "detection", "pretrain")
 _BASES = ("sgd", "adam", "adamw", "nadam", "adamax", "rmsprop", "adagrad")
-OPTIMIZERS = (*_BASES, *(f"{name}t" for name in _BASES))
+OPTIMIZERS = (*_BASES, *(f"{name}t" for name in _BASES), "lars", "larc")
 _OFTEN = {
     fact: frozenset(names.split())
     for fact, names in {

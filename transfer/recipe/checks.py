@@ -7,7 +7,7 @@ from lowbit.quant.precision import OFF
 from lowbit.training.lr_schedules import check_milestones
 from lowbit.transfer.recipe.protocol_registry import get_protocol
 from lowbit.transfer.recipe.recipe_fields import RecipeFields
-from lowbit.transfer.recipe.sections import TOptimizer
+from lowbit.transfer.recipe.sections import PROBE_OPTIMIZERS, TOptimizer
 
 
 def check_training(recipe: RecipeFields) -> None:
@@ -52,6 +52,12 @@ def check_quantized_training(recipe: RecipeFields) -> None:
         raise ValueError(
             f"nesterov has no effect on optimizer {recipe.optimizer!r}; nothing was trained. "
             "Remove it (nadam is Adam with Nesterov's momentum)."
+        )
+    if recipe.protocol == "linear" and recipe.optimizer not in PROBE_OPTIMIZERS:
+        raise ValueError(
+            f"protocol 'linear' trains its classifiers side by side, by "
+            f"{', '.join(PROBE_OPTIMIZERS)}, not by {recipe.optimizer!r}; nothing was scored. "
+            "Choose one of them."
         )
     scheduled = recipe.optimizer in get_args(TOptimizer)
     if scheduled and "transition" not in get_protocol(recipe.protocol).options:

@@ -92,7 +92,8 @@ class RecipeFields(GrownModel):
     )
     optimizer: BaseOptimizer | TOptimizer = Field(
         "sgd",
-        description=f"{' | '.join(BASES)}; qat: each also with transition-rate scheduling, as sgdt",
+        description=f"{' | '.join(BASES)}; linear: sgd, lars, larc; qat: each but these two also with "
+        "transition-rate scheduling, as sgdt. The trust ratio of lars applies with weight decay 0 too",
     )
     schedule: Schedule = Field("step", description="schedule of the rate, per epoch")
     milestones: tuple[int, ...] = Field(
@@ -100,7 +101,7 @@ class RecipeFields(GrownModel):
     )
     gamma: float = Field(0.1, gt=0, le=1, description="factor of each decay")
     momentum: float = Field(
-        0.9, ge=0, lt=1, description="momentum of sgd and rmsprop, and their t-variants"
+        0.9, ge=0, lt=1, description="momentum of sgd, rmsprop, their t-variants, lars, larc"
     )
     nesterov: bool = Field(False, description="Nesterov's momentum of sgd and sgdt")
     weight_decay: float | None = Field(

@@ -70,7 +70,8 @@ def test_a_checkpoint_of_the_users_is_scored(name, no_data):
 
 def test_paper_is_every_suite_of_a_table():
     whole = set(_plan("paper").jobs)
-    for name in ("ssql_table11", "ssql_table12", "ssql_table13", "ssql_figure9"):
+    ssql = ("ssql_table11", "ssql_table12", "ssql_table13", "ssql_figure9")
+    for name in (*ssql, "ssql_cifar", "ssql_imagenet"):
         assert set(_plan(name).jobs) < whole
     for name in ("cq_tables", "tr_tables", "coquant_tables"):
         assert set(_plan(name).jobs) < whole

@@ -77,6 +77,15 @@ def test_weight_scales_are_learned_by_plain_optimizers_alone(stem, name, learned
         assert id(layer.a_quant.q_scale) in stepped
 
 
+def test_linear_evaluation_on_imagenet_as_simsiam_and_as_ssqls_code():
+    simsiam, ssql = (read(f"imagenet_linear_{name}") for name in ("simsiam", "ssql"))  # SPEC A.8
+    assert (simsiam.optimizer, simsiam.epochs, simsiam.batch_size) == ("lars", 90, 4096)
+    assert simsiam.lr == pytest.approx(0.1 * 4096 / 256)
+    assert (ssql.optimizer, ssql.epochs, ssql.batch_size, ssql.lr) == ("larc", 60, 2048, 0.8)
+    for r in (simsiam, ssql):
+        assert (r.schedule, r.weight_decay, r.momentum) == ("cosine", 0.0, 0.9)
+
+
 def test_lsq_as_ssql_fine_tunes_it():
     r = read("imagenet_lsq_finetune")  # SPEC A.10
     assert (r.epochs, r.batch_size, r.weight_decay, r.lr) == (50, 256, 1e-5, 1e-3)

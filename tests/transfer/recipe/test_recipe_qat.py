@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from lowbit.quant import FP
-from lowbit.training.optimizers import OPTIMIZERS
+from lowbit.training.optimizers import OPTIMIZERS, T_VARIANTS
 from lowbit.transfer import Recipe, identity
 from lowbit.transfer.recipe.board_labels import protocol_label, training_label
 from lowbit.transfer.recipe.sections import BASES, BaseOptimizer, TOptimizer
@@ -51,8 +51,8 @@ def test_what_is_not_done_about_oscillation_leaves_no_trace_in_the_recipe():
 
 
 def test_every_optimizer_has_a_name_and_a_t_variant():
-    assert set(OPTIMIZERS) - {"lars"} == set(BASES) == set(typing.get_args(BaseOptimizer))
-    assert {f"{name}t" for name in BASES} == set(typing.get_args(TOptimizer))
+    assert set(OPTIMIZERS) == set(BASES) == set(typing.get_args(BaseOptimizer))
+    assert set(T_VARIANTS) == set(typing.get_args(TOptimizer))
 
 
 def test_a_start_has_published_rates_and_its_own_seed():
@@ -109,6 +109,8 @@ def test_a_start_has_published_rates_and_its_own_seed():
         ({"train_on": "trainval"}, "qat-trainval", "sgd"),
         ({"protocol": "finetune", "warmup_fc": {}}, "finetune", "-"),
         ({"protocol": "finetune", "optimizer": "adam"}, "finetune-adam", "-"),
+        ({"protocol": "linear", "optimizer": "lars"}, "linear-lars", "-"),
+        ({"optimizer": "larc"}, "qat", "larc"),
         ({"protocol": "semi"}, "semi-10pct", "-"),
         ({"protocol": "adaptive"}, "adaptive-coquant", "-"),
         (
@@ -166,8 +168,9 @@ def test_a_policy_is_part_of_the_board_unless_it_is_trained_with():
         ({"transition": {}}, "'sgd' has no transition rates.*Remove it, or choose a t-variant"),
         ({"optimizer": "sgdt", "transition": None}, "'sgdt' needs section transition"),
         ({"protocol": "semi", "optimizer": "sgdt"}, "'semi' does not train.*Choose sgd"),
-        ({"protocol": "linear", "optimizer": "adam"}, "optimizer does not apply"),
-        ({"optimizer": "lars"}, "Input should be 'sgd'"),
+        ({"protocol": "linear", "optimizer": "adam"}, "by sgd, lars, larc, not by 'adam'"),
+        ({"protocol": "linear-exact", "optimizer": "lars"}, "optimizer does not apply"),
+        ({"optimizer": "larst"}, "Input should be 'sgd'"),
         ({"optimizer": "adam", "nesterov": True}, "nesterov has no effect on optimizer 'adam'"),
         (
             {"oscillation": {"method": "freezing"}, "optimizer": "sgdt"},
