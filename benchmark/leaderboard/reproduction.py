@@ -30,6 +30,7 @@ _METRICS = {
     "top1_std5": ("top1",),
     "AP_bb": ("AP",),
     "AP_bb_final": ("AP",),
+    "AP_bb@1k_iter": ("AP@1000",),
     "AP_S": ("APs",),
     "AP_M": ("APm",),
     "AP_L": ("APl",),

@@ -28,6 +28,7 @@ from lowbit.detection.evaluation.measurements import (
     keep,
     overall_numbers,
     score_all,
+    scores_on_the_way,
     spread_facts,
 )
 from lowbit.detection.recipe import VERSION, Recipe
@@ -59,13 +60,12 @@ _COSMETIC = (
     "MODEL.LOWBIT.DETECTOR",
     "SOLVER.CHECKPOINT_PERIOD",
     "TEST.EVAL_PERIOD",
-    "TEST.EVAL_AT",
     "TEST.EXPECTED_RESULTS",
 )
 
 
-# Keys that did not exist when ids were first made: unset, they are left out.
-_LATER = ("SOLVER.OSCILLATION",)
+# Keys that did not count when ids were first made: unset, they are left out.
+_LATER = ("SOLVER.OSCILLATION", "TEST.EVAL_AT")
 
 
 def identity(recipe: Recipe) -> dict[str, Any]:
@@ -160,8 +160,9 @@ def run(recipe: Recipe, folder: Path) -> dict[str, Any]:
     detections = list(read_detections(folder / INFERENCE))
     kept = keep(folder, images, detections)
     _, spreads = overall_numbers(score_all(images, detections, engine="detectron2"))
+    curve = read_curve(folder)
     return {
-        "measurements": _measurements(cfg, results, spreads),
+        "measurements": _measurements(cfg, results, spreads, curve),
         "costs": _costs(cfg, start.architecture),
         "artifacts": {"checkpoint": detector.name, **kept},
         "checkpoint": start.backbone,
@@ -169,7 +170,7 @@ def run(recipe: Recipe, folder: Path) -> dict[str, Any]:
             "start": start.report,
             "config": cfg.dump(),
             "classes": _classes(results),
-            "curve": read_curve(folder),
+            "curve": curve,
         },
     }
 
@@ -250,18 +251,22 @@ def _precision(cfg: CfgNode) -> str:
     return str(asked[1]) if asked else "FP"
 
 
-def _measurements(cfg: CfgNode, results: dict, spreads: dict[str, Spread]) -> list[dict[str, Any]]:
+def _measurements(
+    cfg: CfgNode, results: dict, spreads: dict[str, Spread], curve: list[dict[str, float]]
+) -> list[dict[str, Any]]:
     (name,) = cfg.DATASETS.TEST
     metadata = MetadataCatalog.get(name)
     by_voc = metadata.get("evaluator_type") == "pascal_voc"  # its AP is not COCO's
     suffix = f"_voc{metadata.year % 100:02d}" if by_voc else ""
     common = {"unit": "%", "n": len(DatasetCatalog.get(name)), "precision": _precision(cfg)}
+    common["split"] = "test"
     named = {f"{metric}{suffix}": value for metric, value in plain_scores(results).items()}
     return [
-        {"metric": metric, "value": value, "split": "test", **common}
-        | spread_facts(spreads.get(metric))
+        {"metric": metric, "value": value, **common} | spread_facts(spreads.get(metric))
         for metric, value in named.items()
-    ]
+    ] + scores_on_the_way(
+        curve, cfg.TEST.EVAL_AT, last=cfg.SOLVER.MAX_ITER, suffix=suffix, **common
+    )
 
 
 def _costs(cfg: CfgNode, architecture: str) -> dict[str, dict[str, int]]:

@@ -70,6 +70,8 @@ def test_scores_on_the_way_are_kept_with_their_iteration(make_method_recipe, tmp
     curve = read_curve(tmp_path)
     assert [row["iteration"] for row in curve] == [3, 6, 10]
     final = {m["metric"]: m["value"] for m in result["measurements"]}
+    on_the_way = {name: final.pop(name) for name in ("AP@3", "AP@6")}
+    assert on_the_way == {f"AP@{row['iteration']}": row["AP"] for row in curve[:2]}
     assert {k: v for k, v in curve[-1].items() if k != "iteration"} == final
     assert result["details"]["curve"] == curve
 

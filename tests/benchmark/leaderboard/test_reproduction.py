@@ -179,6 +179,24 @@ def test_hours_are_those_of_the_job_over_what_it_trained():
     assert one(unknown, [job("j", claim, precisions)], **where).ours is None
 
 
+def test_ap_after_a_thousand_iterations_is_set_against_its_own_number():
+    where = {
+        "table": "Sec. B.2 / Fig. 9",
+        "system": "SSQL",
+        "dataset": "COCO 2017",
+        "architecture": "R50 detector (config not stated in seed; C4 inferred)",
+        "protocol": "coco_finetune>LSQ(backbone only)",
+        "precision": "2w4a",
+    }
+    claim = {"paper": "SSQL", "table": where["table"], "system": "SSQL"}
+    jobs = [job("j", claim, ("2w4a",))]
+    rows = [row("j", value, "2w4a", metric=m) for m, value in (("AP@1000", 24.1), ("AP", 36.0))]
+    start = one(rows, jobs, **where, metric="AP_bb@1k_iter")
+    assert (start.ours, start.published, start.status) == (24.1, 25.4, "reproduced")
+    end = one(rows, jobs, **where, metric="AP_bb_final")
+    assert (end.ours, end.published) == (36.0, 36.4)
+
+
 def test_a_spread_takes_two_seeds():
     where = {
         "paper": "TR",
