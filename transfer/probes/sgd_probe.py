@@ -237,6 +237,19 @@ class Classifier:
             for precision, head in self.heads.items()
         }
 
+    @torch.no_grad()
+    def logits(self, images: Images) -> dict[str, Tensor]:
+        """Return the logits (N, C) of images by precision's name, on the CPU."""
+        return {
+            str(precision): torch.cat(
+                [
+                    F.linear(x.to(head[0].device), *head).float().cpu()
+                    for x in self.features(images, precision).split(_ROWS)
+                ]
+            )
+            for precision, head in self.heads.items()
+        }
+
 
 def classify(features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Return the classes (N,), on the CPU, that a linear head predicts from features (N, D)."""

@@ -31,6 +31,7 @@ def _cost(job: CostInputs) -> Work:
     cost=_cost,
     options=("augment_views", "optimizer"),
     chooses="lr",
+    ranks=True,
     epochs=100,
     lr=30.0,
     weight_decay=0.0,
@@ -95,8 +96,10 @@ def linear(
         for place, precision in enumerate(recipe.precisions)
     }
     kept, choice = choose_on(val, features, heads, setting="lr", values=recipe.rates)
+    classifier = Classifier(features, kept)
     return Fitted(
-        predict=Classifier(features, kept),
+        predict=classifier,
+        logits=classifier.logits,
         networks=(backbone,),
         details={**details, **choice},
         parts=Parts(heads=kept, calibrated=backbone),

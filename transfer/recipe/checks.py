@@ -8,6 +8,7 @@ from lowbit.training.lr_schedules import check_milestones
 from lowbit.transfer.recipe.protocol_registry import get_protocol
 from lowbit.transfer.recipe.recipe_fields import RecipeFields
 from lowbit.transfer.recipe.sections import PROBE_OPTIMIZERS, TOptimizer
+from lowbit.transfer.scoring.class_ranking import METRIC
 
 
 def check_training(recipe: RecipeFields) -> None:
@@ -20,6 +21,12 @@ def check_training(recipe: RecipeFields) -> None:
                 f"protocol {recipe.protocol!r} {what} {name}; nothing was scored. "
                 f"{'Give' if protocol.trains else 'Remove'} {name}."
             )
+    if METRIC in recipe.metrics and not protocol.ranks:
+        raise ValueError(
+            f"metric {METRIC} ranks samples by each class's probability, which protocol "
+            f"{recipe.protocol!r} does not give; nothing was scored. Leave it out of metrics, or choose "
+            "linear, finetune, qat or adaptive."
+        )
     if protocol.trains:
         check_milestones(recipe.milestones, recipe.epochs)
     if recipe.chooses and recipe.train_on == "trainval":

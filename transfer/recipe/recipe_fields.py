@@ -151,8 +151,10 @@ class RecipeFields(GrownModel):
     distillation: Distillation | None = Field(None, description="qat: learn from a teacher")
     adaptive: Adaptive | None = Field(None, description="adaptive: method and bit-widths")
 
-    metrics: tuple[Literal["top1", "mean_per_class"], ...] = Field(
-        min_length=1, description="metrics; default: those papers report on the image set"
+    metrics: tuple[Literal["top1", "mean_per_class", "mAP"], ...] = Field(
+        min_length=1,
+        description="metrics; default: those papers report on the image set; mAP: mean over classes of "
+        "average precision, of samples that may have several classes",
     )
     seed: int = Field(0, ge=0, description="seed of initialization, order and augmentation")
     eval_batch_size: int = Field(256, ge=1, description="images per forward pass without training")

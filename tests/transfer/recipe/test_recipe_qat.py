@@ -189,6 +189,7 @@ def test_a_policy_is_part_of_the_board_unless_it_is_trained_with():
             {"protocol": "finetune", "oscillation": {"method": "freezing"}},
             "oscillation does not apply",
         ),
+        ({"protocol": "knn", "metrics": ["mAP"]}, "which protocol 'knn' does not give"),
         ({"fp_start": {}, "warmup_fc": {}}, "warmup_fc and fp_start are different starts"),
         ({"fp_start": {}, "checkpoint_head": True}, "are different starts"),
         ({"precisions": ["FP", "4w4a"]}, "classifier is random.*Give fp_start"),
