@@ -136,6 +136,18 @@ def test_every_number_of_a_table_has_a_job_or_a_reason(suite):
             {"optimizer": "adamt", "policy": "interval"},
         ),
         (
+            "coquant_large",
+            {"table": "Table 5", "system": "DoReFa"},
+            {"precision": "2w2a"},
+            {"protocol": "adaptive", "epochs": 100, "metrics": ["mAP", "top1"]},
+        ),
+        (
+            "tr_imagenet",
+            {"table": "Table S1", "system": "Nagel et al.", "protocol": "qat"},
+            {"precision": "4w4a"},
+            {"optimizer": "sgd", "lr": 0.0033, "batch_size": 128, "epochs": 90},
+        ),
+        (
             "coquant_cifar10",
             {"table": "Table 4", "system": "CoQuant(B={8,4})"},
             {"precision": "2w2a"},
@@ -249,4 +261,5 @@ def test_a_shipped_suite_looks_for_weights_in_the_working_directory(tmp_path, mo
     monkeypatch.chdir(tmp_path)
     jobs = plan(SUITES / "coquant_large.yaml").jobs.values()
     files = {f.path for job in jobs for f in job.inputs.values() if isinstance(f, File)}
-    assert files == {tmp_path / "checkpoints" / "resnet18-f37072fd.pth"}
+    names = ("resnet18-f37072fd.pth", "resnet50-0676ba61.pth")
+    assert files == {tmp_path / "checkpoints" / name for name in names}
