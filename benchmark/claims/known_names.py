@@ -34,6 +34,7 @@ _OFTEN = {
         "schedule": "step cosine linear",
         "adaptive.method": "coquant adabits switchable-bn individual any-precision",
         "transition.controller": "eq11 s1 s2 s3",
+        "oscillation.method": "dampening freezing",
     }.items()
 }
 _OF_DETECTRON2 = frozenset(("coco_2017_val", "voc_2007_test"))  # sets of the shipped configurations
