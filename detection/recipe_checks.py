@@ -165,6 +165,17 @@ def check_training(recipe: RecipeFields) -> None:
             f"method 'sgdt' is transition-rate scheduling, but the optimizer is "
             f"{recipe.optimizer!r}; nothing was trained. Use method tr with it, or adamt or adamwt."
         )
+    if recipe.oscillation is not None:
+        if scheduled:
+            raise ValueError(
+                f"oscillation {recipe.oscillation.method} is a rival of transition-rate scheduling, and "
+                f"the optimizer is {recipe.solver.optimizer}; nothing was trained. Use sgd or adamw."
+            )
+        if recipe.method in ("fp", "ptq"):
+            raise ValueError(
+                f"oscillation is about trained weights at few bits, and method {recipe.method!r} trains "
+                "none; nothing was trained. Use method lsq, lsqplus or tr, or leave it out."
+            )
     if not scheduled:
         if recipe.target_schedule != "cosine":
             raise ValueError(

@@ -5,11 +5,12 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, model_serializer
 
 from lowbit.backbones.precision_field import PrecisionField
-from lowbit.common.input_files.strict_model import StrictModel
+from lowbit.common.input_files.strict_model import GrownModel, StrictModel
 from lowbit.detection.datasets.digit_scenes import Layout
 from lowbit.detection.solver import TRANSITION, Solver
 from lowbit.detection.yolov4.settings import YOLOv4Settings
 from lowbit.quant import FP, QuantPolicy, get_policy
+from lowbit.training.oscillation_control import Oscillation
 
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
@@ -33,7 +34,7 @@ class Clipping(StrictModel):
     value: Positive = Field(1.0, description="the bound")
 
 
-class RecipeFields(StrictModel):
+class RecipeFields(GrownModel):
     """The settings of a detection job, and what follows from them; defaults are the demo's.
 
     Methods:
@@ -58,6 +59,8 @@ class RecipeFields(StrictModel):
             "opts",
         }
     )  # the content of `config` is in the job's identity
+
+    later: ClassVar[frozenset[str]] = frozenset({"oscillation"})
 
     name: str = Field("detection", description="the job's name in logs")
     engine: Literal["auto", "detectron2", "torchvision"] = Field(
@@ -176,6 +179,9 @@ class RecipeFields(StrictModel):
     )
     target_milestones: tuple[Count, ...] = Field((), description="step: iterations of a drop")
     target_factor: Positive = Field(0.2, description="step: factor of each drop")
+    oscillation: Oscillation | None = Field(
+        None, description="dampen or freeze oscillating weights; sgd and adamw"
+    )
     clip_gradients: Clipping | None = Field(None, description="null: no clipping")
     amp: bool = Field(False, description="mixed precision: float16 on a GPU, bfloat16 on the CPU")
     evaluate_at: tuple[Count, ...] = Field(
@@ -248,6 +254,7 @@ class RecipeFields(StrictModel):
             target_schedule=self.target_schedule,
             target_milestones=self.target_milestones,
             target_factor=self.target_factor,
+            oscillation=self.oscillation,
             clip_type=self.clip_gradients and self.clip_gradients.type,
             clip_value=self.clip_gradients.value if self.clip_gradients else 1.0,
         )

@@ -10,6 +10,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from lowbit.quant import target_rate
 from lowbit.training import lr_schedules, optimizers
+from lowbit.training.oscillation_control import Oscillation, control_oscillation
 
 OPTIMIZERS = ("sgd", "adamw", "sgdt", "adamt", "adamwt")
 """Optimizer names; those in `TRANSITION` schedule the transition rate of latent weights."""
@@ -36,6 +37,7 @@ class Solver:
         weight_bits: b_w in this formula.
         target_schedule: "cosine" or "linear" to 0, "constant", or "step": times `target_factor` at each
             of `target_milestones`.
+        oscillation: how oscillating weights are dampened or frozen, if they are.
         clip_type: None; "value" clips each number of a gradient, "norm" each parameter's gradient and
             "full_model" all of them together, by their norm of order `clip_norm`.
         clip_value: the clipping bound.
@@ -59,6 +61,7 @@ class Solver:
     target_schedule: str = "cosine"
     target_milestones: tuple[int, ...] = ()
     target_factor: float = 0.2
+    oscillation: Oscillation | None = None
     clip_type: str | None = None
     clip_value: float = 1.0
     clip_norm: float = 2.0
@@ -94,6 +97,8 @@ def build_optimizer(model: nn.Module, solver: Solver) -> Optimizer:
         momentum=solver.momentum,
         schedule=schedule,
     )
+    if solver.oscillation is not None:
+        control_oscillation(optimizer, model, solver.oscillation, total_steps=solver.iterations)
     if solver.clip_type is not None:
         optimizers.clip_gradients(
             optimizer, solver.clip_type, solver.clip_value, order=solver.clip_norm

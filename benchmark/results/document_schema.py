@@ -14,6 +14,7 @@ from lowbit.benchmark.results.result_file import (
     ADAPTIVE,
     BIT_OPERATIONS,
     COLUMNS,
+    DEVICE,
     HIGH,
     INTERVAL,
     LOW,
@@ -23,6 +24,7 @@ from lowbit.benchmark.results.result_file import (
     PRETRAINING,
     ROUNDING,
     SCHEMA_VERSION,
+    SECONDS,
     STDERR,
     TRAINING,
     WARNING,
@@ -43,7 +45,8 @@ def _columns() -> str:
         f"precision is none it was trained at (`{ZERO_SHOT}`), whether only rows of one policy are ranked "
         f"together (`{POLICY_ON_BOARD}`), the name that a checkpoint shares with other pretrainings of its "
         f"method and its seed (`{PRETRAINING}`, `{PRETRAIN_SEED}`), of adaptive bit-widths {_listed(ADAPTIVE)} and, of deployed "
-        f"networks, what they were measured on beside the runtime, which is the `engine`: {_listed(MACHINE)}."
+        f"networks, what they were measured on beside the runtime, which is the `engine`: {_listed(MACHINE)}; "
+        f"and how long the whole job took on what (`{SECONDS}`, `{DEVICE}`)."
     )
     return textwrap.fill(text, 105)
 

@@ -7,6 +7,7 @@ from lowbit.benchmark.results.recipe_hash import RECIPE, START, recipe_sha256, s
 from lowbit.benchmark.results.result_file import (
     ADAPTIVE,
     BIT_OPERATIONS,
+    DEVICE,
     HIGH,
     INTERVAL,
     LOW,
@@ -15,6 +16,7 @@ from lowbit.benchmark.results.result_file import (
     PRETRAIN_SEED,
     PRETRAINING,
     ROUNDING,
+    SECONDS,
     STDERR,
     TRAINING,
     WARNING,
@@ -31,9 +33,10 @@ ROWS = "rows"
 JOB_TEXTS = (
     "job_id", "status", "reason", "checkpoint", PRETRAINING, "method", "architecture", "task",
     "dataset", "protocol", *ADAPTIVE, TRAINING, "engine", *MACHINE, "policy", "policy_fingerprint",
-    "split_sha256", QUESTION, ORIGIN, RECIPE, START,
+    "split_sha256", QUESTION, ORIGIN, RECIPE, START, DEVICE,
 )  # fmt: skip
 JOB_INTEGERS = ("seed", PRETRAIN_SEED, "image_size", "protocol_version")
+JOB_FLOATS = (SECONDS,)
 JOB_FLAGS = (POLICY_ON_BOARD,)
 ROW_TEXTS = ("precision", "metric", "unit", "split", INTERVAL, WARNING)
 ROW_FLOATS = ("value", STDERR, LOW, HIGH, WEIGHT_BYTES, BIT_OPERATIONS, ROUNDING)
@@ -76,6 +79,8 @@ def make_record(result: Result) -> dict[str, Any]:
         ORIGIN: _origin(result),
         RECIPE: recipe_sha256(result),
         START: start_job(result),
+        SECONDS: result.seconds,
+        DEVICE: result.device or "-",
     }
     described = {name: str(facts.get(name) or "-") for name in JOB_TEXTS if name not in named}
     rows = _numbers(result) if result.status == "completed" else _blanks(result, task)

@@ -200,6 +200,16 @@ def check_solver(cfg, defaults) -> None:
         )
     if kind not in TRANSITION:
         _refuse_targets(cfg, defaults)
+    if cfg.SOLVER.OSCILLATION and (kind in TRANSITION or not cfg.MODEL.QUANT.ENABLED):
+        raise ValueError(
+            "SOLVER.OSCILLATION is set, but "
+            + (
+                f"{cfg.SOLVER.OPTIMIZER} schedules transitions, of which it is a rival"
+                if kind in TRANSITION
+                else "no layer is quantized"
+            )
+            + "; nothing was trained. Leave it out, or use SGD or ADAMW with MODEL.QUANT.ENABLED True."
+        )
     ignored = {
         "SOLVER.NESTEROV": cfg.SOLVER.NESTEROV,
         "SOLVER.BIAS_LR_FACTOR": cfg.SOLVER.BIAS_LR_FACTOR != 1,

@@ -122,6 +122,8 @@ def to_cfg(
     cfg.SOLVER.TARGET_SCHEDULE = numbers.target_schedule
     cfg.SOLVER.TARGET_STEPS = tuple(numbers.target_milestones)
     cfg.SOLVER.TARGET_GAMMA = numbers.target_factor
+    if numbers.oscillation is not None:
+        cfg.SOLVER.OSCILLATION = numbers.oscillation.model_dump_json(exclude_unset=True)
     cfg.SOLVER.CLIP_GRADIENTS.ENABLED = numbers.clip_type is not None
     cfg.SOLVER.CLIP_GRADIENTS.CLIP_TYPE = numbers.clip_type or "value"
     cfg.SOLVER.CLIP_GRADIENTS.CLIP_VALUE = numbers.clip_value

@@ -44,6 +44,11 @@ CONFIGS = Path(__file__).parents[2] / "configs" / "detection"
         ({"flip": True}, "a mirrored digit is not a digit"),
         ({"evaluate_at": (2000, 5)}, "iterations after the end"),
         ({"clip_gradients": {"type": "norms"}}, "'value', 'norm' or 'full_model'"),
+        ({"oscillation": {"method": "freezing"}}, "method 'fp' trains none"),
+        (
+            {"method": "sgdt", "precision": "4w4a", "oscillation": {"method": "dampening"}},
+            "a rival of transition-rate scheduling, and the optimizer is sgdt",
+        ),
         ({"opts": ("SEED", 1)}, "the recipe names none"),
         ({"lr_end": 1.0}, "lr_end is 1.0, lr 0.1"),
         (

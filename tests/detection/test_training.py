@@ -19,6 +19,18 @@ pytestmark = pytest.mark.filterwarnings("ignore:torch.meshgrid")  # in Detectron
 RESUMED = {
     "adamw": {"method": "lsq", "optimizer": "adamw", "lr": 1e-3},
     "adamt": {"method": "tr", "optimizer": "adamt", "lr": 1e-3, "lambda_": 0.05},
+    "dampened": {"method": "lsq", "oscillation": {"method": "dampening", "start": 0}},
+    "frozen": {
+        "method": "tr",
+        "lr": 0.03,
+        "optimizer": "sgd",
+        "oscillation": {
+            "method": "freezing",
+            "momentum": 0.02,
+            "threshold": (0.1, 0.04),
+            "start": 0,
+        },
+    },
     "steps, clipped, bfloat16": {
         "method": "lsqplus",
         "lr_schedule": "step",
@@ -62,6 +74,8 @@ def test_scores_on_the_way_are_kept_with_their_iteration(make_method_recipe, tmp
     curve = read_curve(tmp_path)
     assert [row["iteration"] for row in curve] == [3, 6, 10]
     final = {m["metric"]: m["value"] for m in result["measurements"]}
+    on_the_way = {name: final.pop(name) for name in ("AP@3", "AP@6")}
+    assert on_the_way == {f"AP@{row['iteration']}": row["AP"] for row in curve[:2]}
     assert {k: v for k, v in curve[-1].items() if k != "iteration"} == final
     assert result["details"]["curve"] == curve
 

@@ -255,6 +255,8 @@ def test_the_frame_has_a_row_a_measurement(jobs, store, bench):
         "instruction_set": "-",
         "cores": "-",
         "products": "-",
+        "seconds": 1.5,
+        "device": "cpu",
     }
     found = row.to_dict()
     assert math.isnan(found.pop("rounding"))  # not measured

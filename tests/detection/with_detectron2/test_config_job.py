@@ -71,6 +71,20 @@ def test_a_configuration_gives_a_result_like_a_recipes(detector):
     assert "MAX_ITER: 10" in result["details"]["config"]
 
 
+def test_ap_on_the_way_is_a_measurement_and_part_of_the_identity(detector, tmp_path):
+    file = str(detector[0] / "detector.pth")
+    asked = job(SGDT, "TEST.EVAL_AT", (3, 10), detector=file)
+    result = run(asked, tmp_path)
+    scores = {row["iteration"]: row["AP"] for row in result["details"]["curve"]}
+    measured = {m["metric"]: m for m in result["measurements"]}
+    assert measured["AP@3"] == {
+        "metric": "AP@3", "value": scores[3], "unit": "%", "n": 6, "precision": "4w4a",
+        "split": "test",
+    }  # fmt: skip
+    assert not {"AP@5", "AP@10"} & set(measured)  # its period's, and the end's, which is AP
+    assert identity(asked)["config_sha256"] != identity(job(SGDT))["config_sha256"]
+
+
 def test_a_killed_job_goes_on_bit_for_bit_with_its_curve(detector, tmp_path, monkeypatch):
     file = str(detector[0] / "detector.pth")
     recipe = job(SGDT, detector=file)
