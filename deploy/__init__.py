@@ -1,8 +1,8 @@
-"""Run the networks of transfer jobs as integer graphs on this machine, and measure what they cost there.
+"""Run the networks of transfer and detection jobs as integer graphs here, and measure what they cost.
 
-A recipe names the networks that a transfer job left, the precisions and a runtime; `run` gives, at each
-precision, the bytes, the latency beside full precision in the same runtime, the layers that are really
-computed on integers, and how far predictions agree with the simulation.
+A recipe names the networks that a transfer job left, or the detector of a detection job, the precisions and
+a runtime; `run` gives, at each precision, the bytes, the latency beside full precision in the same runtime,
+the layers that are really computed on integers, and how far predictions agree with the simulation.
 """
 
 from lowbit.deploy.recipe import VERSION, Recipe, identity, missing_data, work

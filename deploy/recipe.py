@@ -2,7 +2,7 @@
 
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from lowbit.backbones.precision_field import PrecisionField
 from lowbit.common.compute_cost import Work
@@ -11,6 +11,9 @@ from lowbit.data import image_set, locate, missing_images
 from lowbit.deploy.processor import this_processor
 from lowbit.deploy.saturation import products
 from lowbit.deploy.subject import checked_precision
+from lowbit.detection.recipe import Recipe as DetectionRecipe
+from lowbit.detection.stage import identity as detection_identity
+from lowbit.detection.stage import missing_data as missing_annotations
 from lowbit.export.runtime import RuntimeMissingError, get_runtime
 from lowbit.quant import Precision, get_policy
 
@@ -20,20 +23,26 @@ VERSION = 1  # raised when the same recipe measures something else
 class Recipe(StrictModel):
     """Which networks to run, and in what.
 
-    A suite fills in `checkpoint`, `networks` and what describes them from the transfer entry that made
-    the networks.
+    A suite fills in the files, and what describes them, from the entry that made them: of a transfer entry
+    `checkpoint`, `networks` and the five fields behind them, of a detection entry `detector` and `detection`.
     """
 
     cosmetic: ClassVar[frozenset[str]] = frozenset({"name", "data_root", "num_workers"})
 
     name: str = Field("deploy", description="job's name in logs")
-    checkpoint: str = Field(description="backbone file that the networks were made of")
-    networks: str = Field(description="scored.safetensors of a transfer job")
+    checkpoint: str | None = Field(None, description="backbone file that it all was made of")
+    networks: str | None = Field(None, description="scored.safetensors of a transfer job")
     protocol: str = Field("linear", description="that job's protocol, as the board names it")
     dataset: str = Field("digits", description="its image set")
-    image_size: int = Field(32, ge=1, description="side of its networks' input, pixels")
-    policy: str | dict[str, Any] = Field("ssql", description="its policy")
+    image_size: int | None = Field(32, ge=1, description="side of its networks' input, pixels")
+    policy: str | dict[str, Any] | None = Field("ssql", description="its policy")
     seed: int = Field(0, ge=0, description="its seed")
+    detector: str | None = Field(
+        None, description="detector.pth or calibrated.pth of a detection job, instead of networks"
+    )
+    detection: dict[str, Any] | None = Field(
+        None, description="that job's recipe, without its files; the fields above are then its own"
+    )
     data_root: str | None = Field(None, description="folder of the sets; null: $LOWBIT_DATA")
 
     precisions: tuple[PrecisionField, ...] = Field(
@@ -59,17 +68,49 @@ class Recipe(StrictModel):
             raise ValueError("a precision is listed twice; nothing was measured. List each once.")
         return value
 
-    @field_validator("policy")
+    @model_validator(mode="before")
     @classmethod
-    def _known_policy(cls, value: str | dict[str, Any]) -> str | dict[str, Any]:
-        get_policy(value)
-        return value
+    def _described_by_detection(cls, fields: Any) -> Any:
+        """Take what describes a detector from its recipe."""
+        if not isinstance(fields, dict) or not isinstance(fields.get("detection"), dict):
+            return fields
+        made = DetectionRecipe(**fields["detection"])
+        own = {"dataset": made.dataset, "protocol": made.meta_architecture, "seed": made.seed}
+        return {**fields, **own, "image_size": None, "policy": made.policy}
 
-    @field_validator("dataset")
-    @classmethod
-    def _known_dataset(cls, value: str) -> str:
-        image_set(value)
-        return value
+    @model_validator(mode="after")
+    def _one_source(self) -> "Recipe":
+        if (self.networks is None) == (self.detector is None):
+            raise ValueError(
+                "a deploy job runs either the `networks` of a transfer job or the `detector` of a detection "
+                "job; nothing was measured. Give one of them."
+            )
+        if (self.detector is None) != (self.detection is None):
+            raise ValueError(
+                "`detector` and `detection`, the recipe that made it, belong together; nothing was measured. "
+                "Give both, or neither."
+            )
+        if self.detection is not None:
+            return self
+        if self.checkpoint is None:
+            raise ValueError(
+                "the networks of a transfer job need the `checkpoint` that they were made of; nothing was "
+                "measured. Give its file."
+            )
+        if self.image_size is None or self.policy is None:
+            raise ValueError(
+                "the networks of a transfer job have an image_size and a policy; nothing was measured. Give "
+                "those of that job."
+            )
+        get_policy(self.policy)
+        image_set(self.dataset)
+        return self
+
+    @property
+    def detection_recipe(self) -> DetectionRecipe:
+        """The recipe of the detector, on this machine's CPU."""
+        here = {"data_root": self.data_root, "device": "cpu"}
+        return DetectionRecipe(**{**self.detection, **here})
 
 
 def identity(recipe: Recipe) -> dict[str, Any]:
@@ -78,14 +119,23 @@ def identity(recipe: Recipe) -> dict[str, Any]:
     Raises:
         ImportError: the runtime is not installed.
     """
-    policy, processor = get_policy(recipe.policy), this_processor()
-    return {
+    processor = this_processor()
+    machine = {
         "task": "deployment",
         "engine": f"{recipe.runtime} {get_runtime(recipe.runtime).version()}",
         "processor": processor.model,
         "instruction_set": processor.instruction_set,
         "cores": processor.cores,
         "products": products(recipe.runtime),
+        "policy_on_board": False,  # a faster policy may be what is looked for
+        "method": "-",  # the checkpoint's
+    }
+    return (_of_networks(recipe) if recipe.detection is None else _of_detector(recipe)) | machine
+
+
+def _of_networks(recipe: Recipe) -> dict[str, Any]:
+    policy = get_policy(recipe.policy)
+    return {
         "dataset": recipe.dataset,
         "split_sha256": image_set(recipe.dataset).split_sha256
         or locate(recipe.dataset, root=recipe.data_root).split_sha256,
@@ -93,9 +143,13 @@ def identity(recipe: Recipe) -> dict[str, Any]:
         "image_size": recipe.image_size,
         "policy": policy.name,
         "policy_fingerprint": policy.fingerprint,
-        "policy_on_board": False,  # a faster policy may be what is looked for
-        "method": "-",  # the checkpoint's
     }
+
+
+def _of_detector(recipe: Recipe) -> dict[str, Any]:
+    """Return the facts of the detection job; detectors of two engines are never compared."""
+    facts = detection_identity(recipe.detection_recipe)
+    return {**facts, "protocol": f"{facts['protocol']} of {facts['engine']}"}
 
 
 def missing_data(recipe: Recipe) -> str | None:
@@ -104,6 +158,8 @@ def missing_data(recipe: Recipe) -> str | None:
         get_runtime(recipe.runtime)
     except RuntimeMissingError as error:
         return str(error)
+    if recipe.detection is not None:
+        return missing_annotations(recipe.detection_recipe)
     return missing_images(recipe.dataset, "test", root=recipe.data_root)
 
 

@@ -6,6 +6,7 @@ from math import sqrt
 from lowbit.backbones.counting import NetworkSize, network_size
 from lowbit.common.compute_cost import LEARNING, Work
 from lowbit.detection.recipe import Recipe
+from lowbit.detection.yolov4.operations import neck_and_head
 
 _BYTES = 4  # per number
 _STATE = 3  # size of a training state, in detectors
@@ -30,8 +31,9 @@ class Shape:
         stages: number of the backbone's last stages that feed the pyramid; 0: no pyramid (C4).
         extra: additional pyramid levels above those.
         channels: channels of the pyramid.
-        towers: convolutions in both towers of a RetinaNet head; 0: a two-stage detector.
+        towers: convolutions in both towers of a RetinaNet head; 0: another detector.
         regions: boxes per image in the second stage, and the width of its head.
+        yolov4: whether neck and head are YOLOv4's.
     """
 
     architecture: str
@@ -45,6 +47,7 @@ class Shape:
     channels: int
     towers: int
     regions: tuple[int, int]
+    yolov4: bool = False
 
 
 def work(recipe: Recipe) -> Work | None:
@@ -58,7 +61,7 @@ def work(recipe: Recipe) -> Work | None:
         return None
     learned = LEARNING * shape.steps * shape.batch * _forward(shape, shape.pixels[0])
     scored = shape.scorings * shape.tests * _forward(shape, shape.pixels[1])
-    kept = 1 + _STATE if shape.steps else 0
+    kept = 1 + (_STATE if shape.steps else 0)  # detectors
     return Work(learned + scored, disk=kept * _BYTES * _parameters(shape))
 
 
@@ -69,9 +72,11 @@ def _of_recipe(recipe: Recipe) -> Shape | None:
         train = test = float(recipe.image_size**2)
     else:
         sizes = recipe.train_sizes or (_PHOTOGRAPH,)
-        train = sum(s * s for s in sizes) / len(sizes) * _RATIO
-        test = (recipe.test_size or _PHOTOGRAPH) ** 2 * _RATIO
+        most = float(recipe.max_size**2)
+        train = sum(min(s * s * _RATIO, most) for s in sizes) / len(sizes)
+        test = min((recipe.test_size or _PHOTOGRAPH) ** 2 * _RATIO, most)
     one_stage = recipe.meta_architecture == "retinanet"
+    two_stage = recipe.meta_architecture == "faster_rcnn"
     return Shape(
         architecture=recipe.architecture,
         pixels=(train, test),
@@ -83,7 +88,8 @@ def _of_recipe(recipe: Recipe) -> Shape | None:
         extra=recipe.added_levels,
         channels=recipe.fpn_channels,
         towers=2 * recipe.head_convs if one_stage else 0,
-        regions=(0, 0) if one_stage else (recipe.regions_per_image, recipe.box_head_channels),
+        regions=(recipe.regions_per_image, recipe.box_head_channels) if two_stage else (0, 0),
+        yolov4=recipe.meta_architecture == "yolov4",
     )
 
 
@@ -96,13 +102,18 @@ def _of_config(recipe: Recipe) -> Shape:
     cfg = job_config(recipe)
     sizes = cfg.INPUT.MIN_SIZE_TRAIN
     one_stage = cfg.MODEL.META_ARCHITECTURE == "RetinaNet"
-    pyramid = "fpn" in cfg.MODEL.BACKBONE.NAME
+    yolov4 = cfg.MODEL.META_ARCHITECTURE == "YOLOv4"
+    pyramid = "fpn" in cfg.MODEL.BACKBONE.NAME or yolov4
     scenes = str(cfg.DATASETS.TEST[0]).startswith("digit_scenes")
     ratio = 1.0 if scenes else _RATIO
-    train = sum(s * s for s in sizes) / len(sizes) or _PHOTOGRAPH**2
+    train = sum(min(s * s * ratio, cfg.INPUT.MAX_SIZE_TRAIN**2) for s in sizes) / len(sizes)
+    test = (cfg.INPUT.MIN_SIZE_TEST or _PHOTOGRAPH) ** 2 * ratio
     return Shape(
         architecture=cfg.MODEL.LOWBIT.ARCHITECTURE,
-        pixels=(train * ratio, (cfg.INPUT.MIN_SIZE_TEST or _PHOTOGRAPH) ** 2 * ratio),
+        pixels=(
+            train or _PHOTOGRAPH**2 * ratio,
+            min(test, float(cfg.INPUT.MAX_SIZE_TEST**2)),
+        ),
         batch=cfg.SOLVER.IMS_PER_BATCH,
         steps=cfg.SOLVER.MAX_ITER,
         tests=_UNKNOWN_TESTS,
@@ -112,8 +123,9 @@ def _of_config(recipe: Recipe) -> Shape:
         channels=cfg.MODEL.FPN.OUT_CHANNELS,
         towers=2 * cfg.MODEL.RETINANET.NUM_CONVS if one_stage else 0,
         regions=(0, 0)
-        if one_stage
+        if one_stage or yolov4
         else (cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE, cfg.MODEL.ROI_BOX_HEAD.FC_DIM),
+        yolov4=yolov4,
     )
 
 
@@ -122,6 +134,8 @@ def _forward(shape: Shape, pixels: float) -> float:
     size = network_size(shape.architecture, 32 * round(sqrt(pixels) / 32) or 32)
     if not shape.stages:
         return size.operations + _res5_heads(size, shape)
+    if shape.yolov4:
+        return size.operations + pixels * neck_and_head(size.levels[-3:], shape.channels)[0]
     strides = [stride for _, stride in size.levels[-shape.stages :]]
     lateral = sum(c * pixels / s**2 for c, s in size.levels[-shape.stages :]) * shape.channels
     strides += [strides[-1] * 2 ** (k + 1) for k in range(shape.extra)]
@@ -136,6 +150,8 @@ def _forward(shape: Shape, pixels: float) -> float:
 def _parameters(shape: Shape) -> int:
     """Return the number of a detector's parameters, without norms and predictors."""
     size = network_size(shape.architecture, 224)
+    if shape.yolov4:
+        return size.parameters + neck_and_head(size.levels[-3:], shape.channels)[1]
     lateral = sum(channels for channels, _ in size.levels[-shape.stages :]) if shape.stages else 0
     convolved = 9 * shape.channels * (shape.stages + (shape.towers or 1))
     regions, width = shape.regions

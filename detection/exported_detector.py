@@ -7,19 +7,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from lowbit.detection.datasets.detection_set import DetectionSet
-from lowbit.detection.detector.quantize import normalized
 from lowbit.detection.engine_contract import Engine
 from lowbit.detection.evaluation.measurements import measure
 from lowbit.detection.recipe import Recipe
-from lowbit.export.latency import Latency, time_in_turns
+from lowbit.detection.scoring.same_detections import Shared, shared
 from lowbit.export.onnx_export import Exported, export_network
-from lowbit.export.runtime import Runtime, on_integers
-from lowbit.quant import FP, Precision, set_precision
+from lowbit.export.runtime import Session
+from lowbit.quant import Precision
 from lowbit.quant.float64 import in_float64
 
 SIZE_MULTIPLE = 32
@@ -32,26 +30,23 @@ Run = Callable[[Tensor], Sequence[Tensor]]
 
 @dataclass(frozen=True)
 class ExportedScore:
-    """What a detector's exported graph is worth, and what it costs.
+    """What a detector finds with a graph in place of its backbone and pyramid, beside its simulation.
 
     Attributes:
-        simulated, floor, exported: measurements by metric: of the simulation; of the simulation with the
-            graph's part in float64, whose distance is what rounding alone does; of the exported graph.
-        integers, floats: names of the graph's quantized layers on integers in the runtime, and the others.
-        file_bytes: of the model.
-        latency: of the graph over the same one in full precision, in the same runtime.
+        exported, simulated, floor: measurements by metric: with the graph; of the simulation; of the
+            simulation with the graph's part in float64, whose distance is what rounding alone does.
+        agreement, noise_floor: detections that the simulation shares with the graph's run, and with that in
+            float64.
     """
 
+    exported: dict[str, dict[str, Any]]
     simulated: dict[str, dict[str, Any]]
     floor: dict[str, dict[str, Any]]
-    exported: dict[str, dict[str, Any]]
-    integers: list[str]
-    floats: list[str]
-    file_bytes: int
-    latency: Latency
+    agreement: Shared
+    noise_floor: Shared
 
 
-def export_pyramid(detector: nn.Module) -> Exported:
+def export_pyramid(detector: nn.Module, *, pack: bool = False) -> Exported:
     """Return the graph of a detector's backbone and pyramid at its current precision.
 
     Its images (N, 3, H, W) are normalized as in the detector, H and W multiples of 32; its outputs are the
@@ -59,6 +54,7 @@ def export_pyramid(detector: nn.Module) -> Exported:
 
     Args:
         detector: of either engine, on the CPU, calibrated if it is quantized.
+        pack: store weights of at most four bits in four.
 
     Raises:
         ExportError: a layer cannot be exported; the message names it.
@@ -67,7 +63,11 @@ def export_pyramid(detector: nn.Module) -> Exported:
     example = torch.zeros(_EXAMPLE)
     outputs = [f"p{_log_stride(level)}" for level in _levels(detector, example).values()]
     return export_network(
-        _Levels(detector.backbone), example, outputs=outputs, size_multiple=SIZE_MULTIPLE
+        _Levels(detector.backbone),
+        example,
+        outputs=outputs,
+        size_multiple=SIZE_MULTIPLE,
+        pack=pack,
     )
 
 
@@ -76,56 +76,40 @@ def score_exported(
     detector: nn.Module,
     recipe: Recipe,
     images: DetectionSet,
-    runtime: Runtime,
+    session: Session,
     *,
     precision: Precision,
-    batch: int = 1,
-    rounds: int = 30,
-    threads: int = 1,
 ) -> ExportedScore:
-    """Score a detector with its graph in place of its backbone and pyramid, beside the simulation.
+    """Score a detector with its exported graph in place of its backbone and pyramid.
 
     Args:
         engine, recipe: what built it.
-        detector: on the CPU, calibrated; left as it was, at `precision`.
+        detector: on the CPU, calibrated, at `precision`; left as it was.
         images: test images.
-        runtime: runs the graph.
+        session: its graph (`export_pyramid`), loaded.
         precision: the detector's.
-        batch: images at a time while timing.
-        rounds: of timing.
-        threads: of the runtime while timing; 0: all.
-
-    Raises:
-        ExportError: a layer cannot be exported; the message names it.
     """
     detector.eval()
 
-    def score(run: Run | None) -> dict[str, dict[str, Any]]:
+    def found_by(run: Run | None) -> list[dict[str, Any]]:
         with computed_by(detector, run):
-            found = engine.predict(detector, images, recipe)
-        rows = measure(images, found, precision=str(precision), engine=engine.name).measurements
-        return {row["metric"]: row for row in rows}
+            return engine.predict(detector, images, recipe)
 
-    set_precision(detector, FP)
-    full = export_pyramid(detector)
-    set_precision(detector, precision)
-    exported = export_pyramid(detector)
-    session = runtime.load(exported.model, threads=threads)
-    reference = runtime.load(full.model, threads=threads)
-    inputs = normalized(detector, engine.inputs(images, range(min(batch, len(images))), recipe))
-    integers, floats = on_integers(session, exported.integers.layers)
+    simulated = found_by(None)
     with in_float64([detector.backbone]):
-        floor = score(None)
+        floor = found_by(None)
+    exported = found_by(lambda x: [torch.from_numpy(y) for y in session.run(x.numpy())])
+
+    def numbers(detections: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        rows = measure(images, detections, precision=str(precision), engine=engine.name)
+        return {row["metric"]: row for row in rows.measurements}
+
     return ExportedScore(
-        simulated=score(None),
-        floor=floor,
-        exported=score(lambda x: [torch.from_numpy(y) for y in session.run(x.numpy())]),
-        integers=integers,
-        floats=floats,
-        file_bytes=len(exported.model),
-        latency=time_in_turns(
-            session, reference, np.ascontiguousarray(inputs.numpy()), rounds=rounds
-        ),
+        exported=numbers(exported),
+        simulated=numbers(simulated),
+        floor=numbers(floor),
+        agreement=shared(simulated, exported),
+        noise_floor=shared(simulated, floor),
     )
 
 

@@ -4,13 +4,17 @@ from pathlib import Path
 from typing import Any
 
 from lowbit.detection.datasets.detection_set import DetectionSet
+from lowbit.detection.detector.detector_file import save_detector
 from lowbit.detection.detector.initial_weights import Start, initialize
 from lowbit.detection.detector.quantization_report import describe_quantization
 from lowbit.detection.detector.quantize import quantize_detector
 from lowbit.detection.engine_contract import Engine, calibration_batches
 from lowbit.detection.evaluation.measurements import keep, measure
 from lowbit.detection.recipe import Recipe
+from lowbit.detection.trained_detector import CALIBRATED, describe
 from lowbit.quant import FP, set_precision
+
+_FILE = "calibrated.pth"
 
 
 def score_ptq(
@@ -26,7 +30,8 @@ def score_ptq(
     One calibration in full precision is used for every bit-width.
 
     Returns:
-        Measurements, artifacts (detections and pictures of each precision) and details.
+        Measurements, artifacts (the calibrated detector; detections and pictures of each precision) and
+        details.
     """
     detector = engine.build(recipe, start, classes=len(train.classes))
     initialize(detector, start)
@@ -39,7 +44,8 @@ def score_ptq(
         trained=False,
     )
     measurements: list[dict[str, Any]] = []
-    artifacts: dict[str, str] = {}
+    file_sha256 = save_detector(folder / _FILE, detector, describe(recipe, start, train.classes))
+    artifacts = {CALIBRATED: _FILE}
     classes: dict[str, Any] = {}
     layers: dict[str, Any] = {}
     for precision in recipe.precisions:
@@ -50,5 +56,9 @@ def score_ptq(
         classes[str(precision)] = found.classes
         artifacts |= keep(folder, test, detections, suffix=f"_{precision}")
         layers[str(precision)] = describe_quantization(detector)["layers"]
-    details = describe_quantization(detector) | {"classes": classes, "layers": layers}
+    details = describe_quantization(detector) | {
+        "classes": classes,
+        "layers": layers,
+        "detector_sha256": file_sha256,
+    }
     return {"measurements": measurements, "artifacts": artifacts, "details": details}

@@ -7,6 +7,14 @@ from lowbit.quant import FP
 
 # Fields that a recipe with a Detectron2 configuration may set, besides its cosmetic ones.
 _WITH_CONFIG = {"config", "opts", "checkpoint", "detector", "architecture", "seed"}
+_NOT_YOLOV4 = (
+    "extra_levels",
+    "head_convs",
+    "box_head_channels",
+    "regions_per_image",
+    "anchor_scales",
+    "aspect_ratios",
+)
 
 
 def check_recipe(recipe: RecipeFields) -> None:
@@ -30,6 +38,7 @@ def check_recipe(recipe: RecipeFields) -> None:
         )
     check_method(recipe)
     check_training(recipe)
+    check_yolov4(recipe)
     if recipe.voc_base is not None and not recipe.dataset.startswith("voc:"):
         raise ValueError(
             f"voc_base is {recipe.voc_base}, which only voc:NAME has, but the dataset is "
@@ -73,6 +82,38 @@ def check_config(recipe: RecipeFields) -> None:
         )
 
 
+def check_yolov4(recipe: RecipeFields) -> None:
+    if recipe.meta_architecture != "yolov4":
+        for key, is_set in (
+            ("yolov4", recipe.yolov4 is not None),
+            ("norm BN", recipe.norm == "BN"),
+        ):
+            if is_set:
+                raise ValueError(
+                    f"{key} is set, which only YOLOv4 has, but meta_architecture is "
+                    f"{recipe.meta_architecture}; nothing was trained. Leave it out, or set "
+                    "meta_architecture yolov4."
+                )
+        return
+    fields = type(recipe).model_fields
+    idle = [key for key in _NOT_YOLOV4 if getattr(recipe, key) != fields[key].default]
+    if idle:
+        raise ValueError(
+            f"{', '.join(idle)} would have no effect on YOLOv4; nothing was trained. Leave them out: its "
+            "head has one shape, and its anchors are in the section yolov4."
+        )
+    if len(recipe.features) != 3:
+        raise ValueError(
+            f"features lists {len(recipe.features)} stages, and YOLOv4 has three levels; nothing was "
+            "trained. Name three consecutive stages, such as [res3, res4, res5]."
+        )
+    if recipe.yolov4_settings.mosaic and not recipe.train_sizes:
+        raise ValueError(
+            "a mosaic has a side, but train_sizes is empty; nothing was trained. Set train_sizes to its "
+            "side, such as [416], or yolov4: {mosaic: 0}."
+        )
+
+
 def check_method(recipe: RecipeFields) -> None:
     if recipe.random_backbone and (recipe.method != "fp" or recipe.checkpoint):
         raise ValueError(
@@ -104,6 +145,11 @@ def check_method(recipe: RecipeFields) -> None:
 
 
 def check_training(recipe: RecipeFields) -> None:
+    if recipe.lr_end > recipe.lr or (recipe.lr_end and recipe.lr_schedule != "cosine"):
+        raise ValueError(
+            f"lr_end is {recipe.lr_end}, lr {recipe.lr} and lr_schedule {recipe.lr_schedule}; nothing was "
+            "trained. Only a cosine has an end, and it is no larger than lr: correct it or leave it out."
+        )
     check_milestones("lr_milestones", recipe.lr_schedule, recipe.lr_milestones, recipe.iterations)
     check_milestones(
         "target_milestones", recipe.target_schedule, recipe.target_milestones, recipe.iterations
@@ -119,6 +165,17 @@ def check_training(recipe: RecipeFields) -> None:
             f"method 'sgdt' is transition-rate scheduling, but the optimizer is "
             f"{recipe.optimizer!r}; nothing was trained. Use method tr with it, or adamt or adamwt."
         )
+    if recipe.oscillation is not None:
+        if scheduled:
+            raise ValueError(
+                f"oscillation {recipe.oscillation.method} is a rival of transition-rate scheduling, and "
+                f"the optimizer is {recipe.solver.optimizer}; nothing was trained. Use sgd or adamw."
+            )
+        if recipe.method in ("fp", "ptq"):
+            raise ValueError(
+                f"oscillation is about trained weights at few bits, and method {recipe.method!r} trains "
+                "none; nothing was trained. Use method lsq, lsqplus or tr, or leave it out."
+            )
     if not scheduled:
         if recipe.target_schedule != "cosine":
             raise ValueError(

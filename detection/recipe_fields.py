@@ -2,13 +2,15 @@
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_serializer
 
 from lowbit.backbones.precision_field import PrecisionField
-from lowbit.common.input_files.strict_model import StrictModel
+from lowbit.common.input_files.strict_model import GrownModel, StrictModel
 from lowbit.detection.datasets.digit_scenes import Layout
 from lowbit.detection.solver import TRANSITION, Solver
+from lowbit.detection.yolov4.settings import YOLOv4Settings
 from lowbit.quant import FP, QuantPolicy, get_policy
+from lowbit.training.oscillation_control import Oscillation
 
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
@@ -32,7 +34,7 @@ class Clipping(StrictModel):
     value: Positive = Field(1.0, description="the bound")
 
 
-class RecipeFields(StrictModel):
+class RecipeFields(GrownModel):
     """The settings of a detection job, and what follows from them; defaults are the demo's.
 
     Methods:
@@ -58,11 +60,13 @@ class RecipeFields(StrictModel):
         }
     )  # the content of `config` is in the job's identity
 
+    later: ClassVar[frozenset[str]] = frozenset({"oscillation"})
+
     name: str = Field("detection", description="the job's name in logs")
     engine: Literal["auto", "detectron2", "torchvision"] = Field(
         "auto", description="auto: detectron2 if it is installed, else torchvision"
     )
-    meta_architecture: Literal["retinanet", "faster_rcnn"] = Field(
+    meta_architecture: Literal["retinanet", "faster_rcnn", "yolov4"] = Field(
         "retinanet", description="the detector; it has a feature pyramid"
     )
     method: Literal["fp", "lsq", "lsqplus", "pact", "dorefa", "ewgs", "tr", "sgdt", "ptq"] = Field(
@@ -109,13 +113,16 @@ class RecipeFields(StrictModel):
         "BN", description="the backbone's norm; SyncBN: on several GPUs; FrozenBN: not trained"
     )
     freeze_at: int = Field(0, ge=0, le=5, description="1: the stem is frozen, 2: res2 as well, ...")
-    fpn_channels: Count = Field(32, description="channels of the pyramid")
+    fpn_channels: Count = Field(
+        32,
+        description="channels of the pyramid; YOLOv4: of its finest level, doubled at each next one",
+    )
     fpn_relu: bool = Field(False, description="a ReLU between pyramid and heads")
     extra_levels: bool = Field(
         False, description="RetinaNet: two more levels, convolved from the last stage"
     )
-    norm: Literal["none", "GN"] = Field(
-        "GN", description="normalization in pyramid and head; GN: 32 groups"
+    norm: Literal["none", "GN", "BN"] = Field(
+        "GN", description="normalization in pyramid and head; GN: 32 groups; BN: of YOLOv4"
     )
     head_convs: int = Field(
         2, ge=1, description="RetinaNet: 3x3 convolutions before each predictor"
@@ -127,6 +134,10 @@ class RecipeFields(StrictModel):
     )
     aspect_ratios: tuple[Positive, ...] = Field(
         (1.0, 2.0), min_length=1, description="anchor heights over widths"
+    )
+
+    yolov4: YOLOv4Settings | None = Field(
+        None, description="YOLOv4: anchors and training images; null: its defaults"
     )
 
     precision: PrecisionField = Field(FP, description="bit-widths, such as 4w4a")
@@ -161,12 +172,16 @@ class RecipeFields(StrictModel):
     lr_schedule: Literal["cosine", "step"] = Field("cosine", description="of the learning rate")
     lr_milestones: tuple[Count, ...] = Field((), description="step: iterations of a drop")
     lr_factor: Positive = Field(0.1, description="step: factor of each drop")
+    lr_end: float = Field(0.0, ge=0, description="cosine: learning rate at the end")
     lambda_: Positive = Field(1e-3, description="λ of the target rate λ sqrt(weight bits)")
     target_schedule: Literal["cosine", "linear", "step", "constant"] = Field(
         "cosine", description="schedule of the target transition rate"
     )
     target_milestones: tuple[Count, ...] = Field((), description="step: iterations of a drop")
     target_factor: Positive = Field(0.2, description="step: factor of each drop")
+    oscillation: Oscillation | None = Field(
+        None, description="dampen or freeze oscillating weights; sgd and adamw"
+    )
     clip_gradients: Clipping | None = Field(None, description="null: no clipping")
     amp: bool = Field(False, description="mixed precision: float16 on a GPU, bfloat16 on the CPU")
     evaluate_at: tuple[Count, ...] = Field(
@@ -187,6 +202,16 @@ class RecipeFields(StrictModel):
     )
     log_every: Count = Field(50, description="steps between lines in metrics.jsonl")
     checkpoint_every: Count = Field(200, description="steps between saved training states")
+
+    @model_serializer(mode="wrap")
+    def _without_unset_fields(self, dump: Any) -> dict[str, Any]:
+        """Leave out newer fields at their defaults: jobs without them keep the ids from before."""
+        return {k: v for k, v in dump(self).items() if v or k not in ("yolov4", "lr_end")}
+
+    @property
+    def yolov4_settings(self) -> YOLOv4Settings:
+        """Anchors and training images of a YOLOv4 detector."""
+        return self.yolov4 or YOLOv4Settings()
 
     @property
     def layout(self) -> Layout:
@@ -223,11 +248,13 @@ class RecipeFields(StrictModel):
             schedule=self.lr_schedule,
             milestones=self.lr_milestones,
             lr_factor=self.lr_factor,
+            lr_end=self.lr_end,
             lambda_=self.lambda_,
             weight_bits=self.precision.weight_bits,
             target_schedule=self.target_schedule,
             target_milestones=self.target_milestones,
             target_factor=self.target_factor,
+            oscillation=self.oscillation,
             clip_type=self.clip_gradients and self.clip_gradients.type,
             clip_value=self.clip_gradients.value if self.clip_gradients else 1.0,
         )

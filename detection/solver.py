@@ -10,6 +10,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from lowbit.quant import target_rate
 from lowbit.training import lr_schedules, optimizers
+from lowbit.training.oscillation_control import Oscillation, control_oscillation
 
 OPTIMIZERS = ("sgd", "adamw", "sgdt", "adamt", "adamwt")
 """Optimizer names; those in `TRANSITION` schedule the transition rate of latent weights."""
@@ -31,11 +32,12 @@ class Solver:
             and LSQ+, 0.1 for the others.
         iterations: number of training iterations.
         warmup_iterations, warmup_factor: linear warm-up from `warmup_factor * lr`; see `lr_factor`.
-        schedule: "cosine" decays to 0; "step" multiplies by `lr_factor` at each of `milestones`.
+        schedule: "cosine" decays to `lr_end`; "step" multiplies by `lr_factor` at each of `milestones`.
         lambda_: λ of the initial target rate R_0 = λ sqrt(weight bits).
         weight_bits: b_w in this formula.
         target_schedule: "cosine" or "linear" to 0, "constant", or "step": times `target_factor` at each
             of `target_milestones`.
+        oscillation: how oscillating weights are dampened or frozen, if they are.
         clip_type: None; "value" clips each number of a gradient, "norm" each parameter's gradient and
             "full_model" all of them together, by their norm of order `clip_norm`.
         clip_value: the clipping bound.
@@ -53,11 +55,13 @@ class Solver:
     schedule: str = "cosine"
     milestones: tuple[int, ...] = ()
     lr_factor: float = 0.1
+    lr_end: float = 0.0
     lambda_: float = 1e-3
     weight_bits: int = 4
     target_schedule: str = "cosine"
     target_milestones: tuple[int, ...] = ()
     target_factor: float = 0.2
+    oscillation: Oscillation | None = None
     clip_type: str | None = None
     clip_value: float = 1.0
     clip_norm: float = 2.0
@@ -93,6 +97,8 @@ def build_optimizer(model: nn.Module, solver: Solver) -> Optimizer:
         momentum=solver.momentum,
         schedule=schedule,
     )
+    if solver.oscillation is not None:
+        control_oscillation(optimizer, model, solver.oscillation, total_steps=solver.iterations)
     if solver.clip_type is not None:
         optimizers.clip_gradients(
             optimizer, solver.clip_type, solver.clip_value, order=solver.clip_norm
@@ -103,8 +109,10 @@ def build_optimizer(model: nn.Module, solver: Solver) -> Optimizer:
 def lr_factor(iteration: int, solver: Solver) -> float:
     """Return the learning rate of an iteration over `lr`: warm-up, then cosine or steps."""
 
+    end = solver.lr_end / solver.lr if solver.schedule == "cosine" else 0.0
+
     def decayed(time: int) -> float:
-        return lr_schedules.decay_factor(
+        return end + (1 - end) * lr_schedules.decay_factor(
             solver.schedule,
             time,
             solver.iterations,

@@ -25,11 +25,12 @@ from lowbit.detection.detector.initial_weights import (
 from lowbit.detection.engine_contract import Engine
 from lowbit.detection.engines import get_engine, resolve_engine
 from lowbit.detection.evaluation.average_precision import evaluate as overall
-from lowbit.detection.evaluation.measurements import keep, measure
+from lowbit.detection.evaluation.measurements import keep, measure, scores_on_the_way
 from lowbit.detection.ptq import score_ptq
 from lowbit.detection.recipe import VERSION, Recipe
 from lowbit.detection.trained_detector import INPUTS, describe
 from lowbit.detection.with_detectron2.install import import_detectron2
+from lowbit.detection.yolov4.anchors import describe_anchors
 from lowbit.training import distributed
 from lowbit.training.job_state import claim
 from lowbit.training.metrics_log import read_curve, record_scores
@@ -51,6 +52,8 @@ def identity(recipe: Recipe) -> dict[str, Any]:
         return _config_job().identity(recipe)
     policy = recipe.quant_policy
     training = recipe.method if recipe.optimizer is None else f"{recipe.method}, {recipe.optimizer}"
+    if recipe.oscillation is not None:
+        training += f", {recipe.oscillation.label}"
     return {
         "task": "detection",
         "engine": resolve_engine(recipe.engine),
@@ -198,10 +201,16 @@ def _train_and_score(
     values = {m["metric"]: m["value"] for m in found.measurements}
     record_scores(folder, recipe.iterations, values)
     details |= {"detector_sha256": file_sha256, "classes": found.classes}
+    details |= describe_anchors(detector)
+    measurements = found.measurements
     if recipe.evaluate_at:
         details["curve"] = read_curve(folder)
+        common = {name: measurements[0][name] for name in ("unit", "n", "precision", "split")}
+        measurements = measurements + scores_on_the_way(
+            details["curve"], recipe.evaluate_at, last=recipe.iterations, **common
+        )
     artifacts = {"checkpoint": _DETECTOR, **keep(folder, test, detections)}
-    return {"measurements": found.measurements, "artifacts": artifacts, "details": details}
+    return {"measurements": measurements, "artifacts": artifacts, "details": details}
 
 
 def _config_job():

@@ -12,6 +12,7 @@ from lowbit.detection.detector.quantize import quantize_layers
 from lowbit.detection.engine_contract import Engine
 from lowbit.detection.recipe import VERSION, Recipe
 
+CALIBRATED = "calibrated detector"  # the artifact that post-training quantization leaves
 INPUTS = frozenset({"checkpoint", "detector"})  # input files, identified by content and not by path
 
 

@@ -23,7 +23,7 @@ ALLOWED = {
     "pretrain": _SUPPORT,
     "transfer": _SUPPORT,
     "detection": _SUPPORT,
-    "deploy": {*_SUPPORT, "transfer"},
+    "deploy": {*_SUPPORT, "transfer", "detection"},
     "benchmark": {*_SUPPORT, *_STAGES},
     "tools": {*_SUPPORT, *_STAGES, "benchmark"},
 }
@@ -47,7 +47,6 @@ SMALL = {
     "lowbit/data": "the face, over image_sets/ and views/",
     "pretrain/analyses": "a file a figure",
     "transfer": "the face and the stage, over the folders of their parts",
-    "transfer/analyses": "a file a figure",
     "detection/analyses": "a file a figure",
     "tools/import_root/lowbit": "the root as scripts see it",
     "benchmark": "the face",

@@ -23,6 +23,8 @@ from lowbit.transfer.features.extract import CACHE
 from lowbit.transfer.recipe.protocol_registry import Fitted, get_protocol
 from lowbit.transfer.recipe.recipe import VERSION, Recipe
 from lowbit.transfer.scoring.accuracy import INTERVAL, Accuracy, accuracy
+from lowbit.transfer.scoring.class_ranking import METRIC as MAP
+from lowbit.transfer.scoring.class_ranking import ClassRanking, rank_classes, targets_of
 from lowbit.transfer.scoring.guarded_splits import GuardedSplits
 from lowbit.transfer.scoring.predictions_file import FILE as PREDICTIONS
 from lowbit.transfer.scoring.predictions_file import Predictions, write_predictions
@@ -68,9 +70,11 @@ def run(recipe: Recipe, folder: Path) -> dict[str, Any]:
         fitted = protocol.fit(
             backbone, splits.train, recipe=recipe, workspace=workspace, device=device, **val
         )
-    val = [_predictions(fitted.predict, splits.val)] if splits.val else []
+    ranking: dict[str, dict[str, ClassRanking]] = {}  # by split and precision
+    predict = _ranked(fitted, ranking) if MAP in recipe.metrics else fitted.predict
+    val = [_predictions(predict, splits.val)] if splits.val else []
     test = splits.open_test()
-    predictions = [_predictions(fitted.predict, test), *val]
+    predictions = [_predictions(predict, test), *val]
     rounding = _rounding(fitted, test, predictions[0], recipe, report.architecture)
     if recipe.cache_dir is None:
         shutil.rmtree(workspace.folder / CACHE, ignore_errors=True)
@@ -93,6 +97,8 @@ def run(recipe: Recipe, folder: Path) -> dict[str, Any]:
     return {
         "measurements": [
             _measurement(score, metric, precision=precision, split=split)
+            if metric != MAP
+            else _map_measurement(ranking[split][precision], precision=precision, split=split)
             for split, by_precision in scores.items()
             for precision, score in by_precision.items()
             for metric in recipe.metrics
@@ -114,6 +120,7 @@ def run(recipe: Recipe, folder: Path) -> dict[str, Any]:
                 for split, by_precision in scores.items()
             },
             **rounding,
+            **_average_precisions(ranking),
             **fitted.details,
         },
     }
@@ -131,6 +138,37 @@ def process_group() -> AbstractContextManager[None]:
 
 def _predictions(predict: Callable[[Images], dict[str, Tensor]], images: Images) -> Predictions:
     return Predictions(images.split, images.ids, images.labels, predict(images))
+
+
+def _ranked(
+    fitted: Fitted, ranking: dict[str, dict[str, ClassRanking]]
+) -> Callable[[Images], dict[str, Tensor]]:
+    """Return `predict` from logits, by which it also ranks each class's samples, into `ranking`."""
+
+    def predict(images: Images) -> dict[str, Tensor]:
+        logits = fitted.logits(images)
+        targets = targets_of(images.labels, images.targets, len(images.classes))
+        ranking[images.split] = {p: rank_classes(found, targets) for p, found in logits.items()}
+        return {precision: found.argmax(1) for precision, found in logits.items()}
+
+    return predict
+
+
+def _average_precisions(ranking: dict[str, dict[str, ClassRanking]]) -> dict[str, Any]:
+    """Return each class's average precision, in %, as a detail."""
+    if not ranking:
+        return {}
+    found = {
+        split: {precision: list(each.classes) for precision, each in by_precision.items()}
+        for split, by_precision in ranking.items()
+    }
+    return {"average_precisions": found}
+
+
+def _map_measurement(found: ClassRanking, *, precision: str, split: str) -> dict[str, Any]:
+    """Return mAP, whose error over the samples is not estimated."""
+    common = {"unit": "%", "n": found.n, "precision": precision, "split": split}
+    return {"metric": MAP, "value": found.mean, **common}
 
 
 def _rounding(

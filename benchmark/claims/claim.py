@@ -40,7 +40,8 @@ from lowbit.common.input_files.strict_model import StrictModel
 from lowbit.common.shipped_configs import shipped_config
 from lowbit.common.suggest import did_you_mean
 
-MEASURED = ("top1", "mean_per_class", "AP", "AP50", "AP75")  # metrics of measurements
+# metrics of measurements
+MEASURED = ("top1", "mean_per_class", "mAP", "AP", "AP50", "AP75", "AP_voc07")
 _ROUNDED = 0.0051  # `found` has two decimals
 
 

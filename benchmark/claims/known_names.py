@@ -18,7 +18,7 @@ from lowbit.common.text import brief
 _PRECISION = re.compile(r"FP|[1-9]\d?w[1-9]\d?a")
 TASKS = ("classification", "detection", "pretrain")
 _BASES = ("sgd", "adam", "adamw", "nadam", "adamax", "rmsprop", "adagrad")
-OPTIMIZERS = (*_BASES, *(f"{name}t" for name in _BASES))
+OPTIMIZERS = (*_BASES, *(f"{name}t" for name in _BASES), "lars", "larc")
 _OFTEN = {
     fact: frozenset(names.split())
     for fact, names in {
@@ -34,6 +34,7 @@ _OFTEN = {
         "schedule": "step cosine linear",
         "adaptive.method": "coquant adabits switchable-bn individual any-precision",
         "transition.controller": "eq11 s1 s2 s3",
+        "oscillation.method": "dampening freezing",
     }.items()
 }
 _OF_DETECTRON2 = frozenset(("coco_2017_val", "voc_2007_test"))  # sets of the shipped configurations

@@ -15,6 +15,7 @@ from lowbit.benchmark.claims.claim import Claim, Place
 from lowbit.benchmark.claims.result_rows import LABEL, PRETRAIN, ResultRow
 
 UNTRAINED = "untrained"
+_RIVAL = "oscillation.method"
 # Facts in which the sides of a comparison agree, unless the claim names them.
 _IMAGES = ("task", "dataset", "split_sha256", "image_size", "engine", "architecture", "train_on")
 _LENGTH = (LABEL, "protocol_version", "epochs", "iterations")
@@ -76,6 +77,8 @@ def _rows(
             continue
         if "task" not in wanted and row.facts["task"] == "pretrain":
             continue  # it is of the backbone; its scores are rows of their own
+        if _RIVAL in row.facts and _RIVAL not in wanted:
+            continue  # a plain optimizer is not meant where oscillations are dampened or frozen
         if row.has(wanted):
             yield row
 

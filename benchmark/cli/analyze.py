@@ -10,33 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from lowbit.benchmark.cli import add_recipe, add_threads, log_to_stderr, make_parser
+from lowbit.benchmark.cli.analyze_options import (
+    EXAMPLES,
+    add_quantizer,
+    add_transitions,
+    add_tsne,
+)
 from lowbit.benchmark.recipes.job_command import read_recipe, set_up_torch
 from lowbit.common.text import printable, printable_lines
-
-EXAMPLES = """examples:
-  # are SSQL's quantization and contrastive errors correlated? a minute on one CPU core
-  lowbit-bench analyze correlation --config-file configs/pretrain/digits_ssql.yaml
-
-  # the same for fewer epochs and with another seed, in a separate folder
-  lowbit-bench analyze correlation --config-file configs/pretrain/digits_ssql.yaml \\
-      --output-dir output/correlation_1 epochs 5 seed 1
-
-  # how are the weights of that backbone distributed, compared with an untrained one?
-  lowbit-bench pretrain --config-file configs/pretrain/digits_untrained.yaml
-  lowbit-bench analyze weights output/digits_untrained/checkpoint.pth \\
-      output/correlation_digits_ssql/checkpoint.pth
-
-  # how does it separate the classes of the test images, in full precision and at two others?
-  lowbit-bench analyze tsne output/correlation_digits_ssql/checkpoint.pth \\
-      --dataset digits --precision 4w4a 2w2a
-
-  # how often did quantized weights change while two jobs trained, with and without scheduling?
-  lowbit-bench analyze transitions runs/1f0c2ab94d3e runs/83b7a6150c2d --output-dir output/sgdt
-
-  # AP, losses and transition rates of detection jobs over their iterations
-  lowbit-bench analyze detection output/lsq output/sgdt
-
-exit code: 0 drawn, 1 a recipe, a file or the training failed, 2 invalid command line."""
 
 
 def main(arguments: Sequence[str] | None = None, *, prog: str | None = None) -> int:
@@ -172,6 +153,56 @@ def transitions(args: argparse.Namespace) -> None:
     print("last epoch\n" + last.to_string(index=False, float_format="{:.4g}".format))
 
 
+def quantizer(args: argparse.Namespace) -> None:
+    """Draw what a weight quantizer does to a distribution of weights, with each of some scales."""
+    from lowbit.quant import get_policy
+    from lowbit.transfer.analyses.quantizer_steps import (
+        draw_intervals,
+        draw_steps,
+        gaussian,
+        quantize_steps,
+        summary,
+        table,
+    )
+
+    weights = gaussian(args.sd, seed=args.seed)
+    if args.checkpoint is not None:
+        weights = _layer(args.checkpoint, args.layer, args.architecture)
+    spec = get_policy(args.policy).weight
+    drawn = [quantize_steps(weights, spec, args.bits, scale) for scale in args.scale or [None]]
+    folder = args.output_dir or Path("output") / "quantizer"
+    folder.mkdir(parents=True, exist_ok=True)
+    pictures = {"quantizer_steps": draw_steps(drawn[0])}
+    if len(drawn) > 1:
+        pictures["quantizer_intervals"] = draw_intervals(drawn)
+    _save(folder, args.format, pictures=pictures)
+    found = summary(drawn)
+    _write(folder, tables={"quantizer": table(drawn)}, summaries={"quantizer": found})
+    for row in found:
+        points = ", ".join(f"{point:.4g}" for point in row["transition_points"])
+        print(
+            f"s {row['scale']:.4g}: {100 * row['clipped']:.1f} % clipped, error "
+            f"{100 * row['squared_error']:.2f} % of |w|^2, transition points {points}"
+        )
+
+
+def _layer(checkpoint: str, name: str | None, architecture: str | None) -> Any:
+    """Return the weights of a checkpoint's layer, flat."""
+    from lowbit.backbones import load_backbone
+    from lowbit.common.suggest import did_you_mean
+
+    backbone, report = load_backbone(checkpoint, architecture)
+    logging.info("%s", report)
+    layers = {n: m for n, m in backbone.named_modules() if getattr(m, "weight", None) is not None}
+    layers = {n: m for n, m in layers.items() if m.weight.dim() > 1}
+    if name not in layers:
+        raise ValueError(
+            f"the network has no layer {name!r} with a matrix or a kernel; nothing was drawn."
+            f"{did_you_mean(str(name), layers)} Give --layer: one of {', '.join(layers)}."
+        )
+    return layers[name].weight.detach().flatten().float()
+
+
 def detection(args: argparse.Namespace) -> None:
     """Draw losses, AP and transition rates of detection jobs over their iterations."""
     from lowbit.detection.analyses.training_curves import draw, read
@@ -222,10 +253,10 @@ def _write(folder: Path, *, tables: dict[str, Any], summaries: dict[str, Any]) -
 
 def _parser(prog: str | None) -> argparse.ArgumentParser:
     parser = make_parser(__doc__, EXAMPLES, prog)
-    names = "correlation|weights|tsne|transitions|detection"
+    names = "correlation|weights|tsne|transitions|quantizer|detection"
     verbs = parser.add_subparsers(required=True, metavar=names)
     made = {}
-    for function in (correlation, weights, tsne, transitions, detection):
+    for function in (correlation, weights, tsne, transitions, quantizer, detection):
         verb = verbs.add_parser(
             function.__name__,
             help=function.__doc__,
@@ -251,8 +282,9 @@ def _parser(prog: str | None) -> argparse.ArgumentParser:
         made[name].add_argument(
             "--architecture", help="network's name; default: as given in the files"
         )
-    _add_tsne(made["tsne"])
-    _add_transitions(made["transitions"])
+    add_tsne(made["tsne"])
+    add_transitions(made["transitions"])
+    add_quantizer(made["quantizer"])
     made["detection"].add_argument(
         "jobs",
         nargs="+",
@@ -261,35 +293,3 @@ def _parser(prog: str | None) -> argparse.ArgumentParser:
         help="detection jobs, finished or not",
     )
     return parser
-
-
-def _add_tsne(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("--dataset", required=True, help="image set")
-    verb.add_argument(
-        "--precision",
-        nargs="+",
-        default=[],
-        help="in addition to full precision, such as 4w4a 2w2a",
-    )
-    verb.add_argument("--policy", default="ssql", help="quantization policy; default: ssql")
-    verb.add_argument(
-        "--images", type=int, default=5000, help="number of test images; default: up to 5000"
-    )
-    verb.add_argument("--image-size", type=int, help="image side, pixels; default: the images' own")
-    verb.add_argument("--data-root", type=Path, help="folder of the sets; default: $LOWBIT_DATA")
-    verb.add_argument("--device", default="auto", help="auto (cuda if available), cpu, cuda")
-    verb.add_argument("--seed", type=int, default=0, help="seed for choosing images and for t-SNE")
-
-
-def _add_transitions(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument(
-        "jobs", nargs="+", type=Path, metavar="JOB_FOLDER", help="qat jobs, finished or not"
-    )
-    verb.add_argument("--layer", help="draw only this quantized layer; default: all and their mean")
-    verb.add_argument(
-        "--epochs",
-        nargs="+",
-        type=int,
-        default=[],
-        help="epochs, from 0, whose latent weights are drawn; default: four from first to last",
-    )

@@ -208,7 +208,8 @@ def _advice(name: str, args: argparse.Namespace) -> str:
         return (
             "\nA video is a folder of its frames, named in their order, in the folder of its class: "
             "train/CLASS/VIDEO/00001.jpg, the same classes in test/ (or val/). Extract them with, for "
-            "example, `ffmpeg -i VIDEO.mp4 -vf fps=1,scale=-1:256 train/CLASS/VIDEO/%05d.jpg`."
+            "example, `ffmpeg -i VIDEO.mp4 -vf fps=1,scale=-1:256 train/CLASS/VIDEO/%05d.jpg`. A set that "
+            "is published as lists, as ActivityNet: docs/adaptive.md."
         )
     if name.startswith(FOLDER):
         return (

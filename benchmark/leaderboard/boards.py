@@ -34,6 +34,7 @@ _FOLDED = (  # what a cell takes from the folded row as it is
     "reason",
     "zero_shot",
     "rounding",
+    "warning",
 )
 _OF_METHOD = ("scorings", "scoring_sd")  # and of a method's row also these
 

@@ -1,7 +1,8 @@
 """Tables of integer inference: what exported networks cost where they were run, and how right they are.
 
 A table holds what may be compared: one data set, protocol, runtime (with its version) and machine. Nothing
-in it is ranked: which cost matters is the reader's to say.
+in it is ranked: which cost matters is the reader's to say. Detectors have a column more, how they were
+trained; their costs are those of backbone and pyramid, their average precision that of the whole.
 """
 
 import math
@@ -27,10 +28,11 @@ from lowbit.benchmark.results.comparability import (
     SUBJECT,
     metric_name,
 )
-from lowbit.benchmark.results.result_file import BIT_OPERATIONS, MACHINE
+from lowbit.benchmark.results.result_file import BIT_OPERATIONS, MACHINE, TRAINING
 
 TASK = "deployment"
 LABELS = ("checkpoint", "architecture", "policy", "precision")
+_OF_DETECTORS = ("checkpoint", "architecture", TRAINING, "policy", "precision")
 
 
 @dataclass(frozen=True)
@@ -138,6 +140,8 @@ def _lay_out(networks: list[_Network]) -> Table:
     scores = [metric for metric in dict.fromkeys(percent) if metric not in COLUMNS]
     shared = {name: networks[0].labels[name] for name in _SHARED}
     full = {_subject(each): each for each in networks if each.labels["precision"] == _FULL}
+    trained = any(each.labels[TRAINING] != "-" for each in networks)
+    names = _OF_DETECTORS if trained else LABELS
     rows = []
     for each, times in zip(networks, _times(networks), strict=True):
         cells = {f"{metric_name(m)} (%)": _score(each, m, full) for m in scores if m in each.rows}
@@ -145,10 +149,10 @@ def _lay_out(networks: list[_Network]) -> Table:
         facts = {name: each.labels[name] for name in (*SUBJECT, *_SHARED, "precision")}
         facts |= {BIT_OPERATIONS: each.operations, **times}
         facts |= {name: each.value(name) for name in ("file_bytes", "packed_bytes")}
-        rows.append(Row(tuple(each.labels[name] for name in LABELS), cells, facts))
+        rows.append(Row(tuple(each.labels[name] for name in names), cells, facts))
     return Table(
         title=f"{TASK_TITLES[TASK]}: {_what(shared)}, {_where(shared)}",
-        labels=LABELS,
+        labels=names,
         columns=(*(f"{metric_name(metric)} (%)" for metric in scores), *COLUMNS.values()),
         rows=tuple(rows),
         note=DEPLOYMENT,
@@ -166,7 +170,8 @@ def _cautions(networks: list[_Network], *, saturates: bool) -> Iterator[str]:
         if agreement is None or floor is None:
             continue
         if round(agreement, 2) < round(floor, 2):  # as they are shown
-            labels = " ".join(each.labels[name] for name in ("checkpoint", "policy", "precision"))
+            said = ("checkpoint", TRAINING, "policy", "precision")
+            labels = " ".join(each.labels[n] for n in said if each.labels[n] != "-")
             named.append(f"{labels} (agreement {agreement:.2f} %, noise floor {floor:.2f} %)")
     if named:
         yield DECIDES_OTHERWISE.format(networks="; ".join(named))
@@ -177,7 +182,8 @@ def _subject(network: _Network) -> tuple[str, ...]:
 
 
 def _what(facts: Mapping[str, str]) -> str:
-    return f"{facts['dataset']} at {facts['image_size']} px, {facts['protocol']}"
+    side = "" if facts["image_size"] == "-" else f" at {facts['image_size']} px"
+    return f"{facts['dataset']}{side}, {facts['protocol']}"
 
 
 def _where(facts: Mapping[str, str]) -> str:

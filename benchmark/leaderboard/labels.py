@@ -48,10 +48,12 @@ DEPLOYMENT = (
     "timing, which say how steady they were and are no confidence interval; FP against itself shows the "
     "timing's noise. Integer layers: convolutions and linear layers that the runtime's own graph computes on "
     "integers. Agreement: predictions equal to the simulation's; noise floor: the simulation's own in "
-    "float64. Costs are means over seeds."
+    "float64. Of a detector the graph is backbone and pyramid: sizes, times and layers are of it, AP is of the "
+    "whole; agreement: detections of score 0.5 and more that the simulation shares, of the same class and with "
+    "an IoU of 0.9. Costs are means over seeds."
 )
 DECIDES_OTHERWISE = (
-    "This runtime's graph decides otherwise than the simulation on more images than rounding in float32 "
+    "This runtime's graph decides otherwise than the simulation more often than rounding in float32 "
     "explains: {networks}."
 )
 SATURATES = (

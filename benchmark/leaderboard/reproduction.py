@@ -14,10 +14,11 @@ import pandas as pd
 
 from lowbit.benchmark.leaderboard.adaptive_bits import delta_b
 from lowbit.benchmark.planning.plan_file import PlannedJob, PlannedSuite
-from lowbit.benchmark.published.reproduction_targets import DELTA_B, claimed_rows
-from lowbit.benchmark.published.selection import KEY, Row, published_scores
+from lowbit.benchmark.published.reproduction_targets import DELTA_B, GPU_HOURS, claimed_rows
+from lowbit.benchmark.published.selection import KEY, Row, published_results
 from lowbit.benchmark.published.tolerances import Table, tables
 from lowbit.benchmark.results.comparability import RANKED
+from lowbit.benchmark.results.result_file import DEVICE, SECONDS
 from lowbit.benchmark.statistics.ranking import summarize
 
 Status = Literal["reproduced", "differs", "not comparable", "not run", "failed"]
@@ -29,10 +30,12 @@ _METRICS = {
     "top1_std5": ("top1",),
     "AP_bb": ("AP",),
     "AP_bb_final": ("AP",),
+    "AP_bb@1k_iter": ("AP@1000",),
     "AP_S": ("APs",),
     "AP_M": ("APm",),
     "AP_L": ("APl",),
 }
+_VOC_2007 = "VOC07 test"  # sets whose AP is by VOC's 2007 metric
 _SPREADS = ("top1_std5",)  # metrics that are a standard deviation over seeds
 _ROUNDING = 1e-9  # of a difference that is exactly the tolerance
 _INDIVIDUAL = "individual"  # the adaptive method whose networks Delta_B is relative to
@@ -44,7 +47,7 @@ class Reproduced:
 
     Attributes:
         paper, table, system, dataset, architecture, protocol, precision, metric: which number it is.
-        published: the number; `printed`: its text.
+        published: the number, `printed` its text; None, "drawn": the paper draws or tells it without one.
         doubt: why it cannot be read beyond doubt in the source; "": it can.
         ours: the mean over seeds; None: there is none.
         sd: standard deviation over seeds; None with fewer than two.
@@ -67,7 +70,7 @@ class Reproduced:
     protocol: str
     precision: str
     metric: str
-    published: float
+    published: float | None
     printed: str
     doubt: str
     ours: float | None
@@ -123,7 +126,7 @@ def reproduce(frame: pd.DataFrame, planned: Iterable[PlannedSuite]) -> list[Repr
         _reproduced(
             row, known.get((row["paper"], row["table"])), claims.get(_key(row), []), records
         )
-        for row in published_scores()
+        for row in published_results()
         if _key(row) in claims or (row["paper"], row["table"]) in known
     ]
 
@@ -165,28 +168,33 @@ def _records(frame: pd.DataFrame, jobs: set[str]) -> _Records:
 def _reproduced(
     row: Row, table: Table | None, claims: list[_Claim], records: _Records
 ) -> Reproduced:
-    ours = _delta(claims, records) if row["metric"] == DELTA_B else _ours(row, claims, records)
+    measure = {DELTA_B: _delta, GPU_HOURS: _hours}.get(row["metric"])
+    ours = measure(claims, records) if measure else _ours(row, claims, records)
     summary = summarize(ours.values) if ours.values else None
     spread = row["metric"] in _SPREADS
     value = summary and (summary.sd if spread else summary.mean)
     if value is not None and math.isnan(value):
         value, ours = None, _Ours(reason="one seed has ended, and a standard deviation takes two")
-    published = float(row["value"])
-    difference = None if value is None else value - published
+    published = float(row["value"]) if row["value"] else None
+    difference = None if value is None or published is None else value - published
     without = table and table.why_without(row)
     tolerance = table.tolerance_of(row) if table and not without else None
     status, reason = ours.status, ours.reason
     if without:
         status, reason = "not comparable", without
+    elif value is not None and published is None:
+        status, reason = "not comparable", f"drawn or told without a number: {row['notes']}"
     elif value is not None and tolerance is None:
         status = "not comparable"
-        reason = table.differs if table else "no tolerance is stated for this table"
+        reason = ours.reason or (
+            table.differs if table else "no tolerance is stated for this table"
+        )
     elif value is not None:
         status = "reproduced" if abs(difference) <= tolerance + _ROUNDING else "differs"
     return Reproduced(
         **{column: row[column] for column in KEY},
         published=published,
-        printed=row["value"],
+        printed=row["value"] or "drawn",
         doubt=row["notes"] if row["notes"].startswith("ocr-ambiguous") else "",
         ours=value,
         sd=None if summary is None or spread or summary.n < 2 else summary.sd,
@@ -204,7 +212,9 @@ def _reproduced(
 
 def _ours(row: Row, claims: list[_Claim], records: _Records) -> _Ours:
     """Return the values of a published number, a seed each: several jobs of one are averaged first."""
-    metrics = _METRICS.get(row["metric"], (row["metric"], f"{row['metric']}_voc07"))
+    metrics = _METRICS.get(row["metric"], (row["metric"],))
+    if row["dataset"].endswith(_VOC_2007):  # beside which a job may have COCO's
+        metrics = (f"{row['metric']}_voc07",)
     by_seed = defaultdict(list)
     for claim in claims:
         for record in _tested(records.get(claim.job.id, ())):
@@ -243,6 +253,23 @@ def _delta(claims: list[_Claim], records: _Records) -> _Ours:
     if missing := sorted(joint.keys() - alone.keys()):
         return _Ours(reason=f"no network trained at {', '.join(missing)} alone has a number yet")
     return _Ours((delta_b(joint, alone),))
+
+
+def _hours(claims: list[_Claim], records: _Records) -> _Ours:
+    """Return the hours that a job took on its device, over the precisions that it trained."""
+    by_seed, devices = defaultdict(list), set()
+    for claim in claims:
+        trained = [precision for precision in claim.job.precisions if precision != "FP"]
+        for record in _tested(records.get(claim.job.id, ()))[:1]:
+            if trained and not math.isnan(record[SECONDS]):
+                by_seed[str(record["seed"])].append(record[SECONDS] / 3600 / len(trained))
+                devices.add(record[DEVICE])
+    if not by_seed:
+        return _why_none({"metric": GPU_HOURS, "precision": "any"}, claims, records)
+    said = (
+        f"hours of another machine ({', '.join(sorted(devices))}), a precision's share of the job's"
+    )
+    return _Ours(tuple(sum(v) / len(v) for v in by_seed.values()), reason=said)
 
 
 def _individual(claim: _Claim) -> list[PlannedJob]:

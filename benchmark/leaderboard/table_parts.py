@@ -26,6 +26,7 @@ class Cell:
             prints it, or a size, a ratio, a count.
         zero_shot: the network was trained at other bit-widths only.
         rounding: share of predictions, in %, that rounding alone decides; NaN where unknown.
+        warning: why an interval over test images may be too narrow; "" where nothing speaks for that.
         missing: jobs of this cell that gave no number although others did.
         of_method: it is over pretrainings, which `n_seeds` and `sd` count; else over the scoring seeds of
             one, and its rank is that of a file.
@@ -48,6 +49,7 @@ class Cell:
     printed: str = ""
     zero_shot: bool = False
     rounding: float = math.nan
+    warning: str = ""
     missing: int = 0
     of_method: bool = False
     scorings: int = 0

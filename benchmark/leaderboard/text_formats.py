@@ -61,6 +61,7 @@ CSV_COLUMNS = (
     "pretraining",
     "pretrain_seed",
     "rounding",
+    "warning",
     *MACHINE,
 )
 METHOD_COLUMNS = {  # of methods.csv, by the columns of `fold_methods`

@@ -6,8 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from lowbit.benchmark.planning.deployed_jobs import deployed_inputs, described
 from lowbit.benchmark.planning.exclusions import Exclusions, Facts
-from lowbit.benchmark.planning.job import NETWORKS, File, Job, Label, Output
+from lowbit.benchmark.planning.job import File, Job, Label, Output
 from lowbit.benchmark.planning.job_graph import Graph
 from lowbit.benchmark.planning.suite import Deploy, Detection, Pretraining, Suite, Transfer
 from lowbit.benchmark.published import Selection
@@ -18,9 +19,7 @@ from lowbit.common.input_files.file_names import expanded
 from lowbit.common.shipped_configs import is_shipped
 
 _DETECTRON2 = "MODEL"  # a key of its configurations that no recipe has
-_OF_NETWORKS = ("dataset", "protocol", "image_size", "seed")  # what a deploy recipe says of them
 _PENDING = "(made by the sweep)"  # stands for a path while a recipe is checked
-_UNMADE = {"checkpoint": _PENDING, "networks": _PENDING}
 
 
 class Planner:
@@ -51,8 +50,8 @@ class Planner:
         self._sources: dict[str, File | Output] = {}
         self._labels: dict[str, Label] = {}
         self._published: dict[str, Selection | None] = {}
-        # Job that an entry trains, by (entry, checkpoint) and seed; None: that job is left out.
-        self._made: dict[tuple[str | None, str], dict[int, str | None]] = defaultdict(dict)
+        # Job that an entry trains, by (stage, entry, checkpoint) and seed; None: that job is left out.
+        self._made: dict[tuple[str, str | None, str], dict[int, str | None]] = defaultdict(dict)
         self._random: dict[str, str] = {}  # entry id -> name of its random weights
 
     def add_jobs(self) -> None:
@@ -96,9 +95,9 @@ class Planner:
         for name, seed in self._meetings(entry):
             inputs = {"checkpoint": self._sources[name]}
             if entry.start is not None:
-                start = self._made_by(entry.start, name, seed)
+                start = self._made_by("transfer", entry.start, name, seed)
                 if start is None:
-                    self._made[entry.id, name][seed] = None
+                    self._made["transfer", entry.id, name][seed] = None
                     continue
                 inputs = {"checkpoint": Output(start, self._only_network(start, entry))}
             self._add_scored(entry, "transfer", file, {**mapping, "seed": seed}, name, inputs)
@@ -109,38 +108,29 @@ class Planner:
         for name, seed in self._meetings(entry, random):
             inputs = {} if random else {"checkpoint": self._sources[name]}
             if entry.detector is not None:
-                detector = self._made_by(entry.detector, name, seed)
+                detector = self._made_by("detection", entry.detector, name, seed)
                 if detector is None:
-                    self._made[entry.id, name][seed] = None
+                    self._made["detection", entry.id, name][seed] = None
                     continue
                 inputs["detector"] = Output(detector)
             self._add_scored(entry, "detection", file, {**mapping, "seed": seed}, name, inputs)
 
     def _add_deploy(self, entry: Deploy) -> None:
-        """Add a job for every network set that the named transfer entry makes."""
+        """Add a job for all that the named transfer or detection entry makes."""
         file, mapping = self._recipe(entry.recipe, entry.overrides)
-        named = self._suite.named(entry.checkpoints) if entry.checkpoints else self._sources
-        for name in named:
-            made = self._made[entry.transfer, name]
-            if not made and not entry.checkpoints:
-                continue
-            for seed in entry.seeds or made or self._suite.seeds:
-                job_id = self._made_by(entry.transfer, name, seed)
+        stage, source = entry.source
+        made_of = [name for at, entry_id, name in self._made if (at, entry_id) == (stage, source)]
+        for name in self._suite.named(entry.checkpoints) if entry.checkpoints else made_of:
+            for seed in entry.seeds or self._made[stage, source, name] or self._suite.seeds:
+                job_id = self._made_by(stage, source, name, seed)
                 if job_id is None:
                     continue
                 made_by = self._graph.jobs[job_id]
-                inputs = {
-                    "checkpoint": made_by.inputs["checkpoint"],
-                    "networks": Output(job_id, NETWORKS),
-                }
-                described = {field: made_by.facts[field] for field in _OF_NETWORKS}
-                described["policy"] = made_by.recipe.get("policy", made_by.facts["policy"])
-                described["data_root"] = made_by.recipe.get("data_root")
+                inputs = deployed_inputs(made_by)
                 precisions = entry.precisions or mapping.get("precisions") or made_by.precisions
-                each = {**mapping, **described, "precisions": list(precisions)}
-                _require_scored(
-                    entry, validate("deploy", {**_UNMADE, **each}, source=file), made_by
-                )
+                each = {**mapping, **described(made_by), "precisions": list(precisions)}
+                unmade = dict.fromkeys(inputs, _PENDING)
+                _require_scored(entry, validate("deploy", {**unmade, **each}, source=file), made_by)
                 self._add_scored(entry, "deploy", file, each, name, inputs)
 
     def _name_random(self, entry: Detection, mapping: dict[str, Any]) -> str | None:
@@ -181,7 +171,7 @@ class Planner:
             mapping["precisions"] = list(left)
             job = self._job(stage, file, mapping, name, inputs)
         seed = mapping["seed"]
-        made = self._made[getattr(entry, "id", None), name]
+        made = self._made[stage, getattr(entry, "id", None), name]
         made[seed] = None
         if not left:
             self._graph.spared.update(job.needs)
@@ -247,9 +237,9 @@ class Planner:
             for seed in entry.seeds or self._suite.seeds:
                 yield name, seed
 
-    def _made_by(self, entry_id: str, name: str, seed: int) -> str | None:
+    def _made_by(self, stage: str, entry_id: str, name: str, seed: int) -> str | None:
         """Return the job that another entry starts from: with the same seed, or the only one."""
-        by_seed = self._made[entry_id, name]
+        by_seed = self._made[stage, entry_id, name]
         if seed not in by_seed and len(by_seed) != 1:
             found = f"seeds {', '.join(map(str, by_seed))}" if by_seed else "none"
             raise RecipeError(
@@ -273,7 +263,7 @@ def _require_scored(entry: Deploy, recipe: Any, made_by: Job) -> None:
     absent = [p for p in map(str, recipe.precisions) if p not in made_by.precisions]
     if absent:
         raise RecipeError(
-            f"{entry.recipe} runs what {entry.transfer!r} scores at {', '.join(absent)}, but that entry "
+            f"{entry.recipe} runs what {entry.source[1]!r} scores at {', '.join(absent)}, but that entry "
             f"scores {', '.join(made_by.precisions)}; nothing was run. List its precisions alone."
         )
 

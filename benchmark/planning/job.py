@@ -23,6 +23,7 @@ from lowbit.common.text import printable
 
 CHECKPOINT = "checkpoint"  # the artifact that is a backbone, or a detector
 NETWORKS = "scored networks"  # the artifact of transfer jobs that deploy jobs read
+CALIBRATED = "calibrated detector"  # that of a detector which is quantized without training
 ID_LENGTH = 12  # hex characters of SHA-256: 48 bits, one clash expected in 10^7 jobs
 
 

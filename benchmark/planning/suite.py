@@ -15,8 +15,9 @@
       - {id: lsq, recipe: ../detection/digit_scenes_retinanet_lsq_4w4a.yaml, detector: fp}
       - recipe: ../detection/digit_scenes_retinanet_fp.yaml       # meets no checkpoint
         overrides: {random_backbone: true, architecture: resnet18}
-    deploy:                             # networks of a transfer entry as integer graphs, measured
+    deploy:                             # what another entry made as integer graphs, measured
       - {recipe: ../deploy/openvino.yaml, transfer: linear, precisions: [FP, 8w8a]}
+      - {recipe: ../deploy/openvino.yaml, detection: lsq, precisions: [4w4a]}
     exclude:                            # jobs to leave out
       - {checkpoint: mine, precision: 3w3a}
     reported:                           # published numbers to show beside ours
@@ -172,11 +173,30 @@ class Detection(_Scored):
 
 
 class Deploy(_Scored):
-    """Networks of a transfer entry to run as integer graphs on this machine."""
+    """What another entry makes, to run as integer graphs on this machine."""
 
-    transfer: str = Field(description="id of the entry whose networks are run")
+    transfer: str | None = Field(
+        None, description="id of the transfer entry whose networks are run"
+    )
+    detection: str | None = Field(
+        None, description="or of the detection entry whose detector is run"
+    )
     seeds: Seeds | None = Field(None, description="null: that entry's")
     precisions: Names | None = Field(None, description="null: the recipe's, else that entry's")
+
+    @model_validator(mode="after")
+    def _one_entry(self) -> "Deploy":
+        if (self.transfer is None) == (self.detection is None):
+            raise ValueError(
+                f"the deploy entry of {self.recipe} needs either `transfer` or `detection`: the id of the "
+                "entry whose networks it runs"
+            )
+        return self
+
+    @property
+    def source(self) -> tuple[str, str]:
+        """The stage and the id of the entry whose networks are run."""
+        return ("transfer", self.transfer) if self.transfer else ("detection", self.detection)
 
 
 class Suite(StrictModel):
@@ -213,7 +233,9 @@ class Suite(StrictModel):
         _check_chain("transfer id", [(e.id, e.start) for e in self.transfer])
         _check_chain("detection id", [(e.id, e.detector) for e in self.detection])
         for entry in self.deploy:
-            _refer("transfer id", entry.transfer, [e.id for e in self.transfer if e.id is not None])
+            stage, source = entry.source
+            ids = [e.id for e in getattr(self, stage) if e.id is not None]
+            _refer(f"{stage} id", source, ids)
         return self
 
     def named(self, names: Sequence[str]) -> tuple[str, ...]:

@@ -14,12 +14,13 @@ from lowbit.benchmark.published.selection import (
     Selection,
     check,
     matching,
-    published_scores,
+    published_results,
     values,
 )
 from lowbit.benchmark.recipes.errors import RecipeError
 
 DELTA_B = "Delta_B_percent"  # of one network over several precisions
+GPU_HOURS = "gpu_hours_4xA5000"  # of a training, at whichever precision
 
 
 def claimed_rows(selection: Selection, precisions: Collection[str]) -> list[Row]:
@@ -31,10 +32,11 @@ def claimed_rows(selection: Selection, precisions: Collection[str]) -> list[Row]
 
 @cache
 def _by_precision() -> dict[str | None, list[Row]]:
-    """Return the published scores by precision; those of several together under None."""
+    """Return the published results by precision; those of none in particular under None."""
     found = defaultdict(list)
-    for row in published_scores():
-        found[None if row["metric"] == DELTA_B else row["precision"]].append(row)
+    for row in published_results():
+        whole = row["metric"] in (DELTA_B, GPU_HOURS)
+        found[None if whole else row["precision"]].append(row)
     return found
 
 

@@ -18,20 +18,36 @@ Row = Mapping[str, str]
 
 KEY = ("paper", "table", "system", "dataset", "architecture", "protocol", "precision", "metric")
 _FILE = Path(__file__).with_name("published.csv")
+_DRAWN = Path(__file__).with_name(
+    "drawn.csv"
+)  # results that a paper draws or tells without a number
 _NOT_SCORES = ("hparam:", "num_")  # prefixes of metrics that are settings or data set statistics
 
 
 @cache
 def published_rows() -> tuple[Row, ...]:
     """Return all published numbers, every column as the text in the file."""
-    with _FILE.open(encoding="utf-8", newline="") as file:
-        return tuple(csv.DictReader(file))
+    return _read(_FILE)
 
 
 @cache
 def published_scores() -> tuple[Row, ...]:
     """Return the results among them, without hyper-parameters and data set statistics."""
     return tuple(row for row in published_rows() if not row["metric"].startswith(_NOT_SCORES))
+
+
+@cache
+def published_results() -> tuple[Row, ...]:
+    """Return the scores, and after them the results without a number, whose value is "".
+
+    Of the latter the notes say what the paper draws or tells.
+    """
+    return published_scores() + _read(_DRAWN)
+
+
+def _read(path: Path) -> tuple[Row, ...]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return tuple(csv.DictReader(file))
 
 
 def select(selection: Selection) -> list[Row]:
@@ -105,8 +121,8 @@ def published_as(architecture: str) -> list[str]:
 @cache
 def _known() -> dict[str, dict[str, None]]:
     """Return the values that each column has, in the order of the file."""
-    scores = published_scores()
-    return {column: dict.fromkeys(row[column] for row in scores) for column in scores[0]}
+    rows = published_results()
+    return {column: dict.fromkeys(row[column] for row in rows) for column in rows[0]}
 
 
 def _suggestion(word: str, known: Iterable[str]) -> str:

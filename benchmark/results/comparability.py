@@ -29,6 +29,7 @@ from lowbit.benchmark.results.result_file import (
     PRETRAIN_SEED,
     PRETRAINING,
     ROUNDING,
+    WARNING,
     ZERO_SHOT,
 )
 from lowbit.quant import Precision
@@ -102,7 +103,7 @@ def metric_name(metric: str) -> str:
 def normalize(frame: pd.DataFrame) -> pd.DataFrame:
     """Return a results frame whose labels are all text ("-" when absent) plus `board_policy`."""
     frame = frame.reset_index(drop=True).copy()
-    absent = dict.fromkeys(_TEXT, "-") | {"notes": "", "reason": ""}
+    absent = dict.fromkeys(_TEXT, "-") | {"notes": "", "reason": "", WARNING: ""}
     for column, blank in absent.items():
         if column in frame:
             text = each(frame[column], _text, absent=blank)

@@ -14,6 +14,7 @@ from lowbit.benchmark.results.result_file import (
     ADAPTIVE,
     BIT_OPERATIONS,
     COLUMNS,
+    DEVICE,
     HIGH,
     INTERVAL,
     LOW,
@@ -23,8 +24,10 @@ from lowbit.benchmark.results.result_file import (
     PRETRAINING,
     ROUNDING,
     SCHEMA_VERSION,
+    SECONDS,
     STDERR,
     TRAINING,
+    WARNING,
     WEIGHT_BYTES,
     ZERO_SHOT,
     Result,
@@ -37,12 +40,13 @@ def _columns() -> str:
     text = (
         f"The columns of the frame are {columns}; of results also how a detector or a low-bit network "
         f"was trained (`{TRAINING}`), error and 95 % interval over test images (`{STDERR}`, `{LOW}`, "
-        f"`{HIGH}`, and how it was found, `{INTERVAL}`), the cost of the backbone (`{WEIGHT_BYTES}`, `{BIT_OPERATIONS}`), the share of "
+        f"`{HIGH}`, how it was found, `{INTERVAL}`, and why it may be too narrow, `{WARNING}`), the cost of the backbone (`{WEIGHT_BYTES}`, `{BIT_OPERATIONS}`), the share of "
         f"predictions in % that rounding alone decides (`{ROUNDING}`), whether the "
         f"precision is none it was trained at (`{ZERO_SHOT}`), whether only rows of one policy are ranked "
         f"together (`{POLICY_ON_BOARD}`), the name that a checkpoint shares with other pretrainings of its "
         f"method and its seed (`{PRETRAINING}`, `{PRETRAIN_SEED}`), of adaptive bit-widths {_listed(ADAPTIVE)} and, of deployed "
-        f"networks, what they were measured on beside the runtime, which is the `engine`: {_listed(MACHINE)}."
+        f"networks, what they were measured on beside the runtime, which is the `engine`: {_listed(MACHINE)}; "
+        f"and how long the whole job took on what (`{SECONDS}`, `{DEVICE}`)."
     )
     return textwrap.fill(text, 105)
 

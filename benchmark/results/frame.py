@@ -11,11 +11,12 @@ import pyarrow.compute as pc
 from lowbit.benchmark.results.comparability import BOARD, MEASURED, OWN, SUBJECT
 from lowbit.benchmark.results.recipe_variants import variants
 from lowbit.benchmark.results.record_cache import FOLDER, load_records
-from lowbit.benchmark.results.records import ORIGIN, QUESTION, ROW_FLOATS, ROWS
+from lowbit.benchmark.results.records import JOB_FLOATS, ORIGIN, QUESTION, ROW_FLOATS, ROWS
 from lowbit.benchmark.results.result_file import (
     ADAPTIVE,
     BIT_OPERATIONS,
     COLUMNS,
+    DEVICE,
     HIGH,
     INTERVAL,
     LOW,
@@ -24,8 +25,10 @@ from lowbit.benchmark.results.result_file import (
     PRETRAIN_SEED,
     PRETRAINING,
     ROUNDING,
+    SECONDS,
     STDERR,
     TRAINING,
+    WARNING,
     WEIGHT_BYTES,
     ZERO_SHOT,
 )
@@ -33,8 +36,9 @@ from lowbit.benchmark.results.verdicts import SUBMISSIONS, JobVerdict, read_verd
 
 # Those of published numbers too, then those of measured ones alone.
 MEASURED_COLUMNS = (
-    *COLUMNS, TRAINING, STDERR, LOW, HIGH, INTERVAL, WEIGHT_BYTES, BIT_OPERATIONS, ROUNDING,
-    ZERO_SHOT, POLICY_ON_BOARD, PRETRAINING, PRETRAIN_SEED, *ADAPTIVE, *MACHINE,
+    *COLUMNS, TRAINING, STDERR, LOW, HIGH, INTERVAL, WARNING, WEIGHT_BYTES, BIT_OPERATIONS,
+    ROUNDING, ZERO_SHOT, POLICY_ON_BOARD, PRETRAINING, PRETRAIN_SEED, *ADAPTIVE, *MACHINE,
+    SECONDS, DEVICE,
 )  # fmt: skip
 
 _PRETRAIN = "pretrain"
@@ -64,7 +68,9 @@ def load_frame(runs_dir: Path) -> pd.DataFrame:
     rows = pa.Table.from_struct_array(numbers.flatten()).to_pandas()
     frame = pd.concat([jobs.iloc[of_job].reset_index(drop=True), rows], axis=1)
     whole = dict.fromkeys(("n", "seed", "image_size", PRETRAIN_SEED), "Int64")
-    return frame[list(MEASURED_COLUMNS)].astype(whole | dict.fromkeys(ROW_FLOATS, float))
+    return frame[list(MEASURED_COLUMNS)].astype(
+        whole | dict.fromkeys((*JOB_FLOATS, *ROW_FLOATS), float)
+    )
 
 
 def _shown(jobs: pd.DataFrame, verdicts: Mapping[str, JobVerdict]) -> pd.DataFrame:

@@ -45,6 +45,7 @@ _COLUMNS = pa.schema(
         *((name, pa.int64()) for name in _FILE[1:]),
         *((name, pa.string()) for name in records.JOB_TEXTS),
         *((name, pa.int64()) for name in records.JOB_INTEGERS),
+        *((name, pa.float64()) for name in records.JOB_FLOATS),
         *((name, pa.bool_()) for name in records.JOB_FLAGS),
         (records.ROWS, pa.list_(_ROW)),
     ]

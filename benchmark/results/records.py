@@ -7,6 +7,7 @@ from lowbit.benchmark.results.recipe_hash import RECIPE, START, recipe_sha256, s
 from lowbit.benchmark.results.result_file import (
     ADAPTIVE,
     BIT_OPERATIONS,
+    DEVICE,
     HIGH,
     INTERVAL,
     LOW,
@@ -15,8 +16,10 @@ from lowbit.benchmark.results.result_file import (
     PRETRAIN_SEED,
     PRETRAINING,
     ROUNDING,
+    SECONDS,
     STDERR,
     TRAINING,
+    WARNING,
     WEIGHT_BYTES,
     ZERO_SHOT,
     Result,
@@ -30,11 +33,12 @@ ROWS = "rows"
 JOB_TEXTS = (
     "job_id", "status", "reason", "checkpoint", PRETRAINING, "method", "architecture", "task",
     "dataset", "protocol", *ADAPTIVE, TRAINING, "engine", *MACHINE, "policy", "policy_fingerprint",
-    "split_sha256", QUESTION, ORIGIN, RECIPE, START,
+    "split_sha256", QUESTION, ORIGIN, RECIPE, START, DEVICE,
 )  # fmt: skip
 JOB_INTEGERS = ("seed", PRETRAIN_SEED, "image_size", "protocol_version")
+JOB_FLOATS = (SECONDS,)
 JOB_FLAGS = (POLICY_ON_BOARD,)
-ROW_TEXTS = ("precision", "metric", "unit", "split", INTERVAL)
+ROW_TEXTS = ("precision", "metric", "unit", "split", INTERVAL, WARNING)
 ROW_FLOATS = ("value", STDERR, LOW, HIGH, WEIGHT_BYTES, BIT_OPERATIONS, ROUNDING)
 ROW_INTEGERS = ("n",)
 
@@ -45,7 +49,7 @@ _MAIN_METRIC = {
     "detection": ("AP", "%"),
     "pretrain": ("loss", "-"),
 }
-_RENAMED = {"low": LOW, "high": HIGH, "interval": INTERVAL}
+_RENAMED = {"low": LOW, "high": HIGH, "interval": INTERVAL, "warning": WARNING}
 _LARGEST = 2**63 - 1
 
 
@@ -75,6 +79,8 @@ def make_record(result: Result) -> dict[str, Any]:
         ORIGIN: _origin(result),
         RECIPE: recipe_sha256(result),
         START: start_job(result),
+        SECONDS: result.seconds,
+        DEVICE: result.device or "-",
     }
     described = {name: str(facts.get(name) or "-") for name in JOB_TEXTS if name not in named}
     rows = _numbers(result) if result.status == "completed" else _blanks(result, task)
@@ -114,7 +120,6 @@ def _numbers(result: Result) -> Iterator[dict[str, Any]]:
     untrained = _texts(result.details.get(ZERO_SHOT))
     for measurement in result.measurements:
         row = {**measurement.__dict__, ZERO_SHOT: measurement.precision in untrained}
-        del row["warning"]  # as the result has it: not on the board
         row |= {new: row.pop(old) for old, new in _RENAMED.items()}
         if cost := result.costs.get(measurement.precision):
             row |= cost.__dict__

@@ -17,8 +17,10 @@ from lowbit.transfer.scoring.predictions_file import Predictions, read_predictio
 
 PREDICTIONS, DETECTIONS = "predictions", "detections"  # the artifacts
 MASKS = "its masks were not kept"
+LOGITS = "the logits that it ranks samples by were not kept"
+ON_THE_WAY = "the detections on the way to it were not kept"
 EARLIER = "its interval is an earlier version's, which is not computed again"
-NOT_SCORED = (MASKS, EARLIER)  # numbers that nothing speaks against
+NOT_SCORED = (MASKS, LOGITS, ON_THE_WAY, EARLIER)  # numbers that nothing speaks against
 _TOLERANCE = 1e-9  # %: the counts are equal or they are not, and only the arithmetic may differ
 _DRAWN = 0.2  # of the standard error: how far ends may move that another release of numpy draws
 _METRICS = ("top1", "mean_per_class")
@@ -118,7 +120,8 @@ def _rescore_detections(result: Result, folder: Path, recipe: BaseModel) -> Iter
     again = {(m["metric"], m["precision"]): m for m in found}
     for measured in result.measurements:
         scored = again.get((measured.metric, measured.precision))
-        problem = MASKS if scored is None else _difference(measured, scored)
+        missing = ON_THE_WAY if "@" in measured.metric else MASKS
+        problem = missing if scored is None else _difference(measured, scored)
         value = None if scored is None else scored["value"]
         yield Rescored(result.job_id, result.checkpoint.name, measured, value, problem)
 
@@ -172,7 +175,9 @@ def _compare(
     for measured in result.measurements:
         part = by_split.get(measured.split)
         value, problem = None, "no predictions"
-        if measured.metric not in _METRICS:
+        if measured.metric == "mAP":
+            problem = LOGITS
+        elif measured.metric not in _METRICS:
             problem = "predictions do not give this metric"
         elif part is not None and measured.precision in part.classes:
             found = accuracy(part.classes[measured.precision], part.labels, num_classes)

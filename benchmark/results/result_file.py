@@ -42,8 +42,10 @@ COLUMNS = (
 )  # fmt: skip
 TRAINING, STDERR, LOW, HIGH = "training", "stderr", "image_low", "image_high"
 INTERVAL = "image_interval"  # how that interval was found, as measurements say
+WARNING = "image_warning"  # why that interval may be too narrow, as measurements say
 WEIGHT_BYTES, BIT_OPERATIONS, ZERO_SHOT = "weight_bytes", "bit_operations", "zero_shot"
 ROUNDING = "rounding"  # share of predictions that rounding decides, in %; a detail of results too
+SECONDS, DEVICE = "seconds", "device"  # how long the job took, and on what
 # Of a checkpoint: the name its pretrainings share, and the seed in which they differ.
 PRETRAINING, PRETRAIN_SEED = "pretraining", "pretrain_seed"
 # How the board shows a job, as identities say: whether its policy is part of its board; of a network of

@@ -62,12 +62,14 @@ def compare_answers(right_a: np.ndarray, right_b: np.ndarray, labels: np.ndarray
     return ImageTest(float(low), float(high), p)
 
 
-def compare_halves(difference: float, halves: np.ndarray, images: int) -> ImageTest | None:
+def compare_halves(
+    difference: float, halves: np.ndarray, images: int, *, bias: float | None = None
+) -> ImageTest | None:
     """Test a difference of two numbers by its values on the same halves of the images, (halves,).
 
     The interval and the t-test are those of the difference without the bias of finite sets, which is
-    not the same for two detectors: see `lowbit.detection.scoring.half_samples`. None where the
-    halves say nothing.
+    not the same for two detectors: see `lowbit.detection.scoring.half_samples`, also for `bias`. None
+    where the halves say nothing.
 
     Example:
         >>> halves = 1 + np.linspace(-0.5, 0.5, 200)
@@ -75,10 +77,11 @@ def compare_halves(difference: float, halves: np.ndarray, images: int) -> ImageT
         >>> round(test.low, 2), round(test.high, 2), test.p < 0.05
         (0.43, 1.57, True)
     """
-    spread = spread_of_difference(difference, halves, images)
+    spread = spread_of_difference(difference, halves, images, bias=bias)
     if spread is None:
         return None
-    return ImageTest(spread.low, spread.high, p_of_difference(difference, halves, images))
+    p = p_of_difference(difference, halves, images, bias=bias)
+    return ImageTest(spread.low, spread.high, p)
 
 
 def _difference_interval(

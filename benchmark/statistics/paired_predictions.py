@@ -17,6 +17,7 @@ from lowbit.benchmark.statistics.paired_image_tests import (
     compare_halves,
 )
 from lowbit.benchmark.statistics.ranking import ALPHA
+from lowbit.detection.scoring.half_samples import SMOOTH, bias_of
 
 PREDICTIONS, DETECTIONS = "predictions", "detections"  # the artifacts
 _TOLERANCE = 1e-6  # %: predictions further from the result's number are not the ones it came from
@@ -121,7 +122,9 @@ def _detections(result: Result, precision: str) -> str | None:
 
 
 def _paired_detections(sides: list[tuple[Scored, Path, Result]]) -> ImageTest | None:
-    found = []
+    metric = sides[0][0].metric
+    smooth = SMOOTH.get(metric, metric)  # whose bias stands for this one's
+    found, of_smooth = [], []
     for scored, folder, result in sides:
         path = folder / result.artifacts[_detections(result, scored.precision)]
         try:
@@ -129,11 +132,31 @@ def _paired_detections(sides: list[tuple[Scored, Path, Result]]) -> ImageTest | 
         except (FileNotFoundError, ValueError, ImportError) as error:
             _logger.warning("%s was not scored on halves: %s", path, error)
             return None
-        if scored.metric not in values:
+        measured = _measured(result, smooth, scored)
+        if metric not in values or measured is None:
             return None
-        found.append(values[scored.metric])
-    (one, _, _), (other, _, _) = sides
-    return compare_halves(one.value - other.value, found[0] - found[1], images)
+        found.append((scored.value, values[metric]))
+        of_smooth.append((measured, values[smooth]))
+    bias = bias_of(*_difference(*of_smooth))
+    return compare_halves(*_difference(*found), images, bias=bias)
+
+
+def _measured(result: Result, metric: str, where: Scored) -> float | None:
+    """Return a metric's number at the precision and on the split of another."""
+    for number in result.measurements:
+        if (number.metric, number.precision, number.split) == (
+            metric,
+            where.precision,
+            where.split,
+        ):
+            return number.value
+    return None
+
+
+def _difference(
+    one: tuple[float, np.ndarray], other: tuple[float, np.ndarray]
+) -> tuple[float, np.ndarray]:
+    return one[0] - other[0], one[1] - other[1]
 
 
 @cache

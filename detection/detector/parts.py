@@ -20,8 +20,10 @@ def head(detector: nn.Module) -> nn.ModuleDict:
 
 
 def neck(detector: nn.Module) -> nn.ModuleDict:
-    """Return the pyramid's convolutions by role, from fine to coarse; empty without a pyramid."""
+    """Return the pyramid's modules by role, each from fine to coarse; empty without a pyramid."""
     backbone = detector.backbone
+    if hasattr(backbone, "aggregation"):  # YOLOv4's
+        return nn.ModuleDict(dict(backbone.aggregation.named_children()))
     if hasattr(backbone, "lateral_convs"):  # Detectron2's FPN, which starts with the coarsest
         lateral, output = backbone.lateral_convs[::-1], backbone.output_convs[::-1]
         added = backbone.top_block

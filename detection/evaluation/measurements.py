@@ -64,6 +64,33 @@ def measure(
     return Measured(measurements, classes)
 
 
+def scores_on_the_way(
+    curve: Sequence[dict[str, float]],
+    at: Sequence[int],
+    *,
+    last: int,
+    suffix: str = "",
+    **common: Any,
+) -> list[dict[str, Any]]:
+    """Return AP after each of the iterations `at`, as the measurements `AP@1000` and so on.
+
+    They have no error: the detections on the way are not kept.
+
+    Args:
+        curve: scores with their `iteration`, as `read_curve` gives them.
+        at: iterations that were asked for; the last one's AP is the job's own.
+        last: iterations of the training.
+        suffix: of AP's name, as of VOC's metrics.
+        common: unit, n, precision and split of the measurements.
+    """
+    found = {row["iteration"]: row["AP"] for row in curve if "AP" in row}
+    return [
+        {"metric": f"AP{suffix}@{iteration}", "value": found[iteration], **common}
+        for iteration in sorted(set(at))
+        if iteration != last and iteration in found
+    ]
+
+
 def score_all(
     images: DetectionSet, detections: Sequence[dict[str, Any]], *, engine: str
 ) -> dict[str, Scores]:

@@ -14,7 +14,6 @@ from lowbit.detection.scoring.resampling import at_recalls, mean_precisions, und
 
 ELEVEN = np.arange(0.0, 1.1, 0.1)  # points of recall
 _METRICS = ("voc07", "voc12")
-_ROUGH = "a metric of eleven recalls: the interval may be too narrow"  # see docs/statistics.md
 
 
 def score_voc(
@@ -43,8 +42,7 @@ def score_voc(
     if not intervals:
         return Scores(overall, classes)
     halves = resample_voc(matches, draw_halves(matches.images))
-    few = few_objects(matches.objects[0])
-    warnings = {name: few or (_ROUGH if name.endswith("voc07") else "") for name in overall}
+    warnings = dict.fromkeys(overall, few_objects(matches.objects[0]))
     return Scores(overall, classes, spreads(overall, halves, matches.images, warnings))
 
 

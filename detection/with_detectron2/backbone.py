@@ -1,4 +1,4 @@
-"""Register our networks in Detectron2's BACKBONE_REGISTRY: plain, with FPN, with RetinaNet's FPN.
+"""Register our networks in Detectron2's BACKBONE_REGISTRY: plain, with FPN, RetinaNet's, YOLOv4's neck.
 
 Importing this module registers them; it needs Detectron2. Any network with a feature pyramid becomes
 a Detectron2 `Backbone` that keeps its parameter names, wrapped in Detectron2's FPN, so one weight
@@ -6,6 +6,7 @@ file can be used for classification and detection.
 """
 
 from collections import OrderedDict
+from functools import partial
 
 from detectron2.layers import ShapeSpec, get_norm
 from detectron2.modeling import BACKBONE_REGISTRY, ROI_HEADS_REGISTRY, Backbone
@@ -17,6 +18,7 @@ from torch.nn import functional as F
 from lowbit.backbones import pyramid
 from lowbit.detection.detector.frozen_stages import build_network
 from lowbit.detection.detector.pyramid_levels import select_levels
+from lowbit.detection.yolov4.path_aggregation import PathAggregation
 
 
 class LowbitBackbone(Backbone):
@@ -86,6 +88,52 @@ def build_retinanet_lowbit_fpn_backbone(cfg, input_shape: ShapeSpec | None = Non
         channels = bottom_up.output_shape()[last].channels
         top = LastLevelP6P7(channels, cfg.MODEL.FPN.OUT_CHANNELS, last)
     return _fpn(cfg, bottom_up, top)
+
+
+class AggregatedLowbitBackbone(Backbone):
+    """A network with YOLOv4's neck as a Detectron2 `Backbone`.
+
+    Args:
+        bottom_up: returns three stages, from fine to coarse.
+        aggregation: the neck on these.
+        channels: of its levels.
+    """
+
+    def __init__(
+        self, bottom_up: LowbitBackbone, aggregation: PathAggregation, channels: tuple[int, ...]
+    ) -> None:
+        super().__init__()
+        self.bottom_up = bottom_up
+        self.aggregation = aggregation
+        strides = [shape.stride for shape in bottom_up.output_shape().values()]
+        names = [f"p{stride.bit_length() - 1}" for stride in strides]
+        self._out_features = names
+        self._out_feature_channels = dict(zip(names, channels, strict=True))
+        self._out_feature_strides = dict(zip(names, strides, strict=True))
+
+    @property
+    def size_divisibility(self) -> int:
+        return max(self._out_feature_strides.values())
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        levels = self.aggregation(list(self.bottom_up(x).values()))
+        return dict(zip(self._out_features, levels, strict=True))
+
+
+@BACKBONE_REGISTRY.register()
+def build_lowbit_yolov4_backbone(
+    cfg, input_shape: ShapeSpec | None = None
+) -> AggregatedLowbitBackbone:
+    """Build the network with YOLOv4's neck, `MODEL.FPN.OUT_CHANNELS` wide at its finest level."""
+    bottom_up = build_lowbit_backbone(cfg, input_shape)
+    channels, norm = cfg.MODEL.FPN.OUT_CHANNELS, cfg.MODEL.FPN.NORM
+    aggregation = PathAggregation(
+        [shape.channels for shape in bottom_up.output_shape().values()],
+        channels=channels,
+        norm=partial(get_norm, norm) if norm else None,
+        relu=cfg.MODEL.LOWBIT.FPN_RELU,
+    )
+    return AggregatedLowbitBackbone(bottom_up, aggregation, (channels, 2 * channels, 4 * channels))
 
 
 def _fpn(cfg, bottom_up: LowbitBackbone, top: nn.Module | None) -> FPN:

@@ -13,7 +13,8 @@ from detectron2.modeling.meta_arch import fcos, retinanet
 from fvcore.nn import sigmoid_focal_loss
 from torch import nn
 
-import lowbit.detection.with_detectron2.backbone  # noqa: F401  (registers backbones and heads)
+import lowbit.detection.with_detectron2.backbone
+import lowbit.detection.yolov4.meta_architecture  # noqa: F401  (both register detectors' parts)
 from lowbit.detection.detector.detector_file import (
     check_relu,
     read_detector,

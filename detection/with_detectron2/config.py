@@ -24,6 +24,7 @@ from lowbit.detection.with_detectron2.config_checks import (
     flat,
 )
 from lowbit.quant import Precision, QuantPolicy, Rule, get_policy
+from lowbit.training.oscillation_control import Oscillation
 
 # What yacs raises for a wrong key or type, and Python for a value that yacs evaluates as a literal.
 _YACS_ERRORS = (
@@ -62,6 +63,22 @@ def add_lowbit_config(cfg: CfgNode) -> None:
     cfg.MODEL.LOWBIT.NORM = "BN"
     # A ReLU on the pyramid's outputs, so that the heads' inputs are non-negative.
     cfg.MODEL.LOWBIT.FPN_RELU = False
+
+    # ---------------------------------------------------------------------------- #
+    # YOLOv4: MODEL.META_ARCHITECTURE YOLOv4 and MODEL.BACKBONE.NAME build_lowbit_yolov4_backbone
+    # ---------------------------------------------------------------------------- #
+    # MODEL.LOWBIT.OUT_FEATURES has three stages; MODEL.FPN.OUT_CHANNELS is of the finest level (128 in
+    # the published network), and MODEL.FPN.NORM the norm of neck and head.
+    cfg.MODEL.YOLOV4 = CfgNode()
+    cfg.MODEL.YOLOV4.NUM_CLASSES = 80
+    # Nine [width, height] in pixels, three a level from fine to coarse; empty: the published ones.
+    cfg.MODEL.YOLOV4.ANCHORS = []
+    # Anchors are k-means of the training boxes.
+    cfg.MODEL.YOLOV4.KMEANS = False
+    # Share of training images that are mosaics of four, with a side of INPUT.MIN_SIZE_TRAIN.
+    cfg.INPUT.MOSAIC = 0.0
+    # Change hue, saturation and brightness of training images.
+    cfg.INPUT.COLOR_JITTER = False
 
     # ---------------------------------------------------------------------------- #
     # Quantization
@@ -104,6 +121,9 @@ def add_lowbit_config(cfg: CfgNode) -> None:
     # "step": the iterations of its drops, and the factor of each drop.
     cfg.SOLVER.TARGET_STEPS = ()
     cfg.SOLVER.TARGET_GAMMA = 0.2
+    # What is done about weights that oscillate between levels, with SGD and ADAMW: "dampening",
+    # "freezing", or a JSON object, see `lowbit.training.oscillation_control.Oscillation`.
+    cfg.SOLVER.OSCILLATION = ""
     # SOLVER.CLIP_GRADIENTS.CLIP_TYPE may also be "full_model": clip all gradients by their joint norm.
 
     # Iterations after which DATASETS.TEST is evaluated, in addition to TEST.EVAL_PERIOD and the end.
@@ -199,20 +219,31 @@ def quantization(cfg: CfgNode) -> tuple[QuantPolicy, Precision] | None:
         return None
     policy = cfg.MODEL.QUANT.POLICY
     if policy.lstrip().startswith("{"):
-        policy = _from_json(policy)
+        policy = _from_json("MODEL.QUANT.POLICY", policy)
     policy = get_policy(policy)
     kept = tuple((pattern, Rule.parse("fp")) for pattern in cfg.MODEL.QUANT.FP_LAYERS)
     return replace(policy, rules=kept + policy.rules), Precision.parse(cfg.MODEL.QUANT.PRECISION)
 
 
-def _from_json(policy: str) -> dict[str, Any]:
+def _from_json(key: str, text: str) -> dict[str, Any]:
     try:
-        return json.loads(policy)
+        return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ValueError(
-            f"MODEL.QUANT.POLICY is {brief(policy)}, which is not JSON ({error}); nothing was trained. "
-            "Correct it, or name a policy."
+            f"{key} is {brief(text)}, which is not JSON ({error}); nothing was trained. Correct it, or "
+            "give a name."
         ) from error
+
+
+def oscillation(cfg: CfgNode) -> Oscillation | None:
+    """Return what a configuration does about oscillating weights, or None."""
+    text = cfg.SOLVER.OSCILLATION
+    if not text:
+        return None
+    fields = {"method": text}
+    if text.lstrip().startswith("{"):
+        fields = _from_json("SOLVER.OSCILLATION", text)
+    return Oscillation.model_validate(fields)
 
 
 def solver(cfg: CfgNode) -> Solver:
@@ -237,11 +268,13 @@ def solver(cfg: CfgNode) -> Solver:
         schedule="step" if cfg.SOLVER.LR_SCHEDULER_NAME == "WarmupMultiStepLR" else "cosine",
         milestones=tuple(cfg.SOLVER.STEPS),
         lr_factor=cfg.SOLVER.GAMMA,
+        lr_end=cfg.SOLVER.BASE_LR_END,
         lambda_=cfg.SOLVER.LAMBDA,
         weight_bits=asked[1].weight_bits if asked else 32,
         target_schedule=cfg.SOLVER.TARGET_SCHEDULE,
         target_milestones=tuple(cfg.SOLVER.TARGET_STEPS),
         target_factor=cfg.SOLVER.TARGET_GAMMA,
+        oscillation=oscillation(cfg),
         clip_type=clipping.CLIP_TYPE if clipping.ENABLED else None,
         clip_value=clipping.CLIP_VALUE,
         clip_norm=clipping.NORM_TYPE,

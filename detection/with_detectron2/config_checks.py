@@ -17,7 +17,10 @@ BACKBONES = (
     "build_lowbit_backbone",
     "build_lowbit_fpn_backbone",
     "build_retinanet_lowbit_fpn_backbone",
+    "build_lowbit_yolov4_backbone",
 )
+YOLOV4_KEYS = ("MODEL.YOLOV4.", "INPUT.MOSAIC", "INPUT.COLOR_JITTER")
+"""Beginnings of keys that only YOLOv4 has."""
 _LONGEST = 10_000  # characters of a value
 _TARGET_KEYS = ("LAMBDA", "TARGET_SCHEDULE", "TARGET_STEPS", "TARGET_GAMMA")
 
@@ -108,12 +111,57 @@ def check_keys(cfg, defaults) -> None:
             "MODEL.QUANT",
             "is set, but nothing is quantized; set MODEL.QUANT.ENABLED True, or leave it out",
         )
+    _check_yolov4(cfg, defaults)
     lowbit = cfg.MODEL.LOWBIT
     if lowbit.RANDOM and (lowbit.CHECKPOINT or lowbit.DETECTOR):
         raise ValueError(
             "MODEL.LOWBIT.RANDOM requests random weights, but CHECKPOINT or DETECTOR names a file; "
             "nothing was loaded. Leave one of them out."
         )
+
+
+def _check_yolov4(cfg, defaults) -> None:
+    """Refuse YOLOv4's keys without it, and what it cannot be built or trained with."""
+    asked = cfg.MODEL.META_ARCHITECTURE == "YOLOv4"
+    if asked != (cfg.MODEL.BACKBONE.NAME == "build_lowbit_yolov4_backbone"):
+        raise ValueError(
+            f"MODEL.META_ARCHITECTURE is {cfg.MODEL.META_ARCHITECTURE} and MODEL.BACKBONE.NAME "
+            f"{cfg.MODEL.BACKBONE.NAME}; no detector was built. YOLOv4 and build_lowbit_yolov4_backbone "
+            "belong together: set both or neither."
+        )
+    if not asked:
+        known = dict(flat(defaults))
+        for key, value in flat(cfg):
+            if key.startswith(YOLOV4_KEYS) and value != known.get(key):
+                raise ValueError(
+                    f"{key} is set, which only YOLOv4 has; nothing was trained. Leave it out, or set "
+                    "MODEL.META_ARCHITECTURE YOLOv4."
+                )
+        return
+    shapes = cfg.MODEL.YOLOV4.ANCHORS
+    if shapes and (cfg.MODEL.YOLOV4.KMEANS or not _are_anchors(shapes)):
+        raise ValueError(
+            f"MODEL.YOLOV4.ANCHORS is {brief(shapes)}; nothing was trained. Give nine [width, height] "
+            "above 0 and KMEANS False, or leave it empty."
+        )
+    if len(cfg.MODEL.LOWBIT.OUT_FEATURES) != 3:
+        raise ValueError(
+            f"MODEL.LOWBIT.OUT_FEATURES is {list(cfg.MODEL.LOWBIT.OUT_FEATURES)}, and YOLOv4 has three "
+            "levels; no detector was built. Name three consecutive stages."
+        )
+    if not 0 <= cfg.INPUT.MOSAIC <= 1 or (cfg.INPUT.MOSAIC and not all(cfg.INPUT.MIN_SIZE_TRAIN)):
+        raise ValueError(
+            f"INPUT.MOSAIC is {cfg.INPUT.MOSAIC} and INPUT.MIN_SIZE_TRAIN {cfg.INPUT.MIN_SIZE_TRAIN}; "
+            "nothing was trained. A share is in 0..1, and a mosaic's side is one of MIN_SIZE_TRAIN."
+        )
+
+
+def _are_anchors(shapes: Any) -> bool:
+    pairs = [s for s in shapes if isinstance(s, list | tuple) and len(s) == 2]
+    sides = [side for pair in pairs for side in pair]
+    return len(pairs) == len(shapes) == 9 and all(
+        type(side) in (int, float) and side > 0 for side in sides
+    )
 
 
 def _refuse_changed(found, default, name: str, why: str) -> None:
@@ -152,6 +200,16 @@ def check_solver(cfg, defaults) -> None:
         )
     if kind not in TRANSITION:
         _refuse_targets(cfg, defaults)
+    if cfg.SOLVER.OSCILLATION and (kind in TRANSITION or not cfg.MODEL.QUANT.ENABLED):
+        raise ValueError(
+            "SOLVER.OSCILLATION is set, but "
+            + (
+                f"{cfg.SOLVER.OPTIMIZER} schedules transitions, of which it is a rival"
+                if kind in TRANSITION
+                else "no layer is quantized"
+            )
+            + "; nothing was trained. Leave it out, or use SGD or ADAMW with MODEL.QUANT.ENABLED True."
+        )
     ignored = {
         "SOLVER.NESTEROV": cfg.SOLVER.NESTEROV,
         "SOLVER.BIAS_LR_FACTOR": cfg.SOLVER.BIAS_LR_FACTOR != 1,

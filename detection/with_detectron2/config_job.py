@@ -28,6 +28,7 @@ from lowbit.detection.evaluation.measurements import (
     keep,
     overall_numbers,
     score_all,
+    scores_on_the_way,
     spread_facts,
 )
 from lowbit.detection.recipe import VERSION, Recipe
@@ -40,8 +41,8 @@ from lowbit.detection.with_detectron2.catalog import (
     registered_set,
     voc_list,
 )
-from lowbit.detection.with_detectron2.config import quantization, read_config
-from lowbit.detection.with_detectron2.config_checks import flat
+from lowbit.detection.with_detectron2.config import oscillation, quantization, read_config
+from lowbit.detection.with_detectron2.config_checks import YOLOV4_KEYS, flat
 from lowbit.detection.with_detectron2.hooks import plain_scores
 from lowbit.detection.with_detectron2.trainer import LowbitTrainer
 from lowbit.training.job_state import claim
@@ -59,9 +60,12 @@ _COSMETIC = (
     "MODEL.LOWBIT.DETECTOR",
     "SOLVER.CHECKPOINT_PERIOD",
     "TEST.EVAL_PERIOD",
-    "TEST.EVAL_AT",
     "TEST.EXPECTED_RESULTS",
 )
+
+
+# Keys that did not count when ids were first made: unset, they are left out.
+_LATER = ("SOLVER.OSCILLATION", "TEST.EVAL_AT")
 
 
 def identity(recipe: Recipe) -> dict[str, Any]:
@@ -74,9 +78,10 @@ def identity(recipe: Recipe) -> dict[str, Any]:
     cfg = job_config(recipe)
     asked = quantization(cfg)
     method = cfg.SOLVER.OPTIMIZER.lower() if asked else "fp"
-    training = (
-        method if cfg.MODEL.QUANT.SCOPE == "backbone" else f"{method}, {cfg.MODEL.QUANT.SCOPE}"
-    )
+    control = oscillation(cfg)
+    parts = [method, *([control.label] if control else [])]
+    if cfg.MODEL.QUANT.SCOPE != "backbone":
+        parts.append(cfg.MODEL.QUANT.SCOPE)
     return {
         "task": "detection",
         "engine": "detectron2",
@@ -85,7 +90,7 @@ def identity(recipe: Recipe) -> dict[str, Any]:
         "protocol": cfg.MODEL.META_ARCHITECTURE,
         "image_size": cfg.INPUT.MIN_SIZE_TEST or None,
         "method": method,
-        "training": training,
+        "training": ", ".join(parts),
         "policy": asked[0].name if asked else "-",
         "policy_fingerprint": asked[0].fingerprint if asked else "-",
         "policy_on_board": False,
@@ -155,8 +160,9 @@ def run(recipe: Recipe, folder: Path) -> dict[str, Any]:
     detections = list(read_detections(folder / INFERENCE))
     kept = keep(folder, images, detections)
     _, spreads = overall_numbers(score_all(images, detections, engine="detectron2"))
+    curve = read_curve(folder)
     return {
-        "measurements": _measurements(cfg, results, spreads),
+        "measurements": _measurements(cfg, results, spreads, curve),
         "costs": _costs(cfg, start.architecture),
         "artifacts": {"checkpoint": detector.name, **kept},
         "checkpoint": start.backbone,
@@ -164,7 +170,7 @@ def run(recipe: Recipe, folder: Path) -> dict[str, Any]:
             "start": start.report,
             "config": cfg.dump(),
             "classes": _classes(results),
-            "curve": read_curve(folder),
+            "curve": curve,
         },
     }
 
@@ -229,7 +235,13 @@ def _annotations_sha256(name: str) -> str:
 
 
 def _decisive(cfg: CfgNode) -> dict[str, str]:
-    return {key: str(value) for key, value in flat(cfg) if key not in _COSMETIC}
+    """Return the keys that determine the numbers; YOLOv4's only with it, so that other jobs keep their ids."""
+    left_out = () if cfg.MODEL.META_ARCHITECTURE == "YOLOv4" else YOLOV4_KEYS
+    return {
+        key: str(value)
+        for key, value in flat(cfg)
+        if key not in _COSMETIC and (value or key not in _LATER) and not key.startswith(left_out)
+    }
 
 
 def _digest(value: Any) -> str:
@@ -241,18 +253,22 @@ def _precision(cfg: CfgNode) -> str:
     return str(asked[1]) if asked else "FP"
 
 
-def _measurements(cfg: CfgNode, results: dict, spreads: dict[str, Spread]) -> list[dict[str, Any]]:
+def _measurements(
+    cfg: CfgNode, results: dict, spreads: dict[str, Spread], curve: list[dict[str, float]]
+) -> list[dict[str, Any]]:
     (name,) = cfg.DATASETS.TEST
     metadata = MetadataCatalog.get(name)
     by_voc = metadata.get("evaluator_type") == "pascal_voc"  # its AP is not COCO's
     suffix = f"_voc{metadata.year % 100:02d}" if by_voc else ""
     common = {"unit": "%", "n": len(DatasetCatalog.get(name)), "precision": _precision(cfg)}
+    common["split"] = "test"
     named = {f"{metric}{suffix}": value for metric, value in plain_scores(results).items()}
     return [
-        {"metric": metric, "value": value, "split": "test", **common}
-        | spread_facts(spreads.get(metric))
+        {"metric": metric, "value": value, **common} | spread_facts(spreads.get(metric))
         for metric, value in named.items()
-    ]
+    ] + scores_on_the_way(
+        curve, cfg.TEST.EVAL_AT, last=cfg.SOLVER.MAX_ITER, suffix=suffix, **common
+    )
 
 
 def _costs(cfg: CfgNode, architecture: str) -> dict[str, dict[str, int]]:

@@ -60,6 +60,16 @@ def to_cfg(
         cfg.MODEL.RETINANET.IN_FEATURES = levels
         cfg.MODEL.RETINANET.NUM_CLASSES = classes
         cfg.MODEL.RETINANET.NUM_CONVS = recipe.head_convs
+    elif recipe.meta_architecture == "yolov4":
+        settings = recipe.yolov4_settings
+        cfg.MODEL.META_ARCHITECTURE = "YOLOv4"
+        cfg.MODEL.BACKBONE.NAME = "build_lowbit_yolov4_backbone"
+        cfg.MODEL.YOLOV4.NUM_CLASSES = classes
+        cfg.MODEL.YOLOV4.KMEANS = settings.anchors == "kmeans"
+        if not isinstance(settings.anchors, str):
+            cfg.MODEL.YOLOV4.ANCHORS = [list(shape) for shape in settings.anchors]
+        cfg.INPUT.MOSAIC = settings.mosaic
+        cfg.INPUT.COLOR_JITTER = settings.color_jitter
     else:
         cfg.MODEL.META_ARCHITECTURE = "GeneralizedRCNN"
         cfg.MODEL.BACKBONE.NAME = "build_lowbit_fpn_backbone"
@@ -100,6 +110,7 @@ def to_cfg(
     cfg.SOLVER.STEPS = tuple(numbers.milestones)
     cfg.SOLVER.GAMMA = numbers.lr_factor
     cfg.SOLVER.BASE_LR = numbers.lr
+    cfg.SOLVER.BASE_LR_END = numbers.lr_end
     cfg.SOLVER.MAX_ITER = numbers.iterations
     cfg.SOLVER.MOMENTUM = numbers.momentum
     cfg.SOLVER.WEIGHT_DECAY = numbers.weight_decay
@@ -111,6 +122,8 @@ def to_cfg(
     cfg.SOLVER.TARGET_SCHEDULE = numbers.target_schedule
     cfg.SOLVER.TARGET_STEPS = tuple(numbers.target_milestones)
     cfg.SOLVER.TARGET_GAMMA = numbers.target_factor
+    if numbers.oscillation is not None:
+        cfg.SOLVER.OSCILLATION = numbers.oscillation.model_dump_json(exclude_unset=True)
     cfg.SOLVER.CLIP_GRADIENTS.ENABLED = numbers.clip_type is not None
     cfg.SOLVER.CLIP_GRADIENTS.CLIP_TYPE = numbers.clip_type or "value"
     cfg.SOLVER.CLIP_GRADIENTS.CLIP_VALUE = numbers.clip_value

@@ -62,6 +62,7 @@ from lowbit.detection.with_detectron2.hooks import (
     ResumeState,
     SaveAndStop,
 )
+from lowbit.detection.yolov4.record_mapper import RecordMapper, clustered_anchors
 from lowbit.quant import require_asked, reuse_weights
 from lowbit.training.divergence import diverged_at_iteration
 from lowbit.training.seeding import ResumableSampler
@@ -177,8 +178,10 @@ class LowbitTrainer(DefaultTrainer):
                 "MODEL.LOWBIT.CHECKPOINT, or a detector.pth under MODEL.LOWBIT.DETECTOR."
             )
         check(cfg)
-        model = build_detector(cfg)
-        initialize(model, start_from(cfg))
+        model, start = build_detector(cfg), start_from(cfg)
+        if cfg.MODEL.YOLOV4.KMEANS and start.state is None:  # else the detector file has them
+            model.head.anchors.copy_(clustered_anchors(cfg, _training_records(cfg)))
+        initialize(model, start)
         asked = quantization(cfg)
         if asked is not None:
             policy, precision = asked
@@ -199,9 +202,8 @@ class LowbitTrainer(DefaultTrainer):
     @classmethod
     def build_train_loader(cls, cfg, start: int = 0):
         """Build the training loader; its image order depends on SEED and starts at image `start`."""
-        dicts = get_detection_dataset_dicts(
-            cfg.DATASETS.TRAIN, filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
-        )
+        dicts = _training_records(cfg)
+        yolov4 = cfg.MODEL.META_ARCHITECTURE == "YOLOv4"
         seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
         sampler = ResumableSampler(
             len(dicts),
@@ -212,7 +214,7 @@ class LowbitTrainer(DefaultTrainer):
         )
         loader = build_detection_train_loader(
             dicts,
-            mapper=Mapper(cfg, is_train=True),
+            mapper=RecordMapper(cfg, dicts) if yolov4 else Mapper(cfg, is_train=True),
             sampler=sampler,
             total_batch_size=cfg.SOLVER.IMS_PER_BATCH,
             aspect_ratio_grouping=cfg.DATALOADER.ASPECT_RATIO_GROUPING,
@@ -309,6 +311,12 @@ class LowbitTrainer(DefaultTrainer):
                 lr=self.cfg.SOLVER.BASE_LR,
                 good=max(self.start_iter, self.iter // period * period),
             ) from error
+
+
+def _training_records(cfg) -> list[dict[str, Any]]:
+    return get_detection_dataset_dicts(
+        cfg.DATASETS.TRAIN, filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
+    )
 
 
 def _with_steady_workers(loader):

@@ -1,1 +1,1 @@
-"""The torchvision engine: RetinaNet and Faster R-CNN without Detectron2."""
+"""The torchvision engine: RetinaNet, Faster R-CNN and YOLOv4 without Detectron2."""

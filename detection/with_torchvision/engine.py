@@ -19,6 +19,8 @@ from lowbit.detection.recipe import Recipe
 from lowbit.detection.solver import build_optimizer, build_scheduler
 from lowbit.detection.with_torchvision.faster_rcnn import build_faster_rcnn
 from lowbit.detection.with_torchvision.retinanet import build_retinanet
+from lowbit.detection.with_torchvision.training_batches import clustered_anchors, take
+from lowbit.detection.with_torchvision.yolov4 import build_yolov4
 from lowbit.quant import require_asked, reuse_weights
 from lowbit.training.divergence import diverged_at_iteration
 from lowbit.training.job_state import Workspace
@@ -28,7 +30,11 @@ from lowbit.training.seeding import IndexStream, seed_everything, seed_of
 from lowbit.training.stopping import stop_request
 
 _STATE = "training.pth"
-_BUILDERS = {"retinanet": build_retinanet, "faster_rcnn": build_faster_rcnn}
+_BUILDERS = {
+    "retinanet": build_retinanet,
+    "faster_rcnn": build_faster_rcnn,
+    "yolov4": build_yolov4,
+}
 _LOSSES = {  # Detectron2's names
     "classification": "loss_cls",
     "bbox_regression": "loss_box_reg",
@@ -36,6 +42,8 @@ _LOSSES = {  # Detectron2's names
     "loss_box_reg": "loss_box_reg",
     "loss_objectness": "loss_rpn_cls",
     "loss_rpn_box_reg": "loss_rpn_loc",
+    "loss_cls": "loss_cls",
+    "loss_obj": "loss_obj",
 }
 _PREDICTION_BATCH = 32  # images in one forward pass
 
@@ -71,6 +79,11 @@ class TorchvisionEngine:
     ) -> tuple[nn.Module, dict[str, Any]]:
         """Train, resuming from the state in `folder`, if any; return detector and details."""
         detector = self.build(recipe, start, classes=len(images.classes))
+        clustered = (
+            recipe.meta_architecture == "yolov4" and recipe.yolov4_settings.anchors == "kmeans"
+        )
+        if clustered and start.state is None:  # else the detector file has them
+            detector.head.anchors.copy_(clustered_anchors(images, recipe))
         initialize(detector, start)
         if recipe.method != "fp":
             quantize_detector(
@@ -146,8 +159,8 @@ def fit(
         for iteration in range(first, recipe.iterations):
             seed_everything(recipe.seed, iteration + 1)
             positions = range(iteration * recipe.batch_size, (iteration + 1) * recipe.batch_size)
-            chosen = [images.annotated[order[position]] for position in positions]
-            batch, done = _take(images, chosen, recipe), iteration + 1
+            chosen = [order[position] for position in positions]
+            batch, done = take(images, chosen, recipe), iteration + 1
             with arithmetic.autocast(), reuse_weights(detector):  # the heads run once per level
                 losses = detector(*batch)
             total = sum(losses.values())
@@ -181,31 +194,3 @@ def _resume(workspace: Workspace, parts: dict[str, Any]) -> int:
     for name, part in parts.items():
         part.load_state_dict(state[name])
     return state["iteration"]
-
-
-def _take(
-    images: DetectionSet, places: list[int], recipe: Recipe
-) -> tuple[list[Tensor], list[dict]]:
-    """Return the images and targets of a batch in torchvision's format."""
-    batch, targets = [], []
-    for place in places:
-        pixels, boxes = images.image(place), images.boxes[place]
-        if recipe.flip and torch.rand(()) < 0.5:
-            pixels, boxes = mirrored(pixels, boxes)
-        batch.append(pixels.to(recipe.device).float() / 255)
-        labels = images.labels[place].to(recipe.device)
-        targets.append({"boxes": boxes.to(recipe.device), "labels": labels})
-    return batch, targets
-
-
-def mirrored(pixels: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
-    """Return an image (3, H, W) and its boxes (n, 4), mirrored horizontally.
-
-    Example:
-        >>> pixels, boxes = mirrored(torch.zeros(3, 8, 10), torch.tensor([[1.0, 2, 4, 6]]))
-        >>> boxes.tolist()
-        [[6.0, 2.0, 9.0, 6.0]]
-    """
-    x1, y1, x2, y2 = boxes.unbind(1)
-    width = pixels.shape[-1]
-    return pixels.flip(-1), torch.stack([width - x2, y1, width - x1, y2], 1)

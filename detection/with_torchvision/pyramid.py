@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.detection.transform import GeneralizedRCNNTransform, resize_boxes
@@ -17,7 +18,8 @@ from torchvision.ops.feature_pyramid_network import ExtraFPNBlock, LastLevelMaxP
 from lowbit.backbones import pyramid
 from lowbit.detection.detector.pyramid_levels import level_strides, select_levels
 
-NORMS = {"none": None, "GN": partial(nn.GroupNorm, 32)}  # Detectron2's GN has 32 groups too
+# Detectron2's GN has 32 groups too.
+NORMS = {"none": None, "GN": partial(nn.GroupNorm, 32), "BN": nn.BatchNorm2d}
 
 
 class BottomUp(nn.Module):
@@ -113,3 +115,16 @@ def resized(height: int, width: int, *, shorter: int, longest: int) -> tuple[int
     if max(sides) > longest:
         sides = [side * (longest / max(sides)) for side in sides]
     return tuple(int(side + 0.5) for side in sides)
+
+
+def mirrored(pixels: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
+    """Return an image (3, H, W) and its boxes (n, 4), mirrored horizontally.
+
+    Example:
+        >>> pixels, boxes = mirrored(torch.zeros(3, 8, 10), torch.tensor([[1.0, 2, 4, 6]]))
+        >>> boxes.tolist()
+        [[6.0, 2.0, 9.0, 6.0]]
+    """
+    x1, y1, x2, y2 = boxes.unbind(1)
+    width = pixels.shape[-1]
+    return pixels.flip(-1), torch.stack([width - x2, y1, width - x1, y2], 1)

@@ -19,6 +19,8 @@ from lowbit.export.marks import marked
 OPSET = 21  # the first with four-bit integers
 INPUT = "images"
 
+_TALKERS = ("torch.onnx", "onnx_ir", "onnxscript")  # loggers of the exporter
+
 
 class ExportError(ValueError):
     """Raised when a network was not exported; the message gives the reason and a remedy."""
@@ -68,18 +70,19 @@ def export_network(
     training = {module: module.training for module in network.modules()}
     network.eval()
     try:
-        with marked(network), _quiet(), torch.no_grad():
-            program = torch.onnx.export(
-                network,
-                (example,),
-                dynamo=True,
-                opset_version=OPSET,
-                input_names=[INPUT],
-                output_names=list(outputs),
-                dynamic_shapes=(_free_dimensions(size_multiple),),
-                verbose=False,
-            )
-        integers = put_integers(program.model, network, pack=pack)
+        with _quiet():
+            with marked(network), torch.no_grad():
+                program = torch.onnx.export(
+                    network,
+                    (example,),
+                    dynamo=True,
+                    opset_version=OPSET,
+                    input_names=[INPUT],
+                    output_names=list(outputs),
+                    dynamic_shapes=(_free_dimensions(size_multiple),),
+                    verbose=False,
+                )
+            integers = put_integers(program.model, network, pack=pack)
     except NotAnIntegerGridError as error:
         raise ExportError(
             f"the network was not exported: {error}\nNothing was written. Keep these layers in full "
@@ -121,15 +124,16 @@ def require_exporter() -> None:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Keep the exporter's progress from the terminal; what it says of a failure is in its error."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    levels = {logger: logger.level for logger in map(logging.getLogger, _TALKERS)}
+    for logger in levels:
+        logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in levels.items():
+            logger.setLevel(level)
 
 
 def _last_line(error: Exception) -> str:

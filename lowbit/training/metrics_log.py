@@ -44,7 +44,8 @@ class IterationLog(MetricsLog):
 
     Under transition-rate scheduling a line has `transitions`: the target R and, in the order of
     `names`, each layer's running rate K and adaptive learning rate U (lists `running` and `lr`, and
-    what else the optimizer's `rates()` gives). Lines without an `iteration` are left alone.
+    what else the optimizer's `rates()` gives). What dampens or freezes oscillating weights adds its
+    report as `oscillation`. Lines without an `iteration` are left alone.
 
     Args:
         folder: where metrics.jsonl is or will be.
@@ -73,6 +74,8 @@ class IterationLog(MetricsLog):
             line["transitions"] = rates
             mean = sum(rates["running"]) / len(rates["running"])
             text += f", transition rate {mean:.2e} (target {rates['target']:.2e})"
+        if hasattr(optimizer, "oscillation"):
+            line["oscillation"] = optimizer.oscillation.report()
         self.append(line)
         _logger.info("iteration %d/%d: %s, lr %.2e", iteration + 1, self.total, text, line["lr"])
 

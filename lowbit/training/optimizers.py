@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lowbit.quant import parameters_by_role, scales_by_lr_factor, t_variant
-from lowbit.training.lars import LARS
+from lowbit.training.lars import LARC, LARS
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {
     "sgd": torch.optim.SGD,
@@ -22,8 +22,10 @@ OPTIMIZERS: dict[str, type[Optimizer]] = {
     "rmsprop": torch.optim.RMSprop,
     "adagrad": torch.optim.Adagrad,
     "lars": LARS,
+    "larc": LARC,
 }
-T_VARIANTS = {f"{name}t": base for name, base in OPTIMIZERS.items() if base is not LARS}
+LAYERWISE = ("lars", "larc")  # whose step is not linear in the learning rate
+T_VARIANTS = {f"{name}t": base for name, base in OPTIMIZERS.items() if name not in LAYERWISE}
 CLIP_TYPES = ("value", "norm", "full_model")
 
 _BETA2 = 0.999  # torch's default, and MoCo v3's
@@ -31,6 +33,7 @@ _OWN = {  # options that only some accept
     "sgd": ("momentum", "nesterov", "fused"),
     "rmsprop": ("momentum",),
     "lars": ("momentum",),
+    "larc": ("momentum",),
     "adamw": ("betas", "fused"),
 }
 
@@ -101,7 +104,7 @@ def build_optimizer(
         name: in `OPTIMIZERS`, or in `T_VARIANTS`.
         groups: parameter groups.
         lr, weight_decay: for groups that set none.
-        momentum, nesterov: of SGD, RMSprop and LARS.
+        momentum, nesterov: of SGD, RMSprop, LARS and LARC.
         beta1: of AdamW; defaults to torch's.
         fused: one kernel for all tensors, of SGD and AdamW (measured on a CPU: 28 ms a step against
             73 for ResNet-50).

@@ -71,7 +71,7 @@ def write_deployment(
                 "protocol": "linear",
                 "image_size": 32,
                 "policy": policy,
-                "policy_fingerprint": POLICY[policy],
+                "policy_fingerprint": POLICY.get(policy, "-"),
                 "policy_on_board": False,
                 "split_sha256": SPLITS["digits"],
                 **WHERE,
@@ -119,4 +119,4 @@ def _unit(metric: str) -> str:
         return "ms"
     if metric in ("integer_layers", "layers"):
         return "layers"
-    return "%" if metric in ("top1", "mean_per_class", "agreement", "noise_floor") else "bytes"
+    return "bytes" if metric.endswith(("_bytes", "_memory")) else "%"

@@ -29,7 +29,9 @@ _TASKS = {
     "deploy": "deployment",
 }
 _METRICS = {"pretrain": "loss", "transfer": "top1", "detection": "AP", "deploy": "top1"}
-_DESCRIBED = ("networks", "dataset", "protocol", "image_size", "policy", "data_root")  # of `deploy`
+_DESCRIBED = (  # of `deploy`
+    "networks", "dataset", "protocol", "image_size", "policy", "data_root", "detection"
+)  # fmt: skip
 _logger = logging.getLogger(__name__)
 
 
@@ -49,6 +51,7 @@ class Recipe(BaseModel):
     image_size: int = 32
     policy: str = "ssql"
     data_root: str | None = None
+    detection: dict | None = None
     random_backbone: bool = False
     precisions: tuple[str, ...] = ("FP",)
     lr: float = Field(1.0, gt=0, description="learning rate")

@@ -2,7 +2,8 @@
 
 import pytest
 
-from lowbit.benchmark.published import PAPERS, load_published, reported_rows
+from lowbit.benchmark.published import PAPERS, load_published, published_scores, reported_rows
+from lowbit.benchmark.published.selection import published_results
 from lowbit.benchmark.results.result_file import COLUMNS
 from lowbit.quant import Precision
 
@@ -103,6 +104,14 @@ def test_detection_is_told_from_classification():
     rows = reported_rows([{"paper": "TR"}])
     assert set(rows[rows["metric"].str.startswith("AP")]["task"]) == {"detection"}
     assert set(rows[rows["metric"] == "top1"]["task"]) == {"classification"}
+
+
+def test_what_is_drawn_has_no_number_and_is_no_score():
+    drawn = published_results()[len(published_scores()) :]
+    assert {row["table"] for row in drawn} == {"Fig. S5", "Sec. S3.3"}
+    assert all(not row["value"] and row["notes"] for row in drawn)
+    with pytest.raises(ValueError, match="no published score matches"):
+        reported_rows([{"table": "Fig. S5"}])
 
 
 def test_settings_are_no_scores():

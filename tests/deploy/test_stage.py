@@ -13,7 +13,7 @@ from lowbit.export.runtime import RuntimeMissingError, get_runtime
 
 
 def recipe_of(checkpoint, networks, **fields):
-    fields = {"precisions": ("FP", "4w4a"), "rounds": 5, "agreement_images": 200, **fields}
+    fields = {"precisions": ("FP", "4w4a"), "rounds": 2, "agreement_images": 100, **fields}
     return Recipe(checkpoint=str(checkpoint), networks=str(networks), **fields)
 
 
@@ -43,7 +43,7 @@ def test_every_precision_has_all_measurements(result):
             assert low[f"latency_ratio_{threads}_b{batch}"] > 0
     assert full["peak_memory"] > 0
     assert all(m["n"] >= 1 for m in found["measurements"])
-    assert found["details"]["compared_images"] == 200
+    assert found["details"]["compared_images"] == 100
 
 
 def test_intervals_say_what_they_are(result):

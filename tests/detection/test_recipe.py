@@ -9,6 +9,11 @@ from lowbit.benchmark.recipes.yaml_files import load_yaml, validate
 from lowbit.detection import Recipe
 from lowbit.quant import Precision
 
+YOLOV4 = {
+    "meta_architecture": "yolov4",
+    "features": ("res3", "res4", "res5"),
+    "train_sizes": (96,),
+}
 CONFIGS = Path(__file__).parents[2] / "configs" / "detection"
 
 
@@ -39,7 +44,31 @@ CONFIGS = Path(__file__).parents[2] / "configs" / "detection"
         ({"flip": True}, "a mirrored digit is not a digit"),
         ({"evaluate_at": (2000, 5)}, "iterations after the end"),
         ({"clip_gradients": {"type": "norms"}}, "'value', 'norm' or 'full_model'"),
+        ({"oscillation": {"method": "freezing"}}, "method 'fp' trains none"),
+        (
+            {"method": "sgdt", "precision": "4w4a", "oscillation": {"method": "dampening"}},
+            "a rival of transition-rate scheduling, and the optimizer is sgdt",
+        ),
         ({"opts": ("SEED", 1)}, "the recipe names none"),
+        ({"lr_end": 1.0}, "lr_end is 1.0, lr 0.1"),
+        (
+            {"lr_end": 0.01, "lr_schedule": "step", "lr_milestones": (5,)},
+            "Only a cosine has an end",
+        ),
+        ({"norm": "BN"}, "norm BN is set, which only YOLOv4 has"),
+        ({"yolov4": {}}, "yolov4 is set, which only YOLOv4 has"),
+        (YOLOV4 | {"yolov4": {"anchors": ((1, 2),)}}, "anchors lists 1 shapes"),
+        (YOLOV4 | {"yolov4": {"anchors": "mean"}}, "'original' or 'kmeans'"),
+        (YOLOV4 | {"yolov4": {"anchors": ((0, 2),) * 9}}, "greater than 0"),
+        (YOLOV4 | {"yolov4": {"mosaic": 2}}, "less than or equal to 1"),
+        (YOLOV4 | {"yolov4": {"mixup": 1}}, "Extra inputs are not permitted"),
+        (YOLOV4 | {"features": ("res4", "res5")}, "features lists 2 stages"),
+        (YOLOV4 | {"train_sizes": ()}, "Set train_sizes to its side"),
+        (
+            YOLOV4 | {"head_convs": 4, "anchor_scales": (1.0,), "extra_levels": True},
+            "extra_levels, head_convs, anchor_scales would have no effect on YOLOv4",
+        ),
+        (YOLOV4 | {"fpn_channels": 48}, "GN has 32 groups"),
         (
             {"config": "x.yaml", "lr": 0.5, "dataset": "coco"},
             "sets dataset, lr, which it would not read",
@@ -77,6 +106,17 @@ def test_the_solver_takes_its_numbers_from_the_recipe():
     solver = Recipe(method="sgdt", precision="3w3a", lr=0.2, lambda_=5e-3, iterations=7).solver
     assert (solver.optimizer, solver.weight_bits) == ("sgdt", 3)
     assert (solver.lr, solver.lambda_, solver.iterations) == (0.2, 5e-3, 7)
+
+
+def test_newer_fields_are_left_out_at_their_defaults_and_read_again():
+    """Ids are hashes of what is written: jobs without them keep theirs."""
+    assert not {"yolov4", "lr_end"} & Recipe().model_dump(mode="json").keys()
+    recipe = Recipe(
+        **YOLOV4, yolov4={"anchors": [[10 * i, 9.5] for i in range(1, 10)]}, lr_end=1e-3
+    )
+    assert Recipe(**recipe.model_dump(mode="json")) == recipe
+    assert recipe.solver.lr_end == 1e-3
+    assert Recipe(**YOLOV4).yolov4_settings.anchors == "original"
 
 
 def test_scales_of_weights_are_learned_but_under_a_schedule():

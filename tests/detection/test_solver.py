@@ -13,6 +13,7 @@ from lowbit.detection.solver import (
     lr_factor,
 )
 from lowbit.quant import calibrate, quantize, quantized_layers, scales, set_precision
+from lowbit.training.oscillation_control import Oscillation
 
 SOLVER = Solver(
     "sgd", lr=0.1, iterations=100, weight_decay=0.3, weight_decay_norm=0.2, scale_lr_factor=0.05
@@ -68,6 +69,24 @@ def test_roles_have_their_own_rates_and_decays(quantized):
 def test_scales_learn_at_their_quantizers_rate_by_default(quantized, factor):
     groups = build_optimizer(quantized, Solver("sgd", lr=0.3, iterations=10)).param_groups
     assert [g["lr"] for g in groups if g["role"] == "scale"] == [pytest.approx(0.3 * factor)]
+
+
+@pytest.mark.parametrize("quantized", ["lsq", "interval"], indirect=True)
+def test_oscillating_weights_are_pulled_to_the_middle_of_their_intervals(quantized):
+    """The step of SGD on 2 λ (w - ŵ) alone, in float64; λ is the final one at the schedule's end."""
+    section = Oscillation(method="dampening", weight=0.3, reduce="sum", schedule="constant")
+    solver = Solver("sgd", lr=0.1, iterations=100, momentum=0, weight_decay=0, oscillation=section)
+    optimizer = build_optimizer(quantized, solver)
+    wanted = []
+    for layer in quantized_layers(quantized).values():
+        w, gamma = layer.weight.detach().double(), 1 if "LSQ" in str(layer.w_quant) else 8
+        step = layer.w_quant.q_scale.detach().double() / gamma
+        inside = (w / step).clamp(-8, 7)
+        wanted.append(w - 0.1 * 2 * 0.3 * (inside - inside.round()) * step)
+        layer.weight.grad = torch.zeros_like(layer.weight)
+    optimizer.step()
+    for layer, w in zip(quantized_layers(quantized).values(), wanted, strict=True):
+        torch.testing.assert_close(layer.weight.detach().double(), w, rtol=1e-5, atol=1e-7)
 
 
 def test_a_network_in_full_precision_has_two_roles():
@@ -132,6 +151,12 @@ def test_the_rate_is_a_line_and_then_a_cosine():
     assert lr_factor(100, solver) == pytest.approx(0.0)
 
 
+def test_a_cosine_may_end_above_zero():
+    solver = Solver("sgd", lr=1e-4, iterations=50, lr_end=1e-6)
+    rates = [1e-4 * lr_factor(i, solver) for i in (0, 25, 50)]
+    assert rates == pytest.approx([1e-4, (1e-4 + 1e-6) / 2, 1e-6])
+
+
 def test_a_warm_up_longer_than_the_training_takes_half_of_it():
     solver = Solver("sgd", lr=1.0, iterations=20, warmup_iterations=1000)
     assert (
@@ -152,16 +177,18 @@ def test_the_scheduler_keeps_the_groups_ratios(quantized):
 
 
 @pytest.mark.detectron2
-def test_detectron2s_scheduler_has_the_same_rates():
+@pytest.mark.parametrize("end", [0.0, 0.001])
+def test_detectron2s_scheduler_has_the_same_rates(end):
     from detectron2.config import get_cfg
     from detectron2.solver import build_lr_scheduler
 
     cfg = get_cfg()
     cfg.SOLVER.LR_SCHEDULER_NAME = "WarmupCosineLR"
     cfg.SOLVER.MAX_ITER, cfg.SOLVER.WARMUP_ITERS, cfg.SOLVER.BASE_LR = 100, 20, 0.1
+    cfg.SOLVER.BASE_LR_END = end
     optimizer = torch.optim.SGD(network().parameters(), lr=0.1)
     theirs = build_lr_scheduler(cfg, optimizer)
-    ours = Solver("sgd", lr=0.1, iterations=100, warmup_iterations=20)
+    ours = Solver("sgd", lr=0.1, iterations=100, warmup_iterations=20, lr_end=end)
     for iteration in range(100):
         assert optimizer.param_groups[0]["lr"] == pytest.approx(0.1 * lr_factor(iteration, ours))
         optimizer.step()

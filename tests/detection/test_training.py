@@ -7,6 +7,10 @@ import torch
 
 from lowbit.detection import run
 from lowbit.detection.detector.detector_file import read_detector
+from lowbit.detection.engines import get_engine
+from lowbit.detection.stage import tested_set
+from lowbit.detection.trained_detector import CALIBRATED, load_trained
+from lowbit.quant import set_precision
 from lowbit.training.metrics_log import read_curve
 from tests.detection.test_stage import Killed, kill_at
 
@@ -15,6 +19,18 @@ pytestmark = pytest.mark.filterwarnings("ignore:torch.meshgrid")  # in Detectron
 RESUMED = {
     "adamw": {"method": "lsq", "optimizer": "adamw", "lr": 1e-3},
     "adamt": {"method": "tr", "optimizer": "adamt", "lr": 1e-3, "lambda_": 0.05},
+    "dampened": {"method": "lsq", "oscillation": {"method": "dampening", "start": 0}},
+    "frozen": {
+        "method": "tr",
+        "lr": 0.03,
+        "optimizer": "sgd",
+        "oscillation": {
+            "method": "freezing",
+            "momentum": 0.02,
+            "threshold": (0.1, 0.04),
+            "start": 0,
+        },
+    },
     "steps, clipped, bfloat16": {
         "method": "lsqplus",
         "lr_schedule": "step",
@@ -58,6 +74,8 @@ def test_scores_on_the_way_are_kept_with_their_iteration(make_method_recipe, tmp
     curve = read_curve(tmp_path)
     assert [row["iteration"] for row in curve] == [3, 6, 10]
     final = {m["metric"]: m["value"] for m in result["measurements"]}
+    on_the_way = {name: final.pop(name) for name in ("AP@3", "AP@6")}
+    assert on_the_way == {f"AP@{row['iteration']}": row["AP"] for row in curve[:2]}
     assert {k: v for k, v in curve[-1].items() if k != "iteration"} == final
     assert result["details"]["curve"] == curve
 
@@ -110,3 +128,24 @@ def test_ptq_scores_one_detector_at_every_precision(make_method_recipe, trained,
         found = {row["weight_bits"] for row in rows if "layer2" in row["name"]}
         assert found - {32} == bits
     assert not (tmp_path / "detector.pth").exists()
+
+
+@pytest.mark.parametrize(("policy", "scope"), [("ssql", "backbone"), ("lsq", "full")])
+def test_ptq_leaves_its_calibrated_detector(make_method_recipe, trained, tmp_path, policy, scope):
+    recipe = make_method_recipe(
+        "ptq",
+        precision="FP",
+        precisions=("FP", "8w8a", "3w3a"),
+        policy=policy,
+        scope=scope,
+    )
+    result = run(recipe, tmp_path)
+    engine = get_engine(trained[0])
+    path = tmp_path / result["artifacts"][CALIBRATED]
+    detector, made = load_trained(path, engine=engine, device="cpu")
+    assert made.precisions == recipe.precisions and made.scope == scope
+    images = tested_set(recipe)
+    for precision in recipe.precisions:
+        set_precision(detector, precision)
+        scored = json.loads((tmp_path / f"detections_{precision}.json").read_text())
+        assert engine.predict(detector, images, made) == scored

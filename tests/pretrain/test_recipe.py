@@ -1,15 +1,28 @@
 """The recipe: published defaults, names for the board, and messages that say how to mend it."""
 
+from pathlib import Path
+
 import pytest
 from pydantic import ValidationError
 
 from lowbit import pretrain
+from lowbit.common.input_files.yaml_bases import load_file
 from lowbit.data import Augment, image_set
 from lowbit.pretrain import Recipe, identity
 from lowbit.pretrain.recipe import Augmentation
 from lowbit.quant import get_policy
 
 BASE = {"architecture": "resnet10_slim", "dataset": "digits"}
+
+
+CONFIGS = Path(__file__).parents[2] / "configs" / "pretrain"
+TABLE_10 = {  # SSQL's supplement: batch, lr, wd, dim; tau, k and m
+    "simsiam": (512, 0.05, 5e-4, 2048, {}),
+    "moco_v2": (256, 0.03, 1e-4, 2048, {"temperature": 0.2, "queue_size": 4096, "ema": 0.999}),
+    "simclr": (512, 0.5, 1e-4, 2048, {"temperature": 0.5}),
+    "byol": (512, 0.5, 5e-4, 2048, {"ema": 0.99}),
+    "ssql": (256, 0.05, 1e-4, 2048, {}),
+}
 
 
 def _message(**fields):
@@ -78,6 +91,34 @@ def test_cosmetic_fields_are_not_among_the_results():
     recipe = Recipe(**BASE, name="n", data_root="r", device="cpu", num_workers=2, **watching)
     assert recipe.results() == Recipe(**BASE).results()
     assert Recipe(**BASE, lr=0.1).results() != Recipe(**BASE).results()
+
+
+@pytest.mark.parametrize("dataset", ["cifar10", "cifar100"])
+@pytest.mark.parametrize("method", TABLE_10)
+def test_table_10_of_ssql_on_both_sets(method, dataset):
+    batch, lr, decay, dim, others = TABLE_10[method]
+    twice = 2 if method == "byol" else 1  # the loss 2 - 2 cos, whose gradient is twice -cos's
+    found = Recipe(**load_file(CONFIGS / f"{dataset}_{method}_table10.yaml"))
+    assert (found.dataset, found.architecture, found.epochs) == (dataset, "resnet18_cifar", 400)
+    assert (found.batch_size, found.dim, found.optimizer) == (batch, dim, "sgd")
+    assert (found.lr * twice, found.weight_decay / twice) == pytest.approx((lr, decay))
+    assert {name: getattr(found, name) for name in others} == others
+    assert (found.pairing == "ssql") == (method == "ssql") and found.split == "trainval"
+
+
+@pytest.mark.parametrize(
+    ("name", "twin"),
+    [
+        ("cifar100_simsiam", "cifar10_simsiam"),
+        ("cifar100_ssql", "cifar10_ssql"),
+        ("cifar100_moco_v2", "cifar10_moco_v2"),
+        ("cifar100_simclr_400", "cifar10_simclr"),
+        ("cifar100_byol_400", "cifar10_byol"),
+    ],
+)
+def test_both_sets_have_the_official_settings(name, twin):
+    found, other = (Recipe(**load_file(CONFIGS / f"{n}.yaml")).results() for n in (name, twin))
+    assert found == other | {"dataset": "cifar100"}
 
 
 @pytest.mark.parametrize(

@@ -85,3 +85,45 @@ def test_what_is_scored_is_the_mean_of_the_frames_logits(sports, tmp_path):
             expected.append(int(torch.stack(logits).mean(0).argmax()))
     assert found["FP"] == expected
     assert set(expected) == {0, 1}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"protocol": "finetune", "epochs": 1, "lr": 0.01, "precisions": ["FP", "3w3a"]},
+        {"protocol": "qat", "epochs": 1, "lr": 0.01, "policy": "lsq", "precisions": ["4w4a"]},
+        {"protocol": "linear", "epochs": 2, "lr": 1.0, "precisions": ["FP"]},
+        {
+            "protocol": "adaptive",
+            "epochs": 1,
+            "lr": 0.01,
+            "adaptive": {"bits": [8, 4], "zero_shot": [], "norm_batches": 1},
+        },
+    ],
+    ids=lambda fields: fields["protocol"],
+)
+def test_videos_with_several_labels_are_ranked_for_each(sports, tmp_path, fields):
+    """The bright videos are also dark by the list; mAP is scikit-learn's on every target."""
+    path = sports / "sports"
+    (path / "frames").mkdir()
+    lines = {"train": [], "test": []}
+    for split in lines:
+        for label, name in enumerate(("dark", "bright")):
+            for video in sorted((path / split / name).iterdir()):
+                video.rename(path / "frames" / f"{split}_{name}_{video.name}")
+                several = "0,1" if (split, name, video.name) == ("test", "bright", "0") else label
+                lines[split].append(f"{split}_{name}_{video.name},3,{several}")
+        (path / f"{split}_split.txt").write_text("\n".join(lines[split]))
+    job = recipe(sports, metrics=["mAP", "top1"], train_on="trainval", **fields)
+    folder = tmp_path / "job"
+    folder.mkdir()
+    found = run(job, folder)
+    images = open_images("frames:sports@2", "test", root=sports)
+    assert images.targets.sum() == 7
+    for precision in map(str, job.precisions):
+        measured = {
+            m["metric"]: m["value"] for m in found["measurements"] if m["precision"] == precision
+        }
+        classes = found["details"]["average_precisions"]["test"][precision]
+        assert measured["mAP"] == pytest.approx(sum(classes) / 2)
+        assert 0 < measured["mAP"] <= 100 and 0 <= measured["top1"] <= 100

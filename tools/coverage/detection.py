@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lowbit.detection.evaluation.voc_average_precision import ELEVEN, class_precisions
+from lowbit.detection.scoring.half_samples import SMOOTH
 from lowbit.detection.scoring.matches import RECALLS, Matches
 from lowbit.detection.scoring.precision_recall import precisions, recalls, summarize
 from lowbit.detection.scoring.resampling import (
@@ -18,8 +19,9 @@ from lowbit.detection.scoring.resampling import (
 from lowbit.tools.coverage.intervals import WAYS, intervals, split, weights
 from lowbit.tools.coverage.simulated_images import Population
 
-DIFFERENCE = "AP of A - B"
 VOC = ("AP50_voc07", "AP50_voc12")
+COMPARED = ("AP", *VOC)  # of two detectors
+_LEAD = " of A - B"
 _HALVES, _BOOTSTRAP, _GROUPS = 200, 200, 40
 _PART = 50_000  # images of the population drawn at once
 
@@ -72,7 +74,7 @@ def _truth(made: Population, images: int) -> dict[str, float]:
     found = []
     for _ in range(max(1, images // _PART)):
         ours, theirs = map(_all_images, made.draw(draw, _PART))
-        found.append(ours | {DIFFERENCE: ours["AP"] - theirs["AP"]})
+        found.append(ours | {name + _LEAD: ours[name] - theirs[name] for name in COMPARED})
     return {name: float(np.mean([part[name] for part in found])) for name in found[0]}
 
 
@@ -94,11 +96,15 @@ def _measure(cell: Cell, made: Population, truth: dict[str, float]) -> Iterator[
         drawn = weights(
             cell.images, halves=_HALVES, bootstrap=_BOOTSTRAP, groups=groups, seed=replication
         )
-        for name, found in _numbers(first, second, drawn).items():
-            if np.isnan(found[0]):
-                continue
-            draws = split(found, cell.images, halves=_HALVES, bootstrap=_BOOTSTRAP)
-            known = intervals(draws, difference=name == DIFFERENCE)
+        every = {
+            name: split(found, cell.images, halves=_HALVES, bootstrap=_BOOTSTRAP)
+            for name, found in _numbers(first, second, drawn).items()
+            if not np.isnan(found[0])
+        }
+        for name, draws in every.items():
+            metric, lead = name.removesuffix(_LEAD), name.endswith(_LEAD)
+            smooth = every[SMOOTH.get(metric, metric) + _LEAD * lead]
+            known = intervals(draws, smooth, difference=lead)
             values[name].append(draws.value)
             held[name].append({way: a <= truth[name] <= b for way, (a, b) in known.items()})
     least = cell.images * cell.objects * made.shares.min()
@@ -117,10 +123,13 @@ def _measure(cell: Cell, made: Population, truth: dict[str, float]) -> Iterator[
 
 def _numbers(first: Matches, second: Matches, drawn: np.ndarray) -> dict[str, np.ndarray]:
     """Return all metrics of the first detector, and its lead over the second, on every draw."""
-    steps = at_recalls(RECALLS)
     second = second._replace(outcome=second.outcome[:1], counted=second.counted[:1])
-    half = first._replace(outcome=first.outcome[:1, :1], counted=first.counted[:1])
-    ours, theirs = resample(first, drawn), mean_precisions(second, drawn, steps)[0].mean(axis=0)
-    voc = (mean_precisions(half, drawn, each)[0, 0] for each in (at_recalls(ELEVEN), under_curve))
-    named = {name: 100 * values for name, values in zip(VOC, voc, strict=True)}
-    return {**ours, DIFFERENCE: ours["AP"] - 100 * theirs, **named}
+    theirs = {"AP": 100 * mean_precisions(second, drawn, at_recalls(RECALLS))[0].mean(axis=0)}
+    ours, theirs = resample(first, drawn) | _voc(first, drawn), theirs | _voc(second, drawn)
+    return ours | {name + _LEAD: ours[name] - theirs[name] for name in COMPARED}
+
+
+def _voc(matches: Matches, drawn: np.ndarray) -> dict[str, np.ndarray]:
+    half = matches._replace(outcome=matches.outcome[:1, :1], counted=matches.counted[:1])
+    found = (mean_precisions(half, drawn, each)[0, 0] for each in (at_recalls(ELEVEN), under_curve))
+    return {name: 100 * values for name, values in zip(VOC, found, strict=True)}

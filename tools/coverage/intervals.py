@@ -5,7 +5,12 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-from lowbit.detection.scoring.half_samples import draw_halves, spread, spread_of_difference
+from lowbit.detection.scoring.half_samples import (
+    bias_of,
+    draw_halves,
+    spread,
+    spread_of_difference,
+)
 
 WAYS = ("ours", "percentile", "normal", "BCa")
 _ENDS = np.array([0.025, 0.975])
@@ -36,10 +41,17 @@ def split(values: np.ndarray, images: int, *, halves: int, bootstrap: int) -> Dr
     return Draws(images, float(values[0]), *np.split(values[1:], [halves, halves + bootstrap]))
 
 
-def intervals(draws: Draws, *, difference: bool = False) -> dict[str, tuple[float, float]]:
-    """Return the interval by each of WAYS; without a spread it is the number itself."""
+def intervals(
+    draws: Draws, smooth: Draws, *, difference: bool = False
+) -> dict[str, tuple[float, float]]:
+    """Return the interval by each of WAYS; without a spread it is the number itself.
+
+    `smooth` are the draws of the metric whose bias is taken for this one's.
+    """
     value, drawn = draws.value, draws.bootstrap[~np.isnan(draws.bootstrap)]
-    ours = (spread_of_difference if difference else spread)(value, draws.halves, draws.images)
+    bias = bias_of(smooth.value, smooth.halves)
+    spread_by = spread_of_difference if difference else spread
+    ours = spread_by(value, draws.halves, draws.images, bias=bias)
     half = stats.norm.ppf(_ENDS[1]) * drawn.std(ddof=1)
     return {
         "ours": (ours.low, ours.high) if ours else (value, value),

@@ -120,6 +120,12 @@ class Transitions:
         }
 
 
+def oscillations(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Return what dampens or freezes oscillating weights does, for the curve; empty if nothing does."""
+    control = getattr(optimizer, "oscillation", None)
+    return {} if control is None else {"oscillation": control.report()}
+
+
 def transition_curve(folder: Path) -> dict[str, list[float]]:
     """Return what a training's curve says of transitions, for its result: a list each, by epoch.
 

@@ -7,6 +7,7 @@ from torch.optim import Optimizer
 
 from lowbit.quant import target_rate
 from lowbit.training import optimizers
+from lowbit.training.oscillation_control import control_oscillation
 
 if TYPE_CHECKING:
     from lowbit.transfer.recipe.recipe import Recipe
@@ -19,7 +20,7 @@ def build_optimizer(
 
     Quantizer scales have a separate group, at `scale_lr`, or `scale_lr_factor` times the learning rate;
     if neither is set, the quantizer's own factor applies. A t-variant puts each quantized weight into a
-    separate group and freezes the scales of weights.
+    separate group and freezes the scales of weights. What controls oscillation is attached.
 
     Args:
         total_steps: of the training; the target rate decays over them.
@@ -50,7 +51,7 @@ def build_optimizer(
             "highest": section.highest,
             "decay": section.decay,
         }
-    return optimizers.build_optimizer(
+    optimizer = optimizers.build_optimizer(
         recipe.optimizer,
         optimizers.parameter_groups(network, **rates, scale=scale),
         **rates,
@@ -58,3 +59,6 @@ def build_optimizer(
         nesterov=recipe.nesterov,
         schedule=schedule,
     )
+    if recipe.oscillation is not None:
+        control_oscillation(optimizer, network, recipe.oscillation, total_steps=total_steps)
+    return optimizer

@@ -1,4 +1,4 @@
-"""SGD-trained linear classifiers for several precisions and learning rates in one batched problem."""
+"""Linear classifiers trained by SGD, LARS or LARC, for several precisions and learning rates in one batched problem."""
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -12,9 +12,13 @@ from lowbit.data import Images
 from lowbit.quant import Precision
 from lowbit.training.divergence import check_finite
 from lowbit.training.job_state import Workspace
+from lowbit.training.lars import clipped_ratio, trust_ratio
 from lowbit.training.seeding import minibatches
 from lowbit.training.stopping import stop_request
 
+ETA = (
+    1e-3  # trust coefficient of LARS and LARC, as `lowbit.training.lars` and SimSiam's code have it
+)
 _ROWS = 2**16  # images classified at a time
 
 
@@ -30,15 +34,23 @@ class LinearFit:
     """Train L classifiers on each of P sets of features of the same images by SGD.
 
     Every classifier sees the same minibatches in the same order; the operations of `nn.Linear`,
-    `F.cross_entropy` and `torch.optim.SGD` are done for all of them with
+    `F.cross_entropy` and `torch.optim.SGD`, or of `lowbit.training.lars`, are done for all of them with
     one batched product forward and one backward. The gradient of the mean cross-entropy is known,
     (softmax(x W' + b) - onehot(y)) / B, so no graph is built.
 
     The object holds weight (P, L, C, D), bias (P, L, C) and their momentum.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor, *, momentum: float, weight_decay: float):
-        self.weight, self.bias = weight, bias
+    def __init__(
+        self,
+        weight: Tensor,
+        bias: Tensor,
+        *,
+        momentum: float,
+        weight_decay: float,
+        optimizer: str = "sgd",
+    ) -> None:
+        self.weight, self.bias, self.optimizer = weight, bias, optimizer
         self.momentum, self.weight_decay = momentum, weight_decay
         self._weight_velocity = torch.zeros_like(weight)
         self._bias_velocity = torch.zeros_like(bias)
@@ -54,16 +66,39 @@ class LinearFit:
         residual = log_p.exp_()
         residual.scatter_add_(-1, index, residual.new_tensor(-1.0).expand_as(index))
         residual = residual.div_(len(y)).view(P, -1, L * C)  # d loss / d logits
-        # torch.optim.SGD: v <- m v + (g + wd w), w <- w - lr v
-        velocity.baddbmm_(residual.mT, x, beta=self.momentum)
-        self._bias_velocity.mul_(self.momentum).add_(residual.sum(dim=1).view(P, L, C))
-        if self.weight_decay:
-            self._weight_velocity.add_(self.weight, alpha=self.weight_decay)
-            self._bias_velocity.add_(self.bias, alpha=self.weight_decay)
+        if self.optimizer == "sgd":  # v <- m v + (g + wd w), w <- w - lr v
+            velocity.baddbmm_(residual.mT, x, beta=self.momentum)
+            self._bias_velocity.mul_(self.momentum).add_(residual.sum(dim=1).view(P, L, C))
+            if self.weight_decay:
+                self._weight_velocity.add_(self.weight, alpha=self.weight_decay)
+                self._bias_velocity.add_(self.bias, alpha=self.weight_decay)
+        else:
+            grads = (residual.mT @ x).view(P, L, C, D), residual.sum(dim=1).view(P, L, C)
+            rates = residual.new_tensor(lrs)
+            self._accumulate(self._weight_velocity, self.weight, grads[0], rates)
+            self._accumulate(self._bias_velocity, self.bias, grads[1], rates)
         for rate, lr in enumerate(lrs):
             self.weight[:, rate].add_(self._weight_velocity[:, rate], alpha=-lr)
             self.bias[:, rate].add_(self._bias_velocity[:, rate], alpha=-lr)
         return loss
+
+    def _accumulate(self, velocity: Tensor, w: Tensor, g: Tensor, lrs: Tensor) -> None:
+        """v <- m v + r (g + wd w), with the ratio r of each classifier; (P, L, ...)."""
+        decay, dims = self.weight_decay, tuple(range(2, w.dim()))
+
+        def norm(t: Tensor) -> Tensor:
+            return torch.linalg.vector_norm(t, dim=dims, keepdim=True)
+
+        if self.optimizer == "larc":
+            size, slope, rates = norm(w), norm(g), lrs.view(-1, *[1] * len(dims))
+            ratio = clipped_ratio(size, slope, decay, ETA, rates)
+            decayed = g + decay * ((size > 0) & (slope > 0)).to(g.dtype) * w
+        elif w.dim() == 4:  # lars: a weight
+            decayed = g + decay * w
+            ratio = trust_ratio(norm(w), norm(decayed), ETA)
+        else:  # lars: a bias takes plain steps without decay
+            decayed, ratio = g, 1.0
+        velocity.mul_(self.momentum).add_(decayed * ratio)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return what the next step depends on."""
@@ -91,6 +126,7 @@ def fit_linear(
     learning_rates: Callable[[int], Sequence[float]],
     momentum: float,
     weight_decay: float,
+    optimizer: str = "sgd",
     generator: torch.Generator,
     device: torch.device | str = "cpu",
     on_epoch: Callable[[int, Sequence[float], Tensor], None] = lambda epoch, lrs, losses: None,
@@ -106,6 +142,7 @@ def fit_linear(
         labels: (N,).
         initial: weight (C, D) and bias (C,) from which every classifier starts.
         learning_rates: the L rates of an epoch, counted from 0.
+        optimizer: "sgd", "lars" or "larc", with a trust coefficient of `ETA`.
         generator: draws the order of the images, on the CPU.
         device: to compute on.
         on_epoch: called with the epoch, its rates and the mean losses (P, L).
@@ -118,7 +155,8 @@ def fit_linear(
     """
     P, L = len(features[0]), len(learning_rates(0))
     weight, bias = (t.to(device).repeat(P, L, *[1] * t.dim()) for t in initial)
-    fit = LinearFit(weight, bias, momentum=momentum, weight_decay=weight_decay)
+    rule = {"momentum": momentum, "weight_decay": weight_decay, "optimizer": optimizer}
+    fit = LinearFit(weight, bias, **rule)
     features = _within_reach(features, torch.device(device))
     labels = labels.to(device)
     epoch, losses = 0, []
@@ -196,6 +234,19 @@ class Classifier:
         """Return the predicted classes (N,) of images by precision's name, on the CPU."""
         return {
             str(precision): classify(self.features(images, precision), *head)
+            for precision, head in self.heads.items()
+        }
+
+    @torch.no_grad()
+    def logits(self, images: Images) -> dict[str, Tensor]:
+        """Return the logits (N, C) of images by precision's name, on the CPU."""
+        return {
+            str(precision): torch.cat(
+                [
+                    F.linear(x.to(head[0].device), *head).float().cpu()
+                    for x in self.features(images, precision).split(_ROWS)
+                ]
+            )
             for precision, head in self.heads.items()
         }
 

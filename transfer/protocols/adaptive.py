@@ -1,7 +1,7 @@
 """Protocol adaptive: one set of weights trained at several bit-widths, also scored at untrained ones."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -22,11 +22,10 @@ from lowbit.quant.adaptive import (
 from lowbit.training.job_state import Workspace
 from lowbit.training.seeding import minibatches, seeded, stream
 from lowbit.transfer.features.calibration import calibrate_on
-from lowbit.transfer.features.views import crop
+from lowbit.transfer.features.views import center, crop
 from lowbit.transfer.finetuning.adaptive_training import (
     Joint,
     Watch,
-    classes_of,
     clip_optimizer,
     start_clips,
 )
@@ -35,6 +34,7 @@ from lowbit.transfer.finetuning.starting_network import starting_network
 from lowbit.transfer.finetuning.training import Network, Training, total_steps
 from lowbit.transfer.recipe.compute_cost import CostInputs, cost_of_start
 from lowbit.transfer.recipe.protocol_registry import Fitted, protocol
+from lowbit.transfer.scoring.predict import predicted_classes, predicted_logits
 
 if TYPE_CHECKING:
     from lowbit.transfer.recipe.recipe import Recipe
@@ -67,6 +67,7 @@ def _cost(job: CostInputs) -> Work:
         "checkpoint_head",
     ),
     watches=True,
+    ranks=True,
     epochs=350,
     batch_size=128,
     lr=0.1,
@@ -132,6 +133,7 @@ def adaptive(
             artifacts["nested"] = NESTED
     return Fitted(
         predict=partial(_predict, networks, recipe),
+        logits=partial(_predict, networks, recipe, read=predicted_logits),
         networks=tuple(networks.values()),
         details=details,
         artifacts=artifacts,
@@ -211,10 +213,21 @@ def _norm_batches(train: Images, recipe: "Recipe", device: torch.device) -> Iter
     )
 
 
-def _predict(networks: dict[int, Network], recipe: "Recipe", images: Images) -> dict[str, Tensor]:
-    classes = {}
+def _predict(
+    networks: dict[int, Network],
+    recipe: "Recipe",
+    images: Images,
+    read: Callable[..., Tensor] = predicted_classes,
+) -> dict[str, Tensor]:
+    found = {}
     for precision in recipe.precisions:
         network = networks[precision.weight_bits]
         set_precision(network, precision)
-        classes[str(precision)] = classes_of(network, images, recipe=recipe)
-    return classes
+        found[str(precision)] = read(
+            network,
+            images,
+            center(recipe),
+            batch_size=recipe.eval_batch_size,
+            workers=recipe.num_workers,
+        )
+    return found

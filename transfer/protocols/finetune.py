@@ -33,6 +33,7 @@ def _cost(job: CostInputs) -> Work:
 @protocol(
     cost=_cost,
     options=("warmup_fc", "nesterov", "optimizer", "amp"),
+    ranks=True,
     epochs=50,
     lr=1e-3,
     weight_decay=1e-4,
@@ -70,8 +71,10 @@ def finetune(
     calibration = calibrate_on(network.backbone, train, recipe=recipe, device=device)
     heads = dict.fromkeys(recipe.precisions, (network.fc.weight, network.fc.bias))
     features = partial(extract, network.backbone, view=center(recipe), recipe=recipe)
+    scored = Classifier(features, heads)
     return Fitted(
-        predict=Classifier(features, heads),
+        predict=scored,
+        logits=scored.logits,
         networks=(network.backbone,),
         details={"calibration": calibration, "final_loss": loss},
         artifacts={"network": workspace.state_path.name},

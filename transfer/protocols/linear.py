@@ -28,7 +28,13 @@ def _cost(job: CostInputs) -> Work:
 
 
 @protocol(
-    cost=_cost, options=("augment_views",), chooses="lr", epochs=100, lr=30.0, weight_decay=0.0
+    cost=_cost,
+    options=("augment_views", "optimizer"),
+    chooses="lr",
+    ranks=True,
+    epochs=100,
+    lr=30.0,
+    weight_decay=0.0,
 )
 def linear(
     backbone: nn.Module,
@@ -71,6 +77,7 @@ def linear(
         epochs=recipe.epochs,
         batch_size=recipe.batch_size,
         learning_rates=recipe.learning_rates,
+        optimizer=recipe.optimizer,
         momentum=recipe.momentum,
         weight_decay=recipe.weight_decay,
         generator=stream(recipe.seed, "order"),
@@ -89,8 +96,10 @@ def linear(
         for place, precision in enumerate(recipe.precisions)
     }
     kept, choice = choose_on(val, features, heads, setting="lr", values=recipe.rates)
+    classifier = Classifier(features, kept)
     return Fitted(
-        predict=Classifier(features, kept),
+        predict=classifier,
+        logits=classifier.logits,
         networks=(backbone,),
         details={**details, **choice},
         parts=Parts(heads=kept, calibrated=backbone),

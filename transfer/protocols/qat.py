@@ -1,6 +1,7 @@
 """Protocol qat: quantization-aware training of the whole network at each precision."""
 
 import copy
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -15,14 +16,19 @@ from lowbit.training.seeding import seeded
 from lowbit.transfer.features.calibration import calibrate_on
 from lowbit.transfer.features.views import center
 from lowbit.transfer.finetuning.distillation import Distilled, load_teacher
-from lowbit.transfer.finetuning.epoch_log import Accuracies, Transitions, transition_curve
+from lowbit.transfer.finetuning.epoch_log import (
+    Accuracies,
+    Transitions,
+    oscillations,
+    transition_curve,
+)
 from lowbit.transfer.finetuning.objectives import CrossEntropy
 from lowbit.transfer.finetuning.recipe_optimizer import build_optimizer
 from lowbit.transfer.finetuning.starting_network import starting_network
 from lowbit.transfer.finetuning.training import Network, Training, total_steps
 from lowbit.transfer.recipe.compute_cost import CostInputs, cost_of_start
 from lowbit.transfer.recipe.protocol_registry import Fitted, Parts, protocol
-from lowbit.transfer.scoring.predict import predicted_classes
+from lowbit.transfer.scoring.predict import predicted_classes, predicted_logits
 
 if TYPE_CHECKING:
     from lowbit.transfer.recipe.recipe import Recipe
@@ -49,6 +55,7 @@ def _cost(job: CostInputs) -> Work:
         "nesterov",
         "amp",
         "transition",
+        "oscillation",
         "distillation",
         "scale_lr_factor",
         "scale_lr",
@@ -58,6 +65,7 @@ def _cost(job: CostInputs) -> Work:
         "checkpoint_head",
     ),
     watches=True,
+    ranks=True,
     epochs=400,
     lr=0.1,
     weight_decay=1e-4,
@@ -118,6 +126,7 @@ def qat(
         states[precision] = str(part.state_path.relative_to(workspace.folder))
     return Fitted(
         predict=partial(_predict, networks, recipe),
+        logits=partial(_predict, networks, recipe, read=predicted_logits),
         networks=tuple(networks.values()),
         details=details,
         artifacts={f"network {precision}": file for precision, file in states.items()},
@@ -152,7 +161,11 @@ def _train(
         device=device,
         objective=objective,
         optimizer=optimizer,
-        watch=lambda epoch: {**accuracies(epoch), **transitions(epoch)},
+        watch=lambda epoch: {
+            **accuracies(epoch),
+            **transitions(epoch),
+            **oscillations(optimizer),
+        },
         kept=transitions.kept,
         what=f"network at {precision}",
     )
@@ -167,9 +180,14 @@ def _quantize(
     return calibrate_on(network, train, recipe=recipe, device=device)
 
 
-def _predict(networks: dict[str, Network], recipe: "Recipe", images: Images) -> dict[str, Tensor]:
+def _predict(
+    networks: dict[str, Network],
+    recipe: "Recipe",
+    images: Images,
+    read: Callable[..., Tensor] = predicted_classes,
+) -> dict[str, Tensor]:
     return {
-        precision: predicted_classes(
+        precision: read(
             network,
             images,
             center(recipe),

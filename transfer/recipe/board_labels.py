@@ -56,7 +56,10 @@ def training_label(recipe: RecipeFields) -> str:
 
     The quantizer is the other half of it: see `lowbit.benchmark.results.comparability`.
     """
-    return "-".join([recipe.optimizer, *_scheduling(recipe)]) if recipe.protocol == "qat" else "-"
+    if recipe.protocol != "qat":
+        return "-"
+    control = [recipe.oscillation.label] if recipe.oscillation is not None else []
+    return "-".join([recipe.optimizer, *_scheduling(recipe), *control])
 
 
 def _sharing(recipe: RecipeFields) -> list[str]:

@@ -7,7 +7,8 @@ from lowbit.quant.precision import OFF
 from lowbit.training.lr_schedules import check_milestones
 from lowbit.transfer.recipe.protocol_registry import get_protocol
 from lowbit.transfer.recipe.recipe_fields import RecipeFields
-from lowbit.transfer.recipe.sections import TOptimizer
+from lowbit.transfer.recipe.sections import PROBE_OPTIMIZERS, TOptimizer
+from lowbit.transfer.scoring.class_ranking import METRIC
 
 
 def check_training(recipe: RecipeFields) -> None:
@@ -20,6 +21,12 @@ def check_training(recipe: RecipeFields) -> None:
                 f"protocol {recipe.protocol!r} {what} {name}; nothing was scored. "
                 f"{'Give' if protocol.trains else 'Remove'} {name}."
             )
+    if METRIC in recipe.metrics and not protocol.ranks:
+        raise ValueError(
+            f"metric {METRIC} ranks samples by each class's probability, which protocol "
+            f"{recipe.protocol!r} does not give; nothing was scored. Leave it out of metrics, or choose "
+            "linear, finetune, qat or adaptive."
+        )
     if protocol.trains:
         check_milestones(recipe.milestones, recipe.epochs)
     if recipe.chooses and recipe.train_on == "trainval":
@@ -53,6 +60,12 @@ def check_quantized_training(recipe: RecipeFields) -> None:
             f"nesterov has no effect on optimizer {recipe.optimizer!r}; nothing was trained. "
             "Remove it (nadam is Adam with Nesterov's momentum)."
         )
+    if recipe.protocol == "linear" and recipe.optimizer not in PROBE_OPTIMIZERS:
+        raise ValueError(
+            f"protocol 'linear' trains its classifiers side by side, by "
+            f"{', '.join(PROBE_OPTIMIZERS)}, not by {recipe.optimizer!r}; nothing was scored. "
+            "Choose one of them."
+        )
     scheduled = recipe.optimizer in get_args(TOptimizer)
     if scheduled and "transition" not in get_protocol(recipe.protocol).options:
         raise ValueError(
@@ -65,6 +78,12 @@ def check_quantized_training(recipe: RecipeFields) -> None:
         raise ValueError(
             f"optimizer {recipe.optimizer!r} {what} section transition; nothing was trained. "
             f"{'Give transition' if scheduled else 'Remove it, or choose a t-variant (sgdt)'}."
+        )
+    if scheduled and recipe.oscillation is not None:
+        raise ValueError(
+            f"oscillation {recipe.oscillation.method} is a rival of transition-rate scheduling, and "
+            f"optimizer {recipe.optimizer!r} schedules transitions; nothing was trained. Choose "
+            f"{recipe.optimizer[:-1]}, or remove oscillation."
         )
     if recipe.transition is not None:
         decays = recipe.transition.decays(recipe.epochs)

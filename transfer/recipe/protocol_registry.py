@@ -54,7 +54,8 @@ class Fitted:
     `predict` maps images to the predicted classes (N,) of all of them at every precision of the
     recipe. `networks` are the modules that it runs images through, to measure rounding; they may be
     left out. `details` is any JSON; `artifacts` are files in the job's folder by role. `parts` are None
-    where no network predicts, as in nearest neighbours.
+    where no network predicts, as in nearest neighbours. `logits` maps images to the logits (N, C) that
+    `predict` takes the highest of; a protocol that `ranks` has it.
     """
 
     predict: Callable[[Images], dict[str, Tensor]]
@@ -62,6 +63,7 @@ class Fitted:
     artifacts: dict[str, str] = field(default_factory=dict)
     parts: Parts | None = None
     networks: Sequence[nn.Module] = ()
+    logits: Callable[[Images], dict[str, Tensor]] | None = None
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,7 @@ class Protocol:
         defaults: published values of the recipe's fields.
         options: the recipe's fields that apply to few protocols, including this one.
         chooses: the recipe's field whose value it chooses on validation images.
+        ranks: whether it gives logits, from which classes can be ranked (mAP).
         watches: whether it logs accuracies on validation images while it trains.
         cost: counts its work from `lowbit.transfer.recipe.compute_cost.CostInputs`; None: unknown
             before it has run.
@@ -84,6 +87,7 @@ class Protocol:
     options: frozenset[str]
     chooses: str | None
     watches: bool
+    ranks: bool
     cost: Callable[..., Work] | None
 
     @property
@@ -97,6 +101,7 @@ def protocol(
     options: tuple[str, ...] = (),
     chooses: str | None = None,
     watches: bool = False,
+    ranks: bool = False,
     cost: Callable[..., Work] | None = None,
     **defaults: Any,
 ) -> Callable:
@@ -105,6 +110,7 @@ def protocol(
     Args:
         options: fields of the recipe that apply only to protocols that name them.
         chooses: field of the recipe that may have several values to choose from.
+        ranks: whether what the function returns has logits.
         watches: whether the function receives `val` to log accuracies on.
         cost: counts the work of a recipe, for planning.
         defaults: values of the recipe's fields where a recipe leaves them out.
@@ -112,7 +118,7 @@ def protocol(
 
     def register(fit: Callable[..., Fitted]) -> Callable[..., Fitted]:
         name = fit.__name__.replace("_", "-")
-        known = Protocol(name, fit, defaults, frozenset(options), chooses, watches, cost)
+        known = Protocol(name, fit, defaults, frozenset(options), chooses, watches, ranks, cost)
         PROTOCOLS._do_register(name, known)
         return fit
 

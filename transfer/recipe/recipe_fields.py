@@ -7,9 +7,10 @@ from pydantic import Field
 
 from lowbit.backbones.precision_field import PrecisionField
 from lowbit.common.file_hash import file_sha256
-from lowbit.common.input_files.strict_model import StrictModel
+from lowbit.common.input_files.strict_model import GrownModel
 from lowbit.quant import Precision
 from lowbit.training.lr_schedules import learning_rate
+from lowbit.training.oscillation_control import Oscillation
 from lowbit.transfer.recipe.protocol_registry import get_protocol
 from lowbit.transfer.recipe.sections import (
     BASES,
@@ -28,7 +29,7 @@ from lowbit.transfer.recipe.sections import (
 )
 
 
-class RecipeFields(StrictModel):
+class RecipeFields(GrownModel):
     """Settings of a transfer job, and values derived from them."""
 
     cosmetic: ClassVar[frozenset[str]] = frozenset(
@@ -42,6 +43,8 @@ class RecipeFields(StrictModel):
             "cache_dir",
         }
     )
+
+    later: ClassVar[frozenset[str]] = frozenset({"oscillation"})
 
     name: str = Field("transfer", description="job's name in logs")
     protocol: str = Field(
@@ -89,7 +92,8 @@ class RecipeFields(StrictModel):
     )
     optimizer: BaseOptimizer | TOptimizer = Field(
         "sgd",
-        description=f"{' | '.join(BASES)}; qat: each also with transition-rate scheduling, as sgdt",
+        description=f"{' | '.join(BASES)}; linear: sgd, lars, larc; qat: each but these two also with "
+        "transition-rate scheduling, as sgdt. The trust ratio of lars applies with weight decay 0 too",
     )
     schedule: Schedule = Field("step", description="schedule of the rate, per epoch")
     milestones: tuple[int, ...] = Field(
@@ -97,7 +101,7 @@ class RecipeFields(StrictModel):
     )
     gamma: float = Field(0.1, gt=0, le=1, description="factor of each decay")
     momentum: float = Field(
-        0.9, ge=0, lt=1, description="momentum of sgd and rmsprop, and their t-variants"
+        0.9, ge=0, lt=1, description="momentum of sgd, rmsprop, their t-variants, lars, larc"
     )
     nesterov: bool = Field(False, description="Nesterov's momentum of sgd and sgdt")
     weight_decay: float | None = Field(
@@ -113,6 +117,9 @@ class RecipeFields(StrictModel):
     scale_weight_decay: float = Field(0.0, ge=0, description="weight decay of quantizer scales")
     transition: Transition | None = Field(
         None, description="t-variants: targets and controller; default {}"
+    )
+    oscillation: Oscillation | None = Field(
+        None, description="qat: dampen or freeze oscillating weights, with a plain optimizer"
     )
     amp: Literal["bf16", "fp16"] | None = Field(
         None, description="number format of training passes; null: float32"
@@ -144,8 +151,10 @@ class RecipeFields(StrictModel):
     distillation: Distillation | None = Field(None, description="qat: learn from a teacher")
     adaptive: Adaptive | None = Field(None, description="adaptive: method and bit-widths")
 
-    metrics: tuple[Literal["top1", "mean_per_class"], ...] = Field(
-        min_length=1, description="metrics; default: those papers report on the image set"
+    metrics: tuple[Literal["top1", "mean_per_class", "mAP"], ...] = Field(
+        min_length=1,
+        description="metrics; default: those papers report on the image set; mAP: mean over classes of "
+        "average precision, of samples that may have several classes",
     )
     seed: int = Field(0, ge=0, description="seed of initialization, order and augmentation")
     eval_batch_size: int = Field(256, ge=1, description="images per forward pass without training")

@@ -8,8 +8,11 @@ from lowbit.common.input_files.strict_model import StrictModel
 from lowbit.quant import Precision
 from lowbit.training.lr_schedules import check_milestones, default_milestones, learning_rate
 
-BASES = ("sgd", "adam", "adamw", "nadam", "adamax", "rmsprop", "adagrad")
-BaseOptimizer = Literal["sgd", "adam", "adamw", "nadam", "adamax", "rmsprop", "adagrad"]
+BASES = ("sgd", "adam", "adamw", "nadam", "adamax", "rmsprop", "adagrad", "lars", "larc")
+BaseOptimizer = Literal[
+    "sgd", "adam", "adamw", "nadam", "adamax", "rmsprop", "adagrad", "lars", "larc"
+]
+PROBE_OPTIMIZERS = ("sgd", "lars", "larc")  # of linear classifiers on features
 TOptimizer = Literal["sgdt", "adamt", "adamwt", "nadamt", "adamaxt", "rmspropt", "adagradt"]
 
 Epochs = Annotated[int, Field(ge=1)]
@@ -215,8 +218,11 @@ class Adaptive(StrictModel):
 
 
 def published_rate(optimizer: str) -> float:
-    """Return the rate of TR's CIFAR experiments, 0.1 for SGD and 1e-3 for others (SPEC C.6)."""
-    return 0.1 if optimizer in ("sgd", "sgdt") else 1e-3
+    """Return the rate of TR's CIFAR experiments, 0.1 for SGD and 1e-3 for others (SPEC C.6).
+
+    Of LARS and LARC it is SimSiam's for 256 images, which is multiplied by the batch size over 256.
+    """
+    return 0.1 if optimizer in ("sgd", "sgdt", "lars", "larc") else 1e-3
 
 
 def with_milestones(values: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from lowbit.benchmark.results.result_file import (
     PRETRAIN_SEED,
     PRETRAINING,
     ROUNDING,
+    WARNING,
 )
 from lowbit.benchmark.statistics.answered_images import AnsweredImages
 from lowbit.benchmark.statistics.ranking import half_width
@@ -69,6 +70,7 @@ def fold_seeds(frame: pd.DataFrame, answers: AnsweredImages | None = None) -> pd
     - low, high: 95 % interval, and `interval` says over what: "seeds", Student's of the mean, or where no
       two seeds differ "images", the one over the test images if the jobs left one, else ""; of a timing
       "rounds", the quartiles of its rounds, meaned over the jobs;
+    - warning: why an interval over images may be too narrow, "" where nothing speaks for that;
     - stderr: standard error over the test images. Seeds answer the same images, so more of them do
       not make it smaller: the mean over jobs, which the error of their mean cannot exceed;
     - n_seeds, n_jobs: they differ when several jobs share a seed (two recipes under one label); such
@@ -141,13 +143,15 @@ def _fold(
         for column in ("image_low", "image_high", "stderr")
     )
     known = np.where(np.isnan(low) | np.isnan(high), "", np.where(timed, ROUNDS, IMAGES))
-    folded["reason"] = _reasons(frame["reason"], group, len(groups))
+    folded["reason"] = _joined(frame["reason"], group, len(groups))
     folded["zero_shot"] = number & np.logical_or.reduceat(frame["zero_shot"].to_numpy(), groups)
     folded["value"] = np.where(number, value, np.nan)
     folded["sd"] = sd
     folded["low"] = np.where(differ, value - half, low)
     folded["high"] = np.where(differ, value + half, high)
     folded["interval"] = np.where(differ, SEEDS, known).astype(object)
+    warning = _joined(frame[WARNING], group, len(groups))
+    folded["warning"] = np.where(folded["interval"] == IMAGES, warning, "").astype(object)
     folded["stderr"] = stderr
     folded[ROUNDING] = np.fmax.reduceat(frame[ROUNDING].to_numpy(), groups)
     folded["jobs"] = _jobs(frame["job_id"], of_seed, seeds)
@@ -193,11 +197,11 @@ def _different(values: pd.Series, group: np.ndarray) -> np.ndarray:
     return np.bincount(pairs // max(len(found), 1), minlength=group[-1] + 1 if len(group) else 0)
 
 
-def _reasons(reasons: pd.Series, group: np.ndarray, groups: int) -> np.ndarray:
-    """Join the different reasons of each group."""
+def _joined(texts: pd.Series, group: np.ndarray, groups: int) -> np.ndarray:
+    """Join the different texts of each group."""
     joined = np.full(groups, "", dtype=object)
-    given = (reasons != "").to_numpy()
-    for index, found in reasons[given].groupby(group[given]):
+    given = (texts != "").to_numpy()
+    for index, found in texts[given].groupby(group[given]):
         joined[index] = "; ".join(sorted(set(found)))
     return joined
 

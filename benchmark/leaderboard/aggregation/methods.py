@@ -78,6 +78,7 @@ def _fold(part: pd.DataFrame) -> dict[str, object]:
         "low": ends[0] if not alone else ends["low"],
         "high": ends[1] if not alone else ends["high"],
         "interval": part["interval"].iloc[0] if alone else PRETRAININGS,
+        "warning": part["warning"].iloc[0] if alone else "",
         "stderr": part["stderr"].mean(),
         "n_seeds": over.n,
         "n_jobs": over.n + int((part["n_jobs"] - part["n_seeds"]).sum()),  # more: some share a seed

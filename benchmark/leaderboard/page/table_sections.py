@@ -44,6 +44,7 @@ CELL = (
     "scorings",
     "scoring_sd",
     "rounding",
+    "warning",
 )
 _DIGITS = 4  # as in the CSV
 _COCO = ("AP", "AP50", "AP75", "APs", "APm", "APl")  # in COCO's order; others follow by name
@@ -209,6 +210,7 @@ def pack(cell: Cell | None) -> list[Any] | None:
         cell.scorings or None,
         _known(cell.scoring_sd),
         _known(cell.rounding) or None,
+        cell.warning or None,
     ]
     while packed[-1] is None:
         packed.pop()

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import torch
 
+from lowbit.backbones.checkpoints.conversions.find import find
+from lowbit.backbones.checkpoints.conversions.todays_networks import of_today
 from lowbit.backbones.checkpoints.match import Containers, Match, match
 from lowbit.backbones.networks.registry import (
     BACKBONES,
@@ -110,13 +112,22 @@ class Guess:
 
 
 def guess(containers: Containers, *, prefix: str | None = None) -> Guess:
-    """Compare a file, or its tensors at `prefix` (see `match`), with every candidate."""
+    """Compare a file, or its tensors at `prefix` (see `match`), with every candidate.
+
+    Networks whose files take a conversion come last: they are tried where no other is complete.
+    """
     names = _names(containers)
     matches = {
         name: match(containers, signature(name).shapes, prefix=prefix)
         for name in candidates(containers)
     }
     nearest = max(matches, key=lambda name: _agreement(matches[name]))
+    if not any(m.complete for m in matches.values()):
+        matches |= {
+            name: find(containers, name, signature(name).shapes, prefix=prefix)
+            for name in of_today(containers)
+        }
+        nearest = max(matches, key=lambda name: _agreement(matches[name]))
     complete = _largest({name: m for name, m in matches.items() if m.complete})
     for origin in _ORIGINS:
         if origin.network in complete and len(complete) > 1 and _any_is(origin, names):

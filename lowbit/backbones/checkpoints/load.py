@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor, nn
 
+from lowbit.backbones.checkpoints.conversions.find import find
 from lowbit.backbones.checkpoints.file_formats.checksums import with_checksums
 from lowbit.backbones.checkpoints.file_formats.refusals import CheckpointError
 from lowbit.backbones.checkpoints.file_formats.stored_values import NoWeight
@@ -27,7 +28,6 @@ from lowbit.backbones.checkpoints.load_report import (
     shortened,
     undecided,
 )
-from lowbit.backbones.checkpoints.match import match
 from lowbit.backbones.checkpoints.read_file import META_KEY, Contents, read, write
 from lowbit.backbones.networks.registry import create_backbone
 from lowbit.common.text import printable
@@ -160,7 +160,7 @@ def examine(
             raise CheckpointError(undecided(contents, told))
         name, m = told.nearest, told.match
     else:
-        m = match(contents.containers, signature(name).shapes, prefix=prefix)
+        m = find(contents.containers, name, signature(name).shapes, prefix=prefix)
     if stated not in (None, name) and not m.complete:
         raise CheckpointError(
             f"{contents.shown} holds a {printable(stated)}, but {architecture} was requested; "

@@ -15,6 +15,10 @@ from lowbit.backbones.checkpoints.read_file import is_momentum
 Containers = Mapping[str, Mapping[str, Tensor | NoWeight]]  # of `read_file.Contents`
 Shapes = Mapping[str, torch.Size]  # our names -> shapes
 
+# Of transformers: without its registers a network computes something else.
+_TOKENS = ("register_tokens", "reg_token", "storage_tokens")
+_CLASSIFIERS = ("head.fc.", "head.pre_logits.")  # of timm, beside a norm that is the backbone's
+
 _NAMINGS = tuple(dict.fromkeys(layout.naming for layout in LAYOUTS))
 
 
@@ -145,7 +149,8 @@ def _optional(name: str) -> bool:
 def _extra(tensors: Iterable[str], layout: Layout, wanted: Iterable[str]) -> tuple[str, ...]:
     """Return file tensors inside the backbone's modules that the network does not have.
 
-    A ResNet-34's file holds every tensor of a ResNet-18: without this, it would load as one.
+    A ResNet-34's file holds every tensor of a ResNet-18: without this, it would load as one. So would a
+    transformer with register tokens as one without.
     """
     theirs = {rename(layout.naming, k) for k in wanted}
     modules = {name.split(".")[0] for name in theirs}
@@ -155,8 +160,9 @@ def _extra(tensors: Iterable[str], layout: Layout, wanted: Iterable[str]) -> tup
         for name in tensors
         if name.startswith(layout.prefix)
         and (inner := name.removeprefix(layout.prefix)) not in theirs
-        and inner.split(".")[0] in modules
-        and inner.split(".")[-1] in leaves
+        and (inner in _TOKENS or inner.split(".")[0] in modules)
+        and (inner in _TOKENS or inner.split(".")[-1] in leaves)
+        and not inner.startswith(_CLASSIFIERS)
         and "quant" not in inner  # quantizer state
         and not _optional(inner)
     )

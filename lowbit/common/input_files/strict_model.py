@@ -1,8 +1,14 @@
 """Base of the models of what people write."""
 
-from typing import Any, get_args
+from typing import Any, ClassVar, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+)
 
 
 class StrictModel(BaseModel):
@@ -19,6 +25,21 @@ class StrictModel(BaseModel):
         if _has_flag(value) and not _takes_flags(cls.model_fields[info.field_name].annotation):
             raise ValueError("true and false are not allowed here")
         return value
+
+
+class GrownModel(StrictModel):
+    """A strict model that has got fields since ids were first made of it.
+
+    Attributes:
+        later: fields that are left out of a dump while they are null, so that what does not set them
+            keeps the id from before they existed.
+    """
+
+    later: ClassVar[frozenset[str]] = frozenset()
+
+    @model_serializer(mode="wrap")
+    def _without_unset(self, dump: Any) -> dict[str, Any]:
+        return {k: v for k, v in dump(self).items() if v is not None or k not in self.later}
 
 
 def _has_flag(value: Any) -> bool:

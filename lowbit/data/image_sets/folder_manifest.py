@@ -58,6 +58,7 @@ class ListedFolder(Protocol):
         names: samples by split, class by class.
         paths: of all samples, relative to `path`.
         contents: paths of the files that define the identity, relative to `path`.
+        watched: paths whose modification times tell that files changed, relative to `path`.
         frames: sampled from each video; None: samples are images.
     """
 
@@ -74,6 +75,9 @@ class ListedFolder(Protocol):
 
     @property
     def contents(self) -> list[str]: ...
+
+    @property
+    def watched(self) -> list[str]: ...
 
 
 def read_manifest(folder: ListedFolder, *, trust: bool = True) -> Manifest:
@@ -118,8 +122,7 @@ def _files(manifest: Manifest, folder: ListedFolder) -> int:
 
 
 def _folders(folder: ListedFolder) -> dict[str, int]:
-    paths = [f"{part}/{name}" for part in folder.parts.values() for name in folder.classes]
-    return {path: (folder.path / path).stat().st_mtime_ns for path in paths}
+    return {path: (folder.path / path).stat().st_mtime_ns for path in folder.watched}
 
 
 def look(root: Path, paths: list[str]) -> tuple[str, int]:

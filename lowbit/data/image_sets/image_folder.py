@@ -127,6 +127,11 @@ class Folder:
         """Relative paths of the files that define the set's identity."""
         return self.paths
 
+    @property
+    def watched(self) -> list[str]:
+        """Paths whose modification means that the set has changed: the class folders."""
+        return [f"{part}/{name}" for part in self.parts.values() for name in self.classes]
+
     @cached_property
     def labels(self) -> Tensor:
         """The class of every file, int64."""

@@ -33,7 +33,7 @@ from lowbit.data.image_sets.spec import (
     read_pinned,
     resolve_root,
 )
-from lowbit.data.image_sets.video_folder import video_set
+from lowbit.data.image_sets.video_sets import video_set
 
 
 def list_datasets() -> list[str]:

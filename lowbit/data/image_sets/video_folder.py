@@ -1,44 +1,18 @@
-"""Videos as folders of frames: `frames:NAME` is `<root>/NAME/{train,val|test}/CLASS/VIDEO/*.jpg`.
+"""Videos as folders of frames, in the folders of their classes: `{train,val|test}/CLASS/VIDEO/*.jpg`.
 
 A sample is a video, represented by F uniformly spaced frames; a network's outputs for them are
-averaged (`lowbit.backbones.networks.video_frames`). F is part of the name, since it affects every result: `frames:NAME@16`;
-without it, 8. Splits are made as in a folder of images, with whole videos (`lowbit.data.image_sets.image_folder`), and the
-identity of the splits is that of all frames' paths and sizes.
+averaged (`lowbit.backbones.networks.video_frames`). Splits are made as in a folder of images, with
+whole videos (`lowbit.data.image_sets.image_folder`), and the identity of the splits is that of all
+frames' paths and sizes.
 """
 
 import os
-import re
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 
-from lowbit.common.input_files.file_names import is_name
-from lowbit.common.text import brief
 from lowbit.data.decoding import problems
-from lowbit.data.image_sets.image_folder import EXTENSIONS, Folder, unlocated
-from lowbit.data.image_sets.spec import FRAMES, ImageSet
-
-DEFAULT_FRAMES = 8
-_COUNT = re.compile("[1-9][0-9]{0,5}")  # of frames
-
-
-def video_set(name: str) -> ImageSet:
-    """Specify `frames:NAME` or `frames:NAME@F` without reading the disk."""
-    folder, at, count = name.removeprefix(FRAMES).partition("@")
-    if not is_name(folder) or (at and not _COUNT.fullmatch(count)):
-        raise ValueError(
-            f"{brief(name)} does not name videos of the data root; nothing was loaded. Write {FRAMES}NAME "
-            f"for <root>/NAME, without a path, or {FRAMES}NAME@16 for 16 frames a video; data_root "
-            "(or $LOWBIT_DATA) is the root."
-        )
-    frames = int(count) if at else DEFAULT_FRAMES
-    opened = partial(_opened, name, folder, frames)
-    return replace(unlocated(name, folder), folder=opened, frames=frames)
-
-
-def _opened(name: str, folder: str, frames: int, root: Path) -> "Videos":
-    return Videos(name, root / folder, frames=frames)
+from lowbit.data.image_sets.image_folder import EXTENSIONS, Folder
 
 
 class Videos(Folder):

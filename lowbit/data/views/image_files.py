@@ -30,6 +30,8 @@ class ImagesInFiles:
         self.classes = folder.classes
         self.ids = choose(folder.ids(), split)
         self.labels = folder.labels[self.ids]
+        targets = getattr(folder, "targets", None)
+        self.targets = None if targets is None else targets[self.ids]
         self._mean, self._std = spec.mean, spec.std
         self._files = folder.files(split)
 

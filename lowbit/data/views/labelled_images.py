@@ -72,7 +72,7 @@ def _missing(dataset: str, split: str, root: Path) -> str | None:
 class ImagesInMemory:
     """`Images` held as bytes, on each device that requested them."""
 
-    frames = None
+    frames = targets = None
 
     def __init__(self, split: Split, *, mean: Triple, std: Triple) -> None:
         self.name, self.split, self.split_sha256 = split.name, split.split, split.split_sha256

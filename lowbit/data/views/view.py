@@ -47,6 +47,8 @@ class Images(Protocol):
         name, split, split_sha256: which images.
         classes: the names; a label is an index into them.
         labels: int64 (N,).
+        targets: whether a sample has a class, bool (N, C), of sets whose samples may have several; else
+            None.
         ids: of the images in their set, int64 (N,), increasing.
         frames: number per video; None: the samples are images.
     """
@@ -57,6 +59,7 @@ class Images(Protocol):
     split_sha256: str
     classes: tuple[str, ...]
     labels: Tensor
+    targets: Tensor | None
     ids: Tensor
 
     def __len__(self) -> int: ...

@@ -173,6 +173,18 @@ class Quantizer(nn.Module):
         raise NotImplementedError
 
     @property
+    def latent_step(self) -> Tensor | None:
+        """Width of a code's interval of inputs, of which `code` times it is the middle.
+
+        None unless it depends on a learned scale alone. Differentiable in that scale.
+        """
+        return None
+
+    def scale_gradient(self, x: Tensor) -> float:
+        """Factor that the gradient of the scale of `x` is multiplied by."""
+        return 1.0
+
+    @property
     def gain(self) -> Tensor | float:
         """About x / forward(x): the factor that restores the input's scale."""
         return 1.0

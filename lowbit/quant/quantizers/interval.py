@@ -26,6 +26,10 @@ class Interval(LearnedScale):
     def gain(self) -> Tensor:
         return self.scale.detach()
 
+    @property
+    def latent_step(self) -> Tensor:
+        return self.scale / self.constants()[2]
+
     def levels(self) -> tuple[int, int]:
         """Return the lowest and the highest code, (α, β)."""
         alpha, beta, _ = self.constants()

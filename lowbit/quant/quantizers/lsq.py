@@ -42,12 +42,18 @@ class LSQ(LearnedStep):
     def _step_ratio(self, bits: int, reference: int) -> float:
         return math.sqrt(self._q_p(reference) / self._q_p(bits))
 
+    @property
+    def latent_step(self) -> Tensor:
+        return self.scale
+
+    def scale_gradient(self, x: Tensor) -> float:
+        n = x.numel() // (len(x) if self.role == "activation" else self.channels or 1)
+        return 1 / math.sqrt(n * self._q_p(self._bits))
+
     def _quantize(self, x: Tensor) -> Tensor:
         lo, hi = self.levels()
-        n = x.numel() // (len(x) if self.role == "activation" else self.channels or 1)
         ratio = self._step_ratio(self._bits, self._reference) if self._is_rescaled else 1.0
-        g = 1 / math.sqrt(n * self._q_p(self._bits))
-        return lsq(x, self.q_scale, -lo, hi, g, ratio=ratio)
+        return lsq(x, self.q_scale, -lo, hi, self.scale_gradient(x), ratio=ratio)
 
     @torch.no_grad()
     def codes(self, x: Tensor) -> Tensor:
@@ -133,13 +139,20 @@ class LSQPlus(LearnedStep):
             return self.q_starts[0, bits] / self.q_starts[0, reference]
         return 2.0 ** (reference - bits)
 
+    @property
+    def latent_step(self) -> Tensor | None:
+        return None if self.has_offset else self.scale
+
+    def scale_gradient(self, x: Tensor) -> float:
+        _, hi = self.levels()
+        n = x.numel() // (len(x) if self.has_offset else self.channels or 1)
+        return 1 / math.sqrt(n * max(hi, 1))
+
     def _quantize(self, x: Tensor) -> Tensor:
         lo, hi = self.levels()
         if self.has_offset:
-            g = 1 / math.sqrt(x.numel() // len(x) * hi)
-            return lsq_plus(x, self.scale, self.offset, hi, g)
-        g = 1 / math.sqrt(x.numel() // (self.channels or 1) * max(hi, 1))
-        return lsq(x, self.scale, -lo, hi, g)
+            return lsq_plus(x, self.scale, self.offset, hi, self.scale_gradient(x))
+        return lsq(x, self.scale, -lo, hi, self.scale_gradient(x))
 
     @torch.no_grad()
     def codes(self, x: Tensor) -> Tensor:

@@ -176,6 +176,25 @@ class Codes:
             for a, layer in zip(self._offsets, self.layers, strict=True)
         ]
 
+    @property
+    def latest(self) -> Tensor:
+        """The codes read last, of all layers in one buffer, whose gaps between layers are 0."""
+        return self._old
+
+    @property
+    def previous(self) -> Tensor:
+        """The codes read before those, likewise."""
+        return self._new
+
+    def pieces(self, buffer: Tensor) -> list[Tensor]:
+        """Return each layer's part of a buffer that is laid out as the codes are, shaped like its weight."""
+        return [
+            buffer.as_strided(weight.shape, weight.stride(), buffer.storage_offset() + start)
+            for weight, start in zip(
+                (layer.weight for layer in self.layers), self._offsets, strict=True
+            )
+        ]
+
     def settle(self, changed: Tensor | list[Tensor | int]) -> None:
         """Make the newly written codes the last ones."""
         if isinstance(changed, list):
@@ -268,12 +287,7 @@ class Codes:
         self._jumps = state["jumps"].to(self.numel.device, copy=True)
 
     def _shaped(self) -> list[Tensor]:
-        weights = [layer.weight for layer in self.layers]
-        lasts = [last for last, _ in self.buffers()]
-        return [
-            torch.as_strided(last, w.shape, w.stride(), last.storage_offset())
-            for last, w in zip(lasts, weights, strict=True)
-        ]
+        return self.pieces(self._old)
 
 
 def flat(t: Tensor) -> Tensor:

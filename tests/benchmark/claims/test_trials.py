@@ -141,6 +141,23 @@ def test_every_scale_is_a_trial(runs):
     assert {trial.level for trial in found} != {0.05}  # corrected for three
 
 
+def test_frozen_weights_are_their_own_side_and_no_plain_optimizer(runs):
+    job = runs.pretrain("untrained", 0, epochs=0)
+    for section, shift in (({"transition": {"controller": "eq11"}}, 1.0), (None, 0.0)):
+        for seed in range(2):
+            own = section or {"oscillation": {"method": "freezing", "momentum": 1e-3}}
+            optimizer = "sgdt" if section else "sgd"
+            identity = {"training": optimizer, "policy": "lsq"}
+            fields = {"optimizer": optimizer, "protocol": "qat", "identity": identity, **own}
+            values = {"2w2a": 60.0 + shift + 0.1 * seed * shift}
+            runs.score("untrained", job, None, values, seed=seed, **fields)
+    a = {"optimizer": "sgdt"}
+    (untried,) = trials(runs, a=a, b={"optimizer": "sgd"}, precisions=["2w2a"])
+    assert untried.scale is None and untried.n == 0
+    (found,) = trials(runs, a=a, b={"oscillation.method": "freezing"}, precisions=["2w2a"])
+    assert found.found == pytest.approx(1.05)
+
+
 def test_variants_of_a_side_are_trials_of_their_own(runs):
     """Each against the rows of the other side that differ from it in the fewest fields."""
     for lr in (0.05, 0.1):

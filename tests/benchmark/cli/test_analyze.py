@@ -89,6 +89,23 @@ def test_weights_leave_two_pictures_and_their_numbers(checkpoints, tmp_path, cap
     assert "kurtosis" in table and "error_4bit" in table
 
 
+def test_a_quantizer_leaves_its_steps_and_its_points(checkpoints, tmp_path, capsys):
+    out = tmp_path / "out"
+    words = ["quantizer", "--scale", "0.3", "0.2", "--output-dir", str(out)]
+    assert analyze.main(words) == 0
+    assert _is_png(out / "quantizer_steps.png") and _is_png(out / "quantizer_intervals.png")
+    found = json.loads((out / "quantizer.json").read_text())
+    assert [round(row["transition_points"][0], 6) for row in found] == [-0.225, -0.15]
+    assert "s 0.2: " in capsys.readouterr().out
+    words = ["quantizer", checkpoints[0], "--policy", "lsq", "--layer", "body.9"]
+    assert analyze.main([*words, "--output-dir", str(out)]) == 1
+    message = capsys.readouterr().err
+    assert "has no layer 'body.9'" in message and "nothing was drawn" in message
+    layer = message.split("one of ")[1].split(",")[0]
+    assert analyze.main([*words[:-1], layer, "--output-dir", str(tmp_path / "layer")]) == 0
+    assert not (tmp_path / "layer" / "quantizer_intervals.png").exists()
+
+
 def test_checkpoints_of_one_method_are_told_apart_by_their_files(checkpoints, tmp_path):
     copy = tmp_path / "copy.pth"
     copy.write_bytes(Path(checkpoints[1]).read_bytes())
@@ -143,6 +160,7 @@ def test_transitions_leave_pictures_and_the_numbers_of_the_jobs(tmp_path, capsys
         (["weights", "none.pth", "none.pth"], "listed twice; nothing was drawn"),
         (["tsne", "none.pth", "--dataset", "digitz"], "Did you mean 'digits'"),
         (["tsne", "none.pth", "--dataset", "digits", "--precision", "4"], "is not a precision"),
+        (["quantizer", "--policy", "ssql"], "has no scale to draw; nothing was drawn"),
         (["correlation", "--config-file", "none.yaml"], "There is no file none.yaml"),
     ],
 )
@@ -154,7 +172,7 @@ def test_a_mistake_is_an_error_not_a_traceback(words, message, capsys):
 def test_examples_parse_and_their_recipes_are_valid():
     joined = analyze.EXAMPLES.replace("\\\n", " ")
     lines = [line.strip() for line in joined.splitlines() if "lowbit-bench analyze" in line]
-    assert len(lines) == 6
+    assert len(lines) == 8
     for line in lines:
         args = analyze._parser(None).parse_args(shlex.split(line)[2:])
         if args.verb is analyze.correlation:

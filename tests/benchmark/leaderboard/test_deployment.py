@@ -294,3 +294,34 @@ def test_graphs_that_decide_otherwise_are_named_in_every_format(tmp_path):
         assert "decides otherwise than the simulation" in (folder / name).read_text("utf-8")
     (shown,) = Page(folder / "index.html").sections["deployment"]["tables"]
     assert shown["gaps"] == [note]
+
+
+DETECTOR = {"dataset": "digit-scenes", "protocol": "retinanet of torchvision", "image_size": 96}
+
+
+def test_detectors_stand_in_tables_of_their_own_with_how_they_were_trained(tmp_path):
+    at = timed(0.5, 2.0, AP=40.5, AP50=70.25, agreement=97.0, noise_floor=98.0)
+    del at["top1"]
+    for number, training in enumerate(("lsq", "lsq, backbone+neck")):
+        facts = {**DETECTOR, "training": training}
+        write_deployment(tmp_path, f"{number:012x}", {"4w4a": at}, policy="lsq", **facts)
+    write_deployment(tmp_path, "2" * 12, {"4w4a": timed(0.4, 2.0)})
+    detectors, networks = sorted(
+        tables_of(tmp_path), key=lambda table: "training" not in table.labels
+    )
+    assert detectors.title.startswith(
+        "Integer inference: digit-scenes at 96 px, retinanet of torchvision, openvino"
+    )
+    assert detectors.labels == ("checkpoint", "architecture", "training", "policy", "precision")
+    assert [row.labels[2] for row in detectors.rows] == ["lsq", "lsq, backbone+neck"]
+    assert detectors.columns[:2] == ("AP (%)", "AP50 (%)") and "AP (%)" not in networks.columns
+    assert "mine lsq, backbone+neck lsq 4w4a (agreement 97.00 %" in detectors.gaps[0]
+    text = (build.build(tmp_path).parent / "results.md").read_text(encoding="utf-8")
+    assert "| mine | resnet18 | lsq, backbone+neck | lsq | 4w4a | 40.5† | 70.2† |" in text
+
+
+def test_images_of_many_sizes_have_none_in_the_title(tmp_path):
+    facts = {**DETECTOR, "dataset": "coco:mine", "image_size": None, "training": "lsq"}
+    write_deployment(tmp_path, "0" * 12, {"4w4a": timed(0.5, 2.0, AP=40.0)}, **facts)
+    (table,) = tables_of(tmp_path)
+    assert table.title.startswith("Integer inference: coco:mine, retinanet of torchvision, ")

@@ -144,3 +144,13 @@ def test_numbers_that_depend_on_rounding_are_marked_and_explained_in_every_forma
     assert r"$\approx$: rounding alone decides at least 1 \% of these predictions" in latex
     for text in map(to_markdown, (_tables(rows[1:]), _tables(rows[2:]))):
         assert "≈" not in text
+
+
+def test_the_csv_says_which_intervals_may_be_too_narrow():
+    ends = {"image_low": 80.0, "image_high": 95.0}
+    tables = _tables([row(image_warning="few objects", **ends), row(precision="FP", **ends)])
+    lines = csv.DictReader(io.StringIO(to_csv(tables)))
+    assert [(line["precision"], line["warning"]) for line in lines] == [
+        ("FP", ""),
+        ("4w4a", "few objects"),
+    ]

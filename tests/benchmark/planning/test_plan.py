@@ -6,10 +6,20 @@ from collections import Counter
 import pytest
 import yaml
 
-from lowbit.benchmark.planning.job import NETWORKS, File, Output
+from lowbit.benchmark.planning.deployed_jobs import deployed_inputs, described
+from lowbit.benchmark.planning.job import (
+    CALIBRATED,
+    CHECKPOINT,
+    NETWORKS,
+    File,
+    Job,
+    Label,
+    Output,
+)
 from lowbit.benchmark.planning.plan import plan
 from lowbit.benchmark.planning.suite import load_suite
 from lowbit.benchmark.recipes.errors import RecipeError
+from lowbit.benchmark.recipes.yaml_files import validate
 from lowbit.benchmark.results.frame import load_frame
 
 TWO = [
@@ -204,6 +214,17 @@ def test_words_after_a_checkpoint_are_about_it(bench, monkeypatch, words, names)
             },
             "there is no transfer id 'lin'",
         ),
+        (
+            {
+                "transfer": [{"id": "fp", "recipe": "transfer.yaml"}],
+                "deploy": [{"recipe": "deploy.yaml", "detection": "fp"}],
+            },
+            "there is no detection id 'fp'",
+        ),
+        (
+            {"deploy": [{"recipe": "deploy.yaml"}]},
+            "the deploy entry of deploy.yaml needs either `transfer` or `detection`",
+        ),
         ({"transfer": [{}]}, "transfer.0.recipe: required, but not given"),
         ({"reported": [{"paper": "SSQLL"}]}, "reported: "),
     ],
@@ -273,10 +294,86 @@ def test_networks_that_a_job_did_not_leave_fail_the_deploy_job_alone(bench):
     assert result.status == "failed" and "has left no scored networks" in result.reason
 
 
-def test_the_artifact_has_the_name_that_transfer_jobs_give_it():
+def test_a_deploy_entry_reads_the_detector_of_a_detection_entry(bench):
+    lsq = {"id": "linear", "recipe": "detection.yaml", "overrides": {"precisions": ["4w4a"]}}
+    planned = bench.plan(
+        seeds=[0, 1],
+        checkpoints=TWO,
+        transfer=[LINEAR],
+        detection=[{**lsq, "checkpoints": ["B"]}],  # of the same id as the transfer entry
+        deploy=[{"recipe": "deploy.yaml", "detection": "linear"}],
+    )
+    found = jobs_of(planned, "deploy")
+    assert [(j.label.checkpoint, j.recipe["seed"], j.precisions) for j in found] == [
+        ("B", 0, ("4w4a",)),
+        ("B", 1, ("4w4a",)),
+    ]
+    for job in found:
+        made_by = planned.jobs[job.inputs["detector"].job_id]
+        assert made_by.stage == "detection" and made_by.recipe["seed"] == job.recipe["seed"]
+        assert job.inputs == {
+            "checkpoint": made_by.inputs["checkpoint"],
+            "detector": Output(made_by.id),
+        }
+        described = job.recipe["detection"]
+        assert described["precisions"] == ["4w4a"] and described["engine"] == "torch"
+        assert not {"checkpoint", "detector", "device", "name"} & described.keys()
+    schedule = bench.run(planned)
+    assert {result.status for result in schedule.done.values()} == {"completed"}
+
+
+def test_a_detector_of_random_weights_is_deployed_without_a_checkpoint(bench):
+    random = {"random_backbone": True, "architecture": "tiny"}
+    fp = {"id": "fp", "recipe": "detection.yaml", "overrides": random}
+    suite = {
+        "name": "random",
+        "detection": [fp],
+        "deploy": [{"recipe": "deploy.yaml", "detection": "fp"}],
+    }
+    path = bench.folder / "random.yaml"
+    path.write_text(yaml.safe_dump(suite))
+    (job,) = jobs_of(plan(path), "deploy")
+    assert set(job.inputs) == {"detector"} and job.label.checkpoint == "random tiny"
+
+
+def test_the_detector_of_a_method_is_the_file_that_its_jobs_leave():
+    detector = {"detector": File.at("detector.pth")}
+    label = Label("A", architecture="resnet18")
+    for method, fields, artifact in (
+        ("lsq", {"precision": "4w4a"}, CHECKPOINT),
+        ("ptq", {"precisions": ["FP", "8w8a"]}, CALIBRATED),
+    ):
+        recipe = validate("detection", {"method": method, "detector": "detector.pth", **fields})
+        job = Job.plan("detection", recipe, inputs=detector, label=label)
+        assert deployed_inputs(job) == {"detector": Output(job.id, artifact)}
+        mapping = {**described(job), "detector": "detector.pth", "precisions": [job.precisions[-1]]}
+        planned = Job.plan(
+            "deploy", validate("deploy", mapping), inputs=deployed_inputs(job), label=label
+        )
+        assert planned.problem is None or "not installed" in planned.problem
+        facts = ("dataset", "image_size", "seed", "policy_fingerprint", "split_sha256")
+        assert [planned.facts[name] for name in facts] == [job.facts[name] for name in facts]
+
+
+def test_detectors_of_detectron2_configurations_are_refused_before_anything_runs():
+    made_by = Job(
+        stage="detection",
+        version=2,
+        recipe={"config": "retinanet.yaml", "seed": 0},
+        cosmetic=frozenset({"config"}),
+        inputs={},
+        identity={"method": "fp"},
+        label=Label("A"),
+    )
+    with pytest.raises(RecipeError, match=r"by a Detectron2 configuration; nothing was run\. Only"):
+        deployed_inputs(made_by)
+
+
+def test_artifacts_have_the_names_that_their_jobs_give_them():
+    from lowbit.detection import trained_detector
     from lowbit.transfer.scoring.scored_network import ROLE
 
-    assert ROLE == NETWORKS
+    assert trained_detector.CALIBRATED == CALIBRATED and ROLE == NETWORKS
 
 
 def test_random_weights_need_no_checkpoint(bench):

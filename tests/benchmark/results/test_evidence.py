@@ -46,6 +46,13 @@ def test_evidence_has_results_and_no_weights(folder):
         assert not any("/" in record.path for record in result.inputs.values())
 
 
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_evidence_has_what_every_score_started_from(folder):
+    results = {result.job_id: result for result in find_results(folder)}
+    made = [r.job_id for each in results.values() for r in each.inputs.values() if r.job_id]
+    assert made and set(made) <= set(results)
+
+
 def test_the_table_of_transition_rates_is_made_of_the_evidence():
     found = {}
     for result in find_results(ROOT / "docs" / "evidence" / "pocket_tr"):

@@ -120,3 +120,10 @@ def test_halves_without_objects_are_left_out_until_they_are_many():
     assert compare_halves(1.5, halves, 99) == compare_halves(1.5, halves[4:], 99)
     halves[:6] = np.nan
     assert compare_halves(1.5, halves, 99) is None
+
+
+def test_a_bias_that_is_known_otherwise_moves_the_interval():
+    halves = 3.0 + np.tile([-1.0, 1.0], 50)
+    own, given = compare_halves(2.0, halves, 99), compare_halves(2.0, halves, 99, bias=0.0)
+    assert given.low + given.high == pytest.approx(2 * 2.0)
+    assert own.low < given.low and own.p > given.p

@@ -10,6 +10,7 @@ from lowbit.detection.scoring.half_samples import (
     few_objects,
     spread,
     spread_of_difference,
+    spreads,
 )
 from tests.detection.scoring.annotated_sets import detection, random_set
 
@@ -44,6 +45,19 @@ def test_a_bias_that_falls_with_two_thirds_is_removed(n):
     assert (known.low + known.high) / 2 == pytest.approx(40)
     error = np.hypot(halves.std(ddof=1), 0.4 * excess)  # the bias is known to two fifths
     assert known.high - known.low == pytest.approx(2 * stats.t.ppf(0.975, n - 1) * error)
+
+
+def test_a_metric_of_eleven_recalls_takes_the_bias_of_the_whole_curve():
+    """The interval's centre is the number less the bias that the 2012 metric's halves show."""
+    around = np.tile([-2.0, 2.0], 50)
+    values = {"AP50_voc07": 60.0, "AP50_voc12": 55.0}
+    halves = {"AP50_voc07": 63 + 1.5 * around, "AP50_voc12": 56 + around}
+    found = spreads(values, halves, 300, dict.fromkeys(values, ""))
+    bias = 1 / (2 ** (2 / 3) - 1)
+    for name, known in found.items():
+        assert (known.low + known.high) / 2 == pytest.approx(values[name] - bias)
+        error = np.hypot(halves[name].std(ddof=1), 0.4 * bias)
+        assert known.high - known.low == pytest.approx(2 * stats.t.ppf(0.975, 299) * error)
 
 
 @pytest.mark.parametrize("seed", range(30))

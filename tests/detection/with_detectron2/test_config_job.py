@@ -71,6 +71,20 @@ def test_a_configuration_gives_a_result_like_a_recipes(detector):
     assert "MAX_ITER: 10" in result["details"]["config"]
 
 
+def test_ap_on_the_way_is_a_measurement_and_part_of_the_identity(detector, tmp_path):
+    file = str(detector[0] / "detector.pth")
+    asked = job(SGDT, "TEST.EVAL_AT", (3, 10), detector=file)
+    result = run(asked, tmp_path)
+    scores = {row["iteration"]: row["AP"] for row in result["details"]["curve"]}
+    measured = {m["metric"]: m for m in result["measurements"]}
+    assert measured["AP@3"] == {
+        "metric": "AP@3", "value": scores[3], "unit": "%", "n": 6, "precision": "4w4a",
+        "split": "test",
+    }  # fmt: skip
+    assert not {"AP@5", "AP@10"} & set(measured)  # its period's, and the end's, which is AP
+    assert identity(asked)["config_sha256"] != identity(job(SGDT))["config_sha256"]
+
+
 def test_a_killed_job_goes_on_bit_for_bit_with_its_curve(detector, tmp_path, monkeypatch):
     file = str(detector[0] / "detector.pth")
     recipe = job(SGDT, detector=file)
@@ -336,3 +350,32 @@ def test_a_job_is_named_by_what_its_configuration_says(tmp_path):
     assert first.problem is None and first.missing is None
     assert first.id == same.id != other.id
     assert first.question == same.question != other.question
+
+
+YOLOV4 = f"{FOLDER}/digit_scenes_yolov4_fp_instant_test.yaml"
+
+
+def test_yolov4_trains_and_resumes_by_its_configuration(backbone_file, tmp_path, monkeypatch):
+    size = ("INPUT.MIN_SIZE_TRAIN", [64], "INPUT.MIN_SIZE_TEST", 64)
+    recipe = job(YOLOV4, *size, checkpoint=backbone_file)
+    folders = [tmp_path / name for name in ("straight", "killed")]
+    for folder in folders:
+        folder.mkdir()
+    straight = run(recipe, folders[0])
+    with monkeypatch.context() as patch:
+        kill_at(patch, "detectron2", 8)
+        with pytest.raises(Killed):
+            run(recipe, folders[1])
+    assert run(recipe, folders[1])["measurements"] == straight["measurements"]
+    states = [read_detector(f / "detector.pth", engine="detectron2")[0] for f in folders]
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    assert not torch.equal(states[0]["head.anchors"][0], torch.tensor([12.0, 16.0]))  # k-means
+
+
+def test_keys_of_yolov4_are_in_its_jobs_identity_alone(monkeypatch):
+    """Other jobs keep the ids from before there was one."""
+    from lowbit.detection.with_detectron2 import config_job
+
+    for config, expected in ((RETINANET, set()), (YOLOV4, {"INPUT.MOSAIC", "MODEL.YOLOV4.KMEANS"})):
+        keys = set(config_job._decisive(config_job.job_config(job(config))))
+        assert keys & {"INPUT.MOSAIC", "MODEL.YOLOV4.KMEANS"} == expected

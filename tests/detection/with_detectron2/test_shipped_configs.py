@@ -7,6 +7,8 @@ import pytest
 CONFIGS = Path(__file__).parents[3] / "configs" / "detection" / "detectron2"
 FILES = sorted(file for file in CONFIGS.glob("*.yaml") if not file.stem.startswith("Base"))
 
+QUANTIZED = ("MODEL.QUANT.ENABLED", True)
+
 pytestmark = pytest.mark.detectron2
 
 
@@ -105,6 +107,11 @@ def test_a_shipped_file_is_what_detectron2_reads():
         (("SOLVER.OPTIMIZER", "ADAMT"), "or SOLVER.OPTIMIZER ADAMW"),
         (("SOLVER.TARGET_SCHEDULE", "cosin"), "Use one of cosine, linear, step, constant"),
         (("MODEL.LOWBIT.RANDOM", True, "MODEL.LOWBIT.CHECKPOINT", "x"), "Leave one of them out"),
+        (("SOLVER.OSCILLATION", "freezing"), "but no layer is quantized"),
+        (
+            ("SOLVER.OSCILLATION", "freezing", "SOLVER.OPTIMIZER", "SGDT", *QUANTIZED),
+            "SGDT schedules transitions, of which it is a rival",
+        ),
         (
             ("SOLVER.CLIP_GRADIENTS.ENABLED", True, "SOLVER.CLIP_GRADIENTS.CLIP_TYPE", "norms"),
             "Use one of value, norm, full_model",
@@ -118,6 +125,55 @@ def test_keys_that_do_nothing_or_contradict_are_refused(opts, told):
         read_config(CONFIGS / "retinanet_R_18_FPN_90k_fp.yaml", opts)
     assert told in str(caught.value)
     assert any(f"{n} was" in str(caught.value) for n in ("nothing", "Nothing", "no detector"))
+
+
+@pytest.mark.parametrize(
+    ("file", "opts", "told"),
+    [
+        (
+            "retinanet_R_18_FPN_90k_fp",
+            ("INPUT.MOSAIC", 0.5),
+            "INPUT.MOSAIC is set, which only YOLOv4",
+        ),
+        ("retinanet_R_18_FPN_90k_fp", ("MODEL.YOLOV4.KMEANS", True), "MODEL.YOLOV4.KMEANS is set"),
+        ("retinanet_R_18_FPN_90k_fp", ("MODEL.META_ARCHITECTURE", "YOLOv4"), "belong together"),
+        ("yolov4_R_18_VOC_cq_fp", ("MODEL.BACKBONE.NAME", "build_lowbit_backbone"), "set both"),
+        ("yolov4_R_18_VOC_cq_fp", ("MODEL.LOWBIT.OUT_FEATURES", ["res4", "res5"]), "three levels"),
+        ("yolov4_R_18_VOC_cq_fp", ("MODEL.YOLOV4.ANCHORS", [[1, 2]]), "Give nine [width, height]"),
+        ("yolov4_R_18_VOC_cq_fp", ("MODEL.YOLOV4.ANCHORS", [[-1, 2]] * 9), "above 0"),
+        ("yolov4_R_18_VOC_cq_fp", ("INPUT.MOSAIC", 1.5), "A share is in 0..1"),
+        ("yolov4_R_18_VOC_cq_fp", ("INPUT.MIN_SIZE_TRAIN", [0]), "a mosaic's side"),
+    ],
+)
+def test_yolov4_has_its_keys_and_no_other_detector_has(file, opts, told):
+    from lowbit.detection.with_detectron2.config import read_config
+
+    with pytest.raises(ValueError) as caught:
+        read_config(CONFIGS / f"{file}.yaml", opts)
+    assert told in str(caught.value)
+    assert any(f"{n} was" in str(caught.value) for n in ("nothing", "no detector"))
+
+
+def test_nine_anchors_can_be_given():
+    from lowbit.detection.with_detectron2.build_detector import build_detector
+    from lowbit.detection.with_detectron2.config import read_config
+
+    shapes = [[10 * i, 9.5] for i in range(1, 10)]
+    opts = ("MODEL.YOLOV4.ANCHORS", shapes, "MODEL.DEVICE", "cpu", "MODEL.FPN.OUT_CHANNELS", 8)
+    model = build_detector(read_config(CONFIGS / "yolov4_R_18_VOC_cq_fp.yaml", opts))
+    assert model.head.anchors.tolist() == shapes
+
+
+def test_what_is_done_about_oscillation_reaches_the_solver():
+    from lowbit.detection.with_detectron2.config import read_config, solver
+
+    file = CONFIGS / "retinanet_R_18_FPN_90k_dampening_w3a3.yaml"
+    assert solver(read_config(file)).oscillation.label == "dampening"
+    wanted = '{"method": "freezing", "threshold": [0.2, 0.05]}'
+    found = solver(read_config(file, ("SOLVER.OSCILLATION", repr(wanted)))).oscillation  # as text
+    assert (found.method, found.threshold) == ("freezing", (0.2, 0.05))
+    with pytest.raises(ValueError, match=r"SOLVER\.OSCILLATION is .*which is not JSON"):
+        solver(read_config(file, ("SOLVER.OSCILLATION", "{bad")))
 
 
 def test_a_target_that_falls_in_steps_reaches_the_solver():

@@ -8,8 +8,7 @@ import torch
 
 from lowbit.data import normalization
 from lowbit.detection.engines import get_engine
-from lowbit.detection.with_torchvision.engine import mirrored
-from lowbit.detection.with_torchvision.pyramid import ImageTransform, resized
+from lowbit.detection.with_torchvision.pyramid import ImageTransform, mirrored, resized
 
 IDENTITY = ((0.0,) * 3, (1.0,) * 3)
 
@@ -113,10 +112,11 @@ def test_the_normalization_is_the_starts(make_recipe, scenes):
 
 
 def test_half_of_the_images_are_mirrored_and_their_boxes_with_them(make_recipe):
-    from lowbit.detection.with_torchvision.engine import _take
+    from lowbit.detection.with_torchvision.training_batches import take
 
     pixels = torch.zeros(3, 8, 10, dtype=torch.uint8)
     images = SimpleNamespace(
+        annotated=range(64),
         image=lambda place: pixels,
         boxes=[torch.tensor([[1.0, 2, 4, 6]])] * 64,
         labels=[torch.tensor([0])] * 64,
@@ -124,8 +124,8 @@ def test_half_of_the_images_are_mirrored_and_their_boxes_with_them(make_recipe):
     torch.manual_seed(0)
     lefts = [
         t["boxes"][0, 0].item()
-        for t in _take(images, range(64), make_recipe(flip=True, dataset="coco"))[1]
+        for t in take(images, range(64), make_recipe(flip=True, dataset="coco"))[1]
     ]
     assert set(lefts) == {1.0, 6.0} and 20 < lefts.count(6.0) < 44
-    lefts = [t["boxes"][0, 0].item() for t in _take(images, range(64), make_recipe())[1]]
+    lefts = [t["boxes"][0, 0].item() for t in take(images, range(64), make_recipe())[1]]
     assert set(lefts) == {1.0}

@@ -1,7 +1,10 @@
 """Exported graphs against the networks they come from, computed by ONNX Runtime without optimizations."""
 
+from functools import partial
+
 import numpy as np
 import pytest
+import timm
 import torch
 from torch import nn
 
@@ -150,12 +153,25 @@ def test_what_has_no_integers_is_refused_by_layer():
         assert f"\n  {name}: " in text
 
 
+def shallow_transformer():
+    return timm.create_model("vit_tiny_patch16_224", img_size=32, depth=2, num_classes=0)
+
+
+def shallow_mobilenet():
+    net = create_backbone("mobilenetv2_kuangliu")
+    for name in net.stage_names:
+        setattr(net, name, getattr(net, name)[:1])
+    return net
+
+
 @pytest.mark.parametrize(
-    ("architecture", "size"),
-    [("resnet20", 32), ("mobilenetv2_kuangliu", 32), ("vit_tiny_patch16_224", 224)],
-)
-def test_networks(architecture, size):
-    net, images = quantized(create_backbone(architecture), "lsq", "8w8a", size)
+    "make",
+    [partial(create_backbone, "resnet8"), shallow_mobilenet, shallow_transformer,
+     *(pytest.param(partial(create_backbone, name), marks=pytest.mark.slow)
+       for name in ("resnet20", "mobilenetv2_kuangliu"))],
+)  # fmt: skip
+def test_networks(make):
+    net, images = quantized(make(), "lsq", "8w8a", 32)
     exported = export_network(net, images[:2], outputs=["features"])
     wanted = [n for n, m in net.named_modules() if getattr(m, "w_quant", None) is not None]
     assert sorted(exported.integers.layers) == sorted(wanted)
@@ -194,3 +210,11 @@ def test_an_output_that_is_also_quantized(runtime):
         for y, simulated in zip(session.run(x.numpy()), expected, strict=True):
             assert y.shape == simulated.shape
             assert np.corrcoef(y.flatten(), simulated.numpy().flatten())[0, 1] > 0.99
+
+
+def test_the_exporters_own_progress_is_not_logged(caplog):
+    net, images = quantized(Block(), "lsq", "8w8a")
+    with caplog.at_level("INFO"):
+        export_network(net, images[:2])
+    talkers = ("torch.onnx", "onnx_ir", "onnxscript")
+    assert [r for r in caplog.records if r.name.startswith(talkers)] == []

@@ -1,5 +1,8 @@
 """Graphs in runtimes with all their optimizations, against ONNX Runtime without any."""
 
+import itertools
+import tempfile
+
 import numpy as np
 import pytest
 import torch
@@ -12,13 +15,18 @@ onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
 ort = pytest.importorskip("onnxruntime")
 
-from lowbit.export import integer_graph  # noqa: E402
+from lowbit.export import integer_graph, runtime_rewrites  # noqa: E402
 from lowbit.export.integer_grid import weight_codes  # noqa: E402
 from lowbit.export.onnx_export import export_network  # noqa: E402
 from lowbit.export.runtime import get_runtime, on_integers  # noqa: E402
 
 POLICIES = ["ssql", "lsq", "ssql-int8", "lsq-int8"]
-PRECISIONS = ["8w8a", "4w4a", "3w3a"]
+# Every policy and every precision by default; the other pairs repeat them.
+OFTEN = {("ssql", "3w3a"), ("lsq", "8w8a"), ("ssql-int8", "4w4a"), ("lsq-int8", "3w3a")}
+CELLS = [
+    pytest.param(*cell, marks=[] if cell in OFTEN else pytest.mark.slow)
+    for cell in itertools.product(POLICIES, ("8w8a", "4w4a", "3w3a"))
+]
 
 
 def resnet(policy, precision, seed=0):
@@ -46,8 +54,7 @@ def deviation(found, expected):
     return np.abs(found - expected).mean() / expected.std()
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize(("policy", "precision"), CELLS)
 def test_openvino_rounds_where_the_network_does(policy, precision):
     pytest.importorskip("openvino")
     net, images = resnet(policy, precision)
@@ -59,7 +66,10 @@ def test_openvino_rounds_where_the_network_does(policy, precision):
     assert len(on_integers(session, exported.integers.layers)[0]) >= 11
 
 
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize(
+    "policy",
+    ["ssql", "lsq-int8", *(pytest.param(p, marks=pytest.mark.slow) for p in ("lsq", "ssql-int8"))],
+)
 def test_onnxruntime_keeps_biases_and_integer_layers(policy, monkeypatch):
     net, images = resnet(policy, "4w4a")
     adapted = export_network(net, images[:2], outputs=["features"])
@@ -92,3 +102,79 @@ def test_weights_grow_no_further_than_16_bits_hold_two_products():
         largest[name] = np.abs(codes).max()
     assert largest["layer1.0.conv1"] <= 64  # its input has 255 as its largest code
     assert 64 < largest["layer1.0.conv2"] <= 127  # and this 15
+
+
+class Pooled(nn.Module):
+    """A stem with a pooling, whose output a convolution and a shortcut read, as in ResNets."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(3, 16, 3, padding=1), nn.BatchNorm2d(16)
+        self.act1, self.act2 = nn.ReLU(), nn.ReLU()
+        self.pool = nn.MaxPool2d(3, stride=2, padding=1)
+        self.conv2, self.bn2 = nn.Conv2d(16, 16, 3, padding=1), nn.BatchNorm2d(16)
+
+    def forward(self, x):
+        x = self.pool(self.act1(self.bn1(self.conv1(x))))
+        return self.act2(self.bn2(self.conv2(x)) + x).mean((2, 3))
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_onnxruntime_pools_integers_and_no_value_changes(policy, monkeypatch):
+    torch.manual_seed(0)
+    net, images = Pooled().eval(), torch.randn(8, 3, 16, 16)
+    quantize(net, policy, "8w8a")
+    calibrate(net, [images])
+    adapted = export_network(net, images[:2], outputs=["features"]).model
+    monkeypatch.setattr(runtime_rewrites, "_pool_codes", lambda graph, node: None)
+    bare = export_network(net, images[:2], outputs=["features"]).model
+    np.testing.assert_array_equal(plain(adapted, images), plain(bare, images))
+    sessions = [get_runtime("onnxruntime").load(m, threads=1) for m in (adapted, bare)]
+    integers = [[layer.names for layer in s.layers() if layer.integer] for s in sessions]
+    assert integers[0] == integers[1]
+    pools = [_pool(model) for model in (adapted, bare)]
+    if policy.endswith("-int8"):  # the others pool what their first layer gives in full precision
+        assert pools[0] == "NhwcMaxPool"
+    if policy == "lsq-int8":
+        assert pools[1] == "MaxPool"  # else the rewrite is no longer needed
+
+
+def _pool(model):
+    """The operator that ONNX Runtime pools with."""
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    with tempfile.TemporaryDirectory() as folder:
+        path = f"{folder}/optimized.onnx"
+        options.optimized_model_filepath = path
+        ort.InferenceSession(model, options, ["CPUExecutionProvider"])
+        (operator,) = (n.op_type for n in onnx.load(path).graph.node if "MaxPool" in n.op_type)
+    return operator
+
+
+class Joined(nn.Module):
+    """Two convolutions whose outputs are joined and then quantized, and two layers behind them."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 16, 3, stride=2, padding=1)
+        self.left, self.right = nn.Conv2d(16, 16, 1), nn.Conv2d(16, 16, 1)
+        self.behind, self.last = nn.Conv2d(32, 16, 1), nn.Conv2d(16, 16, 1)
+
+    def forward(self, x):
+        x = self.stem(x).relu()
+        parts = [nn.functional.leaky_relu(part(x), 0.1) for part in (self.left, self.right)]
+        return self.last(nn.functional.leaky_relu(self.behind(torch.cat(parts, 1)), 0.1))
+
+
+@pytest.mark.parametrize("runtime", ["openvino", "onnxruntime"])
+def test_what_is_joined_before_it_is_quantized_is_the_networks(runtime):
+    pytest.importorskip(runtime)
+    torch.manual_seed(0)
+    net, images = Joined().eval(), torch.randn(4, 3, 32, 32)
+    quantize(net, {"base": "lsq", "first": "fp", "last": 8}, "8w8a")
+    calibrate(net, [images])
+    exported = export_network(net, images[:2], outputs=["features"], size_multiple=16)
+    session = get_runtime(runtime).load(exported.model, threads=1)
+    with torch.no_grad():
+        expected = net(images).numpy()
+    assert deviation(session.run(images.numpy())[0], expected) < 0.01

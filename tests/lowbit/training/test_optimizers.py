@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from lowbit.quant import quantize, scales
-from lowbit.training.lars import LARS
+from lowbit.training.lars import LARC, LARS
 from lowbit.training.optimizers import (
     OPTIMIZERS,
     T_VARIANTS,
@@ -43,6 +43,58 @@ def test_lars_is_its_algorithm_on_weights_and_momentum_on_vectors():
     expected = _reference_lars(start["weight"], gradients, **options, eta=0.02)
     torch.testing.assert_close(layer.weight.detach(), expected)
     torch.testing.assert_close(layer.bias.detach(), plain.detach())
+
+
+def _reference_larc(w, gradients, *, lr, momentum, weight_decay, eta):
+    """The rate is eta |w| / (|g| + wd |w|), at most lr; written for one tensor."""
+    w, v = w.clone(), torch.zeros_like(w)
+    for g in gradients:
+        local = eta * w.norm() / (g.norm() + weight_decay * w.norm())
+        if w.norm() == 0:
+            local, decayed = torch.tensor(lr), g
+        else:
+            decayed = g + weight_decay * w
+        v = momentum * v + min(local.item() / lr, 1) * decayed
+        w = w - lr * v
+    return w
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+@pytest.mark.parametrize("eta", [0.02, 50.0])  # the second is clipped at lr
+def test_larc_is_its_rule_on_every_tensor_in_float64(eta, weight_decay):
+    layer = nn.Linear(5, 3).double()
+    with torch.no_grad():
+        layer.bias.zero_()
+    start = {name: p.detach().clone() for name, p in layer.named_parameters()}
+    options = {"lr": 2.0, "momentum": 0.9, "weight_decay": weight_decay}
+    optimizer = LARC(layer.parameters(), **options, eta=eta)
+    gradients = [torch.randn(3, 5, dtype=torch.float64) for _ in range(4)]
+    for g in gradients:
+        layer.weight.grad, layer.bias.grad = g.clone(), g[:, 0].clone()
+        optimizer.step()
+        assert torch.equal(layer.weight.grad, g)
+    parts = {"weight": gradients, "bias": [g[:, 0] for g in gradients]}
+    for name, p in layer.named_parameters():
+        expected = _reference_larc(start[name], parts[name], **options, eta=eta)
+        torch.testing.assert_close(p.detach(), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_lars_trusts_weights_without_decay_too():
+    """In packages that skip the ratio at weight decay 0 this would be a step of SGD."""
+    layer = nn.Linear(5, 3, bias=False).double()
+    before, g = layer.weight.detach().clone(), torch.randn(3, 5, dtype=torch.float64)
+    layer.weight.grad = g
+    LARS(layer.parameters(), 1.6, weight_decay=0.0).step()
+    expected = before - 1.6 * 1e-3 * before.norm() / g.norm() * g
+    torch.testing.assert_close(layer.weight.detach(), expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", [LARS, LARC])
+def test_quantizer_scales_take_plain_steps_whatever_their_shape(kind):
+    scale = nn.Parameter(torch.full((3, 1, 1, 1), 2.0))
+    scale.grad = torch.ones_like(scale)
+    kind([{"params": [scale], "role": "scale", "weight_decay": 0.0}], 0.1).step()
+    torch.testing.assert_close(scale.detach(), torch.full((3, 1, 1, 1), 1.9))
 
 
 def test_lars_moves_a_weight_that_is_zero():
@@ -131,7 +183,7 @@ def test_an_optimizer_is_given_what_it_takes(name):
     assert group["weight_decay"] == 0.3 and group.get("momentum", 0.7) == 0.7
     if name == "adamw":
         assert group["betas"] == (0.6, 0.999)
-    assert (f"{name}t" in T_VARIANTS) == (name != "lars")
+    assert (f"{name}t" in T_VARIANTS) == (name not in ("lars", "larc"))
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from lowbit.quant import (
     set_precision,
 )
 from lowbit.training.job_state import Workspace
-from lowbit.training.optimizers import OPTIMIZERS
+from lowbit.training.optimizers import OPTIMIZERS, T_VARIANTS
 from lowbit.transfer import Recipe
 from lowbit.transfer.finetuning.objectives import CrossEntropy
 from lowbit.transfer.finetuning.recipe_optimizer import build_optimizer
@@ -129,14 +129,14 @@ def test_scales_have_their_own_rate_and_decay_and_follow_the_schedule(network, f
     assert {g["role"]: g["lr"] for g in absolute.param_groups}["scale"] == 0.25
 
 
-@pytest.mark.parametrize("name", [*BASES, *(f"{name}t" for name in BASES)])
+@pytest.mark.parametrize("name", [*BASES, *T_VARIANTS])
 def test_every_optimizer_trains_a_quantized_network(network, few_digits, name):
     recipe = _recipe(optimizer=name, epochs=2, lr=0.02, weight_decay=0.0)
     optimizer = build_optimizer(network, recipe, total_steps=8, weight_bits=4)
     base = OPTIMIZERS[name if name in BASES else name[:-1]]
     assert isinstance(optimizer, base) and (type(optimizer) is base) == (name in BASES)
     momentum = {g["momentum"] for g in optimizer.param_groups if "momentum" in g}
-    assert momentum == ({0.9} if name.startswith(("sgd", "rmsprop")) else set())
+    assert momentum == ({0.9} if name.startswith(("sgd", "rmsprop", "lar")) else set())
     training = Training(network, few_digits, recipe=recipe, device=CPU, optimizer=optimizer)
     network.train()
     torch.nn.init.normal_(network.fc.weight)  # a zero one hands the backbone no gradient

@@ -78,6 +78,59 @@ def test_batched_training_equals_a_plain_loop_for_each_precision(
     assert not torch.allclose(weight[0], weight[1], atol=1e-2)  # from each one's own features
 
 
+def _reference_layerwise(features, labels, initial, *, p, optimizer, weight_decay, factor=1.0):
+    """One classifier by LARS (bias plain, undecayed) or LARC (both, clipped at the rate), by formula."""
+    parts = [t.clone().requires_grad_() for t in initial]
+    velocity = [torch.zeros_like(t) for t in parts]
+    order = stream(1, "order")
+    for epoch in range(6):
+        lr = factor * _rate(epoch)
+        for batch in minibatches(N, 16, order):
+            x = features[epoch % len(features)][p, batch]
+            F.cross_entropy(F.linear(x, *parts), labels[batch]).backward()
+            for place, (w, v) in enumerate(zip(parts, velocity, strict=True)):
+                g, size = w.grad, w.detach().norm()
+                if optimizer == "larc":
+                    known = size > 0
+                    u = g + weight_decay * w.detach() if known else g
+                    local = 1e-3 * size / (g.norm() + weight_decay * size) if known else lr
+                    ratio = min(float(local) / lr, 1.0)
+                else:
+                    u = g if place == 1 else g + weight_decay * w.detach()
+                    ratio = 1.0 if place == 1 else 1e-3 * size / u.norm()
+                v.mul_(0.9).add_(ratio * u)
+                w.data -= lr * v
+                w.grad = None
+    return [w.detach() for w in parts]
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.01])
+@pytest.mark.parametrize("optimizer", ["lars", "larc"])
+def test_lars_and_larc_train_each_classifier_by_their_rule(optimizer, weight_decay):
+    features, labels, initial = _problem(torch.float64, views=2)
+    factors = (1.0, 20.0, 1e-4)  # with the last LARC's rate is clipped
+    fitted = fit_linear(
+        features,
+        labels,
+        initial,
+        epochs=6,
+        batch_size=16,
+        learning_rates=lambda epoch: [factor * _rate(epoch) for factor in factors],
+        momentum=0.9,
+        weight_decay=weight_decay,
+        optimizer=optimizer,
+        generator=stream(1, "order"),
+    )
+    for p in range(P):
+        for rate, factor in enumerate(factors):
+            wanted = _reference_layerwise(
+                features, labels, initial,
+                p=p, optimizer=optimizer, weight_decay=weight_decay, factor=factor,
+            )  # fmt: skip
+            for found, w in zip(fitted, wanted, strict=True):
+                torch.testing.assert_close(found[p, rate], w, rtol=1e-10, atol=1e-12)
+
+
 def test_rates_train_side_by_side_as_each_would_alone():
     features, labels, initial = _problem(torch.float64, views=2)
     weight, bias = fit_linear(

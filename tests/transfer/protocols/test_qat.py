@@ -126,6 +126,12 @@ def test_training_is_plain_sgd_on_weights_and_learned_scales(
         ("adam", "ewgs", {}),
         ("adamt", "tr", {}),
         ("adamwt", "lsq", {}),
+        ("sgd", "interval", {"oscillation": {"method": "dampening", "start": 0}}),
+        (
+            "sgd",
+            "lsq",
+            {"oscillation": {"method": "freezing", "momentum": 0.01, "threshold": [0.05, 0.02]}},
+        ),
         (
             "sgdt",
             "lsq",

@@ -77,6 +77,15 @@ def test_weight_scales_are_learned_by_plain_optimizers_alone(stem, name, learned
         assert id(layer.a_quant.q_scale) in stepped
 
 
+def test_linear_evaluation_on_imagenet_as_simsiam_and_as_ssqls_code():
+    simsiam, ssql = (read(f"imagenet_linear_{name}") for name in ("simsiam", "ssql"))  # SPEC A.8
+    assert (simsiam.optimizer, simsiam.epochs, simsiam.batch_size) == ("lars", 90, 4096)
+    assert simsiam.lr == pytest.approx(0.1 * 4096 / 256)
+    assert (ssql.optimizer, ssql.epochs, ssql.batch_size, ssql.lr) == ("larc", 60, 2048, 0.8)
+    for r in (simsiam, ssql):
+        assert (r.schedule, r.weight_decay, r.momentum) == ("cosine", 0.0, 0.9)
+
+
 def test_lsq_as_ssql_fine_tunes_it():
     r = read("imagenet_lsq_finetune")  # SPEC A.10
     assert (r.epochs, r.batch_size, r.weight_decay, r.lr) == (50, 256, 1e-5, 1e-3)
@@ -129,7 +138,23 @@ def test_the_small_recipes_differ_in_the_optimizer_alone():
     assert starts == {read("cifar10_small_adaptive_coquant").fp_start} and len(starts) == 1
 
 
-@pytest.mark.parametrize("stem", ["digits_qat_sgdt", "digits_adaptive_coquant"])
+def test_oscillations_as_their_authors_treat_them():
+    """MobileNetV2's settings in the README of the authors' code, for 3 bits."""
+    freezing, dampening = (read(f"imagenet_qat_mobilenetv2_{m}") for m in ("freezing", "dampening"))
+    for r in (freezing, dampening):
+        assert (r.epochs, r.batch_size, r.schedule) == (90, 128, "cosine")
+        assert (r.lr, r.weight_decay, r.oscillation.start) == (1e-2, 2.5e-5, 0.25)
+        policy = get_policy(r.policy)
+        assert (policy.weight.kind, policy.first.weight, policy.last.weight) == ("LSQ", 8, 8)
+    section = freezing.oscillation
+    assert (section.threshold, section.momentum, section.most_bits) == ((0.1, 0.011), 1e-3, 4)
+    assert (dampening.oscillation.weight, dampening.oscillation.reduce) == (0.1, "kernel-mean")
+
+
+@pytest.mark.parametrize(
+    "stem",
+    ["digits_qat_sgdt", "digits_qat_freezing", "digits_qat_dampening", "digits_adaptive_coquant"],
+)
 def test_the_recipes_on_digits_run(stem, tmp_path):
     file = tmp_path / "b.pth"
     torch.manual_seed(0)

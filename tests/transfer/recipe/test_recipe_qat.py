@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from lowbit.quant import FP
-from lowbit.training.optimizers import OPTIMIZERS
+from lowbit.training.optimizers import OPTIMIZERS, T_VARIANTS
 from lowbit.transfer import Recipe, identity
 from lowbit.transfer.recipe.board_labels import protocol_label, training_label
 from lowbit.transfer.recipe.sections import BASES, BaseOptimizer, TOptimizer
@@ -45,9 +45,14 @@ def test_a_bound_that_is_not_set_leaves_no_trace_in_the_recipe():
     assert bounded == free | {"highest": 2.0} and "highest" not in free
 
 
+def test_what_is_not_done_about_oscillation_leaves_no_trace_in_the_recipe():
+    assert "oscillation" not in _qat().model_dump(mode="json")
+    assert _qat(oscillation={"method": "freezing"}).model_dump()["oscillation"]["most_bits"] == 4
+
+
 def test_every_optimizer_has_a_name_and_a_t_variant():
-    assert set(OPTIMIZERS) - {"lars"} == set(BASES) == set(typing.get_args(BaseOptimizer))
-    assert {f"{name}t" for name in BASES} == set(typing.get_args(TOptimizer))
+    assert set(OPTIMIZERS) == set(BASES) == set(typing.get_args(BaseOptimizer))
+    assert set(T_VARIANTS) == set(typing.get_args(TOptimizer))
 
 
 def test_a_start_has_published_rates_and_its_own_seed():
@@ -90,9 +95,22 @@ def test_a_start_has_published_rates_and_its_own_seed():
             "sgd-step0.2",
         ),
         ({"schedule": "step", "milestones": [9, 18]}, "qat", "sgd"),
+        ({"oscillation": {"method": "freezing"}}, "qat", "sgd-freezing"),
+        (
+            {"oscillation": {"method": "freezing", "threshold": [0.1, 0.01]}},
+            "qat",
+            "sgd-freezing-threshold0.1to0.01",
+        ),
+        (
+            {"oscillation": {"method": "dampening", "reduce": "sum"}, "optimizer": "adam"},
+            "qat",
+            "adam-dampening-reducesum",
+        ),
         ({"train_on": "trainval"}, "qat-trainval", "sgd"),
         ({"protocol": "finetune", "warmup_fc": {}}, "finetune", "-"),
         ({"protocol": "finetune", "optimizer": "adam"}, "finetune-adam", "-"),
+        ({"protocol": "linear", "optimizer": "lars"}, "linear-lars", "-"),
+        ({"optimizer": "larc"}, "qat", "larc"),
         ({"protocol": "semi"}, "semi-10pct", "-"),
         ({"protocol": "adaptive"}, "adaptive-coquant", "-"),
         (
@@ -150,9 +168,28 @@ def test_a_policy_is_part_of_the_board_unless_it_is_trained_with():
         ({"transition": {}}, "'sgd' has no transition rates.*Remove it, or choose a t-variant"),
         ({"optimizer": "sgdt", "transition": None}, "'sgdt' needs section transition"),
         ({"protocol": "semi", "optimizer": "sgdt"}, "'semi' does not train.*Choose sgd"),
-        ({"protocol": "linear", "optimizer": "adam"}, "optimizer does not apply"),
-        ({"optimizer": "lars"}, "Input should be 'sgd'"),
+        ({"protocol": "linear", "optimizer": "adam"}, "by sgd, lars, larc, not by 'adam'"),
+        ({"protocol": "linear-exact", "optimizer": "lars"}, "optimizer does not apply"),
+        ({"optimizer": "larst"}, "Input should be 'sgd'"),
         ({"optimizer": "adam", "nesterov": True}, "nesterov has no effect on optimizer 'adam'"),
+        (
+            {"oscillation": {"method": "freezing"}, "optimizer": "sgdt"},
+            "a rival of transition-rate scheduling.*Choose sgd, or remove oscillation",
+        ),
+        ({"oscillation": {"method": "freeze"}}, "Input should be 'dampening' or 'freezing'"),
+        (
+            {"oscillation": {"method": "freezing", "weight": 1}},
+            "oscillation.weight belongs to method dampening, not freezing; nothing was trained",
+        ),
+        (
+            {"oscillation": {"method": "freezing", "momentum": 0.01}},
+            "ends at 0.011, below twice the momentum 0.01",
+        ),
+        (
+            {"protocol": "finetune", "oscillation": {"method": "freezing"}},
+            "oscillation does not apply",
+        ),
+        ({"protocol": "knn", "metrics": ["mAP"]}, "which protocol 'knn' does not give"),
         ({"fp_start": {}, "warmup_fc": {}}, "warmup_fc and fp_start are different starts"),
         ({"fp_start": {}, "checkpoint_head": True}, "are different starts"),
         ({"precisions": ["FP", "4w4a"]}, "classifier is random.*Give fp_start"),

@@ -31,6 +31,7 @@ const board = (() => {
       cell.seeds > 1 && `${cell.seeds} seeds, standard deviation ${cell.sd}`,
       cell.seeds === 1 && "one seed, spread over seeds unknown",
       interval && `95 % interval ${cell.marks.includes("†") ? "over test images" : "of the mean"} ${interval}`,
+      cell.warning,
       images?.length === 1 && `${images[0].toLocaleString("en")} test images`,
       cell.error && `standard error over test images ${fixed(cell.error)}`,
       cell.jobs && `${cell.jobs} jobs share these seeds and were averaged first`,

@@ -6,6 +6,7 @@ sections.deployment = (page) => {
   const rows = board.unpackCells(data.rows, data.cell);
   const of = (row) => data.tables[row.table];
   const timing = (label) => data.timings.find((one) => one.column === label);
+  const trained = rows.some((row) => row.training !== "-");  // detectors are
   const duration = (row, fact) => (row[fact] ? `${scaled(row[fact] / 1e3)}s` : "time unknown");
 
   // A header in two lines: "size (MB)", "integer layers", "latency b1, 1 thread (× FP)".
@@ -46,6 +47,7 @@ sections.deployment = (page) => {
     columns: [
       board.checkpoint(page, (row) => row.policy),
       ...(new Set(rows.map((row) => row.architecture)).size > 1 ? [{ name: "architecture", label: "Architecture", wide: true }] : []),
+      ...(trained ? [{ name: "training", label: "Trained by", wide: true }] : []),
       { name: "policy", label: "Policy", wide: true },
       { name: "precision", label: "Precision" },
       ...data.columns.map((label, index) => (data.scores.includes(label) ? score : cost)(label, index)),
@@ -60,7 +62,7 @@ sections.deployment = (page) => {
       of: (row) => `${row.table}`,
       label: (row) => of(row).title,
       head: (row) => [
-        el("strong", {}, name(row.dataset)), name(row.protocol), el("span", { class: "fact wide" }, `${row.image_size} px`), el("strong", {}, name(row.engine)),
+        el("strong", {}, name(row.dataset)), name(row.protocol), row.image_size === "-" ? null : el("span", { class: "fact wide" }, `${row.image_size} px`), el("strong", {}, name(row.engine)),
         el("span", { class: "fact" }, "on ", name(row.processor)), el("span", { class: "fact" }, name(row.instruction_set)),
         el("span", { class: "fact" }, name(row.cores), row.cores === "1" ? " core" : " cores"),
         el("span", { class: row.products === "exact" ? "fact" : "failed" }, "8-bit products ", name(row.products)),
@@ -101,30 +103,32 @@ sections.deployment = (page) => {
     const chosen = names.filter((one) => state.list("checkpoint").includes(one));
     const networks = Map.groupBy(
       ours.filter((row) => (chosen.length ? chosen : names.slice(0, SHOWN)).includes(row.checkpoint)),
-      (row) => [row.checkpoint, row.architecture, row.policy, row.policy_fingerprint].join("\n"));
+      (row) => [row.checkpoint, row.architecture, row.training, row.policy, row.policy_fingerprint].join("\n"));
     const [time, size] = [data.timings[timed.selectedIndex].fact, stored.value || "file_bytes"];
     const costs = {
       operations: { title: "Bit-operations of one image, counted", unit: "", of: (row) => row.bit_operations },
       latency: { title: `Latency, ${timed.selectedOptions[0].text}, measured`, unit: "s", of: (row) => row[time] / 1e3 },
       bytes: { title: `Bytes of ${stored.selectedOptions[0].text}, measured`, unit: "B", of: (row) => row[size] },
     };
-    for (const chart of charts) drawCost(chart, [...networks.values()], costs[chart.dataset.cost]);
+    const first = data.scores.find((column) => ours.some((row) => row.cells[data.columns.indexOf(column)].kind === "number"));
+    for (const chart of charts) drawCost(chart, [...networks.values()], costs[chart.dataset.cost], first);
     legend.replaceChildren(...[...networks.values()].map(([row]) => el("li", { style: `--line: ${look(row).colour}`, "data-dash": look(row).dash }, name(label(row)))));
     const few = chosen.length || names.length <= SHOWN ? "" : `The first ${SHOWN} of ${names.length} checkpoints; choose others by the boxes in the table. `;
     said.textContent = few + (charts.some((chart) => chart.hidden) ? "A cost that no result here has is left out." : "");
   }
 
-  // A checkpoint has its colour from elsewhere on the page, unless several policies of it are shown.
+  // A checkpoint has its colour from elsewhere on the page, unless several policies or trainings of it are shown.
   function label(row) {
-    const policies = new Set(rows.filter((one) => one.table === row.table && one.checkpoint === row.checkpoint).map((one) => one.policy));
-    return policies.size > 1 ? `${row.checkpoint}, ${row.policy}` : row.checkpoint;
+    const own = rows.filter((one) => one.table === row.table && one.checkpoint === row.checkpoint);
+    const differing = ["training", "policy"].filter((fact) => new Set(own.map((one) => one[fact])).size > 1);
+    return [row.checkpoint, ...new Set(differing.map((fact) => row[fact]).filter((text) => text !== "-"))].join(", ");
   }
 
   function look(row) {
     return page.colour(label(row));
   }
 
-  function drawCost(chart, networks, cost) {
+  function drawCost(chart, networks, cost, score) {
     const lines = networks.map((ours) => ({ label: label(ours[0]), look: look(ours[0]), points: ours.map((row) => point(row, cost)).filter(Boolean) }));
     chart.hidden = !lines.some((line) => line.points.length);
     if (chart.hidden) return;
@@ -132,9 +136,9 @@ sections.deployment = (page) => {
       hovermode: "closest",
       hoverdistance: 30,
       xaxis: fronts.axis(lines, cost.title, cost.unit, Math.min(innerWidth, 1400) / (innerWidth < 1024 ? 1 : 3)),
-      yaxis: { title: { text: data.scores[0], standoff: 12 } },
+      yaxis: { title: { text: score ?? "", standoff: 12 } },
     });
-    chart.setAttribute("aria-label", `Accuracy by ${cost.title}: ${lines.length} lines. The table above has the numbers.`);
+    chart.setAttribute("aria-label", `${score} by ${cost.title}: ${lines.length} lines. The table above has the numbers.`);
   }
 
   function point(row, cost) {

@@ -16,7 +16,7 @@ sections.reproduction = (page) => {
   const number = (column, label, say) => ({
     name: column, label, number: true,
     order: (row) => row[column] ?? -1e9,
-    text: (row) => (row[column] === null ? "–" : say(row)),
+    text: (row) => (row[column] === null && column !== "published" ? "–" : say(row)),
     cell: (row) => el("span", {}, row[column] === null ? "–" : say(row)),
     fields: (row) => [[label, row[column] ?? ""]],
   });

@@ -111,6 +111,16 @@ def test_what_a_single_seed_left_of_its_images_is_its_interval():
     assert math.isnan(found["low"]) and found["interval"] == ""
 
 
+def test_a_warning_goes_with_the_interval_that_it_is_of():
+    few = {"image_low": 7.5, "image_high": 12.0, "image_warning": "2 of 3 classes are rare"}
+    alone = row(value=90.0, **few)
+    (found,) = fold_seeds(normalize(pd.DataFrame([alone]))).to_dict("records")
+    assert (found["interval"], found["warning"]) == ("images", "2 of 3 classes are rare")
+    several = seeds([90.0, 91.0], **few)  # their interval is over the seeds
+    (found,) = fold_seeds(normalize(pd.DataFrame(several))).to_dict("records")
+    assert (found["interval"], found["warning"]) == ("seeds", "")
+
+
 def test_seeds_that_agree_to_the_last_digit_have_no_interval_over_seeds():
     same = seeds([90.2, 90.2, 90.2], image_low=87.0, image_high=92.0)  # 3 x 90.2 / 3 is not 90.2
     (found,) = fold_seeds(normalize(pd.DataFrame(same))).to_dict("records")

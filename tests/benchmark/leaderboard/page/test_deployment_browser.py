@@ -34,7 +34,15 @@ def hostile(tmp_path_factory):
     runs, draw = tmp_path_factory.mktemp("hostile"), np.random.default_rng(2)
     texts = {
         field: f"{field}</td><script>window.hurt=1</script>"
-        for field in ("engine", "processor", "instruction_set", "products", "dataset", "protocol")
+        for field in (
+            "engine",
+            "processor",
+            "instruction_set",
+            "products",
+            "dataset",
+            "protocol",
+            "training",
+        )
     }
     for number, name in enumerate(HOSTILE.values()):
         at = {precision: some_numbers(draw, precision) for precision in OPERATIONS}
@@ -65,30 +73,33 @@ def undominated(points):
 
 
 @pytest.mark.parametrize(
-    ("cost", "metric", "choice"),
+    ("table", "choices", "metrics"),
     [
-        ("operations", None, ""),
-        ("latency", "latency_1t_b1", ""),
-        ("latency", "latency_allt_b8", "fronts.latency=time_allt_b8"),
-        ("bytes", "file_bytes", ""),
-        ("bytes", "packed_bytes", "fronts.bytes=packed_bytes"),
+        (0, (), ("latency_1t_b1", "file_bytes")),
+        (
+            1,
+            ("fronts.table=1", "fronts.latency=time_allt_b8", "fronts.bytes=packed_bytes"),
+            ("latency_allt_b8", "packed_bytes"),
+        ),
     ],
 )
-@pytest.mark.parametrize("table", [0, 1])
-def test_a_front_is_what_no_other_point_beats(browser, deployed, table, cost, metric, choice):
+def test_a_front_is_what_no_other_point_beats(browser, deployed, table, choices, metrics):
     page, written = deployed
-    query = "&".join(filter(None, (choice, "fronts.table=1" if table else "")))
-    open_page(browser, page, f"#fronts-place{'?' if query else ''}{query}")
-    points, front = plotted(browser, cost)
-    unit = 1e-3 if cost == "latency" else 1  # from ms
-    expected = {
-        (OPERATIONS[precision] if metric is None else unit * numbers[metric], numbers["top1"][0])
-        for (engine, _, precision), numbers in written.items()
-        if engine == RUNTIMES[table]
-    }
-    assert np.allclose(sorted(points), sorted(expected), rtol=1e-4)
-    assert set(map(tuple, front[:-1])) == undominated(list(map(tuple, points)))
-    assert front == sorted(front) and front[-1][0] == max(x for x, _ in points)
+    open_page(browser, page, f"#fronts-place{'?' if choices else ''}{'&'.join(choices)}")
+    for cost, metric in zip(("operations", "latency", "bytes"), (None, *metrics), strict=True):
+        points, front = plotted(browser, cost)
+        unit = 1e-3 if cost == "latency" else 1  # from ms
+        expected = {
+            (
+                OPERATIONS[precision] if metric is None else unit * numbers[metric],
+                numbers["top1"][0],
+            )
+            for (engine, _, precision), numbers in written.items()
+            if engine == RUNTIMES[table]
+        }
+        assert np.allclose(sorted(points), sorted(expected), rtol=1e-4)
+        assert set(map(tuple, front[:-1])) == undominated(list(map(tuple, points)))
+        assert front == sorted(front) and front[-1][0] == max(x for x, _ in points)
 
 
 def test_rows_show_what_was_written(browser, deployed):
@@ -134,6 +145,32 @@ def test_chosen_checkpoints_alone_are_drawn(browser, deployed):
     assert len(points) == len(OPERATIONS)
     names = [e.text for e in browser.find_elements("css selector", "#fronts-place .legend li")]
     assert names == ["b"]
+
+
+def test_detectors_are_drawn_by_average_precision_and_named_by_training(browser, tmp_path):
+    draw = np.random.default_rng(3)
+    write_deployment(tmp_path, "0" * 12, {"8w8a": some_numbers(draw, "8w8a")})
+    written = {}
+    for number, training in enumerate(("fp", "lsq", "lsq, backbone+neck"), start=1):
+        numbers = some_numbers(draw, "4w4a") | {"AP": (40.0 + number, 38.0, 44.0)}
+        del numbers["top1"]
+        facts = {"dataset": "digit-scenes", "protocol": "retinanet of torchvision"}
+        facts |= {"policy": "-" if training == "fp" else "ssql", "training": training}
+        write_deployment(tmp_path, f"{number}" * 12, {"4w4a": numbers}, **facts)
+        written[training] = numbers
+    page = build.build(tmp_path)
+    open_page(browser, page, "#fronts-place?fronts.table=0")
+    first = browser.find_element("css selector", "#fronts-place select[name=table] option").text
+    place = 0 if "digit-scenes" in first else 1
+    open_page(browser, page, f"#fronts-place?fronts.table={place or ''}")
+    points, _ = plotted(browser, "bytes")
+    expected = [(numbers["file_bytes"], numbers["AP"][0]) for numbers in written.values()]
+    assert np.allclose(sorted(points), sorted(expected), rtol=1e-4)
+    title = browser.find_element("css selector", '#fronts-place [data-cost="bytes"] .ytitle')
+    assert title.text == "AP (%)"
+    names = [e.text for e in browser.find_elements("css selector", "#fronts-place .legend li")]
+    assert sorted(names) == ["mine, fp", "mine, lsq, backbone+neck, ssql", "mine, lsq, ssql"]
+    assert console(browser) == []
 
 
 @pytest.mark.parametrize("width", [390, 768, 1440])

@@ -258,3 +258,12 @@ def test_a_number_that_depends_on_rounding_is_marked(tmp_path):
     marked = built.cell(line, "4w4a")
     assert (marked["marks"], marked["rounding"]) == ("†≈", 4.25)
     assert built.cell(line, "FP")["marks"] == "†"
+
+
+def test_a_number_whose_interval_may_be_too_narrow_says_so(tmp_path):
+    ends = {"image_low": 80.0, "image_high": 95.0}
+    rows = [row(image_warning="few objects", **ends), row(precision="FP", **ends)]
+    built = Page(build_page(tmp_path, pd.DataFrame(rows)))
+    (line,) = built.sections["classification"]["rows"]
+    assert built.cell(line, "4w4a")["warning"] == "few objects"
+    assert "warning" not in built.cell(line, "FP")

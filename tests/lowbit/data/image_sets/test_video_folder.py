@@ -7,7 +7,8 @@ from PIL import Image
 
 from lowbit import data
 from lowbit.data import Center, Crop, open_images
-from lowbit.data.image_sets.video_folder import frames_of, spread, video_set
+from lowbit.data.image_sets.video_folder import frames_of, spread
+from lowbit.data.image_sets.video_sets import video_set
 
 CLASSES = ("jump", "run")
 CENTER = Center(size=8, resize=8)

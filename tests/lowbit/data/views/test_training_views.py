@@ -126,12 +126,12 @@ def test_a_streamed_view_has_the_distribution_of_one_in_memory(photos):
     mean, std = normalization("folder:photos")
     options = {**VIEWS, "jitter_order": "random"}
     source = streamed(photos, options)
-    views = torch.cat([next(source.epoch(torch.tensor([[2]]), e)).view() for e in range(800)])
-    image = pixels(photos, 2)[None].expand(800, -1, -1, -1)
+    views = torch.cat([next(source.epoch(torch.tensor([[2]]), e)).view() for e in range(300)])
+    image = pixels(photos, 2)[None].expand(300, -1, -1, -1)
     expected = Augment(32, mean=mean, std=std, **options)(image, torch.Generator().manual_seed(0))
     spread = expected.std(0)
-    assert ((views.mean(0) - expected.mean(0)).abs() / spread).mean() < 4 * (2 / 800) ** 0.5
-    assert ((views.std(0) - spread).abs() / spread).mean() < 0.1
+    assert ((views.mean(0) - expected.mean(0)).abs() / spread).mean() < 4 * (2 / 300) ** 0.5
+    assert ((views.std(0) - spread).abs() / spread).mean() < 0.15
 
 
 def test_workers_order_and_restarts_change_no_pixel(photos):

@@ -1,0 +1,149 @@
+"""What a network's graph costs in a runtime on this machine: bytes, memory, time, layers on integers."""
+
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from lowbit.export.latency import QUARTILES, Latency, time_in_turns
+from lowbit.export.onnx_export import Exported
+from lowbit.export.peak_memory import peak_memory
+from lowbit.export.runtime import Runtime, Session, on_integers
+
+BATCHES = (1, 8)
+THREADS = {1: "1 thread", 0: "all threads"}
+PACKED_BITS = 4
+
+
+@dataclass(frozen=True)
+class Graphs:
+    """The graphs of one network.
+
+    Attributes:
+        exported: at its precision.
+        packed: the same, weights of at most four bits in four.
+        full: in full precision.
+    """
+
+    exported: Exported
+    packed: Exported
+    full: Exported
+
+
+@dataclass(frozen=True)
+class GraphCosts:
+    """What a graph costs.
+
+    Attributes:
+        file_bytes, packed_bytes: of the model; packed: weights of at most four bits in four.
+        memory: bytes that loading and running a batch of one takes at most.
+        latencies: by threads and batch size, over full precision.
+        integers, floats: names of layers that the runtime computes on integers, and the others.
+    """
+
+    file_bytes: int
+    packed_bytes: int
+    memory: int
+    latencies: dict[tuple[int, int], Latency]
+    integers: list[str]
+    floats: list[str]
+
+    @property
+    def details(self) -> dict[str, Any]:
+        """Layers by name and all of every timing, in plain types."""
+        return {
+            "layers": {"integers": self.integers, "floats": self.floats},
+            "latencies": {
+                f"{THREADS[threads]}, batch {batch}": asdict(latency)
+                for (threads, batch), latency in self.latencies.items()
+            },
+        }
+
+
+def measure_costs(
+    graphs: Graphs,
+    session: Session,
+    runtime: Runtime,
+    *,
+    layers: Iterable[str],
+    images: np.ndarray,
+    rounds: int,
+) -> GraphCosts:
+    """Measure a network's graph beside its own in full precision; FP's own shows the timing's noise.
+
+    Args:
+        graphs: the network's.
+        session: `graphs.exported`, loaded.
+        runtime: that runs it.
+        layers: names of all convolutions and linear layers of the network.
+        images: what is timed, (max(BATCHES), 3, height, width).
+        rounds: of timing.
+    """
+    model = graphs.exported.model
+    integers, _ = on_integers(session, graphs.exported.integers.layers)
+    return GraphCosts(
+        file_bytes=len(model),
+        packed_bytes=len(graphs.packed.model),
+        memory=_memory(model, runtime, images.shape[1:]),
+        latencies=dict(_latencies(model, graphs.full.model, runtime, images, rounds)),
+        integers=integers,
+        floats=[name for name in layers if name not in integers],
+    )
+
+
+def product_layers(network: nn.Module) -> list[str]:
+    """Return the names of all convolutions and linear layers."""
+    kinds = (nn.Conv2d, nn.Linear)
+    return [name for name, module in network.named_modules() if isinstance(module, kinds)]
+
+
+def cost_rows(costs: GraphCosts, precision: str, *, split: str, rounds: int) -> Iterator[dict]:
+    """Yield the measurements of a graph's costs."""
+    row = Rows(precision, split).row
+    yield row("file_bytes", costs.file_bytes, "bytes")
+    yield row("packed_bytes", costs.packed_bytes, "bytes")
+    yield row("peak_memory", costs.memory, "bytes")
+    yield row("integer_layers", len(costs.integers), "layers")
+    yield row("layers", len(costs.integers) + len(costs.floats), "layers")
+    for (threads, batch), latency in costs.latencies.items():
+        place = f"{'all' if threads == 0 else threads}t_b{batch}"
+        n = batch * rounds
+        yield row(f"latency_{place}", 1e3 * latency.seconds, "ms", n)
+        ends = {"low": latency.low, "high": latency.high, "interval": QUARTILES}
+        yield row(f"latency_ratio_{place}", latency.ratio, "of FP", n, **ends)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Writes measurements of one precision."""
+
+    precision: str
+    split: str
+
+    def row(self, metric: str, value: float, unit: str, n: int = 1, **more: Any) -> dict[str, Any]:
+        """Return a measurement on n images."""
+        fields = {"metric": metric, "value": float(value), "unit": unit, "n": n}
+        return {**fields, "precision": self.precision, "split": self.split, **more}
+
+
+def _memory(model: bytes, runtime: Runtime, shape: tuple[int, ...]) -> int:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        path.write_bytes(model)
+        return peak_memory(path, runtime.NAME, (1, *shape))
+
+
+def _latencies(
+    model: bytes, full: bytes, runtime: Runtime, images: np.ndarray, rounds: int
+) -> Iterator[tuple[tuple[int, int], Latency]]:
+    for threads in THREADS:
+        session, reference = (runtime.load(each, threads=threads) for each in (model, full))
+        for batch in BATCHES:
+            yield (
+                (threads, batch),
+                time_in_turns(session, reference, images[:batch], rounds=rounds),
+            )
