@@ -5,7 +5,7 @@
 #           its network lacks are zero, as the published ones are said to be.
 # Observed: timm 1.0.31. `timm.models.eva.checkpoint_filter_fn` for vit_small_patch16_dinov3, given the official
 #           names with biases of 1 in the queries, keys and values: these are gone, nothing is raised or warned
-#           of, and standard output has one line for each block (12), "Eva ... has no attribute `q_bias`" or alike.
+#           of, and standard output has one line for each block (12), "`q_bias` is not an nn.Parameter".
 #           The network then loads strictly; with vit_small_patch16_dinov3_qkvb, which has these biases, its
 #           features differ. Fine-tuned or newly trained DINOv3 checkpoints have such biases.
 # So:       compare what a conversion was given with what it returned before loading it.
@@ -29,6 +29,7 @@ plain = timm.create_model("vit_small_patch16_dinov3", num_classes=0).eval()
 biased = timm.create_model("vit_small_patch16_dinov3_qkvb", num_classes=0).eval()
 official = {}
 for name, tensor in plain.state_dict().items():
+    tensor = torch.ones_like(tensor) if "gamma" in name else tensor  # as after training, not 1e-5
     name = name.replace("gamma_1", "ls1.gamma").replace("gamma_2", "ls2.gamma")
     official[name.replace("reg_token", "storage_tokens")] = tensor
 for block in range(12):

@@ -1,7 +1,7 @@
 """Networks that a file without a stated architecture may hold, by the shape of their first convolution.
 
 DINOv2 and v3, MAE, BEiT, EVA-02, ConvNeXt (v1, v2), and the image towers of CLIP and SigLIP. BEiT v2 is not
-listed: its network is BEiT's. CLIP's exist with two activations, which no tensor shows.
+listed: its network is BEiT's. CLIP's exist with two activations, which no tensor shows. Our ViT-S of DINOv2 is timm's, for images of other sizes too.
 """
 
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ def _clip(size: str, patch: int, pixels: int = 224) -> tuple[str, ...]:
 _NETWORKS: dict[tuple[int, ...], tuple[str, ...]] = {
     _vit(192, 14): ("eva02_tiny_patch14_224", "eva02_tiny_patch14_336"),
     _vit(384, 14): (
-        "vit_small_patch14_dinov2",
+        "vit_small_dinov2",
         "vit_small_patch14_reg4_dinov2",
         "eva02_small_patch14_224",
         "eva02_small_patch14_336",
