@@ -13,7 +13,7 @@ from lowbit.export.runtime import RuntimeMissingError, get_runtime
 
 
 def recipe_of(checkpoint, networks, **fields):
-    fields = {"precisions": ("FP", "4w4a"), "rounds": 2, "agreement_images": 100, **fields}
+    fields = {"precisions": ("FP", "4w4a"), "rounds": 5, "agreement_images": 100, **fields}
     return Recipe(checkpoint=str(checkpoint), networks=str(networks), **fields)
 
 
