@@ -32,7 +32,7 @@ from lowbit.detection.engine_contract import Engine
 from lowbit.detection.engines import get_engine
 from lowbit.detection.exported_detector import ExportedScore, export_pyramid, score_exported
 from lowbit.detection.recipe import Recipe as DetectionRecipe
-from lowbit.detection.stage import tested_set
+from lowbit.detection.stage import scored_set
 from lowbit.detection.trained_detector import INPUTS, load_trained
 from lowbit.export.runtime import Runtime
 from lowbit.quant import FP, Precision, set_precision
@@ -69,7 +69,7 @@ def run_detector(recipe: Recipe, runtime: Runtime) -> dict[str, Any]:
     detector, made = load_trained(recipe.detector, engine=engine, device="cpu")
     backbone = read_detector(recipe.detector, engine=engine.name)[1]["backbone"]
     _require_described(recipe, made, described)
-    images = tested_set(described)
+    images = scored_set(described)
     check(images, undone="measured")
     detector.eval().requires_grad_(False)
     found = {

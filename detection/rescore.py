@@ -15,7 +15,7 @@ from lowbit.detection.recipe import Recipe
 from lowbit.detection.scoring.half_samples import draw_halves
 from lowbit.detection.scoring.matching import match
 from lowbit.detection.scoring.resampling import resample
-from lowbit.detection.stage import split_sha256, tested_set
+from lowbit.detection.stage import scored_set, split_sha256
 
 
 def rescore(
@@ -88,4 +88,4 @@ def _same_set(recipe: Recipe, identity: Mapping[str, Any], *, undone: str) -> De
             f"the annotations of {identity['dataset']} are not those that the job was trained and "
             f"scored on; nothing was {undone}. Restore them, or run the job again."
         )
-    return tested_set(recipe)
+    return scored_set(recipe)

@@ -107,10 +107,10 @@ def missing_data(recipe: Recipe) -> str | None:
     return None
 
 
-def tested_set(recipe: Recipe) -> DetectionSet:
+def scored_set(recipe: Recipe) -> DetectionSet:
     """Return a job's test set."""
     if recipe.config is not None:
-        return _config_job().tested_set(recipe)
+        return _config_job().scored_set(recipe)
     return load_images(recipe, recipe.test_split)
 
 
@@ -136,7 +136,7 @@ def run(recipe: Recipe, folder: Path) -> dict[str, Any]:
         update={"engine": engine.name, "device": str(resolve_device(recipe.device))}
     )
     start = load_start(recipe)
-    train, test = load_images(recipe, "train"), tested_set(recipe)
+    train, test = load_images(recipe, "train"), scored_set(recipe)
     check_pair(train, test)
     claim(folder, _job_key(recipe, start))
     job = score_ptq if recipe.method == "ptq" else _train_and_score

@@ -111,7 +111,7 @@ def split_sha256(recipe: Recipe) -> str:
     return _digest([_annotations_sha256(name) for name in names])
 
 
-def tested_set(recipe: Recipe) -> DetectionSet:
+def scored_set(recipe: Recipe) -> DetectionSet:
     """Return the job's test set."""
     cfg = job_config(recipe)
     _register(cfg, recipe)
@@ -142,7 +142,7 @@ def run(recipe: Recipe, folder: Path) -> dict[str, Any]:
     cfg = job_config(recipe, processes=comm.get_world_size())
     cfg.OUTPUT_DIR, cfg.MODEL.DEVICE = str(folder), str(resolve_device(recipe.device))
     load_registered(_register(cfg, recipe))
-    images = tested_set(recipe)
+    images = scored_set(recipe)
     cfg.freeze()
     start = start_from(cfg)
     claim(folder, {"version": VERSION, "recipe": key, "start": start.report["sha256"]})

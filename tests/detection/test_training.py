@@ -8,7 +8,7 @@ import torch
 from lowbit.detection import run
 from lowbit.detection.detector.detector_file import read_detector
 from lowbit.detection.engines import get_engine
-from lowbit.detection.stage import tested_set
+from lowbit.detection.stage import scored_set
 from lowbit.detection.trained_detector import CALIBRATED, load_trained
 from lowbit.quant import set_precision
 from lowbit.training.metrics_log import read_curve
@@ -144,7 +144,7 @@ def test_ptq_leaves_its_calibrated_detector(make_method_recipe, trained, tmp_pat
     path = tmp_path / result["artifacts"][CALIBRATED]
     detector, made = load_trained(path, engine=engine, device="cpu")
     assert made.precisions == recipe.precisions and made.scope == scope
-    images = tested_set(recipe)
+    images = scored_set(recipe)
     for precision in recipe.precisions:
         set_precision(detector, precision)
         scored = json.loads((tmp_path / f"detections_{precision}.json").read_text())
