@@ -17,6 +17,7 @@ from lowbit.deploy.graph_costs import (
     GraphCosts,
     Graphs,
     Rows,
+    cost_details,
     cost_rows,
     measure_costs,
     product_layers,
@@ -63,7 +64,6 @@ def run_classifiers(recipe: Recipe, runtime: Runtime) -> dict[str, Any]:
         for precision in recipe.precisions
     }
     facts = networks.facts
-    details = {precision: each.costs.details for precision, each in found.items()}
     return {
         "measurements": [
             row
@@ -75,10 +75,7 @@ def run_classifiers(recipe: Recipe, runtime: Runtime) -> dict[str, Any]:
         ),
         "checkpoint": {"architecture": facts.architecture, "sha256": facts.checkpoint_sha256},
         "details": {
-            **{
-                name: {p: each[name] for p, each in details.items()}
-                for name in ("layers", "latencies")
-            },
+            **cost_details({precision: each.costs for precision, each in found.items()}),
             "compared_images": next(iter(found.values())).agreement.images,
         },
     }

@@ -19,6 +19,7 @@ from lowbit.deploy.graph_costs import (
     GraphCosts,
     Graphs,
     Rows,
+    cost_details,
     cost_rows,
     measure_costs,
     product_layers,
@@ -34,6 +35,7 @@ from lowbit.detection.exported_detector import ExportedScore, export_pyramid, sc
 from lowbit.detection.recipe import Recipe as DetectionRecipe
 from lowbit.detection.stage import scored_set
 from lowbit.detection.trained_detector import INPUTS, load_trained
+from lowbit.export.onnx_export import Exported
 from lowbit.export.runtime import Runtime
 from lowbit.quant import FP, Precision, set_precision
 
@@ -72,11 +74,14 @@ def run_detector(recipe: Recipe, runtime: Runtime) -> dict[str, Any]:
     images = scored_set(described)
     check(images, undone="measured")
     detector.eval().requires_grad_(False)
+    set_precision(detector, FP)
+    full = export_pyramid(detector)
     found = {
-        str(precision): _measure(engine, detector, described, images, runtime, recipe, precision)
+        str(precision): _measure(
+            engine, detector, full, described, images, runtime, recipe, precision
+        )
         for precision in recipe.precisions
     }
-    details = {precision: each.costs.details for precision, each in found.items()}
     side = identity(recipe)["image_size"]
     return {
         "measurements": [
@@ -91,10 +96,7 @@ def run_detector(recipe: Recipe, runtime: Runtime) -> dict[str, Any]:
         ),
         "checkpoint": backbone,
         "details": {
-            **{
-                name: {p: each[name] for p, each in details.items()}
-                for name in ("layers", "latencies")
-            },
+            **cost_details({precision: each.costs for precision, each in found.items()}),
             "beside_the_graph": _heads(detector),
             "detections": {p: _compared(each.score) for p, each in found.items()},
             "compared_images": len(images),
@@ -116,14 +118,13 @@ def _require_described(recipe: Recipe, made: DetectionRecipe, described: Detecti
 def _measure(
     engine: Engine,
     detector: nn.Module,
+    full: Exported,
     described: DetectionRecipe,
     images: DetectionSet,
     runtime: Runtime,
     recipe: Recipe,
     precision: Precision,
 ) -> _Measured:
-    set_precision(detector, FP)
-    full = export_pyramid(detector)
     set_precision(detector, precision)
     exported = full if precision == FP else export_pyramid(detector)
     packs = precision.weight_bits <= PACKED_BITS

@@ -1,7 +1,7 @@
 """What a network's graph costs in a runtime on this machine: bytes, memory, time, layers on integers."""
 
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -52,17 +52,6 @@ class GraphCosts:
     integers: list[str]
     floats: list[str]
 
-    @property
-    def details(self) -> dict[str, Any]:
-        """Layers by name and all of every timing, in plain types."""
-        return {
-            "layers": {"integers": self.integers, "floats": self.floats},
-            "latencies": {
-                f"{THREADS[threads]}, batch {batch}": asdict(latency)
-                for (threads, batch), latency in self.latencies.items()
-            },
-        }
-
 
 def measure_costs(
     graphs: Graphs,
@@ -99,6 +88,20 @@ def product_layers(network: nn.Module) -> list[str]:
     """Return the names of all convolutions and linear layers."""
     kinds = (nn.Conv2d, nn.Linear)
     return [name for name, module in network.named_modules() if isinstance(module, kinds)]
+
+
+def cost_details(costs: Mapping[str, GraphCosts]) -> dict[str, Any]:
+    """Return layers by name and all of every timing, each by precision, in plain types."""
+    return {
+        "layers": {p: {"integers": c.integers, "floats": c.floats} for p, c in costs.items()},
+        "latencies": {
+            precision: {
+                f"{THREADS[threads]}, batch {batch}": asdict(latency)
+                for (threads, batch), latency in each.latencies.items()
+            }
+            for precision, each in costs.items()
+        },
+    }
 
 
 def cost_rows(costs: GraphCosts, precision: str, *, split: str, rounds: int) -> Iterator[dict]:
