@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from lowbit.backbones.checkpoints.conversions.find import find
+from lowbit.backbones.checkpoints.conversions.timm_conversion import hub_tensors
 from lowbit.backbones.checkpoints.conversions.todays_networks import of_today
 from lowbit.backbones.checkpoints.match import Containers, Match, match
 from lowbit.backbones.networks.registry import (
@@ -123,9 +124,11 @@ def guess(containers: Containers, *, prefix: str | None = None) -> Guess:
     }
     nearest = max(matches, key=lambda name: _agreement(matches[name]))
     if not any(m.complete for m in matches.values()):
+        names_of_today = of_today(containers)
+        hub = hub_tensors(containers) if names_of_today else {}
         matches |= {
-            name: find(containers, name, signature(name).shapes, prefix=prefix)
-            for name in of_today(containers)
+            name: find(containers, name, signature(name).shapes, prefix=prefix, hub=hub)
+            for name in names_of_today
         }
         nearest = max(matches, key=lambda name: _agreement(matches[name]))
     complete = _largest({name: m for name, m in matches.items() if m.complete})

@@ -2,12 +2,17 @@
 
 from dataclasses import replace
 
-from lowbit.backbones.checkpoints.conversions.timm_conversion import converted
+from lowbit.backbones.checkpoints.conversions.timm_conversion import Hub, converted, hub_tensors
 from lowbit.backbones.checkpoints.match import Containers, Match, Shapes, match
 
 
 def find(
-    containers: Containers, architecture: str, wanted: Shapes, *, prefix: str | None = None
+    containers: Containers,
+    architecture: str,
+    wanted: Shapes,
+    *,
+    prefix: str | None = None,
+    hub: Hub | None = None,
 ) -> Match:
     """Return the match of a file's tensors as they are, or of a conversion that finds more of them.
 
@@ -16,11 +21,13 @@ def find(
         architecture: the network, by the name of `create_backbone`.
         wanted: its tensors, our names -> shapes.
         prefix: as in `match`.
+        hub: of `hub_tensors`, where several networks are looked for; None: it is made here.
     """
     best = match(containers, wanted, prefix=prefix)
     if best.complete:
         return best
-    for how, view in converted(containers, architecture, wanted):
+    hub = hub_tensors(containers) if hub is None else hub
+    for how, view in converted(containers, architecture, wanted, hub):
         other = match(view, wanted, prefix=prefix)
         if (other.complete, _fitting(other)) > (best.complete, _fitting(best)):
             best = replace(other, layout=replace(other.layout, name=how))

@@ -26,8 +26,17 @@ _FITTED = ("pos_embed", "patch_embed.proj.weight", "relative_position_bias_table
 _REFUSED = (KeyError, AttributeError, RuntimeError, ValueError, TypeError, IndexError)
 
 
+Hub = Mapping[str, tuple[str, dict[str, Tensor]] | None]
+"""Of each container what `from_hub` makes of it, which joins tensors: once a file, for all networks."""
+
+
+def hub_tensors(containers: Containers) -> Hub:
+    """Return what `converted` takes as `hub`."""
+    return {path: from_hub(_tensors(stored)) for path, stored in containers.items()}
+
+
 def converted(
-    containers: Containers, architecture: str, wanted: Shapes
+    containers: Containers, architecture: str, wanted: Shapes, hub: Hub
 ) -> Iterator[tuple[str, Containers]]:
     """Yield what a file holds by the names of one of timm's networks, in each way that applies.
 
@@ -36,15 +45,16 @@ def converted(
         architecture: the network.
         wanted: its tensors' shapes by name. A tensor that differs in dimensions of size 1 alone, as those
             of a 1x1 convolution and of a linear layer do, gets the shape that is wanted.
+        hub: of `hub_tensors`.
 
     Yields:
         How it was read, and the file with one of its containers converted; other containers stay.
     """
     convert = _converter(architecture)
     for path, stored in containers.items():
-        tensors = {name: value for name, value in stored.items() if isinstance(value, Tensor)}
-        if hub := from_hub(tensors):
-            family, named = hub
+        tensors = _tensors(stored)
+        if found := hub[path]:
+            family, named = found
             label = f"transformers {family}"
             yield label, {**containers, path: _shaped(named, wanted)}
             if convert and (fitting := _fitting(convert, named)):
@@ -55,6 +65,10 @@ def converted(
                 shaped = _shaped(fitting, wanted)
                 other = {prefix + name: tensor for name, tensor in shaped.items()}
                 yield "the model's own code, converted by timm", {**containers, path: other}
+
+
+def _tensors(stored: Mapping[str, Any]) -> dict[str, Tensor]:
+    return {name: value for name, value in stored.items() if isinstance(value, Tensor)}
 
 
 @functools.cache
