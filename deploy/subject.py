@@ -8,9 +8,9 @@ from torch import nn
 
 from lowbit.backbones import load_backbone
 from lowbit.data import Center, locate, open_images
-from lowbit.export.integer_grid import MOST_BITS
 from lowbit.export.onnx_export import ExportError
 from lowbit.quant import FP, Precision, QuantPolicy, get_policy, quantize
+from lowbit.quant.integer.integer_grid import MOST_BITS
 from lowbit.quant.precision import OFF
 from lowbit.transfer.features.calibration import calibrate_on
 from lowbit.transfer.features.views import center

@@ -8,15 +8,15 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 from torch import nn
 
-from lowbit.export.integer_grid import (
+from lowbit.export.marks import ACTIVATION, DOMAIN, NAME, WEIGHT
+from lowbit.export.runtime import CODES
+from lowbit.export.runtime_rewrites import adapt_to_runtimes
+from lowbit.quant.integer.integer_grid import (
     NotAnIntegerGridError,
     WeightCodes,
     activation_grid,
     weight_codes,
 )
-from lowbit.export.marks import ACTIVATION, DOMAIN, NAME, WEIGHT
-from lowbit.export.runtime import CODES
-from lowbit.export.runtime_rewrites import adapt_to_runtimes
 
 _PRODUCTS = ("Conv", "Gemm", "MatMul")
 _PACKED_BITS = 4  # the narrowest integers that ONNX's operator set 21 has
@@ -93,7 +93,7 @@ class _Writer:
         self._names: dict[str, int] = {}
 
     def weight(self, mark: ir.Node, found: WeightCodes) -> None:
-        layer, scale, codes = _name(mark), found.scale, found.codes
+        layer, scale, codes = _name(mark), found.scale.numpy(), found.codes.numpy()
         axis, value, source = 0, mark.outputs[0], mark
         products = _users(value)
         if codes.ndim == 2 and [node.op_type for node in products] == ["Transpose"]:

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from lowbit.export.integer_graph import IntegerGraph, put_integers
-from lowbit.export.integer_grid import NotAnIntegerGridError
 from lowbit.export.marks import marked
+from lowbit.quant.integer.integer_grid import NotAnIntegerGridError
 
 OPSET = 21  # the first with four-bit integers
 INPUT = "images"

@@ -16,9 +16,9 @@ pytest.importorskip("onnxscript")
 ort = pytest.importorskip("onnxruntime")
 
 from lowbit.export import integer_graph, runtime_rewrites  # noqa: E402
-from lowbit.export.integer_grid import weight_codes  # noqa: E402
 from lowbit.export.onnx_export import export_network  # noqa: E402
 from lowbit.export.runtime import get_runtime, on_integers  # noqa: E402
+from lowbit.quant.integer.integer_grid import weight_codes  # noqa: E402
 
 POLICIES = ["ssql", "lsq", "ssql-int8", "lsq-int8"]
 # Every policy and every precision by default; the other pairs repeat them.
@@ -94,7 +94,7 @@ def test_weights_grow_no_further_than_16_bits_hold_two_products():
         if getattr(layer, "w_quant", None) is None:
             continue
         codes = tensors[f"{name}.codes"].astype(np.int64)
-        original = weight_codes(layer).codes.astype(np.int64)
+        original = weight_codes(layer).codes.numpy().astype(np.int64)
         factors = np.abs(codes).reshape(len(codes), -1).max(1) / np.abs(original).reshape(
             len(codes), -1
         ).max(1)

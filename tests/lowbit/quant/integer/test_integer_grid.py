@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from lowbit.export.integer_grid import NotAnIntegerGridError, activation_grid, weight_codes
 from lowbit.quant import all_quantizers, calibrate, quantize
+from lowbit.quant.integer.integer_grid import NotAnIntegerGridError, activation_grid, weight_codes
 from lowbit.quant.quantizers.lsq import LSQPlus
 from lowbit.quant.quantizers.minmax import MinMax
 

@@ -6,7 +6,6 @@ asking it for codes, so that one of a user's own needs nothing more than the con
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -50,13 +49,13 @@ class WeightCodes:
     """Codes of a weight, int8 and of its shape; the value of q is q * scale.
 
     Attributes:
-        codes: int8.
-        scale: of each index of dimension 0, float64 (C,).
+        codes: int8, on the CPU.
+        scale: of each index of dimension 0, float64 (C,), on the CPU.
         bits: of the narrowest signed integer that holds the codes, 2 to 8.
     """
 
-    codes: np.ndarray
-    scale: np.ndarray
+    codes: Tensor
+    scale: Tensor
     bits: int
 
 
@@ -144,9 +143,7 @@ def weight_codes(layer: WeightQuantized) -> WeightCodes:
     if layer.out_scale is not None:
         factor = layer.out_scale(torch.ones(len(weight), *[1] * (weight.dim() - 1)).to(weight))
         scale = scale * factor.detach().double().flatten()
-    return WeightCodes(
-        whole.to(torch.int8).cpu().numpy(), scale.cpu().numpy(), _signed_bits(low, high)
-    )
+    return WeightCodes(whole.to(torch.int8).cpu(), scale.cpu(), _signed_bits(low, high))
 
 
 def _signed_bits(low: int, high: int) -> int:

@@ -1,0 +1,1 @@
+"""Frozen networks on integers: grids of quantizers, products of codes, graphs that join them."""
