@@ -72,7 +72,7 @@ _COUNTING = ("sgd_transition_step", "blend_transition_step")
 
 
 @cache
-def _library() -> ctypes.CDLL | None:
+def library() -> ctypes.CDLL | None:
     """Open the kernels, compiled first if need be; None if that is impossible."""
     compiler = shutil.which(os.environ.get("CC", "cc"))
     if compiler is None:
@@ -174,7 +174,7 @@ def supports(*tensors: Tensor, scales: tuple[Tensor | None, ...] = ()) -> bool:
         each = s.dim() == len(shape) and s.shape[0] == s.numel() == shape[0]
         if not (one or each) or s.dtype != torch.float32 or not s.is_contiguous():
             return False
-    return torch_compiled.is_compatible(*tensors) and _library() is not None
+    return torch_compiled.is_compatible(*tensors) and library() is not None
 
 
 def supports_like(g: Tensor, v: Tensor) -> bool:
@@ -189,27 +189,27 @@ def supports_steps(codes: Tensor) -> bool:
         codes.is_cpu
         and codes.dtype == torch.int8
         and torch_compiled.is_enabled()
-        and _library() is not None
+        and library() is not None
     )
 
 
 def _size(v: Tensor, s: Tensor) -> tuple[int, int, int]:
     n, channels = v.numel(), s.numel()
-    return channels, n // channels, _threads(n)
+    return channels, n // channels, threads(n)
 
 
-def _threads(n: int) -> int:
+def threads(n: int) -> int:
     return torch.get_num_threads() if n > _SERIAL else 1
 
 
-def _at(t: Tensor | None) -> int | None:
+def address(t: Tensor | None) -> int | None:
     return None if t is None else t.data_ptr()
 
 
 def lsq_forward(v: Tensor, s: Tensor, least: float, ratio: float, lo: float, hi: float) -> Tensor:
     """v̂ = step round(clip(v/step, lo, hi)) with step = max(|s|, least) ratio."""
     out = torch.empty_like(v)
-    _library().lsq_forward(_at(v), _at(out), _at(s), *_size(v, s), least, ratio, lo, hi)
+    library().lsq_forward(address(v), address(out), address(s), *_size(v, s), least, ratio, lo, hi)
     return out
 
 
@@ -225,8 +225,8 @@ def lsq_backward(
 ) -> tuple[Tensor, Tensor]:
     """Return ∂v̂/∂v · g, and the sum of ∂v̂/∂step · g times `factor` and the sign of s (LSQ Eqs. 3, 5)."""
     dv, ds = torch.empty_like(v), torch.empty_like(s)
-    places = _at(v), _at(g), _at(dv), _at(ds), _at(s)
-    _library().lsq_backward(*places, *_size(v, s), least, ratio, factor, lo, hi)
+    places = address(v), address(g), address(dv), address(ds), address(s)
+    library().lsq_backward(*places, *_size(v, s), least, ratio, factor, lo, hi)
     return dv, ds
 
 
@@ -235,8 +235,8 @@ def affine_forward(
 ) -> Tensor:
     """v̂ = (clamp(round(v/s) + z, lo, hi) - z) s, of max(v, least)."""
     out = torch.empty_like(v)
-    places = _at(v), _at(out), _at(grid.s), _at(grid.span), _at(grid.z)
-    _library().affine_forward(*places, *_size(v, grid.s), grid.count, least, lo, hi)
+    places = address(v), address(out), address(grid.s), address(grid.span), address(grid.z)
+    library().affine_forward(*places, *_size(v, grid.s), grid.count, least, lo, hi)
     return out
 
 
@@ -245,8 +245,8 @@ def affine_backward(
 ) -> Tensor:
     """Return ∂v̂/∂v · g, straight through where the code is in the closed range and v > least."""
     dv = torch.empty_like(v)
-    places = _at(v), _at(g), _at(dv), _at(grid.span), _at(grid.z)
-    _library().affine_backward(*places, *_size(v, grid.s), grid.count, least, lo, hi)
+    places = address(v), address(g), address(dv), address(grid.span), address(grid.z)
+    library().affine_backward(*places, *_size(v, grid.s), grid.count, least, lo, hi)
     return dv
 
 
@@ -255,8 +255,8 @@ def affine_backward_scale(
 ) -> tuple[Tensor, Tensor]:
     """Return ∂v̂/∂v · g and the sum of ∂v̂/∂s · g."""
     dv, ds = torch.empty_like(v), torch.empty_like(grid.s)
-    places = _at(v), _at(g), _at(dv), _at(ds), _at(grid.span), _at(grid.z)
-    _library().affine_backward_scale(*places, *_size(v, grid.s), grid.count, lo, hi)
+    places = address(v), address(g), address(dv), address(ds), address(grid.span), address(grid.z)
+    library().affine_backward_scale(*places, *_size(v, grid.s), grid.count, lo, hi)
     return dv, ds
 
 
@@ -265,7 +265,9 @@ def symmetric_forward(
 ) -> tuple[Tensor, Tensor]:
     """Return v̂ with s = max|v| / count, of each channel, and those maxima, (C, 1)."""
     out, peak = torch.empty_like(v), v.new_empty(channels, 1)
-    _library().symmetric_forward(_at(v), _at(out), _at(peak), *_size(v, peak), count, lo, hi)
+    library().symmetric_forward(
+        address(v), address(out), address(peak), *_size(v, peak), count, lo, hi
+    )
     return out, peak
 
 
@@ -274,15 +276,15 @@ def symmetric_backward(
 ) -> Tensor:
     """Return ∂v̂/∂v · g, through the maxima as well."""
     dv = torch.empty_like(v)
-    places = _at(v), _at(g), _at(dv), _at(peak)
-    _library().symmetric_backward(*places, *_size(v, peak), count, lo, hi)
+    places = address(v), address(g), address(dv), address(peak)
+    library().symmetric_backward(*places, *_size(v, peak), count, lo, hi)
     return dv
 
 
 def interval_forward(x: Tensor, s: Tensor, lo: float, hi: float, gamma: float) -> Tensor:
     """x_q = round(clip(γx/s, lo, hi)) / γ."""
     out = torch.empty_like(x)
-    _library().interval_forward(_at(x), _at(out), _at(s), *_size(x, s), lo, hi, gamma)
+    library().interval_forward(address(x), address(out), address(s), *_size(x, s), lo, hi, gamma)
     return out
 
 
@@ -291,8 +293,8 @@ def interval_backward(
 ) -> tuple[Tensor, Tensor]:
     """Return g/s where lo < γx/s < hi, and the sum of -g x/s² there."""
     dx, ds = torch.empty_like(x), torch.empty_like(s)
-    places = _at(x), _at(g), _at(dx), _at(ds), _at(s)
-    _library().interval_backward(*places, *_size(x, s), lo, hi, gamma)
+    places = address(x), address(g), address(dx), address(ds), address(s)
+    library().interval_backward(*places, *_size(x, s), lo, hi, gamma)
     return dx, ds
 
 
@@ -306,7 +308,7 @@ def sgd_transition_step(
     """
     n = tensors[0].numel()
     numbers = decay, momentum, *levels
-    return _library().sgd_transition_step(*map(_at, tensors), n, _threads(n), *numbers)
+    return library().sgd_transition_step(*map(address, tensors), n, threads(n), *numbers)
 
 
 def blend_transition_step(*tensors: Tensor, levels: tuple[int, int]) -> int:
@@ -316,4 +318,4 @@ def blend_transition_step(*tensors: Tensor, levels: tuple[int, int]) -> int:
         tensors: flat weights, where they started, last and next codes; the share and γ/s, (1,).
     """
     n = tensors[0].numel()
-    return _library().blend_transition_step(*map(_at, tensors), n, _threads(n), *levels)
+    return library().blend_transition_step(*map(address, tensors), n, threads(n), *levels)

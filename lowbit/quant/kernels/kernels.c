@@ -243,6 +243,60 @@ void symmetric_backward(const float *v, const float *g, float *dv, const float *
     }
 }
 
+/* uint8 codes of an integer grid: clip(round(v / step) + zero, lo, hi). The conversion goes by way of int,
+   which the compiler vectorizes. */
+static inline uint8_t code8(float v, float step, float zero, float lo, float hi) {
+    return (uint8_t)(int)clip(rintf(v / step) + zero, lo, hi);
+}
+
+void encode(const float *v, uint8_t *out, int64_t n, int threads, float step, float zero, float lo,
+            float hi) {
+    ACROSS
+    for (int64_t k = 0; k < spans(n); k++) {
+        const struct span p = nth_span(k, n);
+        LANES
+        for (int64_t i = p.begin; i < p.end; i++) out[i] = code8(v[i], step, zero, lo, hi);
+    }
+}
+
+void decode(const uint8_t *q, float *out, int64_t n, int threads, float step, float zero) {
+    ACROSS
+    for (int64_t k = 0; k < spans(n); k++) {
+        const struct span p = nth_span(k, n);
+        LANES
+        for (int64_t i = p.begin; i < p.end; i++) out[i] = ((float)q[i] - zero) * step;
+    }
+}
+
+/* The end of a residual block, y = max(v + other, least), where `other` is float or, if that is NULL,
+   codes. The sum is written as float over v, or as codes to `out` where it is not NULL. */
+void add_codes(float *v, const float *other, const uint8_t *codes, uint8_t *out, int64_t n,
+               int threads, float other_step, float other_zero, float least, float step, float zero,
+               float lo, float hi) {
+    ACROSS
+    for (int64_t k = 0; k < spans(n); k++) {
+        const struct span p = nth_span(k, n);
+        if (other) {
+            LANES
+            for (int64_t i = p.begin; i < p.end; i++) v[i] += other[i];
+        } else {
+            LANES
+            for (int64_t i = p.begin; i < p.end; i++)
+                v[i] += ((float)codes[i] - other_zero) * other_step;
+        }
+        if (out) {
+            LANES
+            for (int64_t i = p.begin; i < p.end; i++) {
+                const float sum = v[i] < least ? least : v[i];
+                out[i] = code8(sum, step, zero, lo, hi);
+            }
+        } else {
+            LANES
+            for (int64_t i = p.begin; i < p.end; i++) v[i] = v[i] < least ? least : v[i];
+        }
+    }
+}
+
 /* Latent weights under transition-rate scheduling: their step, then their codes and how many changed.
    `inverse` is γ/s and `u` the layer's rate, both read once; old and new are the codes before and
    after. */

@@ -75,12 +75,12 @@ def is_compatible(*tensors: Tensor) -> bool:
     stride = tensors[0].stride()
     for t in tensors:  # no generator expression: torch.compile traces through here
         known = t.dtype in (torch.float32, torch.bfloat16, torch.float16)
-        if not known or t.stride() != stride or t.numel() == 0 or not _is_dense(t):
+        if not known or t.stride() != stride or t.numel() == 0 or not is_dense(t):
             return False
     return True
 
 
-def _is_dense(t: Tensor) -> bool:
+def is_dense(t: Tensor) -> bool:
     return t.is_contiguous() or (
         t.dim() == 4 and t.is_contiguous(memory_format=torch.channels_last)
     )
@@ -94,7 +94,7 @@ def flat(t: Tensor, scale: Tensor) -> Tensor:
 
 def rows(t: Tensor, channels: int) -> Tensor:
     """View a dense tensor as (C, K), each channel in memory order; copy one that is not dense."""
-    if not _is_dense(t):
+    if not is_dense(t):
         return t.reshape(channels, -1)
     return t.as_strided((channels, t.numel() // channels), (t.numel() // channels, 1))
 

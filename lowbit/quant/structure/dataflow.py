@@ -5,7 +5,9 @@ import operator
 import torch
 from torch import fx, nn
 
-_ADDITIONS = {operator.add, operator.iadd, torch.add, "add", "add_"}
+from lowbit.quant.layers import Converted
+
+ADDITIONS = {operator.add, operator.iadd, torch.add, "add", "add_"}
 # Modules that pass codes on: what they return is on the grid of what they get.
 _PASSING = (nn.Identity, nn.Dropout, nn.MaxPool2d)
 # One step each, though timm's have children.
@@ -16,9 +18,11 @@ class DataflowError(ValueError):
     """Raised when the maker of a tensor cannot be named; the message is why."""
 
 
-class _Tracer(fx.Tracer):
+class StepTracer(fx.Tracer):
+    """Trace a network into the calls of its modules without children, and of norms and quantized modules."""
+
     def is_leaf_module(self, module: nn.Module, name: str) -> bool:
-        alone = not list(module.children()) or isinstance(module, _STEPS)
+        alone = not list(module.children()) or isinstance(module, (*_STEPS, Converted))
         return alone or super().is_leaf_module(module, name)
 
 
@@ -47,13 +51,13 @@ def outputs_read(model: nn.Module, *, by_convolutions: bool) -> list[str]:
         ['act', 'norm']
     """
     try:
-        graph = _Tracer().trace(model)
+        graph = StepTracer().trace(model)
     except Exception as error:  # whatever the network's code does with what is no tensor
         raise DataflowError(
             f"its forward pass cannot be traced ({type(error).__name__}: {error})"
         ) from error
     modules = dict(model.named_modules())
-    read = [operand for node in graph.nodes if _is_addition(node) for operand in node.args]
+    read = [operand for node in graph.nodes if is_addition(node) for operand in node.args]
     if by_convolutions:
         read += [
             node.args[0]
@@ -65,8 +69,9 @@ def outputs_read(model: nn.Module, *, by_convolutions: bool) -> list[str]:
     return sorted(found, key=lambda name: order.get(name, len(order)))
 
 
-def _is_addition(node: fx.Node) -> bool:
-    called = node.op in ("call_function", "call_method") and node.target in _ADDITIONS
+def is_addition(node: fx.Node) -> bool:
+    """Whether a node adds two tensors that the network computes."""
+    called = node.op in ("call_function", "call_method") and node.target in ADDITIONS
     return called and sum(isinstance(operand, fx.Node) for operand in node.args) == 2
 
 
@@ -80,7 +85,7 @@ def _maker(node: fx.Node, modules: dict[str, nn.Module]) -> str:
             raise DataflowError(f"nothing follows {node.target} before its output is added or read")
         return node.target
     inside = list(node.meta.get("nn_module_stack", ()))
-    if _is_addition(node) and inside and inside[-1] and _leaves(node, inside[-1]):
+    if is_addition(node) and inside and inside[-1] and _leaves(node, inside[-1]):
         return inside[-1]
     raise DataflowError(f"no module returns its tensor {node.name}")
 

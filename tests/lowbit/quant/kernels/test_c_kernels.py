@@ -211,12 +211,12 @@ def test_without_a_compiler_or_with_a_failing_one_quantizers_run_eagerly(
     broken.chmod(0o755)
     for compiler, said in ((str(broken), "no such option"), (str(tmp_path / "none"), "")):
         monkeypatch.setenv("CC", compiler)
-        c_kernels._library.cache_clear()
+        c_kernels.library.cache_clear()
         try:
             assert not c_kernels.supports(torch.ones(2))
             assert lsq(torch.ones(2), torch.ones(1), 4, 3).tolist() == [1, 1]
         finally:
-            c_kernels._library.cache_clear()
+            c_kernels.library.cache_clear()
         assert said in caplog.text
     assert not list((tmp_path / "lowbit-bench").glob("*"))
 
@@ -227,16 +227,16 @@ def test_is_compiled_once_for_a_machine(switch, monkeypatch, tmp_path):
     monkeypatch.setattr(subprocess, "run", lambda *a, **k: made.append(a) or plain(*a, **k))
     try:
         for _ in range(2):
-            c_kernels._library.cache_clear()
+            c_kernels.library.cache_clear()
             assert c_kernels.supports(torch.ones(2))
     finally:
-        c_kernels._library.cache_clear()
+        c_kernels.library.cache_clear()
     assert len(made) == 1
     assert [f.suffix for f in (tmp_path / "lowbit-bench").iterdir()] == [".so"]
 
 
 def _open():
-    c_kernels._library.cache_clear()
+    c_kernels.library.cache_clear()
     raise SystemExit(0 if c_kernels.supports(torch.ones(2)) else 1)
 
 
@@ -317,12 +317,12 @@ def test_without_a_cache_the_kernels_are_compiled_all_the_same(
         (tmp_path / "lowbit-bench").mkdir()
         (tmp_path / "lowbit-bench").chmod(0o777)
         monkeypatch.setattr("lowbit.common.cache_folder.os.geteuid", lambda: 4321)
-    c_kernels._library.cache_clear()
+    c_kernels.library.cache_clear()
     try:
         assert c_kernels.supports(torch.ones(2))
         assert lsq(torch.ones(2), torch.ones(1), 4, 3).tolist() == [1, 1]
     finally:
-        c_kernels._library.cache_clear()
+        c_kernels.library.cache_clear()
     assert not list(tmp_path.rglob("*.so"))
 
 
