@@ -1,7 +1,8 @@
 """Compute a frozen backbone's features, one set per precision."""
 
 import hashlib
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -12,14 +13,8 @@ import torchvision
 from torch import Tensor, nn
 
 from lowbit.data import Center, Crop, Images
-from lowbit.quant import (
-    Precision,
-    get_policy,
-    quantize,
-    require_asked,
-    reuse_weights,
-    set_precision,
-)
+from lowbit.quant import FP, Precision, get_policy, quantize
+from lowbit.quant.integer.frozen_forward import ARITHMETIC, FrozenForward, computes_on_integers
 from lowbit.transfer.features.calibration import calibrate_on
 from lowbit.transfer.features.feature_cache import FeatureCache, state_sha256
 from lowbit.transfer.features.views import center, crop
@@ -31,26 +26,26 @@ if TYPE_CHECKING:
 CACHE = "features"  # in the job's folder, unless the recipe sets one
 
 
-@torch.no_grad()
 def feature_batches(
-    backbone: nn.Module,
+    forward: FrozenForward,
     images: Images,
     view: Center | Crop,
+    precisions: Sequence[Precision],
     *,
     batch_size: int,
     workers: int | None = None,
     start: int = 0,
-) -> Iterator[Tensor]:
-    """Yield the features (B, D) of images seen by `view` from `start` on, on the backbone's device.
+) -> Iterator[list[Tensor]]:
+    """Yield features of images seen by `view` from `start` on, on the network's device.
 
-    `start` is a multiple of the batch size. The backbone must be frozen, which means eval(): a
-    training-mode batch norm would update the buffers of a network that is only evaluated.
+    Each batch is decoded once, for all precisions: a list of (B, D), one for each. `start` is a
+    multiple of the batch size. The network must be frozen, which means eval(): a training-mode batch
+    norm would update the buffers of a network that is only evaluated.
 
     Raises:
         ValueError: a quantizer that is on was never asked; raised after the last batch.
     """
-    assert not backbone.training, "a frozen backbone is in eval mode"
-    device = next(backbone.parameters()).device
+    device = next(forward.network.parameters()).device
     if start >= len(images):
         return  # no quantizer has anything left to be asked for
     # Random crops may be drawn from one stream, so those before `start` are drawn too.
@@ -62,31 +57,35 @@ def feature_batches(
         workers=workers,
         places=torch.arange(skipped, len(images)),
     )
-    with reuse_weights(backbone), require_asked(backbone):
+    with forward.at(precisions) as run:
         for x in islice(batches, (start - skipped) // batch_size, None):
-            yield backbone(x)
+            yield run(x)
 
 
 def extract(
     backbone: nn.Module,
     images: Images,
-    precision: Precision,
+    precision: Precision | str,
     *,
     view: Center | Crop,
     recipe: "Recipe",
 ) -> Tensor:
     """Return the features (N, D) of all images at a precision, on the backbone's device."""
-    set_precision(backbone, precision)
     batches = feature_batches(
-        backbone, images, view, batch_size=recipe.eval_batch_size, workers=recipe.num_workers
+        FrozenForward(backbone),
+        images,
+        view,
+        [Precision.parse(precision)],
+        batch_size=recipe.eval_batch_size,
+        workers=recipe.num_workers,
     )
-    return torch.cat(list(batches))
+    return torch.cat([batch for (batch,) in batches])
 
 
 class Features:
     """The features of a quantized, calibrated and frozen backbone, each set computed once.
 
-    They are kept in files (`lowbit.transfer.features.feature_cache`) keyed by everything they depend on, so that jobs that
+    What is missing at the recipe's precisions is computed in one pass over the images. Features are kept in files (`lowbit.transfer.features.feature_cache`) keyed by everything they depend on, so that jobs that
     share a `cache_dir` share them; memory is needed for only one batch.
 
     Args:
@@ -117,16 +116,44 @@ class Features:
             "torchvision": torchvision.__version__,  # decodes and resizes
             "device": _device_name(self.device),
         }
+        self._forward = FrozenForward(backbone)
+        self._waiting: dict[str, Tensor] = {}
         self._cache = FeatureCache(Path(recipe.cache_dir or workspace.folder / CACHE), facts)
 
     def __call__(
-        self, images: Images, precision: Precision, view: Center | Crop | None = None
+        self, images: Images, precision: Precision | str, view: Center | Crop | None = None
     ) -> Tensor:
         """Return the features (N, D) of images at a precision, on the CPU, mapped from a file.
 
-        `view` defaults to the recipe's central view.
+        `view` defaults to the recipe's central view. If they are missing, those at the recipe's other
+        precisions are computed with them; they are asked for next.
         """
-        view = view or center(self.recipe)
+        view, precision = view or center(self.recipe), Precision.parse(precision)
+        key = json.dumps(self._facts(images, precision, view))
+        if key not in self._waiting:
+            wanted = [precision]
+            if precision in self.recipe.precisions:
+                wanted = list(self.recipe.precisions)
+            several = {json.dumps(f): f for f in (self._facts(images, p, view) for p in wanted)}
+
+            def compute(missing: Sequence[int], start: int) -> Iterator[list[Tensor]]:
+                return feature_batches(
+                    self._forward,
+                    images,
+                    view,
+                    [wanted[place] for place in missing],
+                    batch_size=self.recipe.eval_batch_size,
+                    workers=self.recipe.num_workers,
+                    start=start,
+                )
+
+            found = self._cache.get_all(list(several.values()), compute)
+            self._waiting.update(zip(several, found, strict=True))
+        return self._waiting.pop(key)
+
+    def _facts(
+        self, images: Images, precision: Precision, view: Center | Crop
+    ) -> dict[str, object]:
         facts = {
             "precision": str(precision),
             "view": {"kind": type(view).__name__, **asdict(view)},
@@ -136,19 +163,9 @@ class Features:
             "count": len(images),
             "ids_sha256": hashlib.sha256(images.ids.numpy().tobytes()).hexdigest(),
         }
-
-        def compute(start: int) -> Iterator[Tensor]:
-            set_precision(self.backbone, precision)
-            return feature_batches(
-                self.backbone,
-                images,
-                view,
-                batch_size=self.recipe.eval_batch_size,
-                workers=self.recipe.num_workers,
-                start=start,
-            )
-
-        return self._cache.get(facts, compute)
+        if precision != FP and computes_on_integers(self.backbone):
+            facts["arithmetic"] = ARITHMETIC
+        return facts
 
     def of_training(self, train: Images) -> list[list[Tensor]]:
         """Return a classifier's training features: views, each at every precision.

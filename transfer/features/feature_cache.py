@@ -19,7 +19,8 @@ import os
 import time
 import zlib
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -59,27 +60,58 @@ class FeatureCache:
             facts: specific to these features, including `count`, their N.
             compute: yields them from a row on, in order, batch by batch; called if there is no file.
         """
-        known = {**self.facts, **facts}
-        text = json.dumps(known, sort_keys=True, indent=1)
-        path = self.folder / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.npy"
-        found, _ = _open(path, known["count"])
-        if found is not None:
+
+        def alone(missing: Sequence[int], start: int) -> Iterator[tuple[Tensor]]:
+            return ((batch,) for batch in compute(start))
+
+        return self.get_all([facts], alone)[0]
+
+    def get_all(
+        self,
+        several: Sequence[Mapping[str, Any]],
+        compute: Callable[[Sequence[int], int], Iterator[Sequence[Tensor]]],
+    ) -> list[Tensor]:
+        """Return several features of the same images; those that are missing are computed in one pass.
+
+        Args:
+            several: the facts of each, as in `get`.
+            compute: yields the features of which it gets the places in `several`, from a row on, in
+                order, batch by batch; called if any has no file.
+        """
+        known = [{**self.facts, **facts} for facts in several]
+        paths = [self._path(facts) for facts in known]
+        found = [_open(path, facts["count"])[0] for path, facts in zip(paths, known, strict=True)]
+        if all(features is not None for features in found):
             return found
         self.folder.mkdir(parents=True, exist_ok=True)
-        with exclusive_lock(path.with_suffix(".lock"), path.name):
-            found, damage = _open(path, known["count"])
-            if found is not None:
-                return found
-            if damage:
-                _logger.warning("%s is damaged (%s); it is computed again.", path, damage)
-            _give_way(self.folder, limit=self.limit)
-            _write(path, compute, known)
-            found, damage = _open(path, known["count"])
-            if found is None:
-                raise OSError(f"{path} was written and cannot be read back: {damage}")
-        _logger.info("computed %s (%.1f MB)", path, found.nbytes / 1e6)
+        with contextlib.ExitStack() as locks:
+            # In one order, so that no two jobs wait for each other.
+            for path in sorted(
+                p for p, features in zip(paths, found, strict=True) if features is None
+            ):
+                locks.enter_context(exclusive_lock(path.with_suffix(".lock"), path.name))
+            missing = []
+            for place, path in enumerate(paths):
+                if found[place] is None:  # unless another job wrote it meanwhile
+                    found[place], damage = _open(path, known[place]["count"])
+                    if damage:
+                        _logger.warning("%s is damaged (%s); it is computed again.", path, damage)
+                    if found[place] is None:
+                        missing.append(place)
+            if missing:
+                _give_way(self.folder, limit=self.limit)
+                _write([_File(paths[n], known[n]) for n in missing], partial(compute, missing))
+            for place in missing:
+                found[place], damage = _open(paths[place], known[place]["count"])
+                if found[place] is None:
+                    raise OSError(f"{paths[place]} was written and cannot be read back: {damage}")
+                _logger.info("computed %s (%.1f MB)", paths[place], found[place].nbytes / 1e6)
         _give_way(self.folder, limit=self.limit)
         return found
+
+    def _path(self, known: Mapping[str, Any]) -> Path:
+        text = json.dumps(known, sort_keys=True, indent=1)
+        return self.folder / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.npy"
 
 
 def _open(path: Path, count: int) -> tuple[Tensor | None, str]:
@@ -136,40 +168,71 @@ def _checksum(file: BinaryIO) -> int:
     return crc
 
 
-def _write(
-    path: Path, compute: Callable[[int], Iterator[Tensor]], facts: Mapping[str, Any]
-) -> None:
-    """Compute a file, continuing what a killed job left; the caller holds its lock."""
-    for left in path.parent.glob(f".{path.stem}.*"):  # of a killed job
-        left.unlink(missing_ok=True)
-    part, rows = _part(path, facts["count"])
-    if rows:
-        _logger.info("continuing %s with row %d", path.name, rows)
-    with part.open("r+b" if rows else "w+b") as file:
-        if rows:
-            width = _read_header(file, facts["count"])
-            file.seek(rows * width, os.SEEK_CUR)
-            file.truncate()
-        synced = time.monotonic()
-        for batch in compute(rows):
-            features = batch.float().cpu().contiguous().numpy().astype(_ROW, copy=False)  # (B, D)
-            if not rows:
-                shape = (facts["count"], features.shape[1])
-                header = {"descr": _ROW.str, "fortran_order": False, "shape": shape}
-                np.lib.format.write_array_header_1_0(file, header)
-            file.write(features.tobytes())
-            rows += len(features)
-            if time.monotonic() - synced > _SYNC:
-                _sync(file)
-                part = part.rename(_part_name(path, rows))
-                synced = time.monotonic()
-        assert rows == facts["count"], f"{rows} features were computed for {facts['count']} images"
-        _sync(file)
-        with atomic(path.with_suffix(".json")) as sidecar:
-            text = json.dumps({"checksum": _checksum(file), "facts": facts}, indent=1)
+def _write(files: Sequence["_File"], compute: Callable[[int], Iterator[Sequence[Tensor]]]) -> None:
+    """Compute files in one pass, continuing what a killed job left; the caller holds their locks."""
+    with contextlib.ExitStack() as stack:
+        for file in files:
+            stack.enter_context(contextlib.closing(file))
+        start = row = min(file.rows for file in files)
+        for batches in compute(start):
+            for file, batch in zip(files, batches, strict=True):
+                if file.rows == row:  # else a killed job left this batch
+                    file.add(batch)
+            row += len(batches[0])
+        for file in files:
+            file.finish()
+
+
+class _File:
+    """A file of features that is being written, from the rows on that a killed job left.
+
+    Args:
+        path: of the whole file.
+        facts: that go beside it.
+    """
+
+    def __init__(self, path: Path, facts: Mapping[str, Any]) -> None:
+        self.path, self.facts = path, facts
+        for left in path.parent.glob(f".{path.stem}.*"):  # of a killed job
+            left.unlink(missing_ok=True)
+        self._part, self.rows = _part(path, facts["count"])
+        if self.rows:
+            _logger.info("continuing %s with row %d", path.name, self.rows)
+        self._file = self._part.open("r+b" if self.rows else "w+b")
+        if self.rows:
+            width = _read_header(self._file, facts["count"])
+            self._file.seek(self.rows * width, os.SEEK_CUR)
+            self._file.truncate()
+        self._synced = time.monotonic()
+
+    def add(self, batch: Tensor) -> None:
+        """Write the features (B, D) of the next images."""
+        features = batch.float().cpu().contiguous().numpy().astype(_ROW, copy=False)
+        if not self.rows:
+            shape = (self.facts["count"], features.shape[1])
+            header = {"descr": _ROW.str, "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(self._file, header)
+        self._file.write(features.tobytes())
+        self.rows += len(features)
+        if time.monotonic() - self._synced > _SYNC:
+            _sync(self._file)
+            self._part = self._part.rename(_part_name(self.path, self.rows))
+            self._synced = time.monotonic()
+
+    def finish(self) -> None:
+        """Put the file in its place, with its facts beside it."""
+        count = self.facts["count"]
+        assert self.rows == count, f"{self.rows} features were computed for {count} images"
+        _sync(self._file)
+        with atomic(self.path.with_suffix(".json")) as sidecar:
+            text = json.dumps({"checksum": _checksum(self._file), "facts": self.facts}, indent=1)
             sidecar.write(text.encode())
-    part.replace(path)
-    sync_folder(path.parent)
+        self._part.replace(self.path)
+        sync_folder(self.path.parent)
+
+    def close(self) -> None:
+        """Close the file, whole or not."""
+        self._file.close()
 
 
 def _part(path: Path, count: int) -> tuple[Path, int]:

@@ -20,6 +20,9 @@ from lowbit.quant.quantizers.base import Quantizer
 
 _logger = logging.getLogger(__name__)
 
+ARITHMETIC = "integers, 1"
+"""Name of this arithmetic where results are kept; the number is raised when it rounds differently."""
+
 
 def computes_on_integers(network: nn.Module) -> bool:
     """Whether a network's low-bit layers may be computed on integers here.

@@ -6,12 +6,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.utils._pytree import tree_map_only
 
 from lowbit.quant.quantizers.base import Quantizer
 
 _PIXELS = 8 * 224 * 224  # of images that run at once, so that what layers exchange stays in caches
 
-Known = dict[tuple[int, int], Tensor]
+Known = dict[tuple[int, int], Any]
 """Results for a batch by the number of their operation and that of their part of the batch."""
 
 
@@ -57,7 +58,7 @@ class GraphRun:
             x = x.contiguous(memory_format=torch.channels_last)
         found = {node for node in edge if (self._numbers[node], part) in known}
         values: dict[fx.Node, Any] = {
-            node: known[self._numbers[node], part].clone()
+            node: _copied(known[self._numbers[node], part])
             for node in found  # may be written over
         }
         for node, last_read in self._order(frozenset(found)):
@@ -65,7 +66,7 @@ class GraphRun:
                 return values[node.args[0]]
             values[node] = x if node.op == "placeholder" else self._compute(node, values)
             if node in edge:
-                known[self._numbers[node], part] = values[node].clone()
+                known[self._numbers[node], part] = _copied(values[node])
             for other in last_read:
                 del values[other]
         raise AssertionError("a graph ends with its output")
@@ -122,6 +123,10 @@ class GraphRun:
             node.target, "facts", None
         )  # of an operation whose attributes were rewritten
         return node.target if facts is None else facts
+
+
+def _copied(value: Any) -> Any:
+    return tree_map_only(Tensor, Tensor.clone, value)
 
 
 def in_several(graphs: Sequence[GraphRun]) -> set[int]:

@@ -12,6 +12,7 @@ A network in eval mode at a precision is a graph of module calls. What is rewrit
 Everything else stays as it is, on floats.
 """
 
+import inspect
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -102,11 +103,7 @@ def lower(network: nn.Module) -> fx.Graph:
     Raises:
         NotLoweredError: the network cannot be traced, or no layer computes on integers.
     """
-    try:
-        graph = StepTracer().trace(network)
-    except Exception as error:  # whatever the network's code does with what is no tensor
-        raise NotLoweredError(f"{type(error).__name__}: {error}") from error
-    _check_writes(graph, network)
+    graph = _traced(network)
     rewriter = _Rewriter(graph, network)
     for rewrite in (
         rewriter.drop_nothing,
@@ -119,10 +116,34 @@ def lower(network: nn.Module) -> fx.Graph:
         rewriter.return_codes,
     ):
         rewrite()
-        rewriter.sweep()
+        _sweep(graph)
     if not rewriter.products:
         raise NotLoweredError("no layer computes on integers")
     return graph
+
+
+def _traced(network: nn.Module) -> fx.Graph:
+    """Return the graph of a network of one tensor, its other arguments left at their defaults."""
+    _, *others = inspect.signature(network.forward).parameters.values()
+    defaults = {p.name: p.default for p in others if p.default is not p.empty}
+    try:
+        graph = StepTracer().trace(network, concrete_args=defaults)
+    except Exception as error:  # whatever the network's code does with what is no tensor
+        raise NotLoweredError(f"{type(error).__name__}: {error}") from error
+    _check_writes(graph, network)
+    _sweep(graph)  # with the tracer's own checks that the defaults were given
+    for node in [node for node in graph.nodes if node.op == "placeholder"][1:]:
+        if node.users:
+            raise NotLoweredError(f"its argument {node} is no constant")
+        graph.erase_node(node)
+    return graph
+
+
+def _sweep(graph: fx.Graph) -> None:
+    """Remove what nothing reads."""
+    for node in reversed(graph.nodes):
+        if not node.users and node.op not in ("placeholder", "output"):
+            graph.erase_node(node)
 
 
 def _check_writes(graph: fx.Graph, network: nn.Module) -> None:
@@ -271,12 +292,6 @@ class _Rewriter:
             if _is(node, Product | Add) and _is(after, Encode):
                 node.target.output = after.target.grid
                 self._replace(after, node)
-
-    def sweep(self) -> None:
-        """Remove what was replaced."""
-        for node in reversed(self.graph.nodes):
-            if not node.users and node.op not in ("placeholder", "output"):
-                self.graph.erase_node(node)
 
     def _grid(self, quantizer: Quantizer) -> ActivationGrid | None:
         try:

@@ -7,7 +7,16 @@ import pytest
 import torch
 
 from lowbit.data import Center, Crop
-from lowbit.quant import Precision, calibrate, get_policy, quantize, quantized_layers, set_precision
+from lowbit.quant import (
+    FP,
+    Precision,
+    calibrate,
+    get_policy,
+    quantize,
+    quantized_layers,
+    set_precision,
+)
+from lowbit.quant.integer.frozen_forward import FrozenForward
 from lowbit.training.job_state import Workspace
 from lowbit.transfer import Recipe
 from lowbit.transfer.features.extract import Features, extract, feature_batches
@@ -58,10 +67,12 @@ def test_features_do_not_depend_on_the_chunks_and_each_image_is_seen_once(
     "view", [PLAIN, Crop(size=32, scale=(0.8, 1.0), ratio=(0.75, 1.33), flip=0.5, seed=4, k=0)]
 )
 def test_features_from_an_image_on_are_those_of_all_images(quantized, few_digits, view):
+    asked = FrozenForward(quantized), few_digits, view, [FP, Precision(4, 4)]
     batches = {"batch_size": 32, "workers": 0}
-    whole = torch.cat([*feature_batches(quantized, few_digits, view, **batches)])
-    rest = torch.cat([*feature_batches(quantized, few_digits, view, start=96, **batches)])
-    assert rest.equal(whole[96:])
+    whole = zip(*feature_batches(*asked, **batches), strict=True)
+    rest = zip(*feature_batches(*asked, start=96, **batches), strict=True)
+    for all_, some in zip(whole, rest, strict=True):
+        assert torch.cat(some).equal(torch.cat(all_)[96:])
 
 
 def test_each_precision_gives_its_own_features_from_the_same_views(quantized, few_digits):
@@ -115,7 +126,8 @@ def test_nothing_is_served_under_another_key(quantized, few_digits, tmp_path, mo
     assert computes(view=Center(size=32, resize=36))
     assert computes(view=Center(size=32, resize=32, interpolation="bilinear"))
     assert all(computes(images) for images in (other, held_out, renamed, reordered))
-    assert computes(precision="5w5a")
+    assert not computes(precision="5w5a")  # computed with the recipe's other precisions
+    assert computes(precision="6w6a")
     assert computes(policy={"base": "ssql", "first": 4})
     assert computes(calibration={"images": 128})
     assert computes(batch_size=50)
@@ -171,7 +183,7 @@ def test_the_features_not_read_for_longest_give_way_and_a_mapped_set_stays(
 ):
     size = 200 * quantized.num_features * 4  # bytes
     monkeypatch.setenv("LOWBIT_CACHE_GB", str(2.5 * size / 1e9))  # room for two
-    features = _cached(quantized, tmp_path)
+    features = _cached(quantized, tmp_path, precisions=("2w2a",))  # each of those below alone
     first = features(few_digits, "FP")
     kept = first.clone()
     for age, file in enumerate(sorted(tmp_path.glob("*.npy"))):
@@ -195,7 +207,7 @@ def test_a_bound_that_is_no_number_is_refused_before_anything_is_computed(
 def test_features_of_a_layer_passed_by_are_not_returned_nor_kept(
     quantized, few_digits, pass_by, tmp_path
 ):
-    recipe = _recipe(cache_dir=str(tmp_path))
+    recipe = _recipe(cache_dir=str(tmp_path), precisions=("FP",))
     workspace = Workspace(tmp_path, key={})
     features = Features(pass_by(quantized), {}, recipe=recipe, workspace=workspace)
     full = Precision.parse("FP")
