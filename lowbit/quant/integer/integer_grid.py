@@ -127,12 +127,12 @@ def weight_codes(layer: WeightQuantized) -> WeightCodes:
     """
     quantizer, weight = layer.w_quant, layer.weight.detach()
     _require_few_bits(quantizer)
-    codes = quantizer.codes(weight).to(torch.float64)
+    codes = quantizer.codes(weight).int()
     step, offset = (torch.as_tensor(x, dtype=torch.float64) for x in quantizer.grid(weight))
     shift = offset / step  # values are (codes + shift) * step
     for parts in (1, 2):
         if ((parts * shift) - (parts * shift).round()).abs().max() <= _WHOLE:
-            whole = parts * codes + (parts * shift).round()
+            whole = codes.mul_(parts).add_((parts * shift).round().int())
             break
     else:
         raise NotAnIntegerGridError("its levels are no whole or half multiples of its step")

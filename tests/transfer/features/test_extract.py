@@ -1,6 +1,7 @@
 """Features of a frozen backbone: nothing moves, nothing depends on the chunks, weights have b bits."""
 
 import copy
+import json
 import os
 
 import pytest
@@ -16,7 +17,7 @@ from lowbit.quant import (
     quantized_layers,
     set_precision,
 )
-from lowbit.quant.integer.frozen_forward import FrozenForward
+from lowbit.quant.integer.frozen_forward import ARITHMETIC, FrozenForward
 from lowbit.training.job_state import Workspace
 from lowbit.transfer import Recipe
 from lowbit.transfer.features.extract import Features, extract, feature_batches
@@ -215,3 +216,41 @@ def test_features_of_a_layer_passed_by_are_not_returned_nor_kept(
     for _ in range(2):
         with pytest.raises(ValueError, match=r"^1 of 6 layers .* passed by \(body\.3\)"):
             features(few_digits, Precision(4, 4), PLAIN)
+
+
+def test_the_recipes_precisions_are_computed_in_one_pass_over_the_images(
+    quantized, few_digits, tmp_path, monkeypatch
+):
+    passes = []
+    original = type(few_digits).batches
+    monkeypatch.setattr(
+        type(few_digits), "batches", lambda *a, **k: passes.append(1) or original(*a, **k)
+    )
+    precisions = ("FP", "4w4a", "3w3a")
+    features = _cached(quantized, tmp_path, precisions=precisions)
+    found = [features(few_digits, p) for p in precisions]
+    assert len(passes) == 1
+    alone = _cached(quantized, tmp_path / "alone", precisions=("2w2a",))
+    assert all(x.equal(alone(few_digits, p)) for p, x in zip(precisions, found, strict=True))
+    assert len(passes) == 4
+
+
+def test_full_precision_is_the_network_bit_for_bit(quantized, few_digits, see):
+    found = extract(quantized, few_digits, "FP", view=PLAIN, recipe=_recipe())
+    set_precision(quantized, FP)
+    with torch.no_grad():
+        batches = see(few_digits).split(64)
+        assert found.equal(torch.cat([quantized(x) for x in batches]))
+
+
+def test_features_say_which_arithmetic_made_them(quantized, few_digits, tmp_path, monkeypatch):
+    where = "lowbit.transfer.features.extract.computes_on_integers"
+    kept = {}
+    for integers in (True, False):
+        monkeypatch.setattr(where, lambda network, integers=integers: integers)
+        _cached(quantized, tmp_path, precisions=("FP", "4w4a"))(few_digits, "4w4a")
+        facts = [json.loads(p.read_text())["facts"] for p in tmp_path.glob("*.json")]
+        kept[integers] = {(f["precision"], f.get("arithmetic")) for f in facts}
+    # Full precision is the same either way, and its features serve both.
+    assert kept[True] == {("4w4a", ARITHMETIC), ("FP", None)}
+    assert kept[False] == kept[True] | {("4w4a", None)}

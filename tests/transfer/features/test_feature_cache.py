@@ -182,3 +182,88 @@ def test_what_is_being_computed_does_not_give_way(tmp_path, monkeypatch):
 
     FeatureCache(tmp_path, {}).get({"count": 2}, compute)
     assert list(tmp_path.iterdir()) == []
+
+
+OTHERS = 2 * ROWS
+
+
+def _several(cache, compute):
+    return cache.get_all([{"count": 20, "of": "rows"}, {"count": 20, "of": "others"}], compute)
+
+
+def test_several_are_computed_in_one_pass(tmp_path):
+    calls = []
+
+    def compute(missing, start):
+        calls.append((list(missing), start))
+        kept = [(ROWS, OTHERS)[place] for place in missing]
+        return zip(*(rows[start:].split(4) for rows in kept), strict=True)
+
+    cache = FeatureCache(tmp_path, {})
+    for _ in range(2):
+        found = _several(cache, compute)
+        assert found[0].equal(ROWS) and found[1].equal(OTHERS)
+    assert calls == [([0, 1], 0)]
+    rows = tmp_path / _npy_of(tmp_path, "rows")
+    rows.unlink()
+    assert _several(cache, compute)[0].equal(ROWS)
+    assert calls[1:] == [([0], 0)]
+
+
+def _npy_of(folder, name):
+    for sidecar in folder.glob("*.json"):
+        if json.loads(sidecar.read_text())["facts"]["of"] == name:
+            return sidecar.with_suffix(".npy")
+    raise AssertionError(name)
+
+
+def test_several_continue_together_from_where_the_last_of_them_was_left(tmp_path, monkeypatch):
+    """One was safely on disk further than the other when the job was killed."""
+    monkeypatch.setattr(feature_cache, "_SYNC", -1.0)
+    starts = []
+
+    def compute(missing, start, stop=None):
+        starts.append(start)
+        for first in range(start, 20, 4):
+            if first == stop:
+                raise KeyboardInterrupt
+            yield [(ROWS, OTHERS)[place][first : first + 4] for place in missing]
+
+    cache = FeatureCache(tmp_path, {})
+    with pytest.raises(KeyboardInterrupt):
+        _several(cache, lambda missing, start: compute(missing, start, stop=12))
+    parts = sorted(tmp_path.glob("*.part"))
+    assert [part.suffixes[0] for part in parts] == [".12", ".12"]
+    parts[0].rename(str(parts[0]).replace(".12.", ".8."))
+    found = _several(cache, compute)
+    assert starts == [0, 8]
+    assert found[0].equal(ROWS) and found[1].equal(OTHERS)
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_those_that_another_job_computes_are_waited_for_and_not_computed_again(tmp_path):
+    """Two jobs ask for overlapping features in opposite orders, which must not block them."""
+    names, together = ("a", "b", "c"), CONTEXT.Barrier(2)
+
+    def job(wanted):
+        def compute(missing, start):
+            time.sleep(0.2)
+            with (tmp_path / "computed").open("a") as file:
+                file.writelines(f"{wanted[place]}\n" for place in missing)
+            yield [torch.full((2, 3), float(names.index(wanted[place]))) for place in missing]
+
+        together.wait()
+        found = FeatureCache(tmp_path / "kept", {}).get_all(
+            [{"count": 2, "of": name} for name in wanted], compute
+        )
+        right = all(x.eq(names.index(n)).all() for n, x in zip(wanted, found, strict=True))
+        os._exit(0 if right else 1)
+
+    torch.set_num_threads(1)
+    jobs = [CONTEXT.Process(target=job, args=(wanted,)) for wanted in (("a", "b"), ("c", "b", "a"))]
+    for process in jobs:
+        process.start()
+    for process in jobs:
+        process.join(60)
+    assert [process.exitcode for process in jobs] == [0, 0]
+    assert sorted((tmp_path / "computed").read_text().split()) == ["a", "b", "c"]
