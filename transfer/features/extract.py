@@ -117,6 +117,8 @@ class Features:
             "device": _device_name(self.device),
         }
         self._forward = FrozenForward(backbone)
+        # As of now: knn reads training images' features of float32 within `in_float64` too.
+        self._integers = computes_on_integers(backbone)
         self._waiting: dict[str, Tensor] = {}
         self._cache = FeatureCache(Path(recipe.cache_dir or workspace.folder / CACHE), facts)
 
@@ -163,7 +165,7 @@ class Features:
             "count": len(images),
             "ids_sha256": hashlib.sha256(images.ids.numpy().tobytes()).hexdigest(),
         }
-        if precision != FP and computes_on_integers(self.backbone):
+        if precision != FP and self._integers:
             facts["arithmetic"] = ARITHMETIC
         return facts
 
