@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_map_only
 
+from lowbit.quant.layers import Quantized, Switchable
 from lowbit.quant.quantizers.base import Quantizer
 
 _PIXELS = 8 * 224 * 224  # of images that run at once, so that what layers exchange stays in caches
@@ -117,8 +118,10 @@ class GraphRun:
 
     def _target(self, node: fx.Node) -> Any:
         if node.op == "call_module":
-            quantizers = self._network.get_submodule(node.target).modules()
-            return node.target, *(q.bits for q in quantizers if isinstance(q, Quantizer))
+            inside = list(self._network.get_submodule(node.target).modules())
+            if any(isinstance(m, Switchable) and not isinstance(m, Quantized) for m in inside):
+                return node.target, self  # follows the precision in a way of its own
+            return node.target, *(m.bits for m in inside if isinstance(m, Quantizer))
         facts = getattr(
             node.target, "facts", None
         )  # of an operation whose attributes were rewritten

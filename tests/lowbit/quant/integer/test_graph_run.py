@@ -101,3 +101,15 @@ def test_modules_of_other_bits_are_other_work():
         runs.append(GraphRun(net, StepTracer().trace(net), numbers))
     assert in_several(runs[:2]) < in_several([runs[0], runs[2]])
     assert len(in_several(runs[:2])) == 2  # the image and the first layer, which is not quantized
+
+
+def test_modules_that_follow_the_precision_by_themselves_are_not_shared():
+    from lowbit.quant.layers import Switchable
+    from lowbit.quant.structure.dataflow import StepTracer
+
+    class Follows(Count, Switchable):
+        pass
+
+    net, numbers = nn.Sequential(Count(1.0), Follows(1.0)), {}
+    runs = [GraphRun(net, StepTracer().trace(net), numbers) for _ in range(2)]
+    assert len(in_several(runs)) == 2  # the image and the first module
