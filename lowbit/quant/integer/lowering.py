@@ -136,6 +136,8 @@ def _traced(network: nn.Module) -> fx.Graph:
         if node.users:
             raise NotLoweredError(f"its argument {node} is no constant")
         graph.erase_node(node)
+    if not isinstance(next(iter(reversed(graph.nodes))).args[0], fx.Node):
+        raise NotLoweredError("it returns more than one tensor")
     return graph
 
 

@@ -177,6 +177,8 @@ class Odd(nn.Module):
         y = self.conv(x)
         if self.way == "branch" and y.sum() > 0:
             return y
+        if self.way == "pair":
+            return y, self.second(y)
         if self.way == "reread":
             return self.second(self.act(y)) + y  # act has overwritten y
         if scale is not None:
@@ -185,7 +187,12 @@ class Odd(nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("way", "reason"), [("branch", "TraceError"), ("reread", "writes over a tensor")]
+    ("way", "reason"),
+    [
+        ("branch", "TraceError"),
+        ("reread", "writes over a tensor"),
+        ("pair", "more than one tensor"),
+    ],
 )
 def test_what_a_graph_does_not_hold_is_refused(way, reason):
     with pytest.raises(NotLoweredError, match=reason):
