@@ -67,7 +67,7 @@ def test_the_graphs_levels_are_the_simulations(build, scenes, scope):
     assert exported.outputs == ("p3", "p4") and len(exported.model) < 1.5e6
     layers = quantized_layers(detector.backbone).items()
     active = [f"backbone.{name}" for name, layer in layers if layer.w_quant.active]
-    assert sorted(exported.integers.layers) == sorted(active) != []
+    assert sorted(exported.layers) == sorted(active) != []
     session = get_runtime("openvino").load(exported.model, threads=1)
     images = normalized(detector, engine.inputs(scenes, range(2), recipe))
     for x in (images, images[:1, :, :32], torch.cat([images, images], dim=3)):

@@ -63,7 +63,7 @@ def test_openvino_rounds_where_the_network_does(policy, precision):
     expected = plain(exported.model, images)
     # A code that lies between two in float32 may fall either way, and changes what follows it.
     assert deviation(session.run(images.numpy())[0], expected) < 0.01
-    assert len(on_integers(session, exported.integers.layers)[0]) >= 11
+    assert len(on_integers(session, exported.layers)[0]) >= 11
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_onnxruntime_keeps_biases_and_integer_layers(policy, monkeypatch):
     expected, integers, error = plain(bare.model, images), [], []
     for exported in (bare, adapted):
         session = get_runtime("onnxruntime").load(exported.model, threads=1)
-        integers.append(on_integers(session, exported.integers.layers)[0])
+        integers.append(on_integers(session, exported.layers)[0])
         error.append(deviation(session.run(images.numpy())[0], expected))
     assert integers[0] == integers[1]
     assert error[1] < error[0] * 0.8
