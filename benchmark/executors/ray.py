@@ -35,7 +35,6 @@ _LOCAL = "local"  # the address of a Ray of one's own
 # Read when Ray is imported; "0": this machine alone, whose processes listen on the loopback interface.
 _CLUSTERS = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 _POLL = 0.5  # s between checks
-_AGAIN = 5.0  # s until a job that still runs is told to stop again
 _LOSSES = 3  # machines a job may lose before it is assumed to be the cause
 _SETTINGS = (
     "LOWBIT_",
@@ -143,12 +142,12 @@ class _Runner:
 
     def end(self) -> None:
         """Make the jobs save their states and exit; release the claims still held here."""
+        for reference in self._submitted:
+            self._ray.cancel(reference)
         end = time.monotonic() + GRACE + 5
-        running = list(self._submitted)
-        while running and time.monotonic() < end:
-            for reference in running:
-                self._ray.cancel(reference)  # an attempt, which Ray does not repeat
-            _, running = self._ray.wait(running, num_returns=len(running), timeout=_AGAIN)
+        if self._submitted:
+            references = list(self._submitted)
+            self._ray.wait(references, num_returns=len(references), timeout=GRACE + 5)
         for submitted in self._submitted.values():
             submitted.claim.release()
             # Ray may report a task as cancelled while it is still exiting; it would be killed now.
@@ -235,6 +234,8 @@ def _supervise(task: Task, folder: str, paths: list[str]) -> Result | None:
     """Run a job on the machine that Ray chose, in the runner's working folder and with its modules."""
     import ray
 
+    # Ray cancels a task by SIGINT, which all that a shell starts in the background ignores, daemons too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     # Ray puts the folder of the runner's script first; there, tools/ would hide packages.
     sys.path[:] = [*paths, *(path for path in sys.path if path not in paths)]
     with contextlib.suppress(FileNotFoundError):  # then no recipe has a relative path
