@@ -76,6 +76,8 @@ class RecordColumns:
 
     def table(self) -> pa.Table:
         """Return the records as a table of COLUMNS, in the order in which they were added."""
+        if not self._each and not self._done:
+            return pa.Table.from_batches([], COLUMNS)  # a conversion would import pandas
         self._convert()
         each = pa.concat_tables(self._done).combine_chunks()
         settings = _table(self._settings, _SETTINGS).take(each["settings"])
