@@ -13,7 +13,6 @@ from lowbit.deploy.agreement import Agreement, batches, compare, predicted, some
 from lowbit.deploy.export_model import to_graph
 from lowbit.deploy.graph_costs import (
     BATCHES,
-    PACKED_BITS,
     GraphCosts,
     Graphs,
     Rows,
@@ -57,9 +56,10 @@ def run_classifiers(recipe: Recipe, runtime: Runtime) -> dict[str, Any]:
     networks = ScoredNetworks(recipe.networks)
     _require_described(recipe, networks)
     images = open_images(recipe.dataset, _SPLIT, root=recipe.data_root)
+    full = _in_full_precision(networks, recipe)
     found = {
         str(precision): _measure(
-            of_job(networks, precision, recipe.checkpoint), images, runtime, recipe
+            of_job(networks, precision, recipe.checkpoint), full, images, runtime, recipe
         )
         for precision in recipe.precisions
     }
@@ -96,14 +96,18 @@ def _require_described(recipe: Recipe, networks: ScoredNetworks) -> None:
         )
 
 
-def _measure(subject: Subject, images: Images, runtime: Runtime, recipe: Recipe) -> _Measured:
-    exported = to_graph(subject)
-    packs = subject.precision.weight_bits <= PACKED_BITS
-    graphs = Graphs(
-        exported=exported,
-        packed=to_graph(subject, pack=True) if packs else exported,
-        full=exported if subject.precision == FP else _in_full_precision(subject),
-    )
+def _in_full_precision(networks: ScoredNetworks, recipe: Recipe) -> Exported:
+    """Export the network of full precision, or another in full precision where it is not asked for."""
+    taken = FP if FP in recipe.precisions else recipe.precisions[0]
+    subject = of_job(networks, taken, recipe.checkpoint)
+    set_precision(subject.network, FP)
+    return to_graph(replace(subject, precision=FP))
+
+
+def _measure(
+    subject: Subject, full: Exported, images: Images, runtime: Runtime, recipe: Recipe
+) -> _Measured:
+    exported = full if subject.precision == FP else to_graph(subject)
     session = runtime.load(exported.model, threads=0)
     agreement = compare(
         subject.network,
@@ -115,7 +119,7 @@ def _measure(subject: Subject, images: Images, runtime: Runtime, recipe: Recipe)
     side = subject.view.size
     drawn = np.random.default_rng(0).standard_normal((max(BATCHES), 3, side, side), np.float32)
     costs = measure_costs(
-        graphs,
+        Graphs(exported, full),
         session,
         runtime,
         layers=product_layers(subject.network),
@@ -134,13 +138,6 @@ def _measure(subject: Subject, images: Images, runtime: Runtime, recipe: Recipe)
         agreement.floor,
     )
     return measured
-
-
-def _in_full_precision(subject: Subject) -> Exported:
-    set_precision(subject.network, FP)
-    exported = to_graph(replace(subject, precision=FP))
-    set_precision(subject.network, subject.precision)
-    return exported
 
 
 def _rows(

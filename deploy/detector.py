@@ -15,7 +15,6 @@ from torch import nn
 from lowbit.backbones.costs import backbone_costs
 from lowbit.deploy.graph_costs import (
     BATCHES,
-    PACKED_BITS,
     GraphCosts,
     Graphs,
     Rows,
@@ -127,14 +126,12 @@ def _measure(
 ) -> _Measured:
     set_precision(detector, precision)
     exported = full if precision == FP else export_pyramid(detector)
-    packs = precision.weight_bits <= PACKED_BITS
-    packed = export_pyramid(detector, pack=True) if packs else exported
     session = runtime.load(exported.model, threads=0)
     score = score_exported(engine, detector, described, images, session, precision=precision)
     places = [place % len(images) for place in range(max(BATCHES))]
     timed = normalized(detector, engine.inputs(images, places, described)).numpy()
     costs = measure_costs(
-        Graphs(exported, packed, full),
+        Graphs(exported, full),
         session,
         runtime,
         layers=[f"{_BACKBONE}{name}" for name in product_layers(detector.backbone)],

@@ -1,6 +1,6 @@
 """Export a network to a file, once what runs it was seen to agree with the simulation."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -46,7 +46,7 @@ def prepare(path: Path, runtime: str, *, overwrite: bool = False) -> None:
     get_runtime(runtime)
 
 
-def to_graph(subject: Subject, *, pack: bool = False) -> Exported:
+def to_graph(subject: Subject) -> Exported:
     """Return the graph of a network, with its facts as metadata.
 
     Raises:
@@ -54,8 +54,9 @@ def to_graph(subject: Subject, *, pack: bool = False) -> Exported:
     """
     side = subject.view.size
     example = torch.zeros(2, 3, side, side)
-    exported = export_network(subject.network, example, outputs=[subject.output], pack=pack)
-    return Exported(described(exported.model, subject), exported.integers, exported.outputs)
+    exported = export_network(subject.network, example, outputs=[subject.output])
+    model, packed = (described(each, subject) for each in (exported.model, exported.packed))
+    return replace(exported, model=model, packed=packed)
 
 
 def export_model(
@@ -78,7 +79,8 @@ def export_model(
     Raises:
         ExportError: a layer cannot be exported, or the runtime does not agree; nothing is written.
     """
-    exported = to_graph(subject, pack=pack)
+    exported = to_graph(subject)
+    model = exported.packed if pack else exported.model
     sessions, checks = {}, {}
     for name in sorted(RUNTIMES, key=lambda name: name != runtime):
         try:
@@ -87,8 +89,8 @@ def export_model(
             if name == runtime:
                 raise
             continue
-        sessions[name] = module.load(exported.model, threads=0)
-        integers, floats = on_integers(sessions[name], exported.integers.layers)
+        sessions[name] = module.load(model, threads=0)
+        integers, floats = on_integers(sessions[name], exported.layers)
         checks[name] = RuntimeCheck(module.version(), integers, floats)
     images = open_images(subject.dataset, "test", root=data_root)
     agreement = compare(
@@ -107,11 +109,9 @@ def export_model(
     card = model_card(
         path.name,
         subject,
-        file_bytes=len(exported.model),
+        file_bytes=len(model),
         runtime=runtime,
         agreement=agreement,
         checks=checks,
     )
-    return ExportedFile(
-        path, write_model(path, exported.model, card), len(exported.model), agreement, checks
-    )
+    return ExportedFile(path, write_model(path, model, card), len(model), agreement, checks)

@@ -16,7 +16,6 @@ from lowbit.export.runtime import Runtime, Session, on_integers
 
 BATCHES = (1, 8)
 THREADS = {1: "1 thread", 0: "all threads"}
-PACKED_BITS = 4
 
 
 @dataclass(frozen=True)
@@ -25,12 +24,10 @@ class Graphs:
 
     Attributes:
         exported: at its precision.
-        packed: the same, weights of at most four bits in four.
-        full: in full precision.
+        full: in full precision; of any network with the same layers, since its values cost no time.
     """
 
     exported: Exported
-    packed: Exported
     full: Exported
 
 
@@ -73,10 +70,10 @@ def measure_costs(
         rounds: of timing.
     """
     model = graphs.exported.model
-    integers, _ = on_integers(session, graphs.exported.integers.layers)
+    integers, _ = on_integers(session, graphs.exported.layers)
     return GraphCosts(
         file_bytes=len(model),
-        packed_bytes=len(graphs.packed.model),
+        packed_bytes=len(graphs.exported.packed),
         memory=_memory(model, runtime, images.shape[1:]),
         latencies=dict(_latencies(model, graphs.full.model, runtime, images, rounds)),
         integers=integers,

@@ -46,7 +46,7 @@ class ExportedScore:
     noise_floor: Shared
 
 
-def export_pyramid(detector: nn.Module, *, pack: bool = False) -> Exported:
+def export_pyramid(detector: nn.Module) -> Exported:
     """Return the graph of a detector's backbone and pyramid at its current precision.
 
     Its images (N, 3, H, W) are normalized as in the detector, H and W multiples of 32; its outputs are the
@@ -54,7 +54,6 @@ def export_pyramid(detector: nn.Module, *, pack: bool = False) -> Exported:
 
     Args:
         detector: of either engine, on the CPU, calibrated if it is quantized.
-        pack: store weights of at most four bits in four.
 
     Raises:
         ExportError: a layer cannot be exported; the message names it.
@@ -62,13 +61,8 @@ def export_pyramid(detector: nn.Module, *, pack: bool = False) -> Exported:
     """
     example = torch.zeros(_EXAMPLE)
     outputs = [f"p{_log_stride(level)}" for level in _levels(detector, example).values()]
-    return export_network(
-        _Levels(detector.backbone),
-        example,
-        outputs=outputs,
-        size_multiple=SIZE_MULTIPLE,
-        pack=pack,
-    )
+    levels = _Levels(detector.backbone)
+    return export_network(levels, example, outputs=outputs, size_multiple=SIZE_MULTIPLE)
 
 
 def score_exported(

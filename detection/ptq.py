@@ -11,6 +11,7 @@ from lowbit.detection.detector.quantize import quantize_detector
 from lowbit.detection.engine_contract import Engine, calibration_batches
 from lowbit.detection.evaluation.measurements import keep, measure
 from lowbit.detection.recipe import Recipe
+from lowbit.detection.scoring.halves_file import write_halves
 from lowbit.detection.trained_detector import CALIBRATED, describe
 from lowbit.quant import FP, set_precision
 
@@ -48,14 +49,17 @@ def score_ptq(
     artifacts = {CALIBRATED: _FILE}
     classes: dict[str, Any] = {}
     layers: dict[str, Any] = {}
+    halves = {}
     for precision in recipe.precisions:
         set_precision(detector, precision)
         detections = engine.predict(detector, test, recipe)
         found = measure(test, detections, precision=str(precision), engine=engine.name)
         measurements += found.measurements
         classes[str(precision)] = found.classes
+        halves[str(precision)] = found.halves
         artifacts |= keep(folder, test, detections, suffix=f"_{precision}")
         layers[str(precision)] = describe_quantization(detector)["layers"]
+    artifacts |= write_halves(folder, test.to_coco(), measurements, halves)
     details = describe_quantization(detector) | {
         "classes": classes,
         "layers": layers,

@@ -28,6 +28,7 @@ from lowbit.detection.evaluation.average_precision import evaluate as overall
 from lowbit.detection.evaluation.measurements import keep, measure, scores_on_the_way
 from lowbit.detection.ptq import score_ptq
 from lowbit.detection.recipe import VERSION, Recipe
+from lowbit.detection.scoring.halves_file import write_halves
 from lowbit.detection.trained_detector import INPUTS, describe
 from lowbit.detection.with_detectron2.install import import_detectron2
 from lowbit.detection.yolov4.anchors import describe_anchors
@@ -209,7 +210,12 @@ def _train_and_score(
         measurements = measurements + scores_on_the_way(
             details["curve"], recipe.evaluate_at, last=recipe.iterations, **common
         )
-    artifacts = {"checkpoint": _DETECTOR, **keep(folder, test, detections)}
+    halves = {str(recipe.precision): found.halves}
+    artifacts = {
+        "checkpoint": _DETECTOR,
+        **keep(folder, test, detections),
+        **write_halves(folder, test.to_coco(), found.measurements, halves),
+    }
     return {"measurements": measurements, "artifacts": artifacts, "details": details}
 
 

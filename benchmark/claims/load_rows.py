@@ -1,6 +1,6 @@
 """Load the results of runs folders as rows.
 
-They are read from the cache of a folder (`benchmark/results/record_cache.py`), plus one result file a row for
+They are read from the cache of a folder (`benchmark/results/records/record_cache.py`), plus one result file a row for
 its recipe; neither torch nor pandas is imported.
 """
 
@@ -15,8 +15,9 @@ import pyarrow as pa
 from lowbit.benchmark.claims.known_names import OPTIMIZERS, TASKS
 from lowbit.benchmark.claims.result_rows import LABEL, PRETRAIN, Job, ResultRow, Unit
 from lowbit.benchmark.results.recipe_hash import RECIPE, START, telling_fields
-from lowbit.benchmark.results.record_cache import FOLDER, load_records
-from lowbit.benchmark.results.records import ORIGIN, ROWS
+from lowbit.benchmark.results.records.make_record import ORIGIN, ROWS
+from lowbit.benchmark.results.records.record_cache import load_records
+from lowbit.benchmark.results.records.record_columns import FOLDER
 from lowbit.benchmark.results.result_file import PRETRAIN_SEED, PRETRAINING, RESULT, read_result
 from lowbit.benchmark.results.verdicts import SUBMISSIONS
 

@@ -234,6 +234,8 @@ def _supervise(task: Task, folder: str, paths: list[str]) -> Result | None:
     """Run a job on the machine that Ray chose, in the runner's working folder and with its modules."""
     import ray
 
+    # Ray cancels a task by SIGINT, which all that a shell starts in the background ignores, daemons too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     # Ray puts the folder of the runner's script first; there, tools/ would hide packages.
     sys.path[:] = [*paths, *(path for path in sys.path if path not in paths)]
     with contextlib.suppress(FileNotFoundError):  # then no recipe has a relative path

@@ -84,8 +84,9 @@ frame = load_frame(Path("runs/demo"))  # every measurement of every job, a row e
 ```
 
 `load_frame` caches what it read in `runs/.records.parquet` and reads a result file again only if its
-name, size, time or inode changed: 100,000 files load in about two seconds. The cache can be deleted; all
-files are then read again.
+name, size, time or inode changed: 100,000 files load in about a second. The cache can be deleted; all
+files are then read again, which takes three times as long ([performance.md](performance.md#reading-results)).
+From 20,000 new files on, a second process helps with them for that time.
 
 {_columns()}
 """

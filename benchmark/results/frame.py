@@ -10,8 +10,15 @@ import pyarrow.compute as pc
 
 from lowbit.benchmark.results.comparability import BOARD, MEASURED, OWN, SUBJECT
 from lowbit.benchmark.results.recipe_variants import variants
-from lowbit.benchmark.results.record_cache import FOLDER, load_records
-from lowbit.benchmark.results.records import JOB_FLOATS, ORIGIN, QUESTION, ROW_FLOATS, ROWS
+from lowbit.benchmark.results.records.make_record import (
+    JOB_FLOATS,
+    ORIGIN,
+    QUESTION,
+    ROW_FLOATS,
+    ROWS,
+)
+from lowbit.benchmark.results.records.record_cache import load_records
+from lowbit.benchmark.results.records.record_columns import FOLDER
 from lowbit.benchmark.results.result_file import (
     ADAPTIVE,
     BIT_OPERATIONS,
@@ -80,7 +87,8 @@ def _shown(jobs: pd.DataFrame, verdicts: Mapping[str, JobVerdict]) -> pd.DataFra
     copied = (own[FOLDER] != own["job_id"]).sort_values(kind="stable").index  # these come last
     own = own[~own["job_id"].reindex(copied).duplicated().sort_index()]
     completed = own["status"] == "completed"
-    answered, measured = set(own.loc[completed, QUESTION]), set(own.loc[completed, "job_id"])
+    done = own[completed]
+    answered, measured = set(done[QUESTION].to_numpy()), set(done["job_id"].to_numpy())
     own = own[completed | ~_among(own[QUESTION], answered)]
     others = others[others["status"] == "completed"]
     others = others[_among(others[FOLDER], verdicts)]
@@ -97,7 +105,10 @@ def _shown(jobs: pd.DataFrame, verdicts: Mapping[str, JobVerdict]) -> pd.DataFra
 
 def _among(values: pd.Series, known: Container[str]) -> pd.Series:
     # isin would turn what is known into another representation first, at 100,000 of them for a second
-    return pd.Series([value in known for value in values], index=values.index, dtype=bool)
+    within = [
+        value in known for value in values.to_numpy()
+    ]  # a series would make one text at a time
+    return pd.Series(within, index=values.index, dtype=bool)
 
 
 def _named_apart(jobs: pd.DataFrame, runs_dir: Path) -> pd.DataFrame:

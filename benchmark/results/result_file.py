@@ -57,7 +57,7 @@ ADAPTIVE = ("adaptive_method", "adaptive_variant", "adaptive_reference")
 # products: whether sums of 8-bit products are exact there, or saturate.
 MACHINE = ("processor", "instruction_set", "cores", "products")
 _JOB_ID = re.compile(r"[0-9a-f]{12}")  # a folder's name that says whose it is
-_MOST_BYTES = 64 << 20  # of a file; ImageNet's counts have half a megabyte
+MOST_BYTES = 64 << 20  # of a file; ImageNet's counts have half a megabyte
 _WHOLE = 2**53  # integers up to here are the same number to every reader of JSON
 
 _logger = logging.getLogger(__name__)
@@ -227,6 +227,12 @@ def make_room(folder: Path) -> str | None:
     return found.refusal
 
 
+def belongs(result: Result, folder: Path | str) -> bool:
+    """Say whether a result is where it may be: in its job's folder, or in one that no job's id names."""
+    own = os.path.basename(folder)
+    return result.job_id == own or not _JOB_ID.fullmatch(own)
+
+
 def find_results(runs_dir: Path) -> Iterator[Result]:
     """Yield every valid result under `runs_dir`, each job's once, in the order of folders."""
     seen = set()
@@ -287,7 +293,7 @@ class _Unusable:
 def _load(folder: Path | str) -> Result | _Unusable | None:
     name = f"{folder}/{RESULT}"  # a runs folder may have 100,000: no path object for each
     try:
-        text = read_regular(name, limit=_MOST_BYTES)
+        text = read_regular(name, limit=MOST_BYTES)
     except FileNotFoundError:
         return None
     except (OSError, NotAFileError) as error:
@@ -301,8 +307,7 @@ def _load(folder: Path | str) -> Result | _Unusable | None:
         result = _explained(Path(name), text)
         if isinstance(result, _Unusable):
             return result
-    own = os.path.basename(folder)
-    if result.job_id != own and _JOB_ID.fullmatch(own):
+    if not belongs(result, folder):
         return _Unusable(Path(name), f"it is the result of job {printable(result.job_id)}")
     return result
 

@@ -1,4 +1,4 @@
-"""Which test images a row got right, from the predictions that its jobs kept."""
+"""What each test image adds to the error of a row, from the predictions that its jobs kept."""
 
 import hashlib
 import logging
@@ -14,6 +14,8 @@ import pyarrow.parquet as pq
 from lowbit.benchmark.results.result_file import job_folder
 from lowbit.benchmark.results.verdicts import SUBMISSIONS
 from lowbit.common.input_files.parquet_pages import Bounds, check_pages
+from lowbit.detection.scoring.halves_file import FILE as HALVES
+from lowbit.detection.scoring.halves_file import Halved, read_halves
 
 PREDICTIONS = "predictions.parquet"
 _TOLERANCE = 1e-6  # %: answers further from the row's number are not those it came from
@@ -27,16 +29,18 @@ Jobs = str | tuple["Jobs", ...]
 
 @dataclass(frozen=True)
 class Deviations:
-    """What each image adds to the error of a number over the images.
+    """What each image, or each random half of the images, adds to the error of a number over the images.
 
     Attributes:
-        answered: tells which images those are.
-        values: (images,), in % of the metric; the squares of two rows' difference sum to the squared
+        answered: tells which images or halves those are.
+        values: one each, in % of the metric; the squares of two rows' difference sum to the squared
             error of their difference.
+        images: how many there are.
     """
 
     answered: str
     values: np.ndarray
+    images: int
 
 
 class AnsweredImages:
@@ -50,11 +54,11 @@ class AnsweredImages:
     ) -> Deviations | None:
         """Return the deviations of the mean over jobs.
 
-        None where a job kept no predictions, they are of other images than another's, they do not
-        give `value` (in %), or the metric does not count right answers.
+        A detector's numbers are known on halves of the images. None where a job kept neither these nor
+        predictions, they are of other images than another's, or they do not give `value` (in %).
         """
         if metric not in ("top1", "mean_per_class"):
-            return None
+            return self._on_halves(jobs, value, (split, precision, metric))
         parts = [self._part(job, split, precision) for job in _each(jobs)]
         if not parts or any(part is None for part in parts):
             return None
@@ -69,7 +73,35 @@ class AnsweredImages:
         if abs(100 * shares.mean() - value) > _TOLERANCE:
             return None
         weight = 100 / (len(sizes) * sizes[classes])
-        return Deviations(f"{images.key} {metric}", weight * (right - shares[classes]))
+        values = weight * (right - shares[classes])
+        return Deviations(f"{images.key} {metric}", values, len(values))
+
+    def _on_halves(
+        self, jobs: Jobs, value: float, where: tuple[str, str, str]
+    ) -> Deviations | None:
+        found = {job: self._halved(job) for job in _each(jobs)}
+        if not found or any(each is None or where not in each.halves for each in found.values()):
+            return None
+        key, images = (
+            {(each.key, each.images) for each in found.values()},
+            next(iter(found.values())).images,
+        )
+        numbers = {job: np.array([each.values[where]]) for job, each in found.items()}
+        if len(key) > 1 or abs(float(_mean(jobs, numbers)[0]) - value) > _TOLERANCE:
+            return None
+        halves = _mean(jobs, {job: each.halves[where] for job, each in found.items()})
+        if np.isnan(halves).any() or np.ptp(halves) < _TOLERANCE:
+            return None
+        values = (halves - halves.mean()) / np.sqrt(len(halves) - 1)
+        return Deviations(f"halves {key.pop()[0]} {where[2]}", values, images)
+
+    def _halved(self, job: str) -> Halved | None:
+        path = job_folder(self._runs_dir, job) / HALVES
+        try:
+            stat = path.stat()
+        except OSError:
+            return None
+        return _read_halves(path, stat.st_mtime_ns, stat.st_size)
 
     def _part(self, job: str, split: str, precision: str) -> tuple["_Images", np.ndarray] | None:
         splits = _read(*found) if (found := self._file(job)) else {}
@@ -124,6 +156,15 @@ def _read(path: Path, changed: int, size: int) -> dict[str, tuple[_Images, dict[
         images = _images(content.tobytes())
         found[str(name)] = (images, {p: np.packbits(right[p][at]) for p in precisions})
     return found
+
+
+@cache
+def _read_halves(path: Path, changed: int, size: int) -> Halved | None:
+    try:
+        return read_halves(path)
+    except (OSError, ValueError) as error:
+        _logger.warning("%s was not used: %s", path, error)
+        return None
 
 
 @cache

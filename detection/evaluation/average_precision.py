@@ -16,13 +16,14 @@ class Scores(NamedTuple):
     """Average precision in percent: over all classes by metric, and AP by class.
 
     A metric without annotated objects (APl without a large object) is left out, and so is a class
-    without objects. `spreads` are errors and intervals of the overall numbers over the images; empty
-    if not requested or not known.
+    without objects. `spreads` are errors and intervals of the overall numbers over the images, `halves` the
+    numbers on random halves of them; empty if not requested or not known.
     """
 
     overall: dict[str, float]
     classes: dict[str, float]
     spreads: dict[str, Spread] = {}
+    halves: dict[str, np.ndarray] = {}
 
 
 def evaluate(truth: dict[str, Any], detections: Iterable[dict[str, Any]]) -> dict[str, float]:
@@ -48,7 +49,7 @@ def score(
         detections: dictionaries with image_id, category_id, score and bbox (x, y, width, height) or,
             for masks, segmentation (run-length encoded).
         iou_type: "bbox", of boxes, or "segm", of masks.
-        intervals: whether to compute the spreads.
+        intervals: whether to compute the spreads and halves.
 
     Raises:
         ValueError: there is no annotated object, so precision is not defined; or a detection is of an
@@ -65,11 +66,14 @@ def score(
     # -1 stands for a metric without objects.
     overall = {name: 100 * twelve[name] for name in METRICS if twelve[name] >= 0}
     classes = {name: 100 * value for name, value in every.items() if value >= 0}
-    return Scores(overall, classes, _spreads(overall, matches) if intervals else {})
+    halves = resample(matches, draw_halves(matches.images)) if intervals else {}
+    spread = _spreads(overall, halves, matches) if intervals else {}
+    return Scores(overall, classes, spread, halves)
 
 
-def _spreads(overall: dict[str, float], matches: Matches) -> dict[str, Spread]:
-    halves = resample(matches, draw_halves(matches.images))
+def _spreads(
+    overall: dict[str, float], halves: dict[str, np.ndarray], matches: Matches
+) -> dict[str, Spread]:
     areas = (0, 0, 0, 1, 2, 3)  # that the metrics are of
     warnings = {m: few_objects(matches.objects[a]) for m, a in zip(METRICS, areas, strict=True)}
     return spreads(overall, halves, matches.images, warnings)

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from lowbit.detection.datasets.detection_set import DetectionSet
 from lowbit.detection.evaluation.average_precision import Scores, score
 from lowbit.detection.evaluation.detections_file import write_detections, write_image_names
@@ -18,10 +20,11 @@ _logger = logging.getLogger(__name__)
 
 
 class Measured(NamedTuple):
-    """A result's `measurements`, and AP by class (and metric) for its details."""
+    """A result's `measurements`, AP by class (and metric) for its details, and numbers on halves by metric."""
 
     measurements: list[dict[str, Any]]
     classes: dict[str, dict[str, float]]
+    halves: dict[str, np.ndarray]
 
 
 def measure(
@@ -61,7 +64,7 @@ def measure(
         {"metric": name, "value": value, **common, **spread_facts(spreads.get(name))}
         for name, value in overall.items()
     ]
-    return Measured(measurements, classes)
+    return Measured(measurements, classes, all_halves(scored))
 
 
 def scores_on_the_way(
@@ -101,7 +104,8 @@ def score_all(
         masks = score(truth, detections, iou_type="segm", intervals=True)
         overall = {f"{name}{MASK}": value for name, value in masks.overall.items()}
         spreads = {f"{name}{MASK}": known for name, known in masks.spreads.items()}
-        found[f"AP{MASK}"] = Scores(overall, masks.classes, spreads)
+        halves = {f"{name}{MASK}": values for name, values in masks.halves.items()}
+        found[f"AP{MASK}"] = Scores(overall, masks.classes, spreads, halves)
     if images.style == "voc" and engine == "detectron2":
         found["AP50_voc07"] = score_voc(images, detections, intervals=True)
     return found
@@ -121,6 +125,11 @@ def overall_numbers(scored: dict[str, Scores]) -> tuple[dict[str, float], dict[s
         overall |= scores.overall
         spreads |= scores.spreads
     return overall, spreads
+
+
+def all_halves(scored: dict[str, Scores]) -> dict[str, np.ndarray]:
+    """Return all numbers on halves of the images, by metric."""
+    return {name: values for scores in scored.values() for name, values in scores.halves.items()}
 
 
 def spread_facts(known: Spread | None) -> dict[str, Any]:

@@ -43,7 +43,8 @@ def score_voc(
         return Scores(overall, classes)
     halves = resample_voc(matches, draw_halves(matches.images))
     warnings = dict.fromkeys(overall, few_objects(matches.objects[0]))
-    return Scores(overall, classes, spreads(overall, halves, matches.images, warnings))
+    known = spreads(overall, halves, matches.images, warnings)
+    return Scores(overall, classes, known, halves)
 
 
 def resample_voc(matches: Matches, weights: np.ndarray) -> dict[str, np.ndarray]:

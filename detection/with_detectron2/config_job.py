@@ -25,6 +25,7 @@ from lowbit.detection.datasets.voc_lists import read_image_names
 from lowbit.detection.datasets.voc_xml import digest
 from lowbit.detection.evaluation.detections_file import read_detections
 from lowbit.detection.evaluation.measurements import (
+    all_halves,
     keep,
     overall_numbers,
     score_all,
@@ -33,6 +34,7 @@ from lowbit.detection.evaluation.measurements import (
 )
 from lowbit.detection.recipe import VERSION, Recipe
 from lowbit.detection.scoring.half_samples import Spread
+from lowbit.detection.scoring.halves_file import write_halves
 from lowbit.detection.with_detectron2.build_detector import save_trained, start_from
 from lowbit.detection.with_detectron2.catalog import (
     INFERENCE,
@@ -159,10 +161,14 @@ def run(recipe: Recipe, folder: Path) -> dict[str, Any]:
     detector = save_trained(cfg, trainer.checkpointer.model)
     detections = list(read_detections(folder / INFERENCE))
     kept = keep(folder, images, detections)
-    _, spreads = overall_numbers(score_all(images, detections, engine="detectron2"))
+    scored = score_all(images, detections, engine="detectron2")
+    _, spreads = overall_numbers(scored)
     curve = read_curve(folder)
+    measurements = _measurements(cfg, results, spreads, curve)
+    halves = {_precision(cfg): all_halves(scored)}
+    kept |= write_halves(folder, images.to_coco(), measurements, halves)
     return {
-        "measurements": _measurements(cfg, results, spreads, curve),
+        "measurements": measurements,
         "costs": _costs(cfg, start.architecture),
         "artifacts": {"checkpoint": detector.name, **kept},
         "checkpoint": start.backbone,

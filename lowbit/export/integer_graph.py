@@ -1,6 +1,5 @@
 """Put integer nodes where a traced network has marks, and fold normalizations into weights' scales."""
 
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,23 +18,10 @@ from lowbit.quant.integer.integer_grid import (
 )
 
 _PRODUCTS = ("Conv", "Gemm", "MatMul")
-_PACKED_BITS = 4  # the narrowest integers that ONNX's operator set 21 has
+PACKED_BITS = 4  # the narrowest integers that ONNX's operator set 21 has
 
 
-@dataclass(frozen=True)
-class IntegerGraph:
-    """What the graph of a network holds.
-
-    Attributes:
-        layers: names of layers with integer weights, in the order of computation, repeated if called so.
-        weight_bytes: of their codes as the file stores them.
-    """
-
-    layers: list[str] = field(default_factory=list)
-    weight_bytes: int = 0
-
-
-def put_integers(model: ir.Model, network: nn.Module, *, pack: bool = False) -> IntegerGraph:
+def put_integers(model: ir.Model, network: nn.Module, *, pack: bool = False) -> list[str]:
     """Replace the marks of `lowbit.export.marks` in a graph, in place.
 
     A weight becomes its int8 codes, dequantized by a scale for each output channel; the batch
@@ -46,6 +32,9 @@ def put_integers(model: ir.Model, network: nn.Module, *, pack: bool = False) -> 
         model: the graph, as torch exports it.
         network: the network it was traced from, at the same precision.
         pack: store codes of at most four bits in four.
+
+    Returns:
+        names of the layers with integer weights, in the order of computation, repeated if called so.
 
     Raises:
         NotAnIntegerGridError: some layers cannot be integers; the message names each, and why.
@@ -77,7 +66,7 @@ def put_integers(model: ir.Model, network: nn.Module, *, pack: bool = False) -> 
     RemoveUnusedNodesPass()(model)
     model.opset_imports.pop(DOMAIN, None)
     model.graph.sort()
-    return writer.written
+    return writer.layers
 
 
 def _name(node: ir.Node) -> str:
@@ -89,7 +78,7 @@ class _Writer:
 
     def __init__(self, graph: ir.Graph, *, pack: bool) -> None:
         self.graph, self.pack = graph, pack
-        self.written = IntegerGraph()
+        self.layers: list[str] = []
         self._names: dict[str, int] = {}
 
     def weight(self, mark: ir.Node, found: WeightCodes) -> None:
@@ -105,17 +94,14 @@ class _Writer:
         for node in products:
             if node.op_type in _PRODUCTS:
                 node.name = self._unique(layer)
-                self.written.layers.append(layer)
-        small = self.pack and found.bits <= _PACKED_BITS
+                self.layers.append(layer)
+        small = self.pack and found.bits <= PACKED_BITS
         tensor = ir.tensor(np.ascontiguousarray(codes))
         if small:
             tensor = ir.PackedTensor(_nibbles(codes), ir.DataType.INT4, shape=ir.Shape(codes.shape))
         stored = layer + CODES
         if stored not in self.graph.initializers:
             self._constant(stored, tensor)
-            self.written = IntegerGraph(
-                self.written.layers, self.written.weight_bytes + tensor.nbytes
-            )
         name = self._unique(f"{layer}.weight")
         dequantized = self._insert(
             "DequantizeLinear",

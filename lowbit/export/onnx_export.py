@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
+import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 
-from lowbit.export.integer_graph import IntegerGraph, put_integers
+from lowbit.export.integer_graph import PACKED_BITS, put_integers
 from lowbit.export.marks import marked
+from lowbit.quant.convert import quantized_layers
 from lowbit.quant.integer.integer_grid import NotAnIntegerGridError
 
 OPSET = 21  # the first with four-bit integers
@@ -32,12 +34,14 @@ class Exported:
 
     Attributes:
         model: the serialized model.
-        integers: which layers have integer weights.
+        packed: the same, weights of at most four bits in four (INT4), which halves the file.
+        layers: names of the layers with integer weights, in the order of computation, repeated if called so.
         outputs: names of its outputs.
     """
 
     model: bytes
-    integers: IntegerGraph
+    packed: bytes
+    layers: list[str]
     outputs: tuple[str, ...]
 
 
@@ -47,7 +51,6 @@ def export_network(
     *,
     outputs: Sequence[str] = ("logits",),
     size_multiple: int | None = None,
-    pack: bool = False,
 ) -> Exported:
     """Return the ONNX model of a network at its current precision.
 
@@ -60,7 +63,6 @@ def export_network(
         outputs: names of the tensors that the network returns, in its order.
         size_multiple: height and width of the model's images may be any multiples of this, as those of
             the example are (twice it at least); None: they are the example's.
-        pack: store weights of at most four bits in four (INT4), which halves the file.
 
     Raises:
         ExportError: a layer cannot be exported; the message names it.
@@ -82,7 +84,12 @@ def export_network(
                     dynamic_shapes=(_free_dimensions(size_multiple),),
                     verbose=False,
                 )
-            integers = put_integers(program.model, network, pack=pack)
+            packed = None
+            if _packs(network):
+                marks = ir.from_proto(program.model_proto)
+                put_integers(marks, network, pack=True)
+                packed = ir.to_proto(marks).SerializeToString()
+            layers = put_integers(program.model, network)
     except NotAnIntegerGridError as error:
         raise ExportError(
             f"the network was not exported: {error}\nNothing was written. Keep these layers in full "
@@ -96,7 +103,13 @@ def export_network(
     finally:
         for module, mode in training.items():
             module.training = mode
-    return Exported(program.model_proto.SerializeToString(), integers, tuple(outputs))
+    model = program.model_proto.SerializeToString()
+    return Exported(model, packed or model, layers, tuple(outputs))
+
+
+def _packs(network: nn.Module) -> bool:
+    weights = (layer.w_quant for layer in quantized_layers(network).values())
+    return any(w.active and w.bits <= PACKED_BITS for w in weights)
 
 
 def _free_dimensions(size_multiple: int | None) -> dict[int, Any]:

@@ -8,6 +8,7 @@ import torch
 from lowbit.detection import Recipe, identity, run
 from lowbit.detection.detector.detector_file import read_detector
 from lowbit.detection.engines import get_engine, resolve_engine
+from lowbit.detection.scoring.halves_file import read_halves
 from lowbit.detection.stage import load_images
 from lowbit.detection.trained_detector import load_trained
 from lowbit.detection.with_detectron2.install import INSTALL_DETECTRON2
@@ -41,6 +42,10 @@ def test_a_job_returns_what_the_contract_says(trained):
     assert result["checkpoint"]["architecture"] == "resnet10_slim"
     assert len(result["checkpoint"]["sha256"]) == 64
     assert (folder / result["artifacts"]["checkpoint"]).is_file()
+    halved = read_halves(folder / result["artifacts"]["halves"])
+    errors = {where[2]: values.std(ddof=1) for where, values in halved.halves.items()}
+    known = {m["metric"]: m["stderr"] for m in result["measurements"] if "stderr" in m}
+    assert {name: errors[name] for name in known} == pytest.approx(known)
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [line["iteration"] for line in lines] == [5, 10, 10]
     found = {m["metric"]: m["value"] for m in result["measurements"]}

@@ -25,7 +25,7 @@ def checkpoint(tmp_path_factory):
 
 
 def _recipe(checkpoint, **fields):
-    settings = {"epochs": 2, "lr": 0.5, "precisions": ("FP", "4w4a")}
+    settings = {"epochs": 2, "lr": 0.5, "precisions": ("FP", "4w4a"), "image_size": 16}
     return Recipe(checkpoint=str(checkpoint), **{**settings, **fields})
 
 

@@ -95,7 +95,7 @@ def _in_float(runtime: Runtime, sessions, graphs, network: nn.Module) -> Iterato
     """Count convolutions that a runtime computes in floating point."""
     names = [name for name, module in network.named_modules() if isinstance(module, nn.Conv2d)]
     for policy, bits in (*EXACT, *FULL):
-        layers = graphs[policy, bits][1].integers.layers
+        layers = graphs[policy, bits][1].layers
         integers, _ = on_integers(sessions[f"{policy} {bits}"], layers)
         left = sum(name not in integers for name in names)
         target = TARGETS.get((runtime.NAME, policy, bits), (None, None))[1]

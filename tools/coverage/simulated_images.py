@@ -1,10 +1,11 @@
-"""A population of images with objects, and two detectors of them, from which any number can be drawn.
+"""A population of images with objects, and detectors of them, from which any number can be drawn.
 
 Objects come in groups of a class, have one of COCO's three sizes, and are found with an IoU and a score
 that depend on their class, their size and their image; what is hard for one detector is hard for the
-other. Further detections find nothing.
+others. Further detections find nothing.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -37,8 +38,10 @@ class Population:
         frequent = 1 / np.arange(1, self.classes + 1) ** self.skew
         return frequent / frequent.sum()
 
-    def draw(self, draw: np.random.Generator, images: int) -> tuple[Matches, Matches]:
-        """Draw images, with the detections of both detectors."""
+    def draw(
+        self, draw: np.random.Generator, images: int, *, behind: Sequence[float] = (0, _BEHIND)
+    ) -> list[Matches]:
+        """Draw images, with the detections of detectors that are so far behind the best there may be."""
         number = draw.poisson(self.objects * draw.gamma(2, 0.5, images))
         image = np.repeat(np.arange(images), number)
         kind = draw.choice(self.classes, len(image), p=self.shares)
@@ -46,10 +49,7 @@ class Population:
         kind = kind[np.maximum.accumulate(np.where(alone, np.arange(len(image)), 0))]
         size = draw.choice(3, len(image), p=_SIZES)
         ease = 0.5 * draw.normal(size=images)[image] + 0.5 * draw.normal(size=len(image))
-        first, second = (
-            self._detect(draw, images, image, kind, size, ease - behind) for behind in (0, _BEHIND)
-        )
-        return first, second
+        return [self._detect(draw, images, image, kind, size, ease - less) for less in behind]
 
     def _detect(
         self,

@@ -1,4 +1,4 @@
-"""Measure what share of 95 % intervals over test images holds the truth: the tables of docs/statistics.md.
+"""Measure what share of 95 % intervals holds the truth, and of ranks ties: the tables of docs/statistics.md.
 
 Test sets are drawn from simulated populations whose numbers are known. Rows are printed in Markdown as
 they are measured; the same command gives the same rows.
@@ -8,7 +8,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from lowbit.tools.coverage import accuracies, detection
+from lowbit.tools.coverage import accuracies, detection, ties
 from lowbit.tools.coverage.detection import Cell
 
 EXAMPLES = """examples:
@@ -18,7 +18,8 @@ EXAMPLES = """examples:
   # the tables of docs/statistics.md, about two hours on one core; or some of the kinds of test sets
   python -m lowbit.tools.coverage.table detection --full
   python -m lowbit.tools.coverage.table detection --full --cells 1 2 3
-  python -m lowbit.tools.coverage.table accuracies --full"""
+  python -m lowbit.tools.coverage.table accuracies --full
+  python -m lowbit.tools.coverage.table ties --full"""
 
 FULL = (
     Cell(5, 0, 2.5, 40, 300), Cell(5, 0, 2.5, 300, 300), Cell(5, 0, 2.5, 1000, 150),
@@ -37,14 +38,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("table", choices=("detection", "accuracies"))
+    parser.add_argument("table", choices=("detection", "accuracies", "ties"))
     parser.add_argument("--full", action="store_true", help="all cells, hundreds of sets each")
     parser.add_argument(
         "--cells", type=int, nargs="+", metavar="N", help="only these kinds of test sets, from 1"
     )
     args = parser.parse_args(arguments)
-    table = _detection if args.table == "detection" else _accuracies
-    table(args)
+    {"detection": _detection, "accuracies": _accuracies, "ties": _ties}[args.table](args)
     return 0
 
 
@@ -74,6 +74,14 @@ def _accuracies(args: argparse.Namespace) -> None:
     for row in accuracies.rows(sets):
         covered = (f"{row.covered[way]:.0f}" for way in accuracies.WAYS)
         _print(row.kind, f"{row.truth:.1f}", *covered)
+
+
+def _ties(args: argparse.Namespace) -> None:
+    _print("images", "seeds", "unpaired", "paired", "a better row found", "columns", rule=True)
+    for row in ties.rows(ties.FULL if args.full else ties.QUICK):
+        shares = (f"{share:.1f} %" for share in (row.unpaired, row.paired, row.better))
+        kind = row.column
+        _print(f"{kind.images:,}", str(kind.seeds), *shares, str(kind.columns))
 
 
 def _print(*columns: str, rule: bool = False) -> None:

@@ -67,7 +67,7 @@ def _paired(sample: Sample, row: pd.Series, answers: AnsweredImages) -> Sample:
     return Sample(
         sample.values,
         stderr=sample.stderr,
-        images=len(found.values),
+        images=found.images,
         deviations=found.values,
         answered=found.answered,
         unit=sample.unit,

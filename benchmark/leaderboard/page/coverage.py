@@ -11,7 +11,7 @@ from lowbit.benchmark.leaderboard.page.source import Source
 from lowbit.benchmark.planning.plan_file import PlannedJob
 from lowbit.benchmark.results.comparability import OWN, precision_rank
 from lowbit.benchmark.results.job_lock import live_holder
-from lowbit.benchmark.results.records import TASKS
+from lowbit.benchmark.results.records.make_record import TASKS
 from lowbit.benchmark.results.result_file import read_result
 
 STATES = ("done", "running", "waiting", "failed", "skipped")

@@ -54,3 +54,20 @@ def read_regular(path: str | os.PathLike, *, limit: int) -> bytes:
     if len(data) > limit:
         raise NotAFileError(f"it is longer than {size(limit)}")
     return data
+
+
+def read_seen(path: str, length: int) -> bytes | None:
+    """Return the content of a file that has just been seen to be a regular one of `length` bytes.
+
+    Returns:
+        None if it cannot be read or has changed: `read_regular` says what it is. Nothing is waited for.
+    """
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # were it now a pipe
+        try:
+            data = os.read(file, length + 1)  # a buffered reader makes twice the system calls
+        finally:
+            os.close(file)
+    except OSError:
+        return None
+    return data if len(data) == length else None

@@ -27,9 +27,11 @@ def cluster():
     """Three machines of a core each; the runner is on the first."""
     from ray.cluster_utils import Cluster
 
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as where a shell starts it by `&`
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
     for _ in range(2):
         made.add_node(num_cpus=1)
+    signal.signal(signal.SIGINT, before)
     yield made
     made.shutdown()
 

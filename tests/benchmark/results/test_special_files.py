@@ -5,7 +5,7 @@ import os
 import pytest
 
 from lowbit.benchmark.cli import leaderboard, status
-from lowbit.benchmark.results.record_cache import CACHE
+from lowbit.benchmark.results.records.record_cache import CACHE
 from lowbit.benchmark.results.result_file import make_room, obstacle
 from lowbit.benchmark.submissions import BundleError, add, examine
 from tests.benchmark.result_folders import write

@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 
+import numpy as np
 import pytest
 import torch
 from pycocotools.coco import COCO
@@ -148,7 +149,9 @@ def test_kept_detections_give_the_same_number_to_the_last_bit(scenes, tmp_path):
     ]
     assert write_detections(tmp_path, found) == DETECTIONS
     as_read = score(scenes.to_coco(), read_detections(tmp_path / DETECTIONS), intervals=True)
-    assert as_read == score(scenes.to_coco(), found, intervals=True)
+    written = score(scenes.to_coco(), found, intervals=True)
+    assert as_read[:3] == written[:3]
+    np.testing.assert_equal(as_read.halves, written.halves)
     kept = list(read_detections(tmp_path / DETECTIONS))
     assert kept == found
     assert evaluate(scenes.to_coco(), kept) == evaluate(scenes.to_coco(), found)

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 
@@ -41,7 +42,8 @@ def test_measurements_are_every_overall_metric_in_plain_types(scenes):
     expected = score(scenes.to_coco(), found, intervals=True)
     assert {m["metric"]: m["value"] for m in measured.measurements} == expected.overall
     assert measured.classes == {"AP": expected.classes}
-    assert json.loads(json.dumps(measured)) == [measured.measurements, measured.classes]
+    assert json.loads(json.dumps(measured[:2])) == [measured.measurements, measured.classes]
+    np.testing.assert_equal(measured.halves, expected.halves)
     assert expected.spreads["AP"].low < expected.overall["AP"] < expected.spreads["AP"].high
     for m in measured.measurements:
         known = expected.spreads.get(m["metric"])
@@ -78,7 +80,10 @@ def test_masks_are_measured_with_intervals_and_again_from_the_file(tmp_path):
     assert masks["AP"]["value"] != measured.measurements[0]["value"]  # the boxes'
     assert measured.classes.keys() == {"AP", "AP_mask"}
     kept = list(read_detections(tmp_path / write_detections(tmp_path, as_text(found))))
-    assert measure(images, kept, precision="FP", engine="detectron2") == measured
+    again = measure(images, kept, precision="FP", engine="detectron2")
+    assert again[:2] == measured[:2]
+    assert again.halves.keys() == {m["metric"] for m in measured.measurements}
+    np.testing.assert_equal(again.halves, measured.halves)
     some = [{k: v for k, v in d.items() if k != "segmentation"} for d in found[:1]] + found[1:]
     boxes = measure(images, some, precision="FP", engine="detectron2")
     assert boxes.classes == {"AP": measured.classes["AP"]}
@@ -104,4 +109,4 @@ def test_what_is_kept_gives_the_measurements_again(farm, tmp_path):
     assert all((tmp_path / path).is_file() for path in artifacts.values())
     kept = list(read_detections(tmp_path / artifacts["detections_3w3a"]))
     options = {"precision": "3w3a", "engine": "torchvision"}
-    assert measure(farm, kept, **options) == measure(farm, found, **options)
+    assert measure(farm, kept, **options)[:2] == measure(farm, found, **options)[:2]

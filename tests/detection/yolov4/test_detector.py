@@ -10,13 +10,14 @@ from lowbit.common.preemption import Preempted
 from lowbit.detection import run, work
 from lowbit.detection.detector.detector_file import read_detector
 from lowbit.detection.detector.initial_weights import initialize, start_from_random
-from lowbit.detection.detector.quantize import normalized, quantize_detector
+from lowbit.detection.detector.quantize import quantize_detector
 from lowbit.detection.engine_contract import calibration_batches
 from lowbit.detection.engines import get_engine
 from lowbit.detection.stage import load_start
 from lowbit.detection.trained_detector import load_trained
 from lowbit.quant import Precision, explain, get_policy, quantized_layers
 from tests.detection.stopping import signal_in
+from tests.exact_networks import exact_images, make_exact
 
 D2 = pytest.mark.detectron2
 ENGINES = ["torchvision", pytest.param("detectron2", marks=D2)]
@@ -97,10 +98,10 @@ def test_rules_name_layers_of_the_neck(make_yolov4, scenes):
     assert len(on) == 11 + NECK - 10 and not any("merge_up" in name for name in on)
 
 
-STOPS = (1, 4, 5, 10)
+STOPS = (1, 5, 10)
 
 
-@pytest.mark.parametrize("method", ["fp", "lsq", "sgdt"])
+@pytest.mark.parametrize("method", ["lsq", "sgdt"])
 def test_a_stopped_run_ends_in_the_same_bits(method, make_method, tmp_path, monkeypatch):
     more = {"scope": "full"} if method == "lsq" else {}
     recipe = make_method(method, log_every=2, yolov4={"mosaic": 0.5}, **more)
@@ -166,8 +167,14 @@ def test_every_method_trains(method, make_method, tmp_path):
     assert result["details"]["quantized_layers"] == 11
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("scope", ["backbone", "backbone+neck"])
+@pytest.mark.parametrize(
+    ("engine", "scope"),
+    [
+        ("torchvision", "backbone"),
+        ("torchvision", "backbone+neck"),
+        pytest.param("detectron2", "backbone+neck", marks=D2),
+    ],
+)
 def test_the_exported_graphs_levels_are_the_simulations(make_yolov4, scenes, engine, scope):
     for needed in ("onnxscript", "openvino", "onnxruntime"):
         pytest.importorskip(needed)
@@ -175,23 +182,22 @@ def test_the_exported_graphs_levels_are_the_simulations(make_yolov4, scenes, eng
     from lowbit.export.runtime import get_runtime
 
     recipe = make_yolov4(engine=engine)
-    policy, eight = get_policy("lsq"), Precision(8, 8)
+    policy, four = get_policy("lsq"), Precision(4, 4)
     engine, detector = built(
-        recipe, scenes, policy=policy, precision=eight, scope=scope, trained=False
+        recipe, scenes, policy=policy, precision=four, scope=scope, trained=False
     )
-    exported = export_pyramid(detector.eval())
+    make_exact(detector.eval())
+    exported = export_pyramid(detector)
     assert exported.outputs == ("p2", "p3", "p4")
-    images = normalized(detector, engine.inputs(scenes, range(2), recipe))
-    # Off by a code at ties; forty layers make more of it where a runtime rounds otherwise.
-    for runtime, least in (("onnxruntime", 0.999), ("openvino", 0.95)):
+    for runtime in ("onnxruntime", "openvino"):
         session = get_runtime(runtime).load(exported.model, threads=1)
-        for x in (images, torch.cat([images, images], dim=3)):
+        for x in (exact_images(2, 3, 64, 64), exact_images(1, 3, 64, 128)):
             with torch.no_grad():
                 levels = list(detector.backbone(x).values())
             found = session.run(x.numpy())
-            assert [y.shape for y in found] == [tuple(level.shape) for level in levels]
             for y, level in zip(found, levels, strict=True):
-                assert np.corrcoef(y.flatten(), level.numpy().flatten())[0, 1] > least
+                assert level.std() > 0.03
+                np.testing.assert_allclose(y, level.numpy(), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("fields", [{}, {"fpn_channels": 32, "image_size": 128}])

@@ -27,7 +27,8 @@ def features(tmp_path_factory):
 
 
 def _recipe(checkpoint, **fields):
-    return Recipe(checkpoint=str(checkpoint), precisions=("FP", "3w3a"), **fields)
+    settings = {"precisions": ("FP", "3w3a"), "image_size": 16}
+    return Recipe(checkpoint=str(checkpoint), **settings, **fields)
 
 
 def test_the_best_on_val_is_kept_and_of_equals_the_first(few_digits):

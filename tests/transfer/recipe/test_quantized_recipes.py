@@ -159,7 +159,7 @@ def test_the_recipes_on_digits_run(stem, tmp_path):
     file = tmp_path / "b.pth"
     torch.manual_seed(0)
     save_backbone(file, create_backbone("resnet10_slim"), {"method": "untrained"})
-    words = ["fp_start.epochs", "1", "epochs", "1", "checkpoint", str(file), "device", "cpu"]
+    words = ["fp_start.epochs", "1", "epochs", "1", "checkpoint", str(file), "image_size", "16"]
     if "qat" in stem:
         words += ["precisions", "[FP, 2w2a]"]
     else:

@@ -44,7 +44,9 @@ def checkpoint(tmp_path_factory):
 )
 def job(request, checkpoint, tmp_path_factory):
     folder = tmp_path_factory.mktemp("job")
-    recipe = Recipe(checkpoint=str(checkpoint), precisions=PRECISIONS, **request.param)
+    recipe = Recipe(
+        checkpoint=str(checkpoint), precisions=PRECISIONS, image_size=16, **request.param
+    )
     return recipe, run(recipe, folder), folder
 
 

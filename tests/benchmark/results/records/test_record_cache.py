@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lowbit.benchmark.leaderboard import build
-from lowbit.benchmark.results import record_cache
 from lowbit.benchmark.results.frame import load_frame
-from lowbit.benchmark.results.record_cache import CACHE
+from lowbit.benchmark.results.records import read_records, record_cache
+from lowbit.benchmark.results.records.record_cache import CACHE
 from lowbit.benchmark.results.result_file import RESULT
 from tests.benchmark.result_folders import submit, write
 
@@ -33,13 +33,13 @@ def runs(tmp_path):
 @pytest.fixture
 def parsed(monkeypatch):
     """The folders of the result files that are parsed from now on."""
-    folders, read = [], record_cache.read_result
+    folders, parse = [], read_records.parse
 
-    def reading(folder):
-        folders.append(Path(folder).name)
-        return read(folder)
+    def parsing(runs_dir, file):
+        folders.append(Path(file[0]).name)
+        return parse(runs_dir, file)
 
-    monkeypatch.setattr(record_cache, "read_result", reading)
+    monkeypatch.setattr(read_records, "parse", parsing)
     return folders
 
 
