@@ -80,6 +80,7 @@ setup(
             "hypothesis>=6.100",
             "ruff>=0.9",
             "selenium>=4.25",
+            "statsmodels>=0.14",
         ],
     },
 )

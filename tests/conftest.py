@@ -21,6 +21,7 @@ _FAKES = pytest.StashKey[
 
 def pytest_configure(config: pytest.Config) -> None:
     torch.set_num_threads(1)
+    config.pluginmanager.register(SeedFixtures())
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -49,11 +50,16 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     item.config.stash[_FAKES] = fakes
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_fixture_setup(fixturedef: pytest.FixtureDef, request: pytest.FixtureRequest) -> None:
-    """Seed what tests share as well: it is made before `_seed` runs, after whatever the last test drew."""
-    if fixturedef.scope != "function":
-        torch.manual_seed(0)
+class SeedFixtures:
+    """Seeds what tests share as well: it is made before `_seed` runs, after whatever the last test drew.
+
+    A plugin of its own, since pytest asks this folder's hooks about no fixture of the whole session.
+    """
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_fixture_setup(self, fixturedef: pytest.FixtureDef) -> None:
+        if fixturedef.scope != "function":
+            torch.manual_seed(0)
 
 
 @pytest.fixture(autouse=True)

@@ -170,9 +170,8 @@ def test_every_method_trains(method, make_method, tmp_path):
 @pytest.mark.parametrize(
     ("engine", "scope"),
     [
-        ("torchvision", "backbone"),
         ("torchvision", "backbone+neck"),
-        pytest.param("detectron2", "backbone+neck", marks=D2),
+        pytest.param("detectron2", "backbone", marks=D2),
     ],
 )
 def test_the_exported_graphs_levels_are_the_simulations(make_yolov4, scenes, engine, scope):
@@ -196,8 +195,29 @@ def test_the_exported_graphs_levels_are_the_simulations(make_yolov4, scenes, eng
                 levels = list(detector.backbone(x).values())
             found = session.run(x.numpy())
             for y, level in zip(found, levels, strict=True):
-                assert level.std() > 0.03
+                assert level.std() > 0.01
                 np.testing.assert_allclose(y, level.numpy(), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_what_the_graph_gives_is_what_is_scored(make_yolov4, scenes, engine):
+    pytest.importorskip("onnxscript")
+    from lowbit.detection.exported_detector import computed_by
+
+    recipe = make_yolov4(engine=engine)
+    engine, detector = built(recipe, scenes)
+    backbone, asked = detector.eval().backbone, []
+
+    def run(x):
+        asked.append(x.shape)
+        return list(backbone(x).values())
+
+    expected = engine.predict(detector, scenes, recipe)
+    with computed_by(detector, run):
+        found = engine.predict(detector, scenes, recipe)
+    assert asked == [(len(scenes), 3, 64, 64)] and found == expected != []
+    with computed_by(detector, lambda x: [level + 1 for level in backbone(x).values()]):
+        assert engine.predict(detector, scenes, recipe) != expected
 
 
 @pytest.mark.parametrize("fields", [{}, {"fpn_channels": 32, "image_size": 128}])

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
+from statsmodels.formula.api import mixedlm
 
 from lowbit.benchmark.leaderboard.aggregation.fold_seeds import fold_seeds
 from lowbit.benchmark.leaderboard.aggregation.methods import fold_methods, mean_over_data_sets
@@ -61,12 +62,11 @@ def test_a_method_s_interval_is_over_its_pretrainings_each_with_the_mean_of_its_
 
 
 def test_the_interval_is_that_of_the_nested_mixed_model():
-    mixed = pytest.importorskip("statsmodels.formula.api").mixedlm
     draw = np.random.default_rng(3)
     values = 90 + draw.normal(0, 2, (6, 1)) + draw.normal(0, 0.3, (6, 4))
     _, found = _folded(_rows({"A": values.tolist()}))
     long = pd.DataFrame({"value": values.ravel(), "pretraining": np.repeat(np.arange(6), 4)})
-    model = mixed("value ~ 1", long, groups="pretraining").fit(reml=True)
+    model = mixedlm("value ~ 1", long, groups="pretraining").fit(reml=True)
     error = (found.loc["A", "high"] - found.loc["A", "value"]) / stats.t.ppf(0.975, 5)
     assert found.loc["A", "value"] == pytest.approx(model.params["Intercept"])
     assert error == pytest.approx(model.bse["Intercept"], rel=1e-3)
