@@ -1,7 +1,8 @@
 """Compare published numbers with ours: reproduced, different, or not run yet.
 
 A job is set against a published number only where its suite says so (`published`, see
-`lowbit.benchmark.published.reproduction_targets`), never by likeness of labels; tolerances are stated in `benchmark/published/tables.yaml`.
+`lowbit.benchmark.published.reproduction_targets`), never by likeness of labels; tolerances are stated in
+`benchmark/published/tables.yaml`.
 """
 
 import math

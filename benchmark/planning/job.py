@@ -92,7 +92,8 @@ class Job:
         label: the board's labels of its checkpoint.
         problem: why it cannot run, if known before it starts.
         missing: the missing data and how to get it; the job is skipped, not failed.
-        published: the published numbers it is to reproduce, see `lowbit.benchmark.published.reproduction_targets`; None: none is known.
+        published: the published numbers it is to reproduce, see
+            `lowbit.benchmark.published.reproduction_targets`; None: none is known.
     """
 
     stage: str

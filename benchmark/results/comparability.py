@@ -6,10 +6,11 @@ of deployed networks, the same machine.
 Within a board, rows of one precision and one metric are ranked; nothing is ever ranked across boards.
 
 Boards of detection, of quantization-aware training and of deployed networks leave the policy out, as a
-job's identity says (`policy_on_board`). Elsewhere a policy belongs to the protocol: every checkpoint is scored under the same
-policy, and another policy is another board. A detector, or a network under `qat`, is trained
-*with* its policy, and how to train (LSQ against SGDT, each with the quantizer its paper uses) is itself
-what is compared; so is, of deployed networks, what a policy costs. The policy is still part of a row's own name, so two are never averaged.
+job's identity says (`policy_on_board`). Elsewhere a policy belongs to the protocol: every checkpoint is
+scored under the same policy, and another policy is another board. A detector, or a network under `qat`, is
+trained *with* its policy, and how to train (LSQ against SGDT, each with the quantizer its paper uses) is
+itself what is compared; so is, of deployed networks, what a policy costs. The policy is still part of a
+row's own name, so two are never averaged.
 
 Validation numbers are kept but not ranked: hyper-parameters may have been chosen on them. Published
 numbers are never ranked: nothing shows that they answer the same question.

@@ -85,7 +85,8 @@ def extract(
 class Features:
     """The features of a quantized, calibrated and frozen backbone, each set computed once.
 
-    What is missing at the recipe's precisions is computed in one pass over the images. Features are kept in files (`lowbit.transfer.features.feature_cache`) keyed by everything they depend on, so that jobs that
+    What is missing at the recipe's precisions is computed in one pass over the images. Features are kept in
+    files (`lowbit.transfer.features.feature_cache`) keyed by everything they depend on, so that jobs that
     share a `cache_dir` share them; memory is needed for only one batch.
 
     Args:

@@ -78,7 +78,8 @@ def fold_seeds(frame: pd.DataFrame, answers: AnsweredImages | None = None) -> pd
     - rounding: largest share of predictions, in %, that rounding decides in one of the jobs;
     - jobs: ids of the jobs, of each seed a tuple;
     - n: images behind a value; zero_shot: whether any job was not trained at this precision;
-    - group: the board's letter; rank: see `rank_groups`, of checkpoints: each is one pretraining; 0 when the row is not ranked.
+    - group: the board's letter; rank: see `rank_groups`, of checkpoints: each is one pretraining; 0 when
+      the row is not ranked.
 
     Jobs that gave no number are folded too, their reasons joined, with n_seeds 0.
     """

@@ -20,9 +20,9 @@ def by_seed(frame: pd.DataFrame) -> pd.DataFrame:
     """Return one row a (line, precision, seed) of everything that is ranked, with its retention.
 
     Columns: LINE, `line` (a number for them), precision, seed, the numbers of the frame, `retention`
-    (100 value / value in full precision) and `reference` (the line that this full precision is of). Full precision is that of the same seed or, where
-    that seed has none, the mean. A line without it takes that of the one line of the same backbone that
-    was trained without quantization, as a detector's is.
+    (100 value / value in full precision) and `reference` (the line that this full precision is of). Full
+    precision is that of the same seed or, where that seed has none, the mean. A line without it takes that
+    of the one line of the same backbone that was trained without quantization, as a detector's is.
     """
     ranked = frame[rankable(frame)]
     ranked = ranked.reindex(columns=[*LINE, "precision", "seed", *_NUMBERS])

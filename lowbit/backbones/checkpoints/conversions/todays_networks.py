@@ -1,7 +1,8 @@
 """Networks that a file without a stated architecture may hold, by the shape of their first convolution.
 
 DINOv2 and v3, MAE, BEiT, EVA-02, ConvNeXt (v1, v2), and the image towers of CLIP and SigLIP. BEiT v2 is not
-listed: its network is BEiT's. CLIP's exist with two activations, which no tensor shows. Our ViT-S of DINOv2 is timm's, for images of other sizes too.
+listed: its network is BEiT's. CLIP's exist with two activations, which no tensor shows. Our ViT-S of DINOv2
+is timm's, for images of other sizes too.
 """
 
 from collections.abc import Mapping
