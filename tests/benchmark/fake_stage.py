@@ -17,11 +17,13 @@ from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+import lowbit
 from lowbit.common.atomic_file import atomic
 from lowbit.common.compute_cost import Work
 
 VERSION = 1
 _STAGE = __name__.rpartition(".")[2]
+__path__ = [f"{folder}/{_STAGE}" for folder in lowbit.__path__]  # the real stage's other modules
 _TASKS = {
     "pretrain": "pretrain",
     "transfer": "classification",

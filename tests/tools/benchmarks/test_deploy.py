@@ -39,7 +39,7 @@ def test_images_whose_class_differs_from_full_precision_are_counted():
 def test_convolutions_in_floating_point_are_counted_whatever_the_graph_holds():
     network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1), nn.Linear(4, 2))
     wanted = (*deploy.EXACT, *deploy.FULL)
-    exported = SimpleNamespace(integers=SimpleNamespace(layers=["1", "2"]))
+    exported = SimpleNamespace(layers=["1", "2"])
     sessions = {f"{p} {b}": Graph(integers=("1", "2")) for p, b in wanted}
     rows = list(
         deploy._in_float(RUNTIME, sessions, dict.fromkeys(wanted, (network, exported)), network)
