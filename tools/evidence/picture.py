@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--output", type=Path, default=PICTURE)
     parser.add_argument("--width", type=int, default=1440, help="pixels")
-    parser.add_argument("--height", type=int, default=1700, help="pixels")
+    parser.add_argument("--height", type=int, default=1180, help="pixels")
     args = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
         runs = Path(folder) / "runs"
