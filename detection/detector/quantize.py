@@ -32,7 +32,7 @@ from lowbit.quant import (
     quantize,
     quantized_layers,
 )
-from lowbit.quant.policy import HEADS_FP
+from lowbit.quant.policies.named_policies import HEADS_FP
 
 _logger = logging.getLogger(__name__)
 

@@ -32,7 +32,9 @@ from lowbit.quant.convert import (
 from lowbit.quant.kernels.keep_freed_memory import keep_freed_memory
 from lowbit.quant.kernels.torch_compiled import fused_kernels, use_fused_kernels
 from lowbit.quant.layers import reuse_weights
-from lowbit.quant.policy import QuantizerSpec, QuantPolicy, Rule, get_policy, list_policies
+from lowbit.quant.policies.get_policy import get_policy, list_policies
+from lowbit.quant.policies.policy import QuantizerSpec, QuantPolicy
+from lowbit.quant.policies.rule import Rule
 from lowbit.quant.precision import FP, Precision
 from lowbit.quant.quantizers.base import QUANTIZERS, Quantizer, register
 from lowbit.quant.quantizers.interval import Interval

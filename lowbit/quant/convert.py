@@ -15,7 +15,9 @@ from lowbit.quant.layers import (
     WeightQuantized,
     quantized_class,
 )
-from lowbit.quant.policy import FULL, QuantizerSpec, QuantPolicy, Rule, get_policy, resolve_bits
+from lowbit.quant.policies.get_policy import get_policy
+from lowbit.quant.policies.policy import QuantizerSpec, QuantPolicy
+from lowbit.quant.policies.rule import FULL, Rule, resolve_bits
 from lowbit.quant.precision import FP, Precision
 from lowbit.quant.quantizers.base import Quantizer
 from lowbit.quant.smoothing import Smoothing

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lowbit.quant.policy import Rule, resolve_bits
+from lowbit.quant.policies.rule import Rule, resolve_bits
 from lowbit.quant.precision import Precision
 from lowbit.quant.quantizers.base import Quantizer
 

@@ -13,7 +13,7 @@ from torch import nn
 from lowbit.quant.bit_operations import matrix_products
 from lowbit.quant.convert import set_precision
 from lowbit.quant.layers import Quantized, WeightQuantized
-from lowbit.quant.policy import FULL, TARGET
+from lowbit.quant.policies.rule import FULL, TARGET
 from lowbit.quant.precision import OFF, Precision
 
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from lowbit.data import Images
 from lowbit.quant import FP, Precision, QuantPolicy, get_policy, quantize
-from lowbit.quant.policy import FULL
+from lowbit.quant.policies.rule import FULL
 from lowbit.training.divergence import check_finite
 from lowbit.training.job_state import Workspace
 from lowbit.training.mixed_precision import MixedPrecision

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from lowbit.quant.adaptive.switching import PerBit, add_width, make_adaptive, rescale_head
 from lowbit.quant.convert import quantize, quantized_layers, set_precision
-from lowbit.quant.policy import QuantPolicy, get_policy
+from lowbit.quant.policies.get_policy import get_policy
+from lowbit.quant.policies.policy import QuantPolicy
 from lowbit.quant.precision import Precision
 from lowbit.quant.quantizers.base import Quantizer
 

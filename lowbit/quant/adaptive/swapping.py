@@ -9,7 +9,7 @@ from torch import nn
 from lowbit.quant.adaptive.switching import SwitchableNorm
 from lowbit.quant.convert import set_precision
 from lowbit.quant.layers import Switchable, WeightQuantized
-from lowbit.quant.policy import TARGET
+from lowbit.quant.policies.rule import TARGET
 from lowbit.quant.precision import Precision
 
 _LISTS = (nn.Sequential, nn.ModuleList)

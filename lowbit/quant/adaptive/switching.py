@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from lowbit.quant.convert import LAST_NAMES, quantized_layers
 from lowbit.quant.layers import Quantized, Switchable
-from lowbit.quant.policy import TARGET
+from lowbit.quant.policies.rule import TARGET
 from lowbit.quant.precision import Precision
 from lowbit.quant.quantizers.base import is_recomputation
 

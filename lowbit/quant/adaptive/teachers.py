@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lowbit.quant.convert import quantized_layers
-from lowbit.quant.policy import TARGET
+from lowbit.quant.policies.rule import TARGET
 from lowbit.quant.quantizers.base import Quantizer
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lowbit.quant.layers import Converted, QuantizedLinear, is_quantizing, quantized_class
-from lowbit.quant.policy import FULL, Rule
+from lowbit.quant.policies.rule import FULL, Rule
 
 
 class InputProjection(QuantizedLinear):

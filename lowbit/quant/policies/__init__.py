@@ -1,0 +1,1 @@
+"""What is quantized, how, and with how many bits: policies as data."""
