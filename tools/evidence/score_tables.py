@@ -8,6 +8,7 @@ from statistics import mean
 
 from lowbit.benchmark.results.result_file import Result, find_results
 from lowbit.benchmark.statistics.ranking import summarize
+from lowbit.quant.precision import Precision
 
 _NAMES = (
     "checkpoint",
@@ -38,7 +39,7 @@ def score_table(folder: Path, protocol: str) -> str:
             "document, or run the suite."
         )
     names = _row_names(results)
-    precisions = list(dict.fromkeys(p for r in results for p in r.precisions))
+    precisions = sorted({p for r in results for p in r.precisions}, key=_bits, reverse=True)
     rows: dict[str, list[Result]] = defaultdict(list)
     for result in results:
         rows[names[result.job_id]].append(result)
@@ -62,6 +63,11 @@ def units_of(results: Iterable[Result], precision: str) -> list[float]:
         ((_, seeds),) = found.items()
         return list(seeds.values())
     return [mean(seeds.values()) for _, seeds in sorted(found.items())]
+
+
+def _bits(precision: str) -> tuple[int, int]:
+    parsed = Precision.parse(precision)
+    return parsed.weight_bits, parsed.activation_bits
 
 
 def _matches(result: Result, protocol: str) -> bool:
