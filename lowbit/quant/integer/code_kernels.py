@@ -50,7 +50,7 @@ def decoding(grid: ActivationGrid) -> tuple[float, int]:
 
 def encode(x: Tensor, grid: ActivationGrid) -> Tensor:
     """Return clip(round(x/scale_in) + zero_in, low, high), shifted to uint8, in the layout of `x`."""
-    x = _dense(x)
+    x = _dense(x.float())
     out = torch.empty_like(x, dtype=torch.uint8)
     _run("encode", (x, out), _encoding(grid))
     return out
@@ -84,6 +84,7 @@ def add(
         grid: None for float32.
     """
     x = _dense(x)
+    other = other.float() if other_grid is None else other
     if other.stride() != x.stride():
         other = torch.empty_like(x, dtype=other.dtype).copy_(other)
     out = None if grid is None else torch.empty_like(x, dtype=torch.uint8)

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 
 import torch
@@ -12,15 +12,16 @@ from lowbit.quant.asked import require_asked
 from lowbit.quant.convert import set_precision
 from lowbit.quant.integer import code_kernels
 from lowbit.quant.integer.graph_run import GraphRun, Known, in_several
-from lowbit.quant.integer.lowering import NotLoweredError, lower
+from lowbit.quant.integer.lowering import lower
 from lowbit.quant.integer.products import is_exact
+from lowbit.quant.integer.tracing import NotLoweredError
 from lowbit.quant.layers import is_quantizing, reuse_weights
 from lowbit.quant.precision import Precision
 from lowbit.quant.quantizers.base import Quantizer
 
 _logger = logging.getLogger(__name__)
 
-ARITHMETIC = "integers, 1"
+ARITHMETIC = "integers, 2"
 """Name of this arithmetic where results are kept; the number is raised when it rounds differently."""
 
 
@@ -75,22 +76,25 @@ class FrozenForward:
                 set_precision(network, precision)
                 stack.enter_context(require_asked(network))
             graphs = self._lowered(precisions)
-            stack.enter_context(reuse_weights(network))
+            # Memory holds the quantized weights of one precision, while it runs; a GPU has room for all.
+            in_turn = len(precisions) > 1 and _is_on_cpu(network)
+            if not in_turn:
+                stack.enter_context(reuse_weights(network))
+            reusing = partial(reuse_weights, network) if in_turn else nullcontext
             shared = in_several([graph for graph in graphs if graph is not None])
 
             @torch.no_grad()
             def run(x: Tensor) -> list[Tensor]:
                 known: Known = {}
+                codable = _is_codable(x)
                 found = []
                 for precision, graph in zip(precisions, graphs, strict=True):
                     set_precision(network, precision)
-                    if graph is None:
+                    forward = None
+                    if graph is not None and codable:
+                        forward = partial(graph, shared=shared, known=known)
+                    with reusing(), _instead_of_forward(network, forward):
                         found.append(network(x))
-                    else:
-                        with _instead_of_forward(
-                            network, partial(graph, shared=shared, known=known)
-                        ):
-                            found.append(network(x))
                 return found
 
             yield run
@@ -117,6 +121,19 @@ class FrozenForward:
         return GraphRun(self.network, graph, self._operations)
 
 
+def _is_on_cpu(network: nn.Module) -> bool:
+    return all(parameter.is_cpu for parameter in network.parameters())
+
+
+def _is_codable(x: Tensor) -> bool:
+    """Whether codes can stand for a batch: it has images, of float32 and without NaN.
+
+    Within autocast the network computes in another type, as it is.
+    """
+    plain = x.dtype == torch.float32 and x.numel() > 0 and not torch.is_autocast_enabled("cpu")
+    return plain and not bool(x.isnan().any())
+
+
 def _is_hooked(network: nn.Module) -> bool:
     """Whether something below a network waits for calls of a module, which a graph may leave out."""
     for module in network.modules():
@@ -130,8 +147,13 @@ def _is_hooked(network: nn.Module) -> bool:
 
 
 @contextmanager
-def _instead_of_forward(network: nn.Module, run: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """Let a network's hooks run around `run`."""
+def _instead_of_forward(
+    network: nn.Module, run: Callable[[Tensor], Tensor] | None
+) -> Iterator[None]:
+    """Let a network's hooks run around `run`, or around its own forward if that is None."""
+    if run is None:
+        yield
+        return
     network.__dict__["forward"] = run
     try:
         yield

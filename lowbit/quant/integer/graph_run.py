@@ -1,7 +1,9 @@
 """Run a rewritten graph node by node, a few images at a time, with what graphs share computed once."""
 
+import math
 from collections import Counter
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -15,6 +17,17 @@ _PIXELS = 8 * 224 * 224  # of images that run at once, so that what layers excha
 
 Known = dict[tuple[int, int], Any]
 """Results for a batch by the number of their operation and that of their part of the batch."""
+
+
+_NO_VIEW = "view size is not compatible"  # torch's message where `Tensor.view` needs another layout
+
+
+class _LayoutError(RuntimeError):
+    """Raised when a node's code does not take the layout in which products return images."""
+
+    def __init__(self, node: fx.Node) -> None:
+        super().__init__(f"{node} needs contiguous tensors")
+        self.node = node
 
 
 class GraphRun:
@@ -32,6 +45,7 @@ class GraphRun:
         self._nodes = list(graph.nodes)
         self._numbers: dict[fx.Node, int] = {}
         self._orders: dict[frozenset[fx.Node], list[tuple[fx.Node, list[fx.Node]]]] = {}
+        self._contiguous: set[fx.Node] = set()  # whose code does not take images in channels_last
         for node in self._nodes:
             arguments = fx.node.map_arg((node.args, node.kwargs), self._name)
             key = node.op, self._target(node), str(arguments)
@@ -51,8 +65,15 @@ class GraphRun:
             known: results of `shared` for this batch; those that were missing are added.
         """
         edge = self._edge(shared)
-        parts = x.split(max(1, _PIXELS // max(1, x[0, 0].numel())))
-        return torch.cat([self._run(part, edge, known, n) for n, part in enumerate(parts)])
+        parts = x.split(max(1, _PIXELS // max(1, math.prod(x.shape[2:]))))
+        return torch.cat([self._part(part, edge, known, n) for n, part in enumerate(parts)])
+
+    def _part(self, x: Tensor, edge: set[fx.Node], known: Known, part: int) -> Tensor:
+        while True:  # each time one node more gets the layout that its code needs
+            try:
+                return self._run(x, edge, known, part)
+            except _LayoutError as error:
+                self._contiguous.add(error.node)
 
     def _run(self, x: Tensor, edge: set[fx.Node], known: Known, part: int) -> Tensor:
         if x.dim() == 4:
@@ -74,16 +95,23 @@ class GraphRun:
 
     def _compute(self, node: fx.Node, values: dict[fx.Node, Any]) -> Any:
         args, kwargs = fx.node.map_arg((node.args, node.kwargs), values.__getitem__)
+        if node in self._contiguous:
+            args, kwargs = tree_map_only(Tensor, Tensor.contiguous, (args, kwargs))
+        try:
+            return self._call(node, args, kwargs)
+        except RuntimeError as error:
+            if _NO_VIEW not in str(error) or node in self._contiguous:
+                raise
+            raise _LayoutError(node) from error
+
+    def _call(self, node: fx.Node, args: tuple, kwargs: dict[str, Any]) -> Any:
         if node.op == "call_function":
             return node.target(*args, **kwargs)
         if node.op == "call_method":
             return getattr(args[0], node.target)(*args[1:], **kwargs)
         if node.op == "call_module":
             return self._network.get_submodule(node.target)(*args, **kwargs)
-        found = self._network  # get_attr
-        for name in node.target.split("."):
-            found = getattr(found, name)
-        return found
+        return attrgetter(node.target)(self._network)
 
     def _order(self, known: frozenset[fx.Node]) -> list[tuple[fx.Node, list[fx.Node]]]:
         """Return the nodes to compute, and after each the values that nothing reads any more."""
@@ -117,15 +145,16 @@ class GraphRun:
         return f"%{self._numbers[node]}"
 
     def _target(self, node: fx.Node) -> Any:
+        # An operation may hold a module, or attributes that were rewritten.
+        module, facts = (getattr(node.target, name, None) for name in ("module", "facts"))
         if node.op == "call_module":
-            inside = list(self._network.get_submodule(node.target).modules())
-            if any(isinstance(m, Switchable) and not isinstance(m, Quantized) for m in inside):
-                return node.target, self  # follows the precision in a way of its own
-            return node.target, *(m.bits for m in inside if isinstance(m, Quantizer))
-        facts = getattr(
-            node.target, "facts", None
-        )  # of an operation whose attributes were rewritten
-        return node.target if facts is None else facts
+            module = self._network.get_submodule(node.target)
+        if not isinstance(module, nn.Module):
+            return node.target if facts is None else facts
+        inside = list(module.modules())
+        if any(isinstance(m, Switchable) and not isinstance(m, Quantized) for m in inside):
+            return node.target, self  # follows the precision in a way of its own
+        return node.target, *(m.bits for m in inside if isinstance(m, Quantizer))
 
 
 def _copied(value: Any) -> Any:

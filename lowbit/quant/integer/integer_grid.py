@@ -4,6 +4,7 @@ A kernel computes (q - zero) * scale with q in 8 bits. Whether a quantizer is of
 asking it for codes, so that one of a user's own needs nothing more than the contract of `Quantizer`.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -71,19 +72,20 @@ def activation_grid(quantizer: Quantizer) -> ActivationGrid:
     if levels is None:
         raise NotAnIntegerGridError("its codes have no stated range")
     low, high = levels
-    try:
-        step, offset = (_number(x) for x in quantizer.grid(torch.zeros(1)))
-        other = [_number(x) for x in quantizer.grid(torch.ones(2))]
-    except AttributeError as error:
-        raise NotAnIntegerGridError("its range is taken from each batch") from error
-    if [step, offset] != other:
+    if reads_batches(quantizer):
         raise NotAnIntegerGridError("its range is taken from each batch")
-    points = quantizer.transition_points(torch.tensor([0.0, 1.0], dtype=torch.float64))
+    step, offset = (_number(x) for x in quantizer.grid(torch.zeros(1)))
+    if not (math.isfinite(step) and math.isfinite(offset)):
+        raise NotAnIntegerGridError(f"its grid has step {step} and offset {offset}")
+    # A step apart: in the units of the grid, numbers much closer would be one.
+    points = quantizer.transition_points(torch.tensor([0.0, step], dtype=torch.float64))
     if points is None or abs(points.last - points.first - (high - low - 1)) > _WHOLE:
         raise NotAnIntegerGridError("its codes are not neighbouring whole numbers")
     start, end = points.weights.flatten().tolist()
+    if start == end:
+        raise NotAnIntegerGridError("its step is too large for its offset")
     grid = ActivationGrid(
-        scale_in=1 / (end - start),
+        scale_in=step / (end - start),
         zero_in=_whole(start + low + 0.5 - points.first),
         scale=step,
         zero=_whole(-offset / step),
@@ -98,6 +100,16 @@ def activation_grid(quantizer: Quantizer) -> ActivationGrid:
         )
     _require_rounding(quantizer, grid)
     return grid
+
+
+@torch.no_grad()
+def reads_batches(quantizer: Quantizer) -> bool:
+    """Whether the grid of an activation quantizer depends, or may depend, on the batch that it quantizes."""
+    try:
+        grids = [[_number(x) for x in quantizer.grid(x)] for x in (torch.zeros(1), torch.ones(2))]
+    except (AttributeError, NotImplementedError):  # a range that is stored nowhere, or not told
+        return True
+    return not torch.equal(*map(torch.tensor, grids)) and not math.isnan(sum(map(sum, grids)))
 
 
 def _require_rounding(quantizer: Quantizer, grid: ActivationGrid) -> None:

@@ -12,7 +12,6 @@ A network in eval mode at a precision is a graph of module calls. What is rewrit
 Everything else stays as it is, on floats.
 """
 
-import inspect
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,17 +29,14 @@ from lowbit.quant.integer.integer_grid import (
     weight_codes,
 )
 from lowbit.quant.integer.products import Product, UnsupportedLayerError
+from lowbit.quant.integer.tracing import NotLoweredError, sweep, trace
 from lowbit.quant.layers import ActivationQuantized, Converted, WeightQuantized
 from lowbit.quant.quantizers.base import Quantizer
-from lowbit.quant.structure.dataflow import StepTracer, is_addition
+from lowbit.quant.structure.dataflow import is_addition
 
 _logger = logging.getLogger(__name__)
 _NOTHING = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)  # in eval mode
 _RELU = {F.relu, torch.relu, torch.relu_, "relu", "relu_"}
-
-
-class NotLoweredError(ValueError):
-    """Raised where a network cannot be rewritten as a whole; the message is why."""
 
 
 @dataclass(frozen=True)
@@ -101,9 +97,10 @@ def lower(network: nn.Module) -> fx.Graph:
     The quantizers of what was rewritten are asked once each.
 
     Raises:
-        NotLoweredError: the network cannot be traced, or no layer computes on integers.
+        NotLoweredError: the network cannot be traced or its images depend on one another, or no layer
+            computes on integers.
     """
-    graph = _traced(network)
+    graph = trace(network)
     rewriter = _Rewriter(graph, network)
     for rewrite in (
         rewriter.drop_nothing,
@@ -116,56 +113,10 @@ def lower(network: nn.Module) -> fx.Graph:
         rewriter.return_codes,
     ):
         rewrite()
-        _sweep(graph)
+        sweep(graph)
     if not rewriter.products:
         raise NotLoweredError("no layer computes on integers")
     return graph
-
-
-def _traced(network: nn.Module) -> fx.Graph:
-    """Return the graph of a network of one tensor, its other arguments left at their defaults."""
-    _, *others = inspect.signature(network.forward).parameters.values()
-    defaults = {p.name: p.default for p in others if p.default is not p.empty}
-    try:
-        graph = StepTracer().trace(network, concrete_args=defaults)
-    except Exception as error:  # whatever the network's code does with what is no tensor
-        raise NotLoweredError(f"{type(error).__name__}: {error}") from error
-    _check_writes(graph, network)
-    _sweep(graph)  # with the tracer's own checks that the defaults were given
-    for node in [node for node in graph.nodes if node.op == "placeholder"][1:]:
-        if node.users:
-            raise NotLoweredError(f"its argument {node} is no constant")
-        graph.erase_node(node)
-    if not isinstance(next(iter(reversed(graph.nodes))).args[0], fx.Node):
-        raise NotLoweredError("it returns more than one tensor")
-    return graph
-
-
-def _sweep(graph: fx.Graph) -> None:
-    """Remove what nothing reads."""
-    for node in reversed(graph.nodes):
-        if not node.users and node.op not in ("placeholder", "output"):
-            graph.erase_node(node)
-
-
-def _check_writes(graph: fx.Graph, network: nn.Module) -> None:
-    """Refuse a network that reads a tensor which was written over in between."""
-    for node in graph.nodes:
-        written = node.args[0] if _writes(node, network) else None
-        if isinstance(written, fx.Node) and len(written.users) > 1:
-            raise NotLoweredError(f"{node} writes over a tensor that is read elsewhere")
-
-
-def _writes(node: fx.Node, network: nn.Module) -> bool:
-    if node.op == "call_module":
-        return any(
-            getattr(m, "inplace", False) for m in network.get_submodule(node.target).modules()
-        )
-    if node.op == "call_method":
-        return node.target.endswith("_")
-    name = getattr(node.target, "__name__", "")
-    in_place = name.endswith("_") or name in ("iadd", "imul", "isub", "itruediv", "setitem")
-    return node.op == "call_function" and (in_place or bool(node.kwargs.get("inplace")))
 
 
 class _Rewriter:

@@ -60,13 +60,16 @@ class Product:
         if layer.bias is not None:
             self.bias = layer.bias.detach().double()
         self.rectify, self.output = False, None
-        self._layer, self._bits = layer, codes.bits
+        # `codes.bits` would not do: two bit-widths may need equally many for their codes.
+        self._layer, self._bits = layer, getattr(layer, "w_quant", codes).bits
+        self._norms: tuple[nn.Module, ...] = ()
         self._packed: Tensor | None = None
 
     @property
     def facts(self) -> tuple:
         """All that the result depends on in a frozen network, beside the input."""
-        return type(self), self._layer, self._bits, self.grid, self.rectify, self.output
+        layer = type(self), self._layer, self._bits, self.grid
+        return *layer, self._norms, self.rectify, self.output
 
     def fold(self, norm: nn.BatchNorm2d) -> None:
         """Let the product be followed by a batch normalization in eval mode."""
@@ -77,6 +80,7 @@ class Product:
         if norm.bias is not None:
             self.bias = self.bias + norm.bias.detach().double()
         self.scale = self.scale * gain
+        self._norms += (norm,)
 
     def __call__(self, codes: Tensor) -> Tensor:
         """Return the output for uint8 codes of the input, channels_last where it is an image."""
@@ -109,7 +113,7 @@ class Product:
             return 1.0, 0, torch.float32, "relu" if self.rectify else "none", [], ""
         low, high = ((q - grid.zero_in) * grid.scale_in for q in (grid.low, grid.high))
         if self.rectify:
-            low = max(low, 0.0)
+            low = min(max(low, 0.0), high)  # a grid may end below zero
         zero = grid.zero_in + shift(grid)
         return grid.scale_in, zero, torch.uint8, "hardtanh", [low, high], ""
 

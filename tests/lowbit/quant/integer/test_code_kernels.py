@@ -77,3 +77,11 @@ def test_the_end_of_a_block(other, output, rectify, layouts_agree):
         place = total.numpy() / after.scale_in
         sure = np.abs(place % 1 - 0.5) > 1e-4
         np.testing.assert_array_equal(found.numpy()[sure], _reference_codes(total, after)[sure])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_types_are_read_as_their_numbers(dtype):
+    x, grid = (3 * torch.randn(2, 3, 5, 4)).to(dtype), GRIDS["shifted"]
+    assert code_kernels.encode(x, grid).equal(code_kernels.encode(x.float(), grid))
+    total = code_kernels.add(torch.zeros(2, 3, 5, 4), x, None, rectify=False, grid=None)
+    assert total.equal(x.float())

@@ -179,3 +179,98 @@ def test_each_layer_has_the_integers_of_its_own_bits(net, x):
     forward = FrozenForward(net)
     passes(forward, x)
     assert {layer.w_quant.bits for layer in quantized_layers(net).values()} == {8, 3}
+
+
+def mixed(network, policy, precisions=("4w4a", "3w3a")):
+    """Return a network's features at several precisions, computed together and each alone."""
+    torch.manual_seed(1)
+    for norm in (m for m in network.modules() if isinstance(m, nn.BatchNorm2d)):
+        nn.init.normal_(norm.weight)
+    quantize(network, policy)
+    calibrate(network, [torch.randn(16, 3, 8, 8)])
+    x, precisions = torch.randn(5, 3, 8, 8), [*map(Precision.parse, precisions)]
+    network.eval()
+    together = passes(FrozenForward(network), x, precisions)
+    return together, [passes(FrozenForward(network), x, [precision])[0] for precision in precisions]
+
+
+class Preactivated(Net):
+    """Whose blocks return sums as they are, so that a block as a whole may have a grid."""
+
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.act, self.conv = nn.ReLU(), nn.Conv2d(16, 16, 3, padding=1, bias=False)
+            self.bn = nn.BatchNorm2d(16)
+
+        def forward(self, x):
+            return x + self.bn(self.conv(self.act(x)))
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(
+            *(nn.Conv2d(3, 16, 3, bias=False), nn.BatchNorm2d(16), nn.ReLU()),
+            *(self.Block(), self.Block(), nn.Conv2d(16, 8, 1)),
+        )
+
+
+class TwoNorms(nn.Module):
+    """Whose first layer is read through two norms, on a grid and as it is."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3)
+        self.norms = nn.ModuleList([nn.BatchNorm2d(8), nn.BatchNorm2d(8)])
+        self.layer = nn.Conv2d(8, 8, 1)
+
+    def forward(self, x):
+        found = [norm(self.stem(x)) for norm in self.norms]
+        return torch.cat([y + self.layer(y) for y in found], 1).mean((2, 3))
+
+
+@pytest.mark.parametrize("policy", ["ssql-int8", "lsq-int8"])
+def test_blocks_with_a_grid_of_their_own_are_not_shared(policy):
+    together, alone = mixed(Preactivated(), policy)
+    assert all(same(together, alone)) and not together[0].equal(together[1])
+
+
+def test_a_layer_before_two_norms_is_not_one_result():
+    together, alone = mixed(TwoNorms(), {"base": "lsq", "first": 8})
+    assert all(same(together, alone))
+
+
+def test_weights_of_other_bits_are_other_work_though_their_codes_fit_as_many():
+    class Even(Net):
+        def __init__(self):
+            super().__init__()
+            self.body[3].weight.data.uniform_(-1, 1)  # codes up to 6 and 4: 4 bits
+            self.body[6].weight.data[0, 0] = 10  # codes of 6 and 5 bits
+
+    together, alone = mixed(Even(), "lsq", ("6w4a", "5w4a"))
+    assert all(same(together, alone)) and not together[0].equal(together[1])
+
+
+def test_batches_that_codes_do_not_hold_run_as_they_are(net, x):
+    precisions = PRECISIONS[1:]
+    forward = FrozenForward(net)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert all(same(passes(forward, x, precisions), simulated(net, x)[1:]))
+    broken = x.clone()
+    broken[2, 0, 0, 0] = torch.nan
+    for found in passes(forward, broken, precisions):
+        assert found.isnan().any(1).tolist() == [False, False, True, False, False]
+    assert [found.shape for found in passes(forward, x[:0], precisions)] == [(0, 16)] * 3
+
+
+def test_quantized_weights_are_held_at_one_precision_at_a_time(x):
+    torch.manual_seed(0)
+    net = quantize(Net(), "cq")  # which has no codes
+    calibrate(net, [torch.randn(16, 3, 8, 8)])
+    layers = quantized_layers(net.eval()).values()
+    with FrozenForward(net).at(PRECISIONS) as run:
+        found = run(x)
+        assert not any(layer._reused for layer in layers)
+    assert all(same(found, simulated(net, x)))
+    with FrozenForward(net).at(PRECISIONS[2:3]) as run:
+        run(x)
+        assert all(len(layer._reused) == 1 for layer in layers)

@@ -113,3 +113,31 @@ def test_modules_that_follow_the_precision_by_themselves_are_not_shared():
     net, numbers = nn.Sequential(Count(1.0), Follows(1.0)), {}
     runs = [GraphRun(net, StepTracer().trace(net), numbers) for _ in range(2)]
     assert len(in_several(runs)) == 2  # the image and the first module
+
+
+class Flat(nn.Module):
+    """Views images as vectors, which it cannot in channels_last."""
+
+    def forward(self, x):
+        return x.view(len(x), -1)
+
+
+@pytest.mark.parametrize("as_module", [True, False])
+def test_code_that_needs_contiguous_images_gets_them(as_module, monkeypatch):
+    monkeypatch.setattr(graph_run, "_PIXELS", 4 * 16)
+
+    class Flattening(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem, self.flat = Count(1.0), Flat()
+
+        def forward(self, x):
+            y = self.stem(x)
+            y += 1  # not twice, though the view fails at first
+            return self.flat(y) if as_module else y.view(-1, 48)
+
+    monkeypatch.setattr(fx.Tracer, "is_leaf_module", lambda self, module, name: True)
+    net, x = Flattening(), torch.randn(10, 3, 4, 4)
+    found = GraphRun(net, fx.symbolic_trace(net).graph, {})(x, set(), {})
+    assert found.equal((x + 1 + 1).flatten(1))
+    assert net.stem.calls == 1 + 3  # the failure, and the three parts

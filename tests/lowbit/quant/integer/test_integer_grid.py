@@ -1,13 +1,21 @@
 """Quantizers as integer kernels see them, against what the quantizers themselves return."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from lowbit.quant import all_quantizers, calibrate, quantize
-from lowbit.quant.integer.integer_grid import NotAnIntegerGridError, activation_grid, weight_codes
-from lowbit.quant.quantizers.lsq import LSQPlus
+from lowbit.quant.integer.integer_grid import (
+    NotAnIntegerGridError,
+    activation_grid,
+    reads_batches,
+    weight_codes,
+)
+from lowbit.quant.quantizers.base import Quantizer
+from lowbit.quant.quantizers.lsq import LSQ, LSQPlus
 from lowbit.quant.quantizers.minmax import MinMax
 
 INTEGERS = ("coquant", "dorefa", "ewgs", "interval", "lsq", "pact", "ssql", "tr")
@@ -87,3 +95,25 @@ def test_a_range_that_leaves_zero_out_is_refused():
     quantizer = observed(MinMax(bits=8), torch.linspace(1, 2, 50)[:, None])
     with pytest.raises(NotAnIntegerGridError, match=r"zero at -255 do not fit uint8"):
         activation_grid(quantizer)
+
+
+def test_steps_of_any_magnitude_have_a_grid_or_none():
+    quantizer = MinMax(bits=8)
+    for magnitude in (1e-20, 1.0, 1e18):  # beyond 2^53, 1 and 0 are the same number of steps
+        quantizer.q_min.fill_(-3 * magnitude)
+        quantizer.q_max.fill_(magnitude)
+        quantizer.follow_buffers()
+        grid = activation_grid(quantizer)
+        assert grid.scale == pytest.approx(4 * magnitude / 255)
+        assert grid.scale_in == pytest.approx(grid.scale) and grid.zero == grid.zero_in == 191
+    infinite = LSQ(bits=4)
+    infinite.q_scale.data.fill_(math.inf)
+    with pytest.raises(NotAnIntegerGridError, match="step inf"):
+        activation_grid(infinite)
+
+
+def test_grids_that_depend_on_the_batch_are_told():
+    kept, live = MinMax(bits=4), MinMax(bits=4, range="call")
+    kept.init_from(torch.randn(100))
+    assert reads_batches(live) and not reads_batches(kept)
+    assert reads_batches(Quantizer(bits=4))  # it states no grid

@@ -163,3 +163,13 @@ def test_without_onednn_nothing_is_exact(monkeypatch):
     assert not is_exact.__wrapped__()
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
     assert not is_exact.__wrapped__()
+
+
+@needs_exact
+def test_codes_of_a_rectified_output_whose_grid_ends_below_zero_are_the_highest():
+    layer, shape = LAYERS["3x3"]
+    q, weight = codes_of(layer, shape, UNSIGNED)
+    with torch.no_grad():
+        product = Product(layer, weight, UNSIGNED)
+        product.rectify, product.output = True, ActivationGrid(0.5, 20, 0.5, 20, 0, 15)
+        assert (product(stored(q, UNSIGNED)) == 15).all()
