@@ -9,10 +9,16 @@ import pytest
 
 from lowbit.benchmark.planning.plan import plan
 from lowbit.benchmark.results.result_file import find_results
+from lowbit.detection.recipe import Recipe as DetectionRecipe
+from lowbit.detection.trained_detector import INPUTS
 from lowbit.transfer.recipe.recipe import Recipe
 
 ROOT = Path(__file__).resolve().parents[3]
 FOLDERS = sorted(path for path in (ROOT / "docs" / "evidence").iterdir() if path.is_dir())
+LOCAL = {  # fields that say where things are, by stage
+    "transfer": Recipe.cosmetic | {"checkpoint"},
+    "detection": DetectionRecipe.cosmetic | INPUTS,
+}
 TRAININGS = {
     "SGDT, `lambda_: natural`": "sgdt-natural",
     "SGDT, `controller: scaled`": "sgdt-scaled",
@@ -21,18 +27,18 @@ TRAININGS = {
 } | {name: name.lower() for name in ("SGD", "SGDT", "Adam", "AdamT", "AdamW", "AdamWT")}
 
 
-def _decisive(recipe):
-    kept = recipe.keys() - Recipe.cosmetic - {"checkpoint"}
-    return json.dumps({key: recipe[key] for key in kept}, sort_keys=True)
+def _decisive(stage, recipe):
+    kept = recipe.keys() - LOCAL[stage]
+    return stage, json.dumps({key: recipe[key] for key in kept}, sort_keys=True)
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 def test_evidence_is_every_job_of_its_suite(folder):
-    results = [r for r in find_results(folder) if r.stage == "transfer"]
+    results = [r for r in find_results(folder) if r.stage in LOCAL]
     assert {r.status for r in results} == {"completed"}
     jobs = plan(ROOT / "configs" / "suites" / f"{folder.name}.yaml", ()).jobs.values()
-    asked = [_decisive(job.recipe) for job in jobs if job.stage == "transfer"]
-    assert sorted(_decisive(r.recipe) for r in results) == sorted(asked)
+    asked = [_decisive(job.stage, job.recipe) for job in jobs if job.stage in LOCAL]
+    assert sorted(_decisive(r.stage, r.recipe) for r in results) == sorted(asked)
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
