@@ -73,6 +73,7 @@ setup(
             "openvino>=2025.1",
         ],
         "bench": ["brevitas>=0.12", "nncf>=2.19"],  # peers that lowbit-bench bench times
+        "evidence": ["selenium>=4.25"],  # README.md's picture
         "dev": [
             "pytest>=8",
             "pytest-timeout>=2.3",

@@ -56,7 +56,11 @@ def imported() -> set[str]:
 
 
 def test_what_is_imported_is_declared_and_the_other_way_round():
-    extras = {name for each in ("detectron2", "ray", "deploy", "bench") for name in extra(each)}
+    extras = {
+        name
+        for each in ("detectron2", "ray", "deploy", "bench", "evidence")
+        for name in extra(each)
+    }
     assert imported() == (declared().keys() | extras) - INDIRECT.keys()
 
 
