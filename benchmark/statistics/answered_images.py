@@ -82,18 +82,16 @@ class AnsweredImages:
         found = {job: self._halved(job) for job in _each(jobs)}
         if not found or any(each is None or where not in each.halves for each in found.values()):
             return None
-        key, images = (
-            {(each.key, each.images) for each in found.values()},
-            next(iter(found.values())).images,
-        )
+        sets = {(each.key, each.images) for each in found.values()}
         numbers = {job: np.array([each.values[where]]) for job, each in found.items()}
-        if len(key) > 1 or abs(float(_mean(jobs, numbers)[0]) - value) > _TOLERANCE:
+        if len(sets) > 1 or abs(float(_mean(jobs, numbers)[0]) - value) > _TOLERANCE:
             return None
         halves = _mean(jobs, {job: each.halves[where] for job, each in found.items()})
         if np.isnan(halves).any() or np.ptp(halves) < _TOLERANCE:
             return None
         values = (halves - halves.mean()) / np.sqrt(len(halves) - 1)
-        return Deviations(f"halves {key.pop()[0]} {where[2]}", values, images)
+        ((key, images),) = sets
+        return Deviations(f"halves {key} {where[2]}", values, images)
 
     def _halved(self, job: str) -> Halved | None:
         path = job_folder(self._runs_dir, job) / HALVES
