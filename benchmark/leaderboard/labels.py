@@ -11,7 +11,8 @@ ONE_PRETRAINING = "¶"  # marks the number of a method that has a single pretrai
 METHODS = (
     f"Mean over pretrainings ± their standard deviation. {ONE_PRETRAINING} a single pretraining: what one "
     "file scores, without a rank. The rank is 1 + how many methods are found better, over pretrainings "
-    "and test images together, paired by image where predictions are kept (Tukey's range, 5 %)."
+    "and test images together, paired by image where predictions are kept, detectors by random halves of "
+    "the images (Tukey's range, 5 %)."
 )
 METHOD_MEANS = (
     "Each data set and each pretraining counts once; ± is the standard deviation over pretrainings. The "
