@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from lowbit.benchmark.results.result_file import job_folder
 from lowbit.benchmark.results.verdicts import SUBMISSIONS
 from lowbit.common.input_files.parquet_pages import Bounds, check_pages
+from lowbit.detection.scoring.half_samples import deviations
 from lowbit.detection.scoring.halves_file import FILE as HALVES
 from lowbit.detection.scoring.halves_file import Halved, read_halves
 
@@ -89,9 +90,8 @@ class AnsweredImages:
         halves = _mean(jobs, {job: each.halves[where] for job, each in found.items()})
         if np.isnan(halves).any() or np.ptp(halves) < _TOLERANCE:
             return None
-        values = (halves - halves.mean()) / np.sqrt(len(halves) - 1)
         ((key, images),) = sets
-        return Deviations(f"halves {key} {where[2]}", values, images)
+        return Deviations(f"halves {key} {where[2]}", deviations(halves), images)
 
     def _halved(self, job: str) -> Halved | None:
         path = job_folder(self._runs_dir, job) / HALVES

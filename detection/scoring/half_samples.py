@@ -122,6 +122,14 @@ def p_of_difference(
     return float(2 * special.stdtr(images - 1, -abs(centre) / error))
 
 
+def deviations(halves: np.ndarray) -> np.ndarray:
+    """Return what each half adds to a number's error, (halves,): the squares sum to that squared.
+
+    Those of a difference are the differences of two numbers' deviations on the same halves.
+    """
+    return (halves - halves.mean()) / np.sqrt(len(halves) - 1)
+
+
 def _spread(
     value: float, halves: np.ndarray, images: int, bias: float | None, *, lowest: float
 ) -> Spread | None:

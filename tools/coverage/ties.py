@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from lowbit.benchmark.statistics.ranking import Sample, rank_groups
-from lowbit.detection.scoring.half_samples import draw_halves
+from lowbit.detection.scoring.half_samples import deviations, draw_halves
 from lowbit.detection.scoring.matches import Matches
 from lowbit.detection.scoring.resampling import resample
 from lowbit.tools.coverage.simulated_images import Population
@@ -62,10 +62,9 @@ def _rows(column: Column, draw: np.random.Generator) -> Iterator[Sample]:
     for row in range(column.rows):
         seeds = detectors[row * column.seeds : (row + 1) * column.seeds]
         values, halves = (np.stack([_average_precision(m, w) for m in seeds]) for w in at_once)
-        mean = halves.mean(axis=0)
-        deviations = (mean - mean.mean()) / np.sqrt(len(mean) - 1)
-        error = float(np.sqrt(np.square(deviations).sum()))
-        yield Sample(tuple(values[:, 0]), error, column.images, deviations, "halves")
+        parts = deviations(halves.mean(axis=0))
+        error = float(np.sqrt(np.square(parts).sum()))
+        yield Sample(tuple(values[:, 0]), error, column.images, parts, "halves")
 
 
 def _average_precision(matches: Matches, weights: np.ndarray) -> np.ndarray:
