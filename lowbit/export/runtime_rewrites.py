@@ -36,7 +36,7 @@ def adapt_to_runtimes(graph: ir.Graph) -> None:
     for convolution in list(_convolutions(graph)):
         _mark_scale(graph, convolution)
         _keep_rounding(graph, convolution)
-        _refine_bias(graph, convolution)
+        _grow_codes(graph, convolution)
     for node in [node for node in graph if node.op_type == "MaxPool"]:
         _pool_codes(graph, node)
     for node in [node for node in graph if node.op_type == "Concat"]:
@@ -109,12 +109,15 @@ def _clip_before(graph: ir.Graph, quantize: ir.Node, step: np.ndarray, *, count:
     quantize.replace_input_with(0, value)
 
 
-def _refine_bias(graph: ir.Graph, convolution: _Convolution) -> None:
-    """Multiply codes of few bits, and divide their scale, so that the bias is nearly a whole number.
+def _grow_codes(graph: ir.Graph, convolution: _Convolution) -> None:
+    """Multiply codes of few bits, and divide their scale, so that kernels round little else.
 
     ONNX Runtime rounds a bias to whole products of the scales of input and weight, which are coarse
     where both have few bits (`findings/onnxruntime_rounds_float_biases.sh`). For each channel the factor is
     taken with which that errs least.
+
+    On x86 CPUs without VNNI, OpenVINO halves the codes of a convolution whose input is signed, and rounds
+    them (`findings/openvino_halves_weights_of_signed_inputs.sh`). There the factor is even.
     """
     source, codes = convolution.node.inputs[0].producer(), convolution.weight.inputs[0]
     if source is None or source.op_type != "DequantizeLinear" or len(_users(codes)) > 1:
@@ -130,6 +133,8 @@ def _refine_bias(graph: ir.Graph, convolution: _Convolution) -> None:
     whole = factors * convolution.bias / step  # (K, C)
     error = np.abs(whole - whole.round()) / factors
     error[1:][factors[1:] * largest > most] = np.inf
+    if _numbers(source.inputs[2]).dtype == np.int8:
+        error[np.ix_(factors[:, 0] % 2 == 1, 2 * largest <= most)] = np.inf
     best = factors[error.argmin(0), 0]  # (C,)
     if (best > 1).any():
         finer = values * best.astype(np.int8).reshape(-1, *[1] * (values.ndim - 1))

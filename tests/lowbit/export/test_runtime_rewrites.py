@@ -17,7 +17,7 @@ ort = pytest.importorskip("onnxruntime")
 
 from lowbit.export import integer_graph, runtime_rewrites  # noqa: E402
 from lowbit.export.onnx_export import export_network  # noqa: E402
-from lowbit.export.runtime import get_runtime, on_integers  # noqa: E402
+from lowbit.export.runtime import CODES, get_runtime, on_integers  # noqa: E402
 from lowbit.quant.integer.integer_grid import weight_codes  # noqa: E402
 from tests.exact_networks import exact_images, make_exact  # noqa: E402
 
@@ -31,15 +31,24 @@ CELLS = [
 
 
 def resnet(policy, precision, seed=0):
-    """A ResNet whose normalizations have factors and shifts, as after training; and images."""
+    """A ResNet whose normalizations have factors and shifts, as after training; and images.
+
+    Activations of eight bits use codes to 127 alone, so that no CPU clips a sum of two products.
+    """
     torch.manual_seed(seed)
-    net, images = create_backbone("resnet10_slim"), torch.randn(16, 3, 32, 32)
+    net, images = create_backbone("resnet10_slim"), torch.rand(16, 3, 32, 32)
     for norm in net.modules():
         if isinstance(norm, nn.BatchNorm2d):
             norm.weight.data.uniform_(0.4, 1.2)
             norm.bias.data.uniform_(-0.5, 0.5)
     quantize(net.eval(), policy, precision)
     calibrate(net, [images])
+    for module in net.modules():
+        quantizer = getattr(module, "a_quant", None)
+        if quantizer is not None and quantizer.bits == 8:
+            for name in ("q_scale", "q_min", "q_max"):
+                if hasattr(quantizer, name):
+                    getattr(quantizer, name).data.mul_(2)
     return net, images
 
 
@@ -48,6 +57,11 @@ def plain(model, images):
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = ort.InferenceSession(model, options, ["CPUExecutionProvider"])
     return session.run(None, {"images": images.numpy()})[0]
+
+
+def initializers(model):
+    graph = onnx.load_from_string(model).graph
+    return {i.name: onnx.numpy_helper.to_array(i) for i in graph.initializer}
 
 
 def deviation(found, expected):
@@ -88,8 +102,7 @@ def test_onnxruntime_keeps_biases_and_integer_layers(policy, monkeypatch):
 
 def test_weights_grow_no_further_than_16_bits_hold_two_products():
     net, images = resnet("ssql-int8", "4w4a")
-    graph = onnx.load_from_string(export_network(net, images[:2], outputs=["features"]).model).graph
-    tensors = {i.name: onnx.numpy_helper.to_array(i) for i in graph.initializer}
+    tensors = initializers(export_network(net, images[:2], outputs=["features"]).model)
     largest = {}
     for name, layer in net.named_modules():
         if getattr(layer, "w_quant", None) is None:
@@ -103,6 +116,28 @@ def test_weights_grow_no_further_than_16_bits_hold_two_products():
         largest[name] = np.abs(codes).max()
     assert largest["layer1.0.conv1"] <= 64  # its input has 255 as its largest code
     assert 64 < largest["layer1.0.conv2"] <= 127  # and this 15
+
+
+def test_codes_behind_signed_inputs_are_even():
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(3, 8, 3, groups=1), nn.Conv2d(8, 8, 3, groups=2), nn.Conv2d(8, 8, 1)
+    )
+    quantize(net.eval(), {"base": "lsq", "first": "target", "last": "target"}, "4w4a")
+    images = torch.randn(4, 3, 12, 12)
+    calibrate(net, [images])
+    make_exact(net)
+    exported = export_network(net, images)
+    codes = [t for name, t in initializers(exported.model).items() if name.endswith(CODES)]
+    assert [t.dtype for t in codes] == [np.int8] * 3
+    assert all((t % 2 == 0).all() and 1 < np.abs(t).max() <= 64 for t in codes)
+    x = exact_images(4, 3, 12, 12)
+    with torch.no_grad():
+        expected = net(x).numpy()
+    for runtime in ("openvino", "onnxruntime"):
+        pytest.importorskip(runtime)
+        found = get_runtime(runtime).load(exported.model, threads=1).run(x.numpy())[0]
+        np.testing.assert_array_equal(found, expected)
 
 
 class Pooled(nn.Module):
