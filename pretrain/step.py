@@ -59,6 +59,7 @@ class Step:
         self._batch, self._bits = batch, bits
         self.drawn: list[Precision] = []
         self._embedded: dict[tuple[int, Precision], Embedding] = {}
+        self._groups: dict[Precision, list[Embedding]] = {}
         self._views: list[Tensor] = []  # kept alive: their ids are keys
 
     @property
@@ -90,10 +91,15 @@ class Step:
         return observe(self.framework.encoder, reset=True)
 
     def embed(self, view: Tensor, precision: Precision) -> Embedding:
-        """Return the embedding of a view at a precision, cached in the step and computed on comparison."""
+        """Return the embedding of a view at a precision, cached in the step and computed on comparison.
+
+        Views of one precision that are embedded before the first is compared go through the network in one
+        pass.
+        """
         key = (id(view), precision)
         if key not in self._embedded:
-            self._embedded[key] = self.framework.embed(view, precision)
+            group = self._groups.setdefault(precision, [])
+            self._embedded[key] = self.framework.embed(view, precision, group)
         return self._embedded[key]
 
     def compare(self, *ways: tuple[Embedding, Embedding]) -> Tensor:

@@ -1,5 +1,6 @@
 """Base of frameworks, which embed views at a precision and compare embeddings."""
 
+from collections.abc import Callable
 from functools import cached_property
 
 from fvcore.common.registry import Registry
@@ -7,6 +8,7 @@ from torch import Tensor, nn
 
 from lowbit.common.suggest import did_you_mean
 from lowbit.pretrain.frameworks.options import FrameworkOptions
+from lowbit.pretrain.frameworks.together import together
 from lowbit.quant import Precision, QuantPolicy, quantize, set_precision
 
 FRAMEWORKS = Registry("FRAMEWORKS")
@@ -18,31 +20,47 @@ value.
 
 
 class Embedding:
-    """One view at one precision, computed on demand and cached.
+    """One view at one precision, computed on demand and cached, with its group's in one pass.
 
     Args:
         framework: its networks embed the view.
         view: (N, 3, H, W).
         precision: of the embedding network.
+        group: the step's embeddings at this precision; this one is added.
     """
 
-    def __init__(self, framework: "Framework", view: Tensor, precision: Precision) -> None:
+    def __init__(
+        self,
+        framework: "Framework",
+        view: Tensor,
+        precision: Precision,
+        group: "list[Embedding] | None" = None,
+    ) -> None:
         self.framework, self.view, self.precision = framework, view, precision
+        self._group = [] if group is None else group
+        self._group.append(self)
 
     @cached_property
     def z(self) -> Tensor:
         """The encoder's projection, (N, dim)."""
-        return self.framework.project(self.view, self.precision)
+        return self._of_group("z", self.framework.project)
 
     @cached_property
     def p(self) -> Tensor:
         """The prediction made from z, (N, dim); z itself in a framework without a predictor."""
-        return self.framework.predict(self.z)
+        return self._of_group("p", self.framework.predict)
 
     @cached_property
     def k(self) -> Tensor:
         """The target that others predict, (N, dim), without gradient: a key, or sg(z)."""
-        return self.framework.key(self)
+        return self._of_group("k", self.framework.keys)
+
+    def _of_group(self, name: str, compute: "Callable[[list[Embedding]], list[Tensor]]") -> Tensor:
+        """Compute a value of all embeddings of the group that do not have it yet; return this one's."""
+        waiting = [each for each in self._group if name not in vars(each)]
+        for each, value in zip(waiting, compute(waiting), strict=True):
+            vars(each)[name] = value
+        return vars(self)[name]
 
 
 class Encoder(nn.Module):
@@ -89,22 +107,29 @@ class Framework(nn.Module):
     def end_step(self) -> None:
         """Finish an optimizer step, after the weights changed."""
 
-    def embed(self, view: Tensor, precision: Precision) -> Embedding:
-        """Return the embedding of a view (N, 3, H, W) at `precision`; nothing is computed yet."""
-        return Embedding(self, view, precision)
+    def embed(
+        self, view: Tensor, precision: Precision, group: list[Embedding] | None = None
+    ) -> Embedding:
+        """Return the embedding of a view (N, 3, H, W) at `precision`; nothing is computed yet.
 
-    def project(self, view: Tensor, precision: Precision) -> Tensor:
-        """Return z = f(view) with the encoder at `precision`."""
-        set_precision(self.encoder, precision)
-        return self.encoder(view)
+        Args:
+            group: earlier embeddings at this precision, computed together with it if both views predict.
+        """
+        return Embedding(self, view, precision, group if self.symmetric else None)
 
-    def predict(self, z: Tensor) -> Tensor:
-        """Return p = h(z)."""
-        return z if self.predictor is None else self.predictor(z)
+    def project(self, embeddings: list[Embedding]) -> list[Tensor]:
+        """Return z = f(view) of embeddings of one precision."""
+        set_precision(self.encoder, embeddings[0].precision)
+        return together(self.encoder, [each.view for each in embeddings])
 
-    def key(self, embedding: Embedding) -> Tensor:
-        """Return the target that others predict for an embedding: sg(z)."""
-        return embedding.z.detach()
+    def predict(self, embeddings: list[Embedding]) -> list[Tensor]:
+        """Return p = h(z) of embeddings."""
+        z = [each.z for each in embeddings]
+        return z if self.predictor is None else together(self.predictor, z)
+
+    def keys(self, embeddings: list[Embedding]) -> list[Tensor]:
+        """Return the targets that others predict for embeddings of one precision: sg(z)."""
+        return [each.z.detach() for each in embeddings]
 
     def compare(self, online: Embedding, target: Embedding) -> Tensor:
         """Return the loss of `online` -> `target`, averaged over the batch."""

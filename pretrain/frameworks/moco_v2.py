@@ -69,12 +69,14 @@ class MoCoV2(MomentumFramework):
         self._keys.clear()
 
     @torch.no_grad()
-    def key(self, embedding: Embedding) -> Tensor:
-        """Return k, of length 1, and keep it for the queue."""
-        set_precision(self.momentum_encoder, embedding.precision)
-        k = unit(shuffled(self.momentum_encoder, embedding.view))
-        self._keys.append(k)
-        return k
+    def keys(self, embeddings: list[Embedding]) -> list[Tensor]:
+        """Return keys of length 1, and keep them for the queue."""
+        found = []
+        for each in embeddings:
+            set_precision(self.momentum_encoder, each.precision)
+            found.append(unit(shuffled(self.momentum_encoder, each.view)))
+        self._keys += found
+        return found
 
     def compare(self, online: Embedding, target: Embedding) -> Tensor:
         return info_nce_queue(online.z, target.k, self.queue, temperature=self.temperature)

@@ -9,6 +9,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from lowbit.pretrain.frameworks.base import Embedding, Framework
 from lowbit.pretrain.frameworks.options import EmaSchedule
+from lowbit.pretrain.frameworks.together import together
 from lowbit.quant import QuantPolicy, quantize, set_precision
 
 
@@ -63,7 +64,7 @@ class MomentumFramework(Framework):
         update(ours, online, None)
 
     @torch.no_grad()
-    def key(self, embedding: Embedding) -> Tensor:
-        """Return the momentum encoder's projection of the view, at the embedding's precision."""
-        set_precision(self.momentum_encoder, embedding.precision)
-        return self.momentum_encoder(embedding.view)
+    def keys(self, embeddings: list[Embedding]) -> list[Tensor]:
+        """Return the momentum encoder's projections of the views, at the embeddings' precision."""
+        set_precision(self.momentum_encoder, embeddings[0].precision)
+        return together(self.momentum_encoder, [each.view for each in embeddings])

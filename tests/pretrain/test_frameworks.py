@@ -198,9 +198,9 @@ def test_no_policy_quantizes_the_predictor(policy):
     assert not quantized_layers(framework.predictor)
     framework.predictor.eval()
     z = torch.randn(9, 8)
-    before = framework.predict(z)
+    before = framework.predictor(z)
     framework.embed(torch.rand(4, 3, 9, 9), Precision(2, 4))
-    assert torch.equal(framework.predict(z), before)
+    assert torch.equal(framework.predictor(z), before)
 
 
 def test_ssqls_projector_has_8_bit_weights_and_no_quantized_activation():

@@ -189,7 +189,7 @@ def test_batch_norms_of_byols_online_network_see_fp1_fp2_q1_q2_and_the_targets_o
     torch.testing.assert_close(norms[0].running_mean, expected)
     conv = framework.momentum_encoder.backbone.conv1
     set_precision(framework.momentum_encoder, FP)
-    fp = [conv(view).mean((0, 2, 3)) for view in (v2, v1)]
+    fp = [conv(view).mean((0, 2, 3)) for view in (v1, v2)]
     torch.testing.assert_close(norms[1].running_mean, 0.09 * fp[0] + 0.1 * fp[1])
 
 

@@ -195,6 +195,11 @@ class Quantizer(nn.Module):
         return False
 
     @property
+    def depends_on_batch(self) -> bool:
+        """Whether the ranges of two tensors differ from those of the two as one batch."""
+        return False
+
+    @property
     def code_distance(self) -> int:
         """The difference of neighbouring codes: 2 where they are -1 and +1."""
         return 1

@@ -110,6 +110,10 @@ class MinMax(Quantizer):
         return self.range == "observed"
 
     @property
+    def depends_on_batch(self) -> bool:
+        return self.range != "observed" or self.observer != "minmax"
+
+    @property
     def ready(self) -> bool:
         live = self.range == "call" or (self.range == "running" and self.training)
         return live or self.initialized

@@ -93,8 +93,8 @@ def test_a_step_is_read_as_the_paper_means_it(framework, tmp_path, monkeypatch):
     """The terms of one step, from the embeddings that the framework made in it."""
     embed, seen = Framework.embed, []
 
-    def recording(self, view, precision):
-        seen.append(embed(self, view, precision))
+    def recording(self, view, precision, group):
+        seen.append(embed(self, view, precision, group))
         return seen[-1]
 
     monkeypatch.setattr(Framework, "embed", recording)

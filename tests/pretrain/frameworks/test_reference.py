@@ -95,11 +95,11 @@ def _double():
 def test_two_epochs_reach_the_loss_and_the_weights_of_plain_torch(tmp_path, monkeypatch):
     embed, views, initial = Framework.embed, [], {}
 
-    def recording(self, view, precision):
+    def recording(self, view, precision, group):
         if not initial:
             initial.update(copy.deepcopy(self.state_dict()))
         views.append(view.double())
-        return embed(self, views[-1], precision)
+        return embed(self, views[-1], precision, group)
 
     monkeypatch.setattr(Framework, "embed", recording)
     run(Recipe(**FIELDS), tmp_path)
@@ -121,11 +121,11 @@ def test_a_framework_resumes_to_the_same_bytes(tmp_path, monkeypatch, name):
     recipe = Recipe(**fields, checkpoint_every=1)
     embed, calls = Framework.embed, []
 
-    def dying(self, view, precision):
+    def dying(self, view, precision, group):
         calls.append(1)
         if len(calls) == 2 * 4 + 6:  # two steps of four embeddings, and one and a half
             raise KeyboardInterrupt
-        return embed(self, view, precision)
+        return embed(self, view, precision, group)
 
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     whole.mkdir()
