@@ -19,13 +19,13 @@ from lowbit.data.views.colors import (
     jitter_factors,
     to_gray,
 )
-from lowbit.data.views.crops import Interpolation, crop, draw_boxes
+from lowbit.data.views.crops import CROP_ATTEMPTS, Interpolation, boxes, crop
 
 JitterOrder = Literal["fixed", "random"]
 
 _BLUR_SIGMA = (0.1, 2.0)  # SimCLR
-# On a CPU, 2 MiB of images at a time go through all steps, so that they stay in the cache.
-_CHUNK_FLOATS = 2**19
+CHUNK_FLOATS = 2**19
+"""On a CPU, 2 MiB of images at a time go through all steps, so that they stay in the cache."""
 
 
 class Augment:
@@ -87,11 +87,20 @@ class Augment:
 
     def __call__(self, images: Tensor, generator: Generator) -> Tensor:
         """Augment uint8 images (N, 3, H, W) to floats (N, 3, size, size)."""
-        boxes = draw_boxes(images.shape, self.scale, self.ratio, generator)
-        shape = (len(images), self.draws)
-        uniform = torch.rand(shape, generator=generator, device=generator.device)
-        boxes, uniform = boxes.to(images.device), uniform.to(images.device)
-        return self._by_chunks(self._crop_and_finish, images, boxes, uniform)
+        return self.view(images, *self.draw(len(images), generator))
+
+    def draw(self, count: int, generator: Generator) -> tuple[Tensor, Tensor]:
+        """Draw what decides the views of N = `count` images: uniforms (N, 4, attempts) and (N, `draws`)."""
+        device = generator.device
+        tries = torch.rand((4, count, CROP_ATTEMPTS), generator=generator, device=device)
+        uniform = torch.rand((count, self.draws), generator=generator, device=device)
+        return tries.transpose(0, 1), uniform
+
+    def view(self, images: Tensor, tries: Tensor, uniform: Tensor) -> Tensor:
+        """Augment uint8 images (N, 3, H, W) to floats (N, 3, size, size), by what `draw` returned."""
+        tries, uniform = tries.to(images.device), uniform.to(images.device)
+        places = boxes(tries.transpose(0, 1), *images.shape[2:], scale=self.scale, ratio=self.ratio)
+        return self._by_chunks(self._crop_and_finish, images, places, uniform)
 
     def finish(self, crops: Tensor, uniform: Tensor) -> Tensor:
         """Apply everything after crop and flip to uint8 crops (N, 3, size, size), by `draws` uniforms each."""
@@ -100,14 +109,14 @@ class Augment:
     def _by_chunks(self, step: Callable[..., Tensor], images: Tensor, *draws: Tensor) -> Tensor:
         if images.device.type != "cpu":
             return step(images, *draws)
-        chunk = max(1, _CHUNK_FLOATS // (3 * self.size**2))
+        chunk = max(1, CHUNK_FLOATS // (3 * self.size**2))
         parts = zip(*(t.split(chunk) for t in (images, *draws)), strict=True)
         return torch.cat([step(*part) for part in parts])
 
-    def _crop_and_finish(self, images: Tensor, boxes: Tensor, uniform: Tensor) -> Tensor:
+    def _crop_and_finish(self, images: Tensor, places: Tensor, uniform: Tensor) -> Tensor:
         flipped = uniform[:, 0] < self.flip
         x = images.float().div_(255)
-        x = crop(x, boxes, flipped, self.size, interpolation=self.interpolation)
+        x = crop(x, places, flipped, self.size, interpolation=self.interpolation)
         return self._finish(x, uniform)
 
     def _finish_bytes(self, crops: Tensor, uniform: Tensor) -> Tensor:

@@ -4,28 +4,12 @@ import math
 from typing import Literal
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 from torch.nn import functional as F
 
 CROP_ATTEMPTS = 10  # torchvision's RandomResizedCrop tries ten boxes, then takes the centre
 
 Interpolation = Literal["bilinear", "bicubic"]
-
-
-def draw_boxes(
-    shape: torch.Size,
-    scale: tuple[float, float],
-    ratio: tuple[float, float],
-    generator: Generator,
-) -> Tensor:
-    """Draw a crop box for each of images of `shape` (N, 3, H, W), see `boxes`.
-
-    Returns:
-        int64 (N, 4): top, left, height, width, in pixels.
-    """
-    n, _, image_h, image_w = shape
-    u = torch.rand((4, n, CROP_ATTEMPTS), generator=generator, device=generator.device)
-    return boxes(u, image_h, image_w, scale=scale, ratio=ratio)
 
 
 def boxes(

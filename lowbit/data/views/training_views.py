@@ -7,7 +7,7 @@ the device does the rest.
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -15,7 +15,7 @@ from torch import Generator, Tensor
 
 from lowbit.data.image_sets.registry import load, locate
 from lowbit.data.image_sets.spec import Split, check_split, choose
-from lowbit.data.views.augment import Augment
+from lowbit.data.views.augment import CHUNK_FLOATS, Augment
 from lowbit.data.views.streamed_views import Streamed
 
 # An augmentation that only resizes.
@@ -144,7 +144,9 @@ def _stream(seed: int, rank: int, device: torch.device) -> Generator:
 class InMemory:
     """`ViewSource` of images held on the device as bytes.
 
-    The generator owns all randomness, so views depend on the order of requests.
+    The generator owns all randomness, so views depend on the order of requests. Views of small batches are
+    made for several batches at once, as many as the last batch was asked for; they are those that
+    each request would have made, and a batch that is used otherwise puts the generator back.
     """
 
     def __init__(
@@ -159,31 +161,108 @@ class InMemory:
         self.name, self.split, self.split_sha256 = split.name, split.split, split.split_sha256
         self.labels = split.labels
         self.augment, self.prepare, self.generator = augment, prepare, generator
-        self.labels = split.labels
         self._images = split.images.to(device)
+        self._ahead: _Ahead | None = None
 
     def __len__(self) -> int:
         return len(self._images)
 
     def epoch(self, batches: Tensor, epoch: int) -> Iterator["ResidentBatch"]:
-        for positions in batches.to(self._images.device):
-            yield ResidentBatch(self, self._images[positions])
+        self._put_back()
+        rows, done, views = batches.to(self._images.device), 0, 0
+        while done < len(rows):
+            fit = self._batches_at_once(rows.shape[1], views)
+            group = rows[done : done + max(1, fit)]
+            ahead = self._ahead = self._make(group, views) if fit else None
+            for positions in group:
+                batch = ResidentBatch(self, positions, views if ahead else 0)
+                yield batch
+                done, views = done + 1, 0 if batch.image_asked else batch.views_asked
+                if ahead is not None and batch.views_asked != batch.views_made:
+                    self._put_back()
+                if self._ahead is not ahead:
+                    break
+        self._put_back()
+
+    def view(self, positions: Tensor) -> Tensor:
+        """Return a new view of the images at these positions, made now."""
+        self._put_back()
+        return self.augment(self._images[positions], self.generator)
+
+    def made_view(self) -> Tensor:
+        """Return the next of the views that were made ahead."""
+        return self._ahead.take()
+
+    def image(self, positions: Tensor) -> Tensor:
+        """Return the central squares of the images at these positions."""
+        self._put_back()
+        return self.prepare(self._images[positions], self.generator)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"views": self.generator.get_state()}
+        ahead = self._ahead
+        return {"views": self.generator.get_state() if ahead is None else ahead.state}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._ahead = None
         self.generator.set_state(state["views"])
+
+    def _batches_at_once(self, size: int, views: int) -> int:
+        floats = 3 * self.augment.size**2 * size * views
+        return CHUNK_FLOATS // floats if floats else 0
+
+    def _make(self, rows: Tensor, views: int) -> "_Ahead":
+        """Make so many views of each row of positions, (batches, N)."""
+        states, drawn = [self.generator.get_state()], []
+        for _ in range(len(rows) * views):
+            drawn.append(self.augment.draw(rows.shape[1], self.generator))
+            states.append(self.generator.get_state())
+        images = self._images[rows.repeat_interleave(views, 0).flatten()]
+        made = self.augment.view(images, *(torch.cat(each) for each in zip(*drawn, strict=True)))
+        return _Ahead(made.split(rows.shape[1]), states)
+
+    def _put_back(self) -> None:
+        """Forget what was made ahead and not taken."""
+        if self._ahead is not None:
+            self.generator.set_state(self._ahead.state)
+            self._ahead = None
+
+
+class _Ahead:
+    """Views made before they are asked for, and the generator's state before each and after the last."""
+
+    def __init__(self, views: Sequence[Tensor], states: Sequence[Tensor]) -> None:
+        self._views, self._states = views, states
+        self._taken = 0
+
+    @property
+    def state(self) -> Tensor:
+        """The generator's state if only the views taken had been drawn."""
+        return self._states[self._taken]
+
+    def take(self) -> Tensor:
+        self._taken += 1
+        return self._views[self._taken - 1]
 
 
 class ResidentBatch:
-    """Images uint8 (N, 3, H, W) of a step, augmented on demand."""
+    """Images of a step, by their positions (N,), augmented on demand or ahead.
 
-    def __init__(self, source: InMemory, images: Tensor) -> None:
-        self._source, self._images = source, images
+    Attributes:
+        views_made: number of views made ahead.
+        views_asked, image_asked: what was asked for.
+    """
+
+    def __init__(self, source: InMemory, positions: Tensor, views_made: int) -> None:
+        self._source, self._positions = source, positions
+        self.views_made = views_made
+        self.views_asked, self.image_asked = 0, False
 
     def view(self) -> Tensor:
-        return self._source.augment(self._images, self._source.generator)
+        self.views_asked += 1
+        if self.views_asked <= self.views_made:
+            return self._source.made_view()
+        return self._source.view(self._positions)
 
     def image(self) -> Tensor:
-        return self._source.prepare(self._images, self._source.generator)
+        self.views_made, self.image_asked = self.views_asked, True  # those left were put back
+        return self._source.image(self._positions)

@@ -26,6 +26,11 @@ def _generator(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
+def draw_boxes(shape, scale, ratio, generator):
+    u = torch.rand((4, shape[0], crops.CROP_ATTEMPTS), generator=generator)
+    return crops.boxes(u, *shape[2:], scale=scale, ratio=ratio)
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_hue_equals_torchvisions(seed):
     x = torch.rand(32, 3, 32, 32, generator=_generator(seed))
@@ -59,7 +64,7 @@ def test_jitter_equals_torchvisions_operations_in_order():
 def test_crop_equals_torchvisions_resized_crop_and_flip():
     """Bilinear with the grid clamped to the box: a pixel beyond its edge is never read."""
     x = _floats()
-    boxes = crops.draw_boxes(x.shape, (0.2, 1.0), (0.5, 2.0), _generator())
+    boxes = draw_boxes(x.shape, (0.2, 1.0), (0.5, 2.0), _generator())
     flipped = torch.arange(16) % 2 == 0
     ours = crops.crop(x, boxes, flipped, 32)
     for i, (top, left, h, w) in enumerate(boxes.tolist()):
@@ -80,7 +85,7 @@ def test_blur_equals_torchvisions():
 
 def test_boxes_lie_in_the_image_and_keep_scale_and_ratio():
     shape = torch.Size([4000, 3, 60, 90])
-    boxes = crops.draw_boxes(shape, (0.2, 1.0), (3 / 4, 4 / 3), _generator()).double()
+    boxes = draw_boxes(shape, (0.2, 1.0), (3 / 4, 4 / 3), _generator()).double()
     top, left, h, w = boxes.unbind(1)
     assert (
         (top >= 0).all() and (left >= 0).all() and (top + h <= 60).all() and (left + w <= 90).all()
@@ -96,7 +101,7 @@ def test_boxes_lie_in_the_image_and_keep_scale_and_ratio():
 
 def test_a_box_that_never_fits_becomes_the_largest_central_one():
     """A 10 x 100 image with ratios in 3/4..4/3 and the whole area asked for: 10 x 13 in the middle."""
-    boxes = crops.draw_boxes(torch.Size([5, 3, 10, 100]), (1.0, 1.0), (3 / 4, 4 / 3), _generator())
+    boxes = draw_boxes(torch.Size([5, 3, 10, 100]), (1.0, 1.0), (3 / 4, 4 / 3), _generator())
     assert boxes.tolist() == [[0, 43, 10, 13]] * 5
 
 
@@ -118,7 +123,7 @@ def test_views_depend_on_the_generator_alone():
 def test_chunks_do_not_change_a_view(monkeypatch):
     images = _images(40)
     whole = Augment(32, **PLAIN)(images, _generator())
-    monkeypatch.setattr(augment, "_CHUNK_FLOATS", 7 * 3 * 32 * 32)
+    monkeypatch.setattr(augment, "CHUNK_FLOATS", 7 * 3 * 32 * 32)
     torch.testing.assert_close(Augment(32, **PLAIN)(images, _generator()), whole)
 
 
@@ -173,7 +178,7 @@ def test_the_size_of_a_view_need_not_be_the_images():
 @pytest.mark.parametrize("size", [12, 32, 48])
 def test_a_crop_that_may_shrink_equals_torchvisions_antialiased_one(interpolation, size):
     x = _floats(size=40)
-    boxes = crops.draw_boxes(x.shape, (0.05, 1.0), (0.5, 2.0), _generator())
+    boxes = draw_boxes(x.shape, (0.05, 1.0), (0.5, 2.0), _generator())
     flipped = torch.arange(16) % 2 == 0
     ours = crops.crop(x, boxes, flipped, size, interpolation=interpolation)
     mode = vision.InterpolationMode(interpolation)

@@ -53,6 +53,47 @@ def test_a_source_in_memory_goes_on_where_its_state_was_saved():
         assert torch.equal(batch.view(), views[0]) and torch.equal(batch.view(), views[1])
 
 
+@pytest.mark.parametrize(
+    "asked",
+    [
+        ["vv"] * 12,
+        ["v"] * 12,
+        ["vv"] * 5 + ["v"] + ["vv"] * 6,  # fewer than were made ahead
+        ["vv"] * 5 + ["vvv"] * 3 + ["vv"] * 4,  # more
+        ["vv"] * 3 + ["viv"] + ["vv"] * 3 + ["i", "", "vi", "ivv", "vv"],
+    ],
+)
+@pytest.mark.parametrize("stop", [12, 7])
+def test_what_is_made_ahead_is_what_each_request_would_have_made(asked, stop):
+    """And a pass over the images that is given up leaves the stream after the last view taken."""
+    source, images = digits(seed=7), load("digits", "train").images
+    generator = torch.Generator()
+    generator.set_state(source.state_dict()["views"])
+    rows = epoch_of(120, 10)
+    for row, requests, batch in zip(rows, asked[:stop], source.epoch(rows, 0), strict=False):
+        for request in requests:
+            found = batch.view() if request == "v" else batch.image()
+            make = source.augment if request == "v" else source.prepare
+            assert torch.equal(found, make(images[row], generator))
+    assert torch.equal(source.state_dict()["views"], generator.get_state())
+    for batch in source.epoch(rows[:2], 1):
+        assert torch.equal(batch.view(), source.augment(images[batch._positions], generator))
+
+
+def test_views_of_several_small_batches_are_made_at_once(monkeypatch):
+    source, made = digits(), []
+    view = Augment.view
+
+    def counted(self, images, *draws):
+        made.append(len(images))
+        return view(self, images, *draws)
+
+    monkeypatch.setattr(Augment, "view", counted)
+    for batch in source.epoch(epoch_of(100, 10), 0):
+        batch.view(), batch.view()
+    assert made == [10, 10, 160, 20]  # 2^19 floats hold 170 views of 32 pixels
+
+
 def test_a_source_says_what_it_is_of():
     source, split = digits(), load("digits", "train")
     assert (source.name, source.split, len(source)) == ("digits", "train", 1077)
