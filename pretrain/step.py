@@ -1,6 +1,7 @@
 """A pairing's interface to a training step: views, precisions, cached embeddings."""
 
 from contextlib import AbstractContextManager
+from weakref import ref
 
 import torch
 from torch import Generator, Tensor
@@ -59,7 +60,7 @@ class Step:
         self._batch, self._bits = batch, bits
         self.drawn: list[Precision] = []
         self._embedded: dict[tuple[int, Precision], Embedding] = {}
-        self._groups: dict[Precision, list[Embedding]] = {}
+        self._groups: dict[Precision, list[ref[Embedding]]] = {}
         self._views: list[Tensor] = []  # kept alive: their ids are keys
 
     @property

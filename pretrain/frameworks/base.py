@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import cached_property
+from weakref import ref
 
 from fvcore.common.registry import Registry
 from torch import Tensor, nn
@@ -26,7 +27,8 @@ class Embedding:
         framework: its networks embed the view.
         view: (N, 3, H, W).
         precision: of the embedding network.
-        group: the step's embeddings at this precision; this one is added.
+        group: references to the step's embeddings at this precision; this one's is added. They are weak:
+            a step's tensors are freed when it ends, not when Python looks for cycles.
     """
 
     def __init__(
@@ -34,11 +36,11 @@ class Embedding:
         framework: "Framework",
         view: Tensor,
         precision: Precision,
-        group: "list[Embedding] | None" = None,
+        group: "list[ref[Embedding]] | None" = None,
     ) -> None:
         self.framework, self.view, self.precision = framework, view, precision
         self._group = [] if group is None else group
-        self._group.append(self)
+        self._group.append(ref(self))
 
     @cached_property
     def z(self) -> Tensor:
@@ -57,7 +59,8 @@ class Embedding:
 
     def _of_group(self, name: str, compute: "Callable[[list[Embedding]], list[Tensor]]") -> Tensor:
         """Compute a value of all embeddings of the group that do not have it yet; return this one's."""
-        waiting = [each for each in self._group if name not in vars(each)]
+        alive = (each for each in (reference() for reference in self._group) if each is not None)
+        waiting = [each for each in alive if name not in vars(each)]
         for each, value in zip(waiting, compute(waiting), strict=True):
             vars(each)[name] = value
         return vars(self)[name]
@@ -108,12 +111,12 @@ class Framework(nn.Module):
         """Finish an optimizer step, after the weights changed."""
 
     def embed(
-        self, view: Tensor, precision: Precision, group: list[Embedding] | None = None
+        self, view: Tensor, precision: Precision, group: list[ref[Embedding]] | None = None
     ) -> Embedding:
         """Return the embedding of a view (N, 3, H, W) at `precision`; nothing is computed yet.
 
         Args:
-            group: earlier embeddings at this precision, computed together with it if both views predict.
+            group: of the step's embeddings at this precision, computed together if both views predict.
         """
         return Embedding(self, view, precision, group if self.symmetric else None)
 

@@ -70,11 +70,9 @@ class MoCoV2(MomentumFramework):
 
     @torch.no_grad()
     def keys(self, embeddings: list[Embedding]) -> list[Tensor]:
-        """Return keys of length 1, and keep them for the queue."""
-        found = []
-        for each in embeddings:
-            set_precision(self.momentum_encoder, each.precision)
-            found.append(unit(shuffled(self.momentum_encoder, each.view)))
+        """Return keys of embeddings of one precision, of length 1, and keep them for the queue."""
+        set_precision(self.momentum_encoder, embeddings[0].precision)
+        found = [unit(shuffled(self.momentum_encoder, each.view)) for each in embeddings]
         self._keys += found
         return found
 

@@ -11,15 +11,23 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
-from lowbit.quant.quantizers.base import Quantizer
+from lowbit.quant.quantizers.base import Quantizer, is_recomputation
 
 
 class _Apart:
-    """Mixin of a module whose outputs depend on the whole batch."""
+    """Mixin of a module whose outputs depend on the whole batch.
+
+    Attributes:
+        views: how many the last pass embedded; activation checkpointing repeats that pass later.
+        is_splitting: whether a pass of several views is running.
+    """
 
     views = 1
+    is_splitting = False
 
     def forward(self, x: Tensor) -> Tensor:
+        if not (self.is_splitting or is_recomputation()):
+            self.views = 1
         if self.views == 1:
             return super().forward(x)
         return torch.cat([super(_Apart, self).forward(view) for view in x.chunk(self.views)])
@@ -28,20 +36,21 @@ class _Apart:
 def together(network: nn.Module, views: Sequence[Tensor]) -> list[Tensor]:
     """Return network(view) of each view, (N, ...) each, all of one shape.
 
-    Statistics are updated view by view, in their order.
+    Statistics are updated view by view, in their order. A network with layers whose dimension 0 counts
+    the elements of a sequence gets a pass for each view.
     """
-    if len(views) == 1:
-        return [network(views[0])]
+    if len(views) == 1 or not all(getattr(each, "batch_first", True) for each in network.modules()):
+        return [network(view) for view in views]
     apart = [module for module in network.modules() if _depends_on_batch(module)]
     for module in apart:
         if not isinstance(module, _Apart):
             module.__class__ = _apart(type(module))
-        module.views = len(views)
+        module.views, module.is_splitting = len(views), True
     try:
         return list(network(torch.cat(views)).chunk(len(views)))
     finally:
         for module in apart:
-            module.views = 1
+            module.is_splitting = False
 
 
 def _depends_on_batch(module: nn.Module) -> bool:

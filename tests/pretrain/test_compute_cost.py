@@ -31,7 +31,7 @@ def test_passes_of_a_step(framework, pairing, counted):
 @pytest.mark.parametrize("framework", ["simsiam", "byol", "moco_v2", "simclr"])
 @pytest.mark.parametrize("pairing", ["plain", "ssql", "cq-c"])
 def test_passes_are_those_of_a_real_step(framework, pairing):
-    """Count what one step's passes of the backbones embed: with a gradient a view costs three, without one."""
+    """Count the views that one step embeds: three passes each with a gradient, one without."""
     recipe = Recipe(
         **{"framework": framework, "pairing": pairing, "architecture": "resnet10_slim"},
         **{"dataset": "digits", "image_size": 16, "batch_size": 16, "epochs": 1, "seed": 1},

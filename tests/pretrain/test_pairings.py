@@ -1,6 +1,8 @@
 """The pairings against the papers' equations, written out a second time with frozen precisions."""
 
+import gc
 from unittest.mock import Mock
+from weakref import ref
 
 import pytest
 import torch
@@ -372,3 +374,20 @@ def test_draws_follow_the_seed():
 def test_an_unknown_pairing_is_answered_with_the_nearest():
     with pytest.raises(ValueError, match=r"no pairing 'cq_c'.*Did you mean 'cq-c'"):
         get_pairing("cq_c")
+
+
+@pytest.mark.parametrize("pairing", ["plain", "ssql", "cq-c"])
+def test_a_steps_tensors_are_freed_with_it(pairing):
+    """Not when Python next looks for cycles: a few steps' activations would fill a GPU until then."""
+    gc.collect()
+    gc.disable()
+    try:
+        step = _step(_framework("simclr", pairing), Precision(4, 4), Precision(5, 5))
+        terms = get_pairing(pairing).terms(step)
+        loss = torch.stack([each for _, each in terms]).sum()
+        loss.backward()
+        embeddings = [ref(each) for each in step.embeddings]
+        del step, terms, loss
+        assert embeddings and not any(each() for each in embeddings)
+    finally:
+        gc.enable()

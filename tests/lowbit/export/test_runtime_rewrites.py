@@ -120,9 +120,7 @@ def test_weights_grow_no_further_than_16_bits_hold_two_products():
 
 def test_codes_behind_signed_inputs_are_even():
     torch.manual_seed(0)
-    net = nn.Sequential(
-        nn.Conv2d(3, 8, 3, groups=1), nn.Conv2d(8, 8, 3, groups=2), nn.Conv2d(8, 8, 1)
-    )
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3, groups=2), nn.Conv2d(8, 8, 1))
     quantize(net.eval(), {"base": "lsq", "first": "target", "last": "target"}, "4w4a")
     images = torch.randn(4, 3, 12, 12)
     calibrate(net, [images])

@@ -1,10 +1,12 @@
 """Views in one pass against a pass each: outputs, gradients, statistics and ranges."""
 
 import copy
+from functools import partial
 
 import pytest
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from lowbit.pretrain.frameworks.together import together
 from lowbit.quant import Precision, observe, quantize, set_precision
@@ -109,6 +111,73 @@ def test_afterwards_a_batch_is_one_view_again():
 
 
 def test_one_view_goes_as_it_is():
-    network = made("unquantized")
-    (found,) = together(network, [torch.randn(4, 3, 8, 8).double()])
-    assert found.shape == (4, 4) and type(network.bn1) is nn.BatchNorm2d
+    network, view = made("cq"), torch.randn(4, 3, 8, 8).double()
+    set_precision(network, PRECISION)
+    (found,) = together(copy.deepcopy(network), [view])
+    assert torch.equal(found, network(view))
+
+
+class Attention(nn.Module):
+    """Self-attention between a fold of images into sequences and their mean."""
+
+    def __init__(self, *, batch_first):
+        super().__init__()
+        self.batch_first = batch_first
+        layer = nn.TransformerEncoderLayer(6, 2, 8, dropout=0.0, batch_first=batch_first)
+        self.conv, self.encoder = (
+            nn.Conv2d(3, 6, 3),
+            nn.TransformerEncoder(layer, 1, enable_nested_tensor=False),
+        )
+
+    def forward(self, x):
+        tokens = self.conv(x).flatten(2).mT  # (N, L, C)
+        tokens = tokens if self.batch_first else tokens.transpose(0, 1)
+        return self.encoder(tokens).mean(1 if self.batch_first else 0)
+
+
+@pytest.mark.parametrize("batch_first", [True, False])
+def test_a_sequence_is_not_split_where_it_comes_first(batch_first):
+    torch.manual_seed(0)
+    network = Attention(batch_first=batch_first).double().train()
+    quantize(network, "cq")
+    set_precision(network, PRECISION)
+    views = [(1 + rank) * torch.randn(4, 3, 8, 8).double() for rank in range(2)]
+    torch.testing.assert_close(together(copy.deepcopy(network), views), [network(x) for x in views])
+
+
+class Checkpointed(nn.Module):
+    """A network that is computed again in the backward pass."""
+
+    def __init__(self, network, *, reentrant):
+        super().__init__()
+        self.network, self.reentrant = network, reentrant
+
+    def forward(self, x):
+        return checkpoint(self.network, x, use_reentrant=self.reentrant)
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+@pytest.mark.parametrize("name", ["unquantized", "cq"])
+def test_a_pass_repeated_for_the_gradient_keeps_the_views_apart(name, reentrant):
+    views = [((1 + rank) * torch.randn(4, 3, 8, 8)).double().requires_grad_() for rank in range(2)]
+    gradients = []
+    for wrap in (lambda network: network, partial(Checkpointed, reentrant=reentrant)):
+
+        def run(network, views, wrap=wrap):
+            return together(wrap(network), views)
+
+        gradients.append(embedded(made(name), views, name, run)[1])
+    torch.testing.assert_close(*gradients)
+
+
+def test_a_batch_repeated_for_the_gradient_is_one_view():
+    one, views = made("cq"), torch.randn(2, 4, 3, 8, 8).double()
+    set_precision(one, PRECISION)
+    other = copy.deepcopy(one)
+    together(one, list(views))
+    for view in views:
+        other(view)
+    for network in (one, other):
+        Checkpointed(network, reentrant=False)(views[0]).sum().backward()
+    for p, q in zip(one.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(p.grad, q.grad)

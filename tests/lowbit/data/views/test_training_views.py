@@ -76,8 +76,8 @@ def test_what_is_made_ahead_is_what_each_request_would_have_made(asked, stop):
             make = source.augment if request == "v" else source.prepare
             assert torch.equal(found, make(images[row], generator))
     assert torch.equal(source.state_dict()["views"], generator.get_state())
-    for batch in source.epoch(rows[:2], 1):
-        assert torch.equal(batch.view(), source.augment(images[batch._positions], generator))
+    for row, batch in zip(rows[:2], source.epoch(rows[:2], 1), strict=True):
+        assert torch.equal(batch.view(), source.augment(images[row], generator))
 
 
 def test_views_of_several_small_batches_are_made_at_once(monkeypatch):
