@@ -3,12 +3,17 @@
 import importlib.util
 import os
 import shutil
+import sys
 from multiprocessing import forkserver
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
+
+# Byte code is kept, whatever the environment says: each of many processes would compile all anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 DETECTRON2_REASON = (
     "detectron2 is not installed: the torchvision engine is tested instead. Install it with "

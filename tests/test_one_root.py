@@ -10,7 +10,6 @@ import pytest
 from tests.test_imports import ALLOWED, MODULES
 
 ROOT = Path(__file__).parents[1]
-IMPORT_ROOT = ROOT / "tools" / "import_root"
 NAMES = (
     "backbones",
     "benchmark",
@@ -65,49 +64,56 @@ def clutter(folder: Path) -> None:
         path.write_text(f'raise RuntimeError("the user\'s own {name} was imported")\n')
 
 
-@pytest.fixture
-def start(tmp_path):
-    """Start Python in a folder with such files, and with such files on its path as well."""
-    here, elsewhere = tmp_path / "here", tmp_path / "site"
+CODE = f"""
+import importlib, importlib.util, runpy, sys, warnings
+warnings.simplefilter("ignore")
+try:
+    runpy.run_path(sys.argv[0], run_name="__main__")  # as Python runs a script
+except SystemExit as stop:
+    assert not stop.code, stop.code
+print("the suite was run")
+for name in {list(ALLOWED)!r}:
+    importlib.import_module(f"lowbit.{{name}}")
+assert not {{"detectron2", "ray"}} & sys.modules.keys()
+absent = {{n for n in ("detectron2", "ray", "brevitas") if not importlib.util.find_spec(n)}}
+for name in {[name for name in MODULES if "import_root" not in name]!r}:
+    try:
+        importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        assert error.name.split(".")[0] in absent, error
+"""
+
+
+@pytest.fixture(scope="module")
+def beside(tmp_path_factory):
+    """A folder and a process in it: its path leads to such files too; it runs a suite, then imports all."""
+    home = tmp_path_factory.mktemp("home")
+    here, elsewhere = home / "here", home / "site"
     for folder in (here, elsewhere):
         clutter(folder)
-
-    def run(*words: object, path: tuple[Path, ...] = ()) -> subprocess.CompletedProcess:
-        found = os.pathsep.join(map(str, (elsewhere, *path)))
-        return subprocess.run(
-            [sys.executable, *map(str, words)],
-            cwd=here,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": found},
-            capture_output=True,
-            text=True,
-        )
-
-    return run
-
-
-def test_every_module_is_imported_beside_them_and_no_package_needs_detectron2_or_ray(start):
-    ours = [name for name in MODULES if "import_root" not in name]
-    code = (
-        "import importlib, importlib.util, sys, warnings; warnings.simplefilter('ignore')\n"
-        f"for name in {list(ALLOWED)!r}: importlib.import_module(f'lowbit.{{name}}')\n"
-        "assert not {'detectron2', 'ray'} & sys.modules.keys()\n"
-        "absent = {n for n in ('detectron2', 'ray', 'brevitas') if not importlib.util.find_spec(n)}\n"
-        f"for name in {ours!r}:\n"
-        "    try: importlib.import_module(name)\n"
-        "    except ModuleNotFoundError as error:\n"
-        "        assert error.name.split('.')[0] in absent, error\n"
-    )
-    done = start("-c", code, path=(IMPORT_ROOT,))
-    assert done.returncode == 0, done.stderr
-
-
-def test_a_suite_is_planned_and_its_jobs_run_beside_them(start, tmp_path):
     for name, text in (("suite", SUITE), ("pretrain", PRETRAIN), ("linear", LINEAR)):
-        (tmp_path / f"{name}.yaml").write_text(text)
-    done = start(ROOT / "tools" / "run_all.py", tmp_path / "suite.yaml", "--workers", "1")
-    assert done.returncode == 0, done.stderr
+        (home / f"{name}.yaml").write_text(text)
+    words = [str(ROOT / "tools" / "run_all.py"), str(home / "suite.yaml"), "--workers", "1"]
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.argv[:] = {words!r}\n{CODE}"],
+        cwd=here,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(elsewhere)},
+        capture_output=True,
+        text=True,
+    )
+    return here, done
+
+
+def test_a_suite_is_planned_and_its_jobs_run_beside_them(beside):
+    here, done = beside
+    assert done.stdout.splitlines()[-1] == "the suite was run", done.stderr
     assert "[2/2] completed" in done.stderr
-    assert (tmp_path / "here" / "runs" / "leaderboard" / "index.html").is_file()
+    assert (here / "runs" / "leaderboard" / "index.html").is_file()
+
+
+def test_every_module_is_imported_beside_them_and_no_package_needs_detectron2_or_ray(beside):
+    _, done = beside
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_script_and_what_it_starts_find_nothing_of_ours_by_a_bare_name(tmp_path):

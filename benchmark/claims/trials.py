@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 from lowbit.benchmark.claims.claim import Claim, load_claims
@@ -69,7 +70,12 @@ def try_claims(folders: Iterable[Path], claims: Sequence[Claim] | None = None) -
     Raises:
         FileNotFoundError: a folder is missing, or there is no result in it.
     """
-    return try_on_rows(load_claims() if claims is None else claims, load_rows(folders))
+    return try_on_rows(_shipped() if claims is None else claims, load_rows(folders))
+
+
+@cache
+def _shipped() -> tuple[Claim, ...]:
+    return load_claims()
 
 
 def try_on_rows(claims: Sequence[Claim], rows: Sequence[ResultRow]) -> list[Trial]:

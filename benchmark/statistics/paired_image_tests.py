@@ -8,7 +8,7 @@ images, not over other seeds.
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy.special import ndtri
 
 from lowbit.benchmark.statistics.ranking import ALPHA
 from lowbit.detection.scoring.half_samples import p_of_difference, spread_of_difference
@@ -52,6 +52,8 @@ def compare_answers(right_a: np.ndarray, right_b: np.ndarray, labels: np.ndarray
     low, high = _difference_interval(only_a, only_b, images)
     one_right = only_a + only_b
     if len(images) == 1:
+        from scipy import stats  # here: its import takes a second
+
         fewer, n = min(only_a[0], only_b[0]), one_right[0]
         p = min(1.0, 2 * float(stats.binom.cdf(fewer, n, 0.5)))
     else:
@@ -97,7 +99,7 @@ def _difference_interval(
     n = images.sum()
     a, b = ((x + _PRIOR * (x.sum() + 1) / (n + 2)) / (images + _PRIOR) for x in (only_a, only_b))
     error = np.sqrt(((a + b - (a - b) ** 2) / images).sum()) / len(images)
-    found, half = ((only_a - only_b) / images).mean(), stats.norm.ppf(1 - ALPHA / 2) * error
+    found, half = ((only_a - only_b) / images).mean(), ndtri(1 - ALPHA / 2) * error
     return 100 * max(-1.0, float(found - half)), 100 * min(1.0, float(found + half))
 
 

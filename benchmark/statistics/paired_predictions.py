@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import stats
+from scipy.special import ndtr, ndtri
 
 from lowbit.benchmark.results.result_file import Result, job_folder, read_result
 from lowbit.benchmark.statistics.paired_image_tests import (
@@ -51,8 +51,8 @@ def compare_images(a: Scored, b: Scored, runs_dir: Path | None) -> tuple[ImageTe
     error = float(np.hypot(a.stderr, b.stderr))
     if not error > 0:  # NaN: not known; 0: all right or all wrong, both
         return None
-    difference, half = a.value - b.value, float(stats.norm.ppf(1 - ALPHA / 2)) * error
-    p = float(2 * stats.norm.sf(abs(difference) / error))
+    difference, half = a.value - b.value, float(ndtri(1 - ALPHA / 2)) * error
+    p = float(2 * ndtr(-abs(difference) / error))
     return ImageTest(difference - half, difference + half, p), False
 
 

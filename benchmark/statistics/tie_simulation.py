@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy.special import ndtri
 
 from lowbit.benchmark.statistics.ranking import Sample, rank_groups
 
@@ -56,7 +56,7 @@ def draw(setting: Setting, generator: np.random.Generator) -> np.ndarray:
     """Return right answers, (rows, pretrainings, scorings, images)."""
     s, shape = setting, (setting.rows, setting.pretrainings, setting.scorings, setting.images)
     total = np.sqrt(_DIFFICULTY**2 + _OWN**2 + s.pretraining**2 + s.scoring**2 + s.noise**2)
-    latent = generator.normal(0, _DIFFICULTY, s.images) + total * stats.norm.ppf(_ACCURACY)
+    latent = generator.normal(0, _DIFFICULTY, s.images) + total * ndtri(_ACCURACY)
     latent = latent + generator.normal(0, _OWN, (s.rows, s.pretrainings, 1, s.images))
     latent = latent + generator.normal(0, s.pretraining, (*shape[:2], 1, 1))
     latent = latent + generator.normal(0, s.scoring, (*shape[:3], 1))

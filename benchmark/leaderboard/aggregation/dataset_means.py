@@ -13,7 +13,7 @@ from itertools import combinations
 
 import numpy as np
 import pandas as pd
-from scipy import special, stats
+from scipy import special
 
 from lowbit.benchmark.leaderboard.table_parts import Cell
 from lowbit.benchmark.results.comparability import (
@@ -157,7 +157,7 @@ def _means(value: np.ndarray, sd: np.ndarray, n: np.ndarray, stderr: np.ndarray)
         variances = sd**2 / n
         freedom = variances.sum(axis=1) ** 2 / (variances**2 / (n - 1)).sum(axis=1)
         by_seeds = standard_errors(freedom) * np.sqrt(variances.sum(axis=1)) / sets
-    by_images = stats.norm.ppf(1 - ALPHA / 2) * np.sqrt((stderr**2).sum(axis=1)) / sets
+    by_images = special.ndtri(1 - ALPHA / 2) * np.sqrt((stderr**2).sum(axis=1)) / sets
     seeds, images = by_seeds > 0, by_images > 0  # NaN: a data set has a single seed, or no error
     half = np.where(seeds, by_seeds, np.where(images, by_images, np.nan))
     interval = np.where(seeds, "seeds", np.where(images, "images", ""))

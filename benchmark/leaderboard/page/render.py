@@ -9,6 +9,7 @@ import math
 from base64 import b64encode
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from gzip import compress
 from importlib.resources import files
 from pathlib import Path
@@ -77,6 +78,13 @@ _SCRIPTS = (
     "claims",
     "reproduction",
 )
+_TEMPLATES = Environment(
+    loader=FileSystemLoader(_HERE / "templates"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
 
 
 def render(source: Source) -> str:
@@ -85,23 +93,15 @@ def render(source: Source) -> str:
     shown = [section for section in SECTIONS if content[section.name]]
     about = table_sections.overview(source)
     data = {"overview": about, "sections": {s.name: content[s.name] for s in shown}}
-    environment = Environment(
-        loader=FileSystemLoader(_HERE / "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     # Our own files and the libraries go in as they are; everything from a result file is packed.
-    return environment.get_template("index.html.j2").render(
+    return _TEMPLATES.get_template("index.html.j2").render(
         sections=shown,
         content=content,
         overview=about,
         style=Markup("\n".join(map(_read, _STYLES))),
         script=Markup("\n".join(_read(f"js/{name}.js") for name in _SCRIPTS)),
         data=pack(to_json(data)),
-        datatables=pack(_datatables()),
-        plotly=pack(get_plotlyjs()),
+        **_libraries(),
     )
 
 
@@ -130,6 +130,11 @@ def _read(name: str) -> str:
     return (_HERE / name).read_text(encoding="utf-8")
 
 
-def _datatables() -> str:
-    """Return DataTables, an ES module whose default export it is: what itables embeds in notebooks."""
-    return files("itables").joinpath("html", "dt_bundle.js").read_text(encoding="utf-8")
+@cache  # packing them takes as long as all the rest of a small page
+def _libraries() -> dict[str, str]:
+    """Return the packed libraries that every page has.
+
+    DataTables is an ES module whose default export it is: what itables embeds in notebooks.
+    """
+    datatables = files("itables").joinpath("html", "dt_bundle.js").read_text(encoding="utf-8")
+    return {"datatables": pack(datatables), "plotly": pack(get_plotlyjs())}

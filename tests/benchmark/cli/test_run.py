@@ -1,5 +1,7 @@
 """The front door, as a user runs it: real stages, killed and started again, wrong on purpose."""
 
+import contextlib
+import io
 import json
 import os
 import re
@@ -61,10 +63,13 @@ def folder(tmp_path_factory):
     return made
 
 
+def words(runs):
+    return ["suite.yaml", "--runs-dir", runs, "--workers", "1"]
+
+
 def start(folder, runs):
-    words = [sys.executable, str(TOOL), "suite.yaml", "--runs-dir", runs, "--workers", "1"]
     return subprocess.Popen(
-        words,
+        [sys.executable, str(TOOL), *words(runs)],
         cwd=folder,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
@@ -73,12 +78,15 @@ def start(folder, runs):
     )
 
 
+def run_here(folder, runs):
+    """Run the suite to its end in this process; return its exit code and what it printed."""
+    with contextlib.chdir(folder), contextlib.redirect_stdout(io.StringIO()) as output:
+        return run.main(words(runs)), output.getvalue()
+
+
 @pytest.fixture(scope="module")
 def uninterrupted(folder):
-    """Run the suite once, undisturbed; return its exit code and what it printed."""
-    runner = start(folder, "whole")
-    output, _ = runner.communicate(timeout=2 * PATIENCE)
-    return runner.returncode, output
+    return run_here(folder, "whole")
 
 
 def results(runs):
@@ -135,15 +143,14 @@ def test_a_run_that_is_killed_and_started_again_gives_the_same_board(folder, uni
     runner = start(folder, "killed")
     end = time.monotonic() + PATIENCE
     while not learning() and runner.poll() is None and time.monotonic() < end:
-        time.sleep(0.002)
+        time.sleep(0.01)
     runner.kill()  # wherever it is by now, on a busy machine
     output, _ = runner.communicate()
     assert learning(), output
     before = stamps(runs)
     assert set(before) <= {r.job_id for r in whole.values() if r.status == "completed"}
-    runner = start(folder, "killed")
-    output, _ = runner.communicate(timeout=2 * PATIENCE)
-    assert runner.returncode == 2, output
+    code, output = run_here(folder, "killed")
+    assert code == 2, output
     assert before.items() <= stamps(runs).items()  # what was finished was not run again
     assert (runs / pretrain / "log.txt").read_text().count("epoch 1/4") == 1  # it was resumed
     boards = [folder / name / "leaderboard" for name in ("killed", "whole")]

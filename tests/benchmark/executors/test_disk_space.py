@@ -60,7 +60,9 @@ def test_the_fullest_disk_is_named(monkeypatch):
 
 
 @pytest.mark.parametrize("how", ["full disk", "full disk, says torch"])
-def test_a_job_that_finds_no_space_stops_the_sweep(bench, capfd, how):
+def test_a_job_that_finds_no_space_stops_the_sweep(bench, request, capfd, how):
+    if "torch" in how:
+        request.getfixturevalue("with_torch")
     full = {"recipe": "transfer.yaml", "overrides": {"behave": how}}
     planned = bench.plan(transfer=[full, {"recipe": "transfer.yaml"}])
     assert bench.main("--workers", "1") == 2

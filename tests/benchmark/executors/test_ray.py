@@ -16,7 +16,6 @@ from lowbit.benchmark.executors import ray as ray_executor
 from lowbit.benchmark.recipes.errors import RecipeError
 from lowbit.benchmark.results.job_lock import LOCK, Claim, read_holder
 from lowbit.benchmark.scheduling.schedule import Schedule
-from tests.benchmark.conftest import PRELOAD
 from tests.benchmark.executors.test_local import alive, locks, wait_for
 
 PATIENCE = 240  # s for three machines to import torch, each for itself
@@ -39,9 +38,7 @@ def cluster():
 @pytest.fixture
 def bench(bench):
     """The bench, whose jobs' processes on Ray's machines import no more than the fakes need."""
-    (bench.stages / "sitecustomize.py").write_text(
-        f"from lowbit.benchmark.executors import job_process\njob_process._PRELOAD = {PRELOAD}\n"
-    )
+    (bench.stages / "sitecustomize.py").write_text("import light_jobs\n")
     return bench
 
 

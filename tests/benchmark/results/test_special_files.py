@@ -19,12 +19,11 @@ KINDS = {
     "loop": lambda path: path.symlink_to(path.name),
 }
 PLACES = (
-    "{job}/result.json",
+    "{0}/result.json",
+    "{1}/lock",
+    "{2}",
     "suite-other.json",
-    "{job}/lock",
-    CACHE,
     "submissions/jane/verdict.json",
-    "{job}",
     "1" * 12,
 )
 
@@ -35,26 +34,27 @@ def sweep(bench):
     assert bench.main("--dry-run") == 1  # there is no suite yet
     from lowbit.benchmark.planning.plan_file import remember
 
-    planned = bench.plan()
+    planned = bench.plan(seeds=[0, 1])
     remember(bench.runs, planned)
     write(bench.runs, "a" * 12)
-    return bench, next(iter(planned.jobs))
+    return bench, list(planned.jobs)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("place", PLACES)
-def test_a_runs_folder(sweep, capsys, kind, place):
+@pytest.mark.parametrize("places", [PLACES, (CACHE,)], ids=["all but the cache", "cache"])
+def test_a_runs_folder(sweep, capsys, kind, places):
     capsys.readouterr()
-    sweep, job = sweep
-    path = sweep.runs / place.format(job=job)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    KINDS[kind](path)
+    sweep, jobs = sweep
+    paths = [sweep.runs / place.format(*jobs) for place in places]
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        KINDS[kind](path)
     assert status.main([str(sweep.runs)]) == 0
-    assert "fakes: 2 jobs: 2 waiting" in capsys.readouterr().out
+    assert "fakes: 3 jobs: 3 waiting" in capsys.readouterr().out
     assert leaderboard.main(["build", str(sweep.runs)]) == 0
     assert "a" * 12 not in capsys.readouterr().err
     assert sweep.main("--dry-run") == 0
-    assert os.path.lexists(path) or place == CACHE
+    assert all(map(os.path.lexists, paths)) or places == (CACHE,)
 
 
 @pytest.mark.parametrize("kind", KINDS)

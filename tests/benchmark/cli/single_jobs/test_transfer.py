@@ -109,9 +109,8 @@ def test_recipes_at_224_pixels_have_the_published_numbers(stem, wanted):
         assert list(r.warmup_fc.milestones) == linear["milestones"]
 
 
-def test_a_job_from_the_command_line(checkpoint, tmp_path):
-    done = _script(
-        "transfer.py",
+def test_a_job_from_the_command_line(checkpoint, tmp_path, capsys):
+    code = _main(transfer)(
         "--config-file",
         ROOT / "configs/transfer/digits_linear.yaml",
         "--output-dir",
@@ -127,10 +126,11 @@ def test_a_job_from_the_command_line(checkpoint, tmp_path):
         "metrics",
         "[top1, mean_per_class]",
     )
-    assert done.returncode == 0, done.stderr
+    said = capsys.readouterr()
+    assert code == 0, said.err
     outcome = json.loads((tmp_path / "run" / "measurements.json").read_text())
     assert outcome["recipe"]["precisions"] == ["FP", "3w3a"]
-    lines = done.stdout.splitlines()
+    lines = said.out.splitlines()
     assert "test top1 % (n=540)" in lines[0] and "val mean_per_class % (n=180)" in lines[0]
     assert [line.split()[0] for line in lines[1:3]] == ["FP", "3w3a"]
     fp = next(m["value"] for m in outcome["measurements"] if m["precision"] == "FP")
