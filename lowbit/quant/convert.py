@@ -92,8 +92,9 @@ def quantize(
             has no place for a grid.
     """
     policy, precision = get_policy(policy), Precision.parse(precision)
+    fingerprint = policy.fingerprint
     before = {m.policy_fingerprint for m in model.modules() if isinstance(m, Quantized)}
-    if before == {policy.fingerprint}:
+    if before == {fingerprint}:
         set_precision(model, precision)
         return model
     if before:
@@ -140,6 +141,9 @@ def quantize(
             f"policy {policy.name!r} matches no layer of this {type(model).__name__}; nothing was "
             "quantized. Check its rules: lowbit.quant.get_policy(...).rules."
         )
+    for module in model.modules():
+        if isinstance(module, Quantized):
+            module.policy_fingerprint = fingerprint
     let_layers_multiply(model)
     set_precision(model, precision)
     return model
@@ -229,7 +233,7 @@ def _quantize_module(
         return False
     if not projection:
         module.__class__ = quantized_class(mixin, type(module))
-    module.rule, module.policy_fingerprint = rule, policy.fingerprint
+    module.rule = rule
     module.w_quant = module.a_quant = module.out_scale = None
     if rule.weight != FULL:
         weight = module.weight  # its step is set at the bits it will be trained at

@@ -1,4 +1,4 @@
-"""A detector small enough to train ten iterations in a second, by either engine."""
+"""A detector small enough to train six iterations in a second, by either engine."""
 
 import pytest
 
@@ -20,11 +20,11 @@ TINY = {
     "fpn_channels": 32,
     "head_convs": 1,
     "calibration_images": 8,
-    "iterations": 10,
+    "iterations": 6,
     "batch_size": 2,
     "warmup_iterations": 2,
-    "log_every": 5,
-    "checkpoint_every": 5,
+    "log_every": 2,
+    "checkpoint_every": 3,
     "device": "cpu",
     "engine": "torchvision",
 }
@@ -37,7 +37,7 @@ def backbone_file(tmp_path_factory):
     return str(path)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_recipe(backbone_file):
     """Return a function that makes a tiny recipe, with fields changed."""
 
@@ -55,7 +55,7 @@ def trained(request, backbone_file, tmp_path_factory):
     return request.param, folder, run(recipe, folder)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_method_recipe(make_recipe, trained):
     """Return a function that makes a recipe of a method, by the engine of `trained`."""
     engine, folder, _ = trained
@@ -66,6 +66,21 @@ def make_method_recipe(make_recipe, trained):
         return make_recipe(engine=engine, method=method, **changes)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def finished(trained, make_method_recipe, tmp_path_factory):
+    """Return a function that gives (folder, result) of a method's finished job; only read them."""
+    engine, *fp = trained
+    jobs = {"fp": fp}
+
+    def find(method: str):
+        if method not in jobs:
+            folder = tmp_path_factory.mktemp(f"{method}-{engine}")
+            jobs[method] = folder, run(make_method_recipe(method), folder)
+        return jobs[method]
+
+    return find
 
 
 @pytest.fixture(scope="session")

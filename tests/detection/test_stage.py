@@ -1,6 +1,7 @@
 """Whole jobs by each engine: what they return, how they resume, and what they refuse."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -47,23 +48,23 @@ def test_a_job_returns_what_the_contract_says(trained):
     known = {m["metric"]: m["stderr"] for m in result["measurements"] if "stderr" in m}
     assert {name: errors[name] for name in known} == pytest.approx(known)
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    assert [line["iteration"] for line in lines] == [5, 10, 10]
+    assert [line["iteration"] for line in lines] == [2, 4, 6, 6]
     found = {m["metric"]: m["value"] for m in result["measurements"]}
-    assert lines.pop() == {"iteration": 10, "scores": found}
+    assert lines.pop() == {"iteration": 6, "scores": found}
     assert set(lines[0]) == {"iteration", "total_loss", "loss_cls", "loss_box_reg", "lr"}
     assert lines[0]["total_loss"] == pytest.approx(lines[0]["loss_cls"] + lines[0]["loss_box_reg"])
 
 
 @pytest.mark.parametrize("method", ["lsq", "sgdt"])
-def test_a_quantized_job_goes_on_from_the_detector(method, make_method_recipe, trained, tmp_path):
+def test_a_quantized_job_goes_on_from_the_detector(method, make_method_recipe, trained, finished):
     recipe = make_method_recipe(method)
-    result = run(recipe, tmp_path)
+    folder, result = finished(method)
     assert result["checkpoint"] == trained[2]["checkpoint"]
     assert {m["precision"] for m in result["measurements"]} == {"4w4a"}
     assert result["details"]["quantized_layers"] == 11
     assert result["details"]["learned_scales"] == {"lsq": 22, "sgdt": 11}[method]
     assert result["details"]["calibration_images"] == 8
-    line = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-2])
+    line = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-2])
     if method == "sgdt":
         assert line["transitions"]["target"] < recipe.lambda_ * 2  # 1e-3 sqrt(4), falling
         assert {len(line["transitions"][name]) for name in ("running", "lr")} == {11}
@@ -72,22 +73,22 @@ def test_a_quantized_job_goes_on_from_the_detector(method, make_method_recipe, t
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_killed_run_goes_on_bit_for_bit(method, make_method_recipe, tmp_path, monkeypatch):
-    # States after 5 and 10: the line of iteration 6 is written, lost with the kill, and repeated.
-    recipe = make_method_recipe(method, log_every=2)
-    folders = [tmp_path / name for name in ("straight", "killed")]
-    for folder in folders:
-        folder.mkdir()
-    straight = run(recipe, folders[0])
+def test_a_killed_run_goes_on_bit_for_bit(
+    method, make_method_recipe, finished, tmp_path, monkeypatch
+):
+    # States after 3 and 6: the line of iteration 4 is written, lost with the kill, and repeated.
+    recipe = make_method_recipe(method)
+    straight_folder, straight = finished(method)
 
     with monkeypatch.context() as patch:
-        killed = kill_at(patch, recipe.engine, 8)
+        killed = kill_at(patch, recipe.engine, 5)
         with pytest.raises(Killed):
-            run(recipe, folders[1])
-    assert not (folders[1] / "detector.pth").exists()
-    resumed = run(recipe, folders[1])
+            run(recipe, tmp_path)
+    assert not (tmp_path / "detector.pth").exists()
+    resumed = run(recipe, tmp_path)
 
-    assert killed == [8]
+    assert killed == [5]
+    folders = straight_folder, tmp_path
     states = [state_of(folder, recipe.engine) for folder in folders]
     assert states[0].keys() == states[1].keys()
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
@@ -112,29 +113,29 @@ def kill_at(patch, engine, step):
 
 def test_a_finished_training_is_not_repeated(make_method_recipe, trained, tmp_path, monkeypatch):
     """What a kill during the evaluation leaves: the states are read, no step is taken."""
-    recipe = make_method_recipe("fp")
-    first = run(recipe, tmp_path)
+    _, folder, first = trained
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     monkeypatch.setattr(
         torch.optim.SGD, "step", lambda *args, **kwargs: pytest.fail("a step was taken")
     )
-    assert run(recipe, tmp_path) == first
+    assert run(make_method_recipe("fp"), tmp_path) == first
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_detector_file_is_rebuilt_from_itself(method, make_method_recipe, trained, tmp_path):
+def test_a_detector_file_is_rebuilt_from_itself(method, make_method_recipe, finished):
     recipe = make_method_recipe(method)
-    result = run(recipe, tmp_path)
+    folder, result = finished(method)
     engine = get_engine(recipe.engine)
-    detector, made = load_trained(tmp_path / "detector.pth", engine=engine, device="cpu")
+    detector, made = load_trained(folder / "detector.pth", engine=engine, device="cpu")
     assert (made.method, made.precision) == (recipe.method, recipe.precision)
     assert len(quantized_layers(detector)) == (0 if method == "fp" else 11)
     assert len(scales(detector)) == result["details"]["learned_scales"]
     images = load_images(recipe, "test")
-    file = torch.load(tmp_path / "detector.pth", weights_only=True)  # no code in it
+    file = torch.load(folder / "detector.pth", weights_only=True)  # no code in it
     assert all(torch.equal(file["model"][k], v) for k, v in detector.state_dict().items())
     assert len(engine.predict(detector, images, made)) >= 0
     text = json.dumps(file["meta"])
-    assert str(tmp_path) not in text and str(recipe.checkpoint) not in text
+    assert str(folder) not in text and str(recipe.checkpoint) not in text
 
 
 def test_the_other_engines_detector_is_refused(make_recipe, trained, tmp_path):

@@ -12,12 +12,13 @@ from lowbit.backbones import create_backbone
 from lowbit.data.views.training_views import view_source
 from lowbit.pretrain import Recipe, run, running
 from lowbit.pretrain.knn import knn_accuracies, knn_accuracy
+from tests.small_digits import NAME as SMALL_DIGITS
 
 RECIPE = {
     "architecture": "resnet10_slim",
-    "dataset": "digits",
+    "dataset": SMALL_DIGITS,
     "image_size": 8,
-    "batch_size": 256,
+    "batch_size": 64,
     "dim": 16,
     "hidden_dim": 8,
     "epochs": 2,

@@ -11,12 +11,13 @@ from lowbit.pretrain import Recipe, run, running
 from lowbit.pretrain.record import Record
 from lowbit.pretrain.trainer import Trainer
 from lowbit.quant import Precision
+from tests.small_digits import NAME as SMALL_DIGITS
 
 RECIPE = {
     "architecture": "resnet10_slim",
-    "dataset": "digits",
+    "dataset": SMALL_DIGITS,
     "image_size": 8,
-    "batch_size": 128,
+    "batch_size": 32,
     "dim": 16,
     "hidden_dim": 8,
     "device": "cpu",

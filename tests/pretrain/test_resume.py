@@ -12,12 +12,13 @@ import torch
 from lowbit.common.preemption import Preempted
 from lowbit.pretrain import Recipe, run
 from lowbit.pretrain.trainer import Trainer
+from tests.small_digits import NAME as SMALL_DIGITS
 
 FIELDS = {
     "architecture": "resnet10_slim",
-    "dataset": "digits",
+    "dataset": SMALL_DIGITS,
     "image_size": 8,
-    "batch_size": 128,
+    "batch_size": 32,
     "dim": 16,
     "hidden_dim": 8,
     "epochs": 2,
@@ -59,7 +60,7 @@ def _signal_at(monkeypatch, *moments, signum=signal.SIGTERM):
     "fields",
     [
         {"pairing": "ssql", "accumulate": 2, "channels_last": True, "nesterov": True},
-        {"framework": "moco_v2", "queue_size": 300, "optimizer": "adamw", "schedule": "step"},
+        {"framework": "moco_v2", "queue_size": 75, "optimizer": "adamw", "schedule": "step"},
     ],
     ids=["ssql", "moco_v2"],
 )

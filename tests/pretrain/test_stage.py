@@ -9,12 +9,14 @@ from lowbit.backbones import create_backbone, load_backbone
 from lowbit.data.views.training_views import view_source
 from lowbit.pretrain import Recipe, run
 from lowbit.pretrain.trainer import Trainer, feature_std
+from tests.small_digits import COUNTS
+from tests.small_digits import NAME as SMALL_DIGITS
 
 SMALL = {
     "architecture": "resnet10_slim",
-    "dataset": "digits",
+    "dataset": SMALL_DIGITS,
     "image_size": 8,
-    "batch_size": 256,
+    "batch_size": 64,
     "dim": 16,
     "hidden_dim": 8,
     "checkpoint_every": 2,
@@ -60,7 +62,7 @@ def test_a_job_leaves_a_backbone_of_its_own_weights(tmp_path):
     backbone, report = load_backbone(tmp_path / "checkpoint.pth")
     assert report.share == 1.0 and report.sha256 == result["checkpoint"]["sha256"]
     assert result["checkpoint"]["method"] == report.meta["method"] == "SSQL"
-    assert report.meta["data"] == "digits" and report.meta["seed"] == 4
+    assert report.meta["data"] == SMALL_DIGITS and report.meta["seed"] == 4
     assert report.meta["config"]["pairing"] == "ssql"
     saved = torch.load(tmp_path / "last.pth", weights_only=True)["trainer"]["framework"]
     weights = backbone.state_dict()
@@ -70,11 +72,11 @@ def test_a_job_leaves_a_backbone_of_its_own_weights(tmp_path):
     found = {m["metric"]: m for m in result["measurements"]}
     assert set(found) == {"loss", "feature_std"}
     assert found["loss"]["value"] == _lines(tmp_path)[-1]["loss"]
-    assert found["loss"]["n"] == 1077 and found["loss"]["split"] == "train"
+    assert found["loss"]["n"] == COUNTS["train"] and found["loss"]["split"] == "train"
 
 
 def test_training_changes_the_weights_and_lowers_the_loss(tmp_path):
-    run(_recipe(epochs=4, batch_size=64, lr=0.1), tmp_path)
+    run(_recipe(dataset="digits", epochs=4, lr=0.1), tmp_path)
     losses = [line["loss"] for line in _lines(tmp_path)]
     assert losses[-1] < losses[0] - 0.1
 
@@ -104,7 +106,7 @@ def test_methods_of_one_seed_start_alike_and_see_the_same_views():
     trainers = []
     for pairing in ("plain", "ssql"):
         torch.manual_seed(0)
-        source = view_source("digits", "train", size=8, augmentation={})
+        source = view_source(SMALL_DIGITS, "train", size=8, augmentation={})
         trainers.append(Trainer(_recipe(pairing=pairing), source, device=CPU))
     plain, ssql = (trainer.framework.state_dict() for trainer in trainers)
     assert all(torch.equal(tensor, ssql[name]) for name, tensor in plain.items())
@@ -246,7 +248,7 @@ def test_a_learned_scale_is_refused(tmp_path):
 
 
 def test_a_batch_larger_than_the_set_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="batch of 2000 is larger than the 1077 images"):
+    with pytest.raises(ValueError, match="batch of 2000 is larger than the 270 images"):
         run(_recipe(batch_size=2000), tmp_path)
 
 

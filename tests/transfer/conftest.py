@@ -9,6 +9,7 @@ from torch import nn
 
 from lowbit.data import Center, load, normalization
 from lowbit.data.views.labelled_images import ImagesInMemory
+from tests.small_digits import small_digits
 
 
 class TinyNet(nn.Module):
@@ -28,6 +29,13 @@ class TinyNet(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.body(x).mean(dim=(2, 3))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _small_digits(tmp_path_factory):
+    """Every transfer test may use a quarter of the digits."""
+    with small_digits(tmp_path_factory.mktemp("splits")):
+        yield
 
 
 @pytest.fixture(scope="session")

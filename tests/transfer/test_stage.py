@@ -12,6 +12,8 @@ from lowbit.data.views.labelled_images import _missing
 from lowbit.transfer import Recipe, identity, missing_data, run
 from lowbit.transfer.scoring import guarded_splits
 from lowbit.transfer.scoring.guarded_splits import GuardedSplits
+from tests.small_digits import COUNTS
+from tests.small_digits import NAME as SMALL_DIGITS
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +95,7 @@ def test_test_is_loaded_once_and_after_everything_is_trained(checkpoint, tmp_pat
         return open_images(name, split, root=root)
 
     monkeypatch.setattr(guarded_splits, "open_images", recording)
-    run(_recipe(checkpoint), tmp_path)
+    run(_recipe(checkpoint, dataset=SMALL_DIGITS), tmp_path)
     assert loaded == [("train", False), ("val", False), ("test", 2)]
 
 
@@ -115,19 +117,20 @@ def test_a_test_image_among_the_training_images_is_a_bug(monkeypatch):
 
 
 def test_both_accuracies_are_measured_when_asked_for(checkpoint, tmp_path):
-    recipe = _recipe(checkpoint, precisions=("FP",), metrics=("top1", "mean_per_class"))
+    metrics = ("top1", "mean_per_class")
+    recipe = _recipe(checkpoint, dataset=SMALL_DIGITS, precisions=("FP",), metrics=metrics)
     result = run(recipe, tmp_path)
     test = {r["metric"]: r["value"] for r in result["measurements"] if r["split"] == "test"}
     said = result["details"]["accuracies"]["test"]["FP"]
     shares = [c / n for c, n in zip(said["correct"], said["counts"], strict=True)]
     assert test["mean_per_class"] == pytest.approx(100 * sum(shares) / 10)
-    assert test["top1"] == pytest.approx(100 * sum(said["correct"]) / 540)
+    assert test["top1"] == pytest.approx(100 * sum(said["correct"]) / COUNTS["test"])
 
 
 def test_training_on_everything_validates_nothing(checkpoint, tmp_path):
-    result = run(_recipe(checkpoint, train_on="trainval"), tmp_path)
+    result = run(_recipe(checkpoint, dataset=SMALL_DIGITS, train_on="trainval"), tmp_path)
     assert {row["split"] for row in result["measurements"]} == {"test"}
-    assert result["details"]["images"] == {"trainval": 1077 + 180}
+    assert result["details"]["images"] == {"trainval": COUNTS["train"] + COUNTS["val"]}
     assert result["details"]["trained_on"] == "trainval"
 
 

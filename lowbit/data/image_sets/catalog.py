@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,14 @@ _DIGITS_SHA256 = "8f26b2bd9d135c256808f68f14fdabddde6d9c7f869ae419704b051f0f14b3
 
 
 def _read_digits(root: Path) -> tuple[Tensor, Tensor]:
-    """Read scikit-learn's digits, 8x8 with values 0..16, as 32x32 RGB bytes. `root` is not used."""
+    """Return scikit-learn's digits as 32x32 RGB bytes. `root` is not used."""
+    images, labels = _enlarged_digits()
+    return images.expand(-1, 3, -1, -1).contiguous(), labels.clone()
+
+
+@cache  # scikit-learn parses its text file at every call
+def _enlarged_digits() -> tuple[Tensor, Tensor]:
+    """Read the digits, 8x8 with values 0..16, as gray bytes (N, 1, 32, 32), and their labels."""
     from sklearn.datasets import load_digits
 
     raw = load_digits()
@@ -41,8 +49,7 @@ def _read_digits(root: Path) -> tuple[Tensor, Tensor]:
     small = torch.from_numpy(raw.images).float()[:, None]  # (N, 1, 8, 8)
     # Exact in float32: the bilinear weights of a 4x enlargement are multiples of 1/64.
     large = F.interpolate(small * (255 / 16), size=32, mode="bilinear", align_corners=False)
-    images = large.round_().to(torch.uint8).expand(-1, 3, -1, -1).contiguous()
-    return images, torch.from_numpy(raw.target).long()
+    return large.round_().to(torch.uint8), torch.from_numpy(raw.target).long()
 
 
 def _read_cifar(kind: str, root: Path) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""A YOLOv4 small enough to train ten iterations in seconds, by either engine."""
+"""A YOLOv4 small enough to train six iterations in seconds, by either engine."""
 
 import pytest
 

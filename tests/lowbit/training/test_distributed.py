@@ -16,6 +16,8 @@ from lowbit.pretrain import Recipe, building, run, trainer
 from lowbit.pretrain.frameworks import create_framework
 from lowbit.training import distributed
 from tests.forked_ranks import in_processes
+from tests.small_digits import NAME as SMALL_DIGITS
+from tests.small_digits import small_digits
 
 STILL = {"scale": (1, 1), "ratio": (1, 1), "flip": 0, "jitter_p": 0, "gray_p": 0}
 CPU = torch.device("cpu")
@@ -133,8 +135,18 @@ def _run_and_stop_rank_1(recipe, folder):
         return str(stop)
 
 
-def test_processes_stop_together_and_go_on_to_the_same_weights(tmp_path):
-    recipe = _recipe(pairing="ssql", epochs=2, batch_size=256, augmentation={})
+@pytest.fixture
+def small_recipe(tmp_path):
+    """Four steps an epoch."""
+    (tmp_path / "splits").mkdir()
+    with small_digits(tmp_path / "splits"):
+        yield _recipe(
+            dataset=SMALL_DIGITS, pairing="ssql", epochs=2, batch_size=64, augmentation={}
+        )
+
+
+def test_processes_stop_together_and_go_on_to_the_same_weights(tmp_path, small_recipe):
+    recipe = small_recipe
     for name in ("whole", "cut"):
         (tmp_path / name).mkdir()
     expected = in_processes(_run, recipe, tmp_path / "whole", folder=tmp_path)

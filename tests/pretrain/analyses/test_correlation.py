@@ -15,12 +15,13 @@ from lowbit.pretrain.analyses.correlation import (
     summary,
 )
 from lowbit.pretrain.frameworks import Framework
+from tests.small_digits import NAME as SMALL_DIGITS
 
 SMALL = {
     "architecture": "resnet10_slim",
-    "dataset": "digits",
+    "dataset": SMALL_DIGITS,
     "image_size": 8,
-    "batch_size": 256,
+    "batch_size": 64,
     "dim": 16,
     "hidden_dim": 8,
     "pairing": "ssql",
@@ -98,7 +99,7 @@ def test_a_step_is_read_as_the_paper_means_it(framework, tmp_path, monkeypatch):
         return seen[-1]
 
     monkeypatch.setattr(Framework, "embed", recording)
-    recipe = Recipe(**{**SMALL, "framework": framework, "epochs": 1, "batch_size": 1024})
+    recipe = Recipe(**{**SMALL, "framework": framework, "epochs": 1, "batch_size": 256})
     (row,) = correlate(recipe, tmp_path)[0].to_dict("records")
     first = seen[0].view  # v1 is drawn, and embedded, before v2
     by = {(e.view is first, e.precision.is_fp): e for e in seen}

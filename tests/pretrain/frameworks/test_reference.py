@@ -11,14 +11,16 @@ from torch import nn
 from lowbit.backbones import create_backbone, load_backbone
 from lowbit.pretrain import Recipe, run
 from lowbit.pretrain.frameworks import Framework
+from tests.small_digits import COUNTS
+from tests.small_digits import NAME as SMALL_DIGITS
 
 DIM, HIDDEN = 24, 12
 FIELDS = {
     "architecture": "resnet10_slim",
-    "dataset": "digits",
+    "dataset": SMALL_DIGITS,
     "image_size": 8,
     "epochs": 2,
-    "batch_size": 256,
+    "batch_size": 64,
     "lr": 0.1,
     "momentum": 0.9,
     "weight_decay": 1e-3,
@@ -105,7 +107,7 @@ def test_two_epochs_reach_the_loss_and_the_weights_of_plain_torch(tmp_path, monk
     run(Recipe(**FIELDS), tmp_path)
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
     ours = [json.loads(line)["loss"] for line in lines]
-    assert len(views) == 2 * 2 * (1077 // 256) and not torch.equal(views[0], views[1])
+    assert len(views) == 2 * 2 * (COUNTS["train"] // 64) and not torch.equal(views[0], views[1])
     expected, weights = _reference(initial, views)
     assert ours == pytest.approx(expected, abs=1e-5)
     assert abs(expected[1] - expected[0]) > 1e-3  # something moved
@@ -117,7 +119,7 @@ def test_two_epochs_reach_the_loss_and_the_weights_of_plain_torch(tmp_path, monk
 @pytest.mark.parametrize("name", ["byol", "moco_v2"])
 def test_a_framework_resumes_to_the_same_bytes(tmp_path, monkeypatch, name):
     """Killed in its second epoch, by an error in the network, and started again."""
-    fields = {**FIELDS, "framework": name, "pairing": "ssql", "queue_size": 300, "batch_size": 512}
+    fields = {**FIELDS, "framework": name, "pairing": "ssql", "queue_size": 75, "batch_size": 128}
     recipe = Recipe(**fields, checkpoint_every=1)
     embed, calls = Framework.embed, []
 

@@ -10,6 +10,7 @@ from lowbit.transfer import Recipe, run
 from lowbit.transfer.probes.choose_on_val import choose_on
 from lowbit.transfer.probes.sgd_probe import classify
 from lowbit.transfer.recipe.protocol_registry import PROTOCOLS, get_protocol
+from tests.small_digits import NAME as SMALL_DIGITS
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +28,7 @@ def features(tmp_path_factory):
 
 
 def _recipe(checkpoint, **fields):
-    settings = {"precisions": ("FP", "3w3a"), "image_size": 16}
+    settings = {"dataset": SMALL_DIGITS, "precisions": ("FP", "3w3a"), "image_size": 16}
     return Recipe(checkpoint=str(checkpoint), **settings, **fields)
 
 
@@ -92,8 +93,8 @@ def test_a_chosen_rate_scores_as_if_it_were_the_only_one(checkpoint, features, t
     chosen, alone = results
     assert chosen["details"]["chosen"]["value"] == {"FP": 1.0, "3w3a": 1.0}
     for one, other in zip(chosen["measurements"], alone["measurements"], strict=True):
-        # The same convex fit but for its rounding, which tips an image or two of 540 at most.
-        assert one["value"] == pytest.approx(other["value"], abs=0.6)
+        # The same convex fit but for its rounding, which tips an image or two at most.
+        assert abs(one["value"] - other["value"]) * one["n"] / 100 < 2.5
 
 
 def test_the_exact_optimum_needs_no_seed_and_says_that_it_converged(checkpoint, features, tmp_path):

@@ -24,6 +24,7 @@ from lowbit.transfer.features.calibration import calibrate_on
 from lowbit.transfer.features.views import crop
 from lowbit.transfer.finetuning.training import Network, Training
 from lowbit.transfer.recipe.protocol_registry import get_protocol
+from tests.small_digits import NAME as SMALL_DIGITS
 
 CPU = torch.device("cpu")
 
@@ -289,7 +290,8 @@ def test_a_fp16_step_that_overflows_moves_nothing_and_is_survived(tiny_net, few_
 def test_a_whole_job_reads_test_once_and_its_network_starts_another(tmp_path):
     torch.manual_seed(0)
     save_backbone(tmp_path / "b.pth", create_backbone("resnet10_slim"), {"method": "-"})
-    settings = {"protocol": "qat", "epochs": 1, "batch_size": 128, "lr": 0.05}
+    data = {"dataset": SMALL_DIGITS, "image_size": 16, "batch_size": 32}
+    settings = {"protocol": "qat", "epochs": 1, "lr": 0.05, **data}
     first = Recipe(checkpoint=str(tmp_path / "b.pth"), precisions=["4w4a"], **settings)
     (tmp_path / "first").mkdir()
     result = run(first, tmp_path / "first")

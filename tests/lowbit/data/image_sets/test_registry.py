@@ -10,7 +10,7 @@ import torch
 from sklearn.datasets import load_digits
 
 from lowbit import data
-from lowbit.data.image_sets import registry, spec
+from lowbit.data.image_sets import catalog, registry, spec
 
 SPLITS = ("train", "val", "test")
 
@@ -130,6 +130,7 @@ def test_other_pixels_than_the_pinned_ones_are_refused(monkeypatch):
     raw = load_digits()
     raw.images[0, 0, 0] += 1
     monkeypatch.setattr("sklearn.datasets.load_digits", lambda: raw)
+    catalog._enlarged_digits.cache_clear()
     with pytest.raises(ValueError, match="scikit-learn's digits have SHA-256"):
         data.load("digits", "train")
 
