@@ -30,7 +30,7 @@ from lowbit.detection.detector.detector_file import read_detector
 from lowbit.detection.detector.quantize import normalized
 from lowbit.detection.engine_contract import Engine
 from lowbit.detection.engines import get_engine
-from lowbit.detection.exported_detector import ExportedScore, export_pyramid, score_exported
+from lowbit.detection.exported_detector import ExportedScore, PyramidExporter, score_exported
 from lowbit.detection.recipe import Recipe as DetectionRecipe
 from lowbit.detection.stage import scored_set
 from lowbit.detection.trained_detector import INPUTS, load_trained
@@ -74,10 +74,11 @@ def run_detector(recipe: Recipe, runtime: Runtime) -> dict[str, Any]:
     check(images, undone="measured")
     detector.eval().requires_grad_(False)
     set_precision(detector, FP)
-    full = export_pyramid(detector)
+    exporter = PyramidExporter(detector)
+    full = exporter.export()
     found = {
         str(precision): _measure(
-            engine, detector, full, described, images, runtime, recipe, precision
+            engine, detector, exporter, full, described, images, runtime, recipe, precision
         )
         for precision in recipe.precisions
     }
@@ -117,6 +118,7 @@ def _require_described(recipe: Recipe, made: DetectionRecipe, described: Detecti
 def _measure(
     engine: Engine,
     detector: nn.Module,
+    exporter: PyramidExporter,
     full: Exported,
     described: DetectionRecipe,
     images: DetectionSet,
@@ -125,7 +127,7 @@ def _measure(
     precision: Precision,
 ) -> _Measured:
     set_precision(detector, precision)
-    exported = full if precision == FP else export_pyramid(detector)
+    exported = full if precision == FP else exporter.export()
     session = runtime.load(exported.model, threads=0)
     score = score_exported(engine, detector, described, images, session, precision=precision)
     places = [place % len(images) for place in range(max(BATCHES))]

@@ -15,7 +15,7 @@ from lowbit.detection.engine_contract import Engine
 from lowbit.detection.evaluation.measurements import measure
 from lowbit.detection.recipe import Recipe
 from lowbit.detection.scoring.same_detections import Shared, shared
-from lowbit.export.onnx_export import Exported, export_network
+from lowbit.export.onnx_export import Exported, Trace, trace_network
 from lowbit.export.runtime import Session
 from lowbit.quant import Precision
 from lowbit.quant.float64 import in_float64
@@ -59,10 +59,32 @@ def export_pyramid(detector: nn.Module) -> Exported:
         ExportError: a layer cannot be exported; the message names it.
         ImportError: onnx or onnxscript is missing.
     """
-    example = torch.zeros(_EXAMPLE)
-    outputs = [f"p{_log_stride(level)}" for level in _levels(detector, example).values()]
-    levels = _Levels(detector.backbone)
-    return export_network(levels, example, outputs=outputs, size_multiple=SIZE_MULTIPLE)
+    return PyramidExporter(detector).export()
+
+
+class PyramidExporter:
+    """Exports a detector's backbone and pyramid (`export_pyramid`) at several precisions.
+
+    It is traced anew only for precisions that switch other quantizers on, as full precision does.
+    """
+
+    def __init__(self, detector: nn.Module) -> None:
+        self._detector, self._levels = detector, _Levels(detector.backbone)
+        self._traces: list[Trace] = []
+
+    def export(self) -> Exported:
+        """Return the graph at the detector's current precision."""
+        trace = next((trace for trace in self._traces if trace.fits(self._levels)), None)
+        if trace is None:
+            trace = self._trace()
+            self._traces.append(trace)
+        return trace.export(self._levels)
+
+    def _trace(self) -> Trace:
+        example = torch.zeros(_EXAMPLE)
+        levels = _levels(self._detector, example).values()
+        outputs = [f"p{_log_stride(level)}" for level in levels]
+        return trace_network(self._levels, example, outputs=outputs, size_multiple=SIZE_MULTIPLE)
 
 
 def score_exported(

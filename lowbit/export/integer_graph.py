@@ -1,6 +1,6 @@
 """Put integer nodes where a traced network has marks, and fold normalizations into weights' scales."""
 
-from typing import Any
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import onnx_ir as ir
@@ -11,17 +11,45 @@ from lowbit.export.marks import ACTIVATION, DOMAIN, NAME, WEIGHT
 from lowbit.export.runtime import CODES
 from lowbit.export.runtime_rewrites import adapt_to_runtimes
 from lowbit.quant.integer.integer_grid import (
+    ActivationGrid,
     NotAnIntegerGridError,
     WeightCodes,
     activation_grid,
     weight_codes,
 )
+from lowbit.quant.layers import WeightQuantized
 
 _PRODUCTS = ("Conv", "Gemm", "MatMul")
 PACKED_BITS = 4  # the narrowest integers that ONNX's operator set 21 has
 
 
-def put_integers(model: ir.Model, network: nn.Module, *, pack: bool = False) -> list[str]:
+Grids = Mapping[str, WeightCodes | ActivationGrid]
+"""By the names that marks have: of layers, the codes of their weights; of quantizers, their grids."""
+
+
+def read_grids(network: nn.Module, names: Iterable[str]) -> Grids:
+    """Return the integers of a network's layers and quantizers at its precision.
+
+    Raises:
+        NotAnIntegerGridError: some have none; the message names each, and why.
+    """
+    modules = dict(network.named_modules())
+    grids: dict[str, WeightCodes | ActivationGrid] = {}
+    refused: dict[str, str] = {}
+    for name in dict.fromkeys(names):
+        module = modules[name]
+        read = weight_codes if isinstance(module, WeightQuantized) else activation_grid
+        try:
+            grids[name] = read(module)
+        except NotAnIntegerGridError as error:
+            refused[name] = str(error)
+    if refused:
+        lines = "".join(f"\n  {name}: {why}" for name, why in refused.items())
+        raise NotAnIntegerGridError(f"{len(refused)} quantizers have no integer form:{lines}")
+    return grids
+
+
+def put_integers(model: ir.Model, grids: Grids, *, pack: bool = False) -> list[str]:
     """Replace the marks of `lowbit.export.marks` in a graph, in place.
 
     A weight becomes its int8 codes, dequantized by a scale for each output channel; the batch
@@ -30,33 +58,14 @@ def put_integers(model: ir.Model, network: nn.Module, *, pack: bool = False) -> 
 
     Args:
         model: the graph, as torch exports it.
-        network: the network it was traced from, at the same precision.
+        grids: of every mark.
         pack: store codes of at most four bits in four.
 
     Returns:
         names of the layers with integer weights, in the order of computation, repeated if called so.
-
-    Raises:
-        NotAnIntegerGridError: some layers cannot be integers; the message names each, and why.
     """
-    modules = dict(network.named_modules())
-    marks = [node for node in model.graph if node.domain == DOMAIN]
-    grids: dict[str, Any] = {}
-    refused: dict[str, str] = {}
-    for node in marks:
-        name = _name(node)
-        if name in grids or name in refused:
-            continue
-        read = weight_codes if node.op_type == WEIGHT else activation_grid
-        try:
-            grids[name] = read(modules[name])
-        except NotAnIntegerGridError as error:
-            refused[name] = str(error)
-    if refused:
-        lines = "".join(f"\n  {name}: {why}" for name, why in refused.items())
-        raise NotAnIntegerGridError(f"{len(refused)} quantizers have no integer form:{lines}")
     writer = _Writer(model.graph, pack=pack)
-    for node in marks:
+    for node in [node for node in model.graph if node.domain == DOMAIN]:
         if node.op_type == WEIGHT:
             writer.weight(node, grids[_name(node)])
         elif node.op_type == ACTIVATION:
@@ -115,7 +124,7 @@ class _Writer:
         )
         self._replace(source, value, dequantized, also=mark)
 
-    def activation(self, mark: ir.Node, grid: Any) -> None:
+    def activation(self, mark: ir.Node, grid: ActivationGrid) -> None:
         kind = np.int8 if grid.signed else np.uint8
         name = self._unique(_name(mark))
         before, after = (

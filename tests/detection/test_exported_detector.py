@@ -11,14 +11,16 @@ from lowbit.detection.engine_contract import calibration_batches
 from lowbit.detection.engines import get_engine
 from lowbit.detection.scoring.same_detections import shared
 from lowbit.detection.stage import load_start
-from lowbit.quant import Precision, get_policy, quantized_layers
+from lowbit.quant import Precision, get_policy, quantized_layers, set_precision
 from tests.exact_networks import exact_images, make_exact
+from tests.onnx_operators import operators_read_once  # noqa: F401
 
 pytest.importorskip("onnxscript")
 pytest.importorskip("openvino")
 pytest.importorskip("onnxruntime")
 
 from lowbit.detection.exported_detector import (
+    PyramidExporter,
     computed_by,
     export_pyramid,
     score_exported,
@@ -68,7 +70,9 @@ def leave_out_group_norms(network):
 
 
 @pytest.mark.parametrize("name", ["torchvision", pytest.param("detectron2", marks=D2)])
-def test_the_graphs_levels_are_the_simulations(make_recipe, scenes, name):
+def test_the_graphs_levels_are_the_simulations_whatever_was_traced_first(
+    make_recipe, scenes, name, monkeypatch
+):
     engine, recipe = get_engine(name), make_recipe(engine=name)
     detector = engine.build(recipe, load_start(recipe), classes=len(scenes.classes))
     leave_out_group_norms(detector.backbone)  # their sums are not exact
@@ -81,7 +85,15 @@ def test_the_graphs_levels_are_the_simulations(make_recipe, scenes, name):
         trained=False,
     )
     make_exact(detector.eval())
-    exported = export_pyramid(detector)
+    exporter = PyramidExporter(detector)
+    set_precision(detector, "3w3a")
+    other = exporter.export()
+    set_precision(detector, "4w4a")
+    monkeypatch.delattr(
+        torch.onnx, "export"
+    )  # a precision with the same quantizers on needs no trace
+    exported = exporter.export()
+    assert exported.layers == other.layers and exported.model != other.model
     assert exported.outputs == ("p3", "p4") and len(exported.model) < 1.5e6
     layers = quantized_layers(detector.backbone).items()
     active = [f"backbone.{name}" for name, layer in layers if layer.w_quant.active]

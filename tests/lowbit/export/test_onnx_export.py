@@ -1,6 +1,7 @@
 """Exported graphs against the networks they come from, computed by ONNX Runtime without optimizations."""
 
-from functools import partial
+from functools import cache, partial
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -9,15 +10,24 @@ import torch
 from torch import nn
 
 from lowbit.backbones import create_backbone
+from lowbit.backbones.networks import mobilenetv2_kuangliu
 from lowbit.quant import calibrate, quantize
+from lowbit.quant.adaptive import make_adaptive
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
 ort = pytest.importorskip("onnxruntime")
 
-from lowbit.export.onnx_export import ExportError, export_network  # noqa: E402
+from lowbit.export.marks import marked_names  # noqa: E402
+from lowbit.export.onnx_export import (  # noqa: E402
+    ExportError,
+    Trace,
+    export_network,
+    trace_network,
+)
 from lowbit.export.runtime import CODES, get_runtime, on_integers  # noqa: E402
 from tests.exact_networks import exact_images, make_exact  # noqa: E402
+from tests.onnx_operators import operators_read_once  # noqa: E402, F401
 
 
 class Block(nn.Module):
@@ -63,6 +73,14 @@ def quantized(net, policy, precision, size=12):
     return net.eval(), images
 
 
+@cache
+def exported_block(policy, precision, last="target"):
+    """A block, its images and its export; not to be changed."""
+    torch.manual_seed(0)
+    net, images = quantized(Block(), {"base": policy, "last": last}, precision)
+    return net, images, export_network(net, images)
+
+
 def computed(model, images):
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -90,8 +108,7 @@ def code_bytes(model):
      ("coquant", "4w4a"), ("interval-binary", "1w1a")],
 )  # fmt: skip
 def test_the_graph_computes_what_the_network_simulates(policy, precision):
-    net, images = quantized(Block(), {"base": policy, "last": "target"}, precision)
-    exported = export_network(net, images)
+    net, images, exported = exported_block(policy, precision)
     onnx.checker.check_model(onnx.load_from_string(exported.model), full_check=True)
     assert same(exported.model, net, images).mean() >= 0.75
     kept = {i.name for i in onnx.load_from_string(exported.model).graph.initializer}
@@ -99,8 +116,8 @@ def test_the_graph_computes_what_the_network_simulates(policy, precision):
 
 
 def test_codes_are_the_quantizers_and_the_norm_is_in_the_scale():
-    net, images = quantized(Block(), "ssql", "4w4a")
-    graph = onnx.load_from_string(export_network(net, images).model).graph
+    net, _, exported = exported_block("ssql", "4w4a", last="fp")
+    graph = onnx.load_from_string(exported.model).graph
     tensors = {i.name: onnx.numpy_helper.to_array(i) for i in graph.initializer}
     codes = net.conv.w_quant.codes(net.conv.weight).numpy()
     gain = net.norm.weight / (net.norm.running_var + net.norm.eps).sqrt()
@@ -118,29 +135,26 @@ def test_codes_are_the_quantizers_and_the_norm_is_in_the_scale():
 
 
 def test_a_layer_called_twice_stores_its_codes_once():
-    net, images = quantized(Block(), {"base": "lsq", "last": "target"}, "8w8a")
-    exported = export_network(net, images)
+    _, _, exported = exported_block("lsq", "8w8a")
     assert exported.layers == ["conv", "shared", "shared", "fc"]
     assert code_bytes(exported.model) == 8 * 4 * 9 + 64 + 40
 
 
 def test_packed_weights_take_half_and_compute_the_same():
-    net, images = quantized(Block(), "lsq", "4w4a")
-    exported = export_network(net, images)
+    _, images, exported = exported_block("lsq", "4w4a")
     loose, packed = exported.model, exported.packed
     assert 2 * code_bytes(packed) == code_bytes(loose)
     np.testing.assert_array_equal(computed(loose, images)[0], computed(packed, images)[0])
 
 
 def test_what_has_nothing_to_pack_is_one_model():
-    net, images = quantized(Block(), "lsq", "8w8a")
-    exported = export_network(net, images)
+    _, _, exported = exported_block("lsq", "8w8a")
     assert exported.packed is exported.model
 
 
 def test_any_number_of_images():
-    net, images = quantized(Block(), "lsq", "8w8a")
-    model = export_network(net, images).model
+    _, images, exported = exported_block("ssql", "4w4a", last="fp")
+    model = exported.model
     np.testing.assert_array_equal(computed(model, images[:1])[0], computed(model, images)[0][:1])
 
 
@@ -155,8 +169,28 @@ def test_the_network_is_left_as_it_was():
         assert torch.equal(net.eval()(images), before)
 
 
-def test_what_has_no_integers_is_refused_by_layer():
+def test_a_trace_is_exported_at_every_precision_with_the_same_quantizers_on():
+    net, images, exported = exported_block("lsq", "8w8a")
+    trace = trace_network(net, images)
+    assert trace.export(net) == exported
+    net, _, exported = exported_block("lsq", "4w4a")
+    assert trace.fits(net) and trace.export(net) == exported
+    net, _, _ = exported_block("lsq", "FP")
+    assert not trace.fits(net)
+    with pytest.raises(ValueError, match=r"other quantizers are on .* nothing was exported"):
+        trace.export(net)
+
+
+def test_no_trace_fits_a_network_with_norms_of_every_precision():
+    net, _ = quantized(Block(), "coquant", "8w8a")
+    trace = Trace(onnx.ModelProto(), marked_names(net), (), ("logits",))
+    assert trace.fits(net)
+    assert not trace.fits(make_adaptive(net, (8, 4)))
+
+
+def test_what_has_no_integers_is_refused_by_layer_before_a_trace(monkeypatch):
     net, images = quantized(Block(), {"base": "cq", "last": "target"}, "4w4a")
+    monkeypatch.delattr(torch.onnx, "export")
     with pytest.raises(ExportError) as refusal:
         export_network(net, images)
     text = str(refusal.value)
@@ -170,10 +204,10 @@ def shallow_transformer():
 
 
 def shallow_mobilenet():
-    net = create_backbone("mobilenetv2_kuangliu")
-    for name in net.stage_names:
-        setattr(net, name, getattr(net, name)[:1])
-    return net
+    """One block of each kind: shortcuts with and without a convolution, and none where it strides."""
+    stages = ((1, 16, 1, 1), (6, 24, 2, 1), (6, 32, 1, 2))
+    with patch.object(mobilenetv2_kuangliu, "_STAGES", stages):
+        return create_backbone("mobilenetv2_kuangliu")
 
 
 @pytest.mark.parametrize(
@@ -206,13 +240,18 @@ class Extra(nn.Module):
         return p6, self.p7(p6.relu()), p6 + 1
 
 
-@pytest.mark.parametrize("runtime", ["openvino", "onnxruntime"])
-def test_an_output_that_is_also_quantized(runtime):
-    pytest.importorskip(runtime)
+@pytest.fixture(scope="module")
+def exported_extra():
     net, images = quantized(Extra(), {"base": "lsq", "first": "target"}, "4w4a")
     make_exact(net)
     outputs = ("first", "second", "third")
-    exported = export_network(net, images, outputs=outputs, size_multiple=4)
+    return net, export_network(net, images, outputs=outputs, size_multiple=4)
+
+
+@pytest.mark.parametrize("runtime", ["openvino", "onnxruntime"])
+def test_an_output_that_is_also_quantized(exported_extra, runtime):
+    pytest.importorskip(runtime)
+    net, exported = exported_extra
     session = get_runtime(runtime).load(exported.model, threads=1)
     if runtime == "openvino":  # which gives a layer the name of the model's output
         assert on_integers(session, exported.layers) == (["p6", "p7"], [])

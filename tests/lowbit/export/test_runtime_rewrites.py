@@ -2,6 +2,7 @@
 
 import itertools
 import tempfile
+from functools import cache
 
 import numpy as np
 import pytest
@@ -16,10 +17,11 @@ pytest.importorskip("onnxscript")
 ort = pytest.importorskip("onnxruntime")
 
 from lowbit.export import integer_graph, runtime_rewrites  # noqa: E402
-from lowbit.export.onnx_export import export_network  # noqa: E402
+from lowbit.export.onnx_export import export_network, trace_network  # noqa: E402
 from lowbit.export.runtime import CODES, get_runtime, on_integers  # noqa: E402
 from lowbit.quant.integer.integer_grid import weight_codes  # noqa: E402
 from tests.exact_networks import exact_images, make_exact  # noqa: E402
+from tests.onnx_operators import operators_read_once  # noqa: E402, F401
 
 POLICIES = ["ssql", "lsq", "ssql-int8", "lsq-int8"]
 # Every policy and every precision by default; the other pairs repeat them.
@@ -28,6 +30,17 @@ CELLS = [
     pytest.param(*cell, marks=[] if cell in OFTEN else pytest.mark.slow)
     for cell in itertools.product(POLICIES, ("8w8a", "4w4a", "3w3a"))
 ]
+
+
+@cache
+def traced_resnet(policy):
+    """The trace of all that `resnet` makes of a policy."""
+    net, images = resnet(policy, "4w4a")
+    return trace_network(net, images[:2], outputs=["features"])
+
+
+def exported_resnet(net, policy):
+    return traced_resnet(policy).export(net)
 
 
 def resnet(policy, precision, seed=0):
@@ -73,7 +86,7 @@ def deviation(found, expected):
 def test_openvino_rounds_where_the_network_does(policy, precision):
     pytest.importorskip("openvino")
     net, images = resnet(policy, precision)
-    exported = export_network(net, images[:2], outputs=["features"])
+    exported = exported_resnet(net, policy)
     session = get_runtime("openvino").load(exported.model, threads=1)
     expected = plain(exported.model, images)
     # A code that lies between two in float32 may fall either way, and changes what follows it.
@@ -87,9 +100,9 @@ def test_openvino_rounds_where_the_network_does(policy, precision):
 )
 def test_onnxruntime_keeps_biases_and_integer_layers(policy, monkeypatch):
     net, images = resnet(policy, "4w4a")
-    adapted = export_network(net, images[:2], outputs=["features"])
+    adapted = exported_resnet(net, policy)
     monkeypatch.setattr(integer_graph, "adapt_to_runtimes", lambda graph: None)
-    bare = export_network(net, images[:2], outputs=["features"])
+    bare = exported_resnet(net, policy)
     expected, integers, error = plain(bare.model, images), [], []
     for exported in (bare, adapted):
         session = get_runtime("onnxruntime").load(exported.model, threads=1)
@@ -101,8 +114,8 @@ def test_onnxruntime_keeps_biases_and_integer_layers(policy, monkeypatch):
 
 
 def test_weights_grow_no_further_than_16_bits_hold_two_products():
-    net, images = resnet("ssql-int8", "4w4a")
-    tensors = initializers(export_network(net, images[:2], outputs=["features"]).model)
+    net, _ = resnet("ssql-int8", "4w4a")
+    tensors = initializers(exported_resnet(net, "ssql-int8").model)
     largest = {}
     for name, layer in net.named_modules():
         if getattr(layer, "w_quant", None) is None:
@@ -159,9 +172,10 @@ def test_onnxruntime_pools_integers_and_no_value_changes(policy, monkeypatch):
     net, images = Pooled().eval(), torch.randn(8, 3, 16, 16)
     quantize(net, policy, "8w8a")
     calibrate(net, [images])
-    adapted = export_network(net, images[:2], outputs=["features"]).model
+    trace = trace_network(net, images[:2], outputs=["features"])
+    adapted = trace.export(net).model
     monkeypatch.setattr(runtime_rewrites, "_pool_codes", lambda graph, node: None)
-    bare = export_network(net, images[:2], outputs=["features"]).model
+    bare = trace.export(net).model
     np.testing.assert_array_equal(plain(adapted, images), plain(bare, images))
     sessions = [get_runtime("onnxruntime").load(m, threads=1) for m in (adapted, bare)]
     integers = [[layer.names for layer in s.layers() if layer.integer] for s in sessions]
@@ -200,15 +214,20 @@ class Joined(nn.Module):
         return self.last(nn.functional.leaky_relu(self.behind(torch.cat(parts, 1)), 0.125))
 
 
-@pytest.mark.parametrize("runtime", ["openvino", "onnxruntime"])
-def test_what_is_joined_before_it_is_quantized_is_the_networks(runtime):
-    pytest.importorskip(runtime)
-    torch.manual_seed(0)
+@pytest.fixture(scope="module")
+def joined():
+    """Return the network, images and its export."""
     net, images = Joined().eval(), exact_images(4, 3, 32, 32)
     quantize(net, {"base": "lsq", "first": "fp", "last": 8}, "8w8a")
     calibrate(net, [images])
     make_exact(net)
-    exported = export_network(net, images[:2], outputs=["features"], size_multiple=16)
+    return net, images, export_network(net, images[:2], outputs=["features"], size_multiple=16)
+
+
+@pytest.mark.parametrize("runtime", ["openvino", "onnxruntime"])
+def test_what_is_joined_before_it_is_quantized_is_the_networks(joined, runtime):
+    pytest.importorskip(runtime)
+    net, images, exported = joined
     session = get_runtime(runtime).load(exported.model, threads=1)
     with torch.no_grad():
         expected = net(images).numpy()
