@@ -13,8 +13,8 @@ from lowbit.deploy.agreement import Agreement, batches, compare, predicted, some
 from lowbit.deploy.export_model import to_graph
 from lowbit.deploy.graph_costs import (
     BATCHES,
+    FullPrecision,
     GraphCosts,
-    Graphs,
     Rows,
     cost_details,
     cost_rows,
@@ -56,7 +56,7 @@ def run_classifiers(recipe: Recipe, runtime: Runtime) -> dict[str, Any]:
     networks = ScoredNetworks(recipe.networks)
     _require_described(recipe, networks)
     images = open_images(recipe.dataset, _SPLIT, root=recipe.data_root)
-    full = _in_full_precision(networks, recipe)
+    full = FullPrecision.load(_in_full_precision(networks, recipe), runtime)
     found = {
         str(precision): _measure(
             of_job(networks, precision, recipe.checkpoint), full, images, runtime, recipe
@@ -105,9 +105,9 @@ def _in_full_precision(networks: ScoredNetworks, recipe: Recipe) -> Exported:
 
 
 def _measure(
-    subject: Subject, full: Exported, images: Images, runtime: Runtime, recipe: Recipe
+    subject: Subject, full: FullPrecision, images: Images, runtime: Runtime, recipe: Recipe
 ) -> _Measured:
-    exported = full if subject.precision == FP else to_graph(subject)
+    exported = full.exported if subject.precision == FP else to_graph(subject)
     session = runtime.load(exported.model, threads=0)
     agreement = compare(
         subject.network,
@@ -119,8 +119,9 @@ def _measure(
     side = subject.view.size
     drawn = np.random.default_rng(0).standard_normal((max(BATCHES), 3, side, side), np.float32)
     costs = measure_costs(
-        Graphs(exported, full),
+        exported,
         session,
+        full,
         runtime,
         layers=product_layers(subject.network),
         images=drawn,

@@ -15,8 +15,8 @@ from torch import nn
 from lowbit.backbones.costs import backbone_costs
 from lowbit.deploy.graph_costs import (
     BATCHES,
+    FullPrecision,
     GraphCosts,
-    Graphs,
     Rows,
     cost_details,
     cost_rows,
@@ -34,7 +34,6 @@ from lowbit.detection.exported_detector import ExportedScore, PyramidExporter, s
 from lowbit.detection.recipe import Recipe as DetectionRecipe
 from lowbit.detection.stage import scored_set
 from lowbit.detection.trained_detector import INPUTS, load_trained
-from lowbit.export.onnx_export import Exported
 from lowbit.export.runtime import Runtime
 from lowbit.quant import FP, Precision, set_precision
 
@@ -75,7 +74,7 @@ def run_detector(recipe: Recipe, runtime: Runtime) -> dict[str, Any]:
     detector.eval().requires_grad_(False)
     set_precision(detector, FP)
     exporter = PyramidExporter(detector)
-    full = exporter.export()
+    full = FullPrecision.load(exporter.export(), runtime)
     found = {
         str(precision): _measure(
             engine, detector, exporter, full, described, images, runtime, recipe, precision
@@ -119,7 +118,7 @@ def _measure(
     engine: Engine,
     detector: nn.Module,
     exporter: PyramidExporter,
-    full: Exported,
+    full: FullPrecision,
     described: DetectionRecipe,
     images: DetectionSet,
     runtime: Runtime,
@@ -127,14 +126,15 @@ def _measure(
     precision: Precision,
 ) -> _Measured:
     set_precision(detector, precision)
-    exported = full if precision == FP else exporter.export()
+    exported = full.exported if precision == FP else exporter.export()
     session = runtime.load(exported.model, threads=0)
     score = score_exported(engine, detector, described, images, session, precision=precision)
     places = [place % len(images) for place in range(max(BATCHES))]
     timed = normalized(detector, engine.inputs(images, places, described)).numpy()
     costs = measure_costs(
-        Graphs(exported, full),
+        exported,
         session,
+        full,
         runtime,
         layers=[f"{_BACKBONE}{name}" for name in product_layers(detector.backbone)],
         images=np.ascontiguousarray(timed),

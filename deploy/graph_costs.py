@@ -1,5 +1,6 @@
 """What a network's graph costs in a runtime on this machine: bytes, memory, time, layers on integers."""
 
+import itertools
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -19,16 +20,22 @@ THREADS = {1: "1 thread", 0: "all threads"}
 
 
 @dataclass(frozen=True)
-class Graphs:
-    """The graphs of one network.
+class FullPrecision:
+    """The graph in full precision, which others are timed beside.
 
     Attributes:
-        exported: at its precision.
-        full: in full precision; of any network with the same layers, since its values cost no time.
+        exported: of any network with the same layers, since its values cost no time.
+        sessions: it, loaded for each number of threads.
     """
 
     exported: Exported
-    full: Exported
+    sessions: Mapping[int, Session]
+
+    @classmethod
+    def load(cls, exported: Exported, runtime: Runtime) -> "FullPrecision":
+        """Load it."""
+        model = exported.model
+        return cls(exported, {n: runtime.load(model, threads=n) for n in THREADS})
 
 
 @dataclass(frozen=True)
@@ -51,8 +58,9 @@ class GraphCosts:
 
 
 def measure_costs(
-    graphs: Graphs,
+    exported: Exported,
     session: Session,
+    full: FullPrecision,
     runtime: Runtime,
     *,
     layers: Iterable[str],
@@ -62,20 +70,21 @@ def measure_costs(
     """Measure a network's graph beside its own in full precision; FP's own shows the timing's noise.
 
     Args:
-        graphs: the network's.
-        session: `graphs.exported`, loaded.
-        runtime: that runs it.
+        exported: the network's graph at its precision.
+        session: it, loaded for all threads.
+        full: the network's in full precision.
+        runtime: that runs them.
         layers: names of all convolutions and linear layers of the network.
         images: what is timed, (max(BATCHES), 3, height, width).
         rounds: of timing.
     """
-    model = graphs.exported.model
-    integers, _ = on_integers(session, graphs.exported.layers)
+    integers, _ = on_integers(session, exported.layers)
+    sessions = {1: runtime.load(exported.model, threads=1), 0: session}
     return GraphCosts(
-        file_bytes=len(model),
-        packed_bytes=len(graphs.exported.packed),
-        memory=_memory(model, runtime, images.shape[1:]),
-        latencies=dict(_latencies(model, graphs.full.model, runtime, images, rounds)),
+        file_bytes=len(exported.model),
+        packed_bytes=len(exported.packed),
+        memory=_memory(exported.model, runtime, images.shape[1:]),
+        latencies=dict(_latencies(sessions, full.sessions, images, rounds)),
         integers=integers,
         floats=[name for name in layers if name not in integers],
     )
@@ -138,12 +147,8 @@ def _memory(model: bytes, runtime: Runtime, shape: tuple[int, ...]) -> int:
 
 
 def _latencies(
-    model: bytes, full: bytes, runtime: Runtime, images: np.ndarray, rounds: int
+    sessions: Mapping[int, Session], full: Mapping[int, Session], images: np.ndarray, rounds: int
 ) -> Iterator[tuple[tuple[int, int], Latency]]:
-    for threads in THREADS:
-        session, reference = (runtime.load(each, threads=threads) for each in (model, full))
-        for batch in BATCHES:
-            yield (
-                (threads, batch),
-                time_in_turns(session, reference, images[:batch], rounds=rounds),
-            )
+    for threads, batch in itertools.product(THREADS, BATCHES):
+        pair = sessions[threads], full[threads]
+        yield (threads, batch), time_in_turns(*pair, images[:batch], rounds=rounds)

@@ -13,12 +13,34 @@ from lowbit.backbones import create_backbone, save_backbone
 from lowbit.deploy import Recipe, identity, missing_data, run
 from lowbit.deploy.detector import METRICS
 from lowbit.detection import Recipe as DetectionRecipe
+from lowbit.detection import exported_detector
 from lowbit.detection import run as detect
 from lowbit.detection.trained_detector import CALIBRATED
+from lowbit.export.marks import marked_names
+from lowbit.export.onnx_export import trace_network
 from tests.detection.conftest import TINY
+from tests.onnx_operators import operators_read_once  # noqa: F401
 
 PRECISIONS = ("FP", "8w8a", "4w4a")
 BIAS = "head.classification_head.cls_logits.bias"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def traced_once():
+    """Let detectors whose pyramids differ in their quantizers alone share their traces."""
+    traces = {}
+
+    def trace(levels, example, **fields):
+        state = levels.state_dict().items()
+        values = [(name, x.numpy().tobytes()) for name, x in state if "_quant." not in name]
+        key = marked_names(levels), *values
+        if key not in traces:
+            traces[key] = trace_network(levels, example, **fields)
+        return traces[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(exported_detector, "trace_network", trace)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -30,14 +52,22 @@ def backbone(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def full(backbone, tmp_path_factory):
+def unsure(backbone, tmp_path_factory):
+    """Return the recipe and the file of a detector in full precision."""
+    recipe = DetectionRecipe(**{**TINY, "checkpoint": backbone})
+    folder = tmp_path_factory.mktemp("unsure")
+    detect(recipe, folder)
+    return recipe, folder / "detector.pth"
+
+
+@pytest.fixture(scope="module")
+def full(unsure, tmp_path_factory):
     """Return the file of a detector in full precision that is sure of what it finds."""
-    folder = tmp_path_factory.mktemp("full")
-    detect(DetectionRecipe(**{**TINY, "checkpoint": backbone}), folder)
-    content = torch.load(folder / "detector.pth", weights_only=True)
+    content = torch.load(unsure[1], weights_only=True)
     content["model"][BIAS] += 4
-    torch.save(content, folder / "detector.pth")
-    return folder / "detector.pth"
+    path = tmp_path_factory.mktemp("full") / "detector.pth"
+    torch.save(content, path)
+    return path
 
 
 @pytest.fixture(scope="module")
@@ -131,10 +161,9 @@ def test_costs_are_those_of_the_detection_job(result, calibrated):
     assert result["checkpoint"] == calibrated[1]["checkpoint"]
 
 
-def test_nothing_that_a_detector_is_sure_of_leaves_no_agreement(backbone, tmp_path):
-    recipe = DetectionRecipe(**{**TINY, "checkpoint": backbone})
-    detect(recipe, tmp_path)
-    found = run(deployed(recipe, tmp_path / "detector.pth", precisions=("FP",)), tmp_path)
+def test_nothing_that_a_detector_is_sure_of_leaves_no_agreement(unsure, tmp_path):
+    recipe, detector = unsure
+    found = run(deployed(recipe, detector, precisions=("FP",)), tmp_path)
     assert "AP" in values(found, "FP") and "agreement" not in values(found, "FP")
     assert found["details"]["detections"]["FP"]["simulated"] == 0
 

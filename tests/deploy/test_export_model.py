@@ -15,15 +15,36 @@ pytest.importorskip("onnxruntime")
 pytest.importorskip("openvino")
 
 from lowbit.data import load, normalize  # noqa: E402
-from lowbit.deploy.export_model import export_model, prepare  # noqa: E402
+from lowbit.deploy import export_model as exporting  # noqa: E402
+from lowbit.deploy.export_model import export_model, prepare, to_graph  # noqa: E402
 from lowbit.deploy.subject import of_checkpoint, of_job  # noqa: E402
 from lowbit.export.onnx_export import ExportError  # noqa: E402
 from lowbit.transfer.scoring.scored_network import ScoredNetworks  # noqa: E402
+from tests.onnx_operators import operators_read_once  # noqa: E402, F401
+
+
+@pytest.fixture(scope="module", autouse=True)
+def graphs_once():
+    """Let files of one network share its graph."""
+    graphs = {}
+
+    def graph(subject):
+        if subject.network not in graphs:
+            graphs[subject.network] = to_graph(subject)
+        return graphs[subject.network]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(exporting, "to_graph", graph)
+        yield
+
+
+@pytest.fixture(scope="module")
+def subject(networks, checkpoint):
+    return of_job(ScoredNetworks(networks), "8w8a", checkpoint)
 
 
 @pytest.fixture(scope="module", params=["openvino", "onnxruntime"])
-def exported(request, networks, checkpoint, tmp_path_factory):
-    subject = of_job(ScoredNetworks(networks), "8w8a", checkpoint)
+def exported(request, subject, tmp_path_factory):
     path = tmp_path_factory.mktemp("model") / "model.onnx"
     return subject, export_model(subject, path, runtime=request.param)
 
@@ -70,7 +91,8 @@ def test_the_code_of_the_card_predicts_what_the_network_predicts(exported):
     assert done.stdout.strip() == f"[{logits.argmax().item()}]"
 
 
-def test_a_backbone_gives_features(checkpoint, tmp_path):
+def test_a_backbone_gives_features(checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setattr(exporting, "CHECKED_IMAGES", 100)
     subject = of_checkpoint(checkpoint, "4w4a", dataset="digits", policy="lsq", image_size=32)
     found = export_model(subject, tmp_path / "m.onnx", runtime="onnxruntime", pack=True)
     loose = export_model(subject, tmp_path / "l.onnx", runtime="onnxruntime")
@@ -80,7 +102,7 @@ def test_a_backbone_gives_features(checkpoint, tmp_path):
     assert "features" in found.card.read_text()
 
 
-def test_what_does_not_agree_is_not_written(networks, checkpoint, tmp_path, monkeypatch):
+def test_what_does_not_agree_is_not_written(subject, tmp_path, monkeypatch):
     from lowbit.export import onnxruntime_runtime
 
     original = onnxruntime_runtime.OnnxRuntimeSession.run
@@ -89,7 +111,7 @@ def test_what_does_not_agree_is_not_written(networks, checkpoint, tmp_path, monk
         "run",
         lambda self, images: [np.roll(y, 1, axis=1) for y in original(self, images)],
     )
-    subject = of_job(ScoredNetworks(networks), "8w8a", checkpoint)
+    monkeypatch.setattr(exporting, "CHECKED_IMAGES", 100)
     with pytest.raises(ExportError, match=r"below the noise floor .* nothing was written"):
         export_model(subject, tmp_path / "model.onnx", runtime="onnxruntime")
     assert list(tmp_path.iterdir()) == []

@@ -8,8 +8,10 @@ pytest.importorskip("onnxscript")
 pytest.importorskip("onnxruntime")
 pytest.importorskip("openvino")
 
-from lowbit.deploy import Recipe, identity, missing_data, run
+from lowbit.deploy import Recipe, classifier, identity, missing_data, run
+from lowbit.deploy.export_model import to_graph
 from lowbit.export.runtime import RuntimeMissingError, get_runtime
+from tests.onnx_operators import operators_read_once  # noqa: F401
 
 
 def recipe_of(checkpoint, networks, **fields):
@@ -17,10 +19,23 @@ def recipe_of(checkpoint, networks, **fields):
     return Recipe(checkpoint=str(checkpoint), networks=str(networks), **fields)
 
 
+@pytest.fixture(scope="module")
+def exported():
+    """The graphs of the job's networks by precision, which both runtimes run."""
+    return {}
+
+
 @pytest.fixture(scope="module", params=["openvino", "onnxruntime"])
-def result(request, checkpoint, networks, tmp_path_factory):
+def result(request, checkpoint, networks, exported, tmp_path_factory):
+    def graph(subject):
+        if subject.precision not in exported:
+            exported[subject.precision] = to_graph(subject)
+        return exported[subject.precision]
+
     recipe = recipe_of(checkpoint, networks, runtime=request.param)
-    return recipe, run(recipe, tmp_path_factory.mktemp("deploy"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(classifier, "to_graph", graph)
+        return recipe, run(recipe, tmp_path_factory.mktemp("deploy"))
 
 
 def values(result, precision):

@@ -18,6 +18,7 @@ from lowbit.detection.trained_detector import load_trained
 from lowbit.quant import Precision, explain, get_policy, quantized_layers
 from tests.detection.stopping import signal_in
 from tests.exact_networks import exact_images, make_exact
+from tests.onnx_operators import operators_read_once  # noqa: F401
 
 D2 = pytest.mark.detectron2
 ENGINES = ["torchvision", pytest.param("detectron2", marks=D2)]
