@@ -10,7 +10,7 @@ import importlib.util
 
 import pytest
 
-from tests.test_imports import IMPORTS, MODULES
+from tests.test_imports import MODULES, imports
 
 EXAMPLES = [name for name, path in MODULES.items() if ">>> " in path.read_text()]
 
@@ -19,7 +19,7 @@ def needs_detectron2(name: str) -> bool:
     """Whether importing a module imports Detectron2, or could: imports in functions count too."""
     if name.startswith("lowbit.detection.with_detectron2"):
         return True
-    return "detectron2" in IMPORTS[name]
+    return "detectron2" in imports()[name]
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -4,6 +4,7 @@ import ast
 import subprocess
 import sys
 from collections import Counter, defaultdict
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -101,7 +102,10 @@ def imported(path: Path) -> set[str]:
     return {name if name in MODULES else name.split(".")[0] for name in names}
 
 
-IMPORTS = {name: imported(path) for name, path in MODULES.items()}
+@cache  # not at import: every process that collects the tests would parse all modules
+def imports() -> dict[str, set[str]]:
+    """What each module of ours imports."""
+    return {name: imported(path) for name, path in MODULES.items()}
 
 
 def package(module: str) -> str:
@@ -150,7 +154,7 @@ def test_a_package_imports_only_those_before_it(name):
     assert files, f"{name} has no module"
     wrong = defaultdict(set)
     for module in files:
-        for other in IMPORTS[module]:
+        for other in imports()[module]:
             if other in MODULES and package(other) not in {*ALLOWED[name], name, "lowbit"}:
                 wrong[module].add(other)
     assert wrong == {}
@@ -163,7 +167,7 @@ def test_a_folder_of_the_benchmark_imports_only_those_before_it():
     assert set(inside.values()) <= set(floors)
     wrong = {}
     for module, folder in inside.items():
-        others = {o for o in IMPORTS[module] if o in inside and inside[o] != folder}
+        others = {o for o in imports()[module] if o in inside and inside[o] != folder}
         if late := {o for o in others if floors[inside[o]] >= floors[folder]}:
             wrong[module] = late
     assert wrong == {}
@@ -171,8 +175,8 @@ def test_a_folder_of_the_benchmark_imports_only_those_before_it():
 
 def test_no_module_is_part_of_a_circle():
     """Imports inside functions and for types alone count."""
-    found = circles(IMPORTS)
-    assert [{m: sorted(IMPORTS[m] & set(group)) for m in group} for group in found] == []
+    found = circles(imports())
+    assert [{m: sorted(imports()[m] & set(group)) for m in group} for group in found] == []
 
 
 def test_circles_are_found():
@@ -214,7 +218,7 @@ def test_files_of_one_name_have_one_meaning():
 
 def test_nothing_of_ours_is_imported_by_a_bare_name():
     bare = {*FOLDERS, *ALLOWED} - {"lowbit"}
-    assert {m: names & bare for m, names in IMPORTS.items() if names & bare} == {}
+    assert {m: names & bare for m, names in imports().items() if names & bare} == {}
 
 
 @pytest.mark.parametrize("tool", ["run_all", "pretrain", "transfer", "leaderboard", "check"])
@@ -232,12 +236,12 @@ def test_help_does_not_wait_for_torch(tool):
 def test_detectron2_and_ray_stay_in_their_rooms():
     rooms = {"detectron2": "lowbit.detection", "ray": "lowbit.benchmark.executors"}
     for library, room in rooms.items():
-        users = [module for module, names in IMPORTS.items() if library in names]
+        users = [module for module, names in imports().items() if library in names]
         assert users and [m for m in users if not m.startswith((room, "lowbit.tools"))] == []
 
 
 def test_yaml_is_read_and_written_in_one_place():
-    users = {module for module, names in IMPORTS.items() if "yaml" in names}
+    users = {module for module, names in imports().items() if "yaml" in names}
     assert users == {f"lowbit.common.input_files.yaml_{name}" for name in ("values", "writer")}
 
 
@@ -254,7 +258,7 @@ def test_pillow_opens_named_formats_only():
 
 def test_quant_imports_torch_only():
     outside = set()
-    for module, names in IMPORTS.items():
+    for module, names in imports().items():
         if package(module) == "quant":
             outside |= {n for n in names if n not in MODULES} - set(sys.stdlib_module_names)
     assert outside == {"torch"}

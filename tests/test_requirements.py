@@ -6,7 +6,7 @@ import sys
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
-from tests.test_imports import IMPORTS, MODULES
+from tests.test_imports import MODULES, imports
 
 ROOT = Path(__file__).parents[1]
 INDIRECT = {
@@ -50,7 +50,7 @@ def normalized(name: str) -> str:
 
 def imported() -> set[str]:
     """The distributions that any module of ours imports."""
-    names = set().union(*IMPORTS.values()) - MODULES.keys() - {"lowbit"}
+    names = set().union(*imports().values()) - MODULES.keys() - {"lowbit"}
     found = packages_distributions()  # without those of extras that are not installed
     return {normalized(found.get(name, [name])[0]) for name in names - set(sys.stdlib_module_names)}
 
