@@ -11,6 +11,10 @@ import torch.multiprocessing as mp
 
 from lowbit.training import distributed
 
+# Autograd starts threads for the devices that it knows at its first pass, and then forbids forks.
+# torch's compiler makes one known: let a first pass come before any test.
+torch.zeros(1, requires_grad=True).sum().backward()
+
 
 def in_processes(function: Callable, *args: Any, folder: Path, size: int = 2) -> list:
     """Call `function(*args)` in `size` processes that form a group; return what each returned."""

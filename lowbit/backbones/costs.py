@@ -5,6 +5,7 @@ from collections.abc import Iterable
 import torch
 
 from lowbit.backbones.networks.registry import create_backbone
+from lowbit.backbones.networks.without_values import without_values
 from lowbit.quant import Precision, QuantPolicy, costs, quantize
 
 
@@ -24,8 +25,9 @@ def backbone_costs(
         >>> backbone_costs("resnet10_slim", "ssql", ["FP", "4w4a"], image_size=32)["4w4a"]
         {'weight_bytes': 161904, 'bit_operations': 100663296}
     """
-    with torch.device("meta"):
+    with without_values():
         network = create_backbone(architecture)
+    with torch.device("meta"):
         if policy is not None:
             quantize(network, policy)
         return costs(network, precisions, torch.empty(1, 3, image_size, image_size))

@@ -64,9 +64,10 @@ def _counted(architecture: str, image_size: int) -> NetworkSize:
 
     from lowbit.backbones.networks.feature_pyramid import pyramid_info
     from lowbit.backbones.networks.registry import create_backbone
+    from lowbit.backbones.networks.without_values import without_values
     from lowbit.quant.structure.unfused_attention import unfused_attention
 
-    with torch.device("meta"):
+    with without_values():
         network = create_backbone(architecture).eval()
     try:
         image = torch.empty(1, 3, image_size, image_size, device="meta")

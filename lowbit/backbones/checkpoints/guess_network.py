@@ -21,6 +21,7 @@ from lowbit.backbones.networks.registry import (
     cifar_resnet,
     create_backbone,
 )
+from lowbit.backbones.networks.without_values import without_values
 from lowbit.common.text import printable
 
 _COMMON = (
@@ -75,7 +76,7 @@ def signature(architecture: str) -> Signature:
     Raises:
         ValueError: unknown network.
     """
-    with torch.device("meta"):
+    with without_values():
         network = create_backbone(architecture)
     state = network.state_dict()
     shapes = {name: tensor.shape for name, tensor in state.items()}

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from lowbit.backbones.checkpoints.conversions.hub_models import from_hub
 from lowbit.backbones.checkpoints.match import Containers, Shapes
+from lowbit.backbones.networks.without_values import without_values
 
 # Before the names of an official file where its training wrapped the network.
 _PREFIXES = ("", "teacher.backbone.", "student.backbone.", "backbone.", "model.", "encoder.")
@@ -76,7 +77,7 @@ def _converter(architecture: str) -> Callable[[dict[str, Tensor]], Any] | None:
     """Return timm's conversion for a network; None: it has none, or the network is not timm's."""
     if not timm.is_model(architecture):
         return None
-    with torch.device("meta"):
+    with without_values():
         network: nn.Module = timm.create_model(architecture, num_classes=0)
     module = importlib.import_module(type(network).__module__)
     function = getattr(module, "checkpoint_filter_fn", None)

@@ -11,7 +11,6 @@ from lowbit.quant import (
     get_policy,
     quantize,
     set_precision,
-    t_variant,
     use_fused_kernels,
 )
 from lowbit.quant.kernels import c_kernels, torch_compiled
@@ -28,7 +27,6 @@ OPERATORS = {
 @pytest.fixture
 def switch(monkeypatch):
     monkeypatch.setattr(c_kernels, "supports", lambda *tensors, scales=(): False)
-    monkeypatch.setattr(c_kernels, "supports_steps", lambda codes: False)
     before = torch_compiled._wanted
     use_fused_kernels(True)
     if not fused_kernels():
@@ -125,36 +123,3 @@ def test_a_network_trains_alike(switch):
             grads.append(net.layer4[0].conv2.weight.grad)
         cosine = torch.nn.functional.cosine_similarity(*(g.flatten() for g in grads), dim=0)
         assert cosine > 0.999, policy
-
-
-@pytest.mark.parametrize("route", ["native", "fused"])
-def test_a_transition_step_in_one_pass_equals_the_plain_one(switch, route, monkeypatch):
-    monkeypatch.setattr(
-        c_kernels, "supports_steps", lambda codes: torch_compiled.is_enabled() and route == "native"
-    )
-    runs = []
-    for on in (True, False):
-        switch(on)
-        torch.manual_seed(0)
-        net = quantize(create_backbone("resnet10_slim"), "tr", Precision(2, 2))
-        optimizer = t_variant(torch.optim.SGD)(
-            net.parameters(),
-            model=net,
-            lr=0.1,
-            target=0.05,
-            total_steps=20,
-            momentum=0.9,
-            weight_decay=1e-2,
-        )
-        generator = torch.Generator().manual_seed(1)
-        for _ in range(6):
-            for parameter in net.parameters():
-                parameter.grad = torch.randn(parameter.shape, generator=generator)
-            optimizer.step()
-            assert optimizer._is_fused() is on
-        runs.append((net.state_dict(), optimizer.rates(), optimizer.state_dict()))
-    for name, tensor in runs[0][0].items():
-        torch.testing.assert_close(tensor, runs[1][0][name], rtol=1e-4, atol=1e-6)
-    assert runs[0][1]["running"] == pytest.approx(runs[1][1]["running"], abs=1e-4)
-    assert max(runs[0][1]["running"]) > 0
-    assert all(code.dtype == torch.int8 for code in runs[0][2]["transition"]["codes"])

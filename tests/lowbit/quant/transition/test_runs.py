@@ -8,6 +8,7 @@ from torch import nn, optim
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from lowbit.backbones import create_backbone
 from lowbit.quant import Precision, quantize, quantized_layers, t_variant, use_fused_kernels
 from lowbit.quant.kernels import c_kernels, torch_compiled
 from lowbit.quant.transition import sgd_step
@@ -128,6 +129,42 @@ def test_one_kernel_a_layer_is_the_eager_step(policy, base, route, monkeypatch):
     assert min(expected["running"]) > 0
     for weight, other in zip(weights, others, strict=True):
         torch.testing.assert_close(weight, other, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("route", ["native", "fused"])
+def test_a_networks_steps_in_one_pass_equal_plain_ones(route, monkeypatch):
+    monkeypatch.setattr(
+        c_kernels, "supports_steps", lambda codes: torch_compiled.is_enabled() and route == "native"
+    )
+    monkeypatch.setattr(torch_compiled, "_wanted", True)
+    if not torch_compiled.fused_kernels():
+        pytest.skip("there is no C++ compiler: steps are taken eagerly")
+    runs = []
+    for on in (True, False):
+        use_fused_kernels(on)
+        torch.manual_seed(0)
+        net = quantize(create_backbone("resnet10_slim"), "tr", Precision(2, 2))
+        optimizer = t_variant(optim.SGD)(
+            net.parameters(),
+            model=net,
+            lr=0.1,
+            target=0.05,
+            total_steps=20,
+            momentum=0.9,
+            weight_decay=1e-2,
+        )
+        generator = torch.Generator().manual_seed(1)
+        for _ in range(6):
+            for parameter in net.parameters():
+                parameter.grad = torch.randn(parameter.shape, generator=generator)
+            optimizer.step()
+            assert optimizer._is_fused() is on
+        runs.append((net.state_dict(), optimizer.rates(), optimizer.state_dict()))
+    for name, tensor in runs[0][0].items():
+        torch.testing.assert_close(tensor, runs[1][0][name], rtol=1e-4, atol=1e-6)
+    assert runs[0][1]["running"] == pytest.approx(runs[1][1]["running"], abs=1e-4)
+    assert max(runs[0][1]["running"]) > 0
+    assert all(code.dtype == torch.int8 for code in runs[0][2]["transition"]["codes"])
 
 
 @pytest.mark.parametrize("fused", [None, True])
