@@ -31,11 +31,23 @@ def engine(request):
     return get_engine(request.param)
 
 
+@pytest.fixture(scope="module")
+def built():
+    """Detectors as they were built, by what was asked for."""
+    return {}
+
+
 @pytest.fixture
-def build(engine, make_recipe, backbone_file):
-    """Return a function that builds a tiny detector with a backbone's weights."""
+def build(engine, make_recipe, backbone_file, built):
+    """Return a function that gives a tiny detector of one's own with a backbone's weights."""
 
     def make(meta_architecture: str = "retinanet", **changes):
+        key = engine.name, meta_architecture, repr(sorted(changes.items()))
+        if key not in built:
+            built[key] = make_anew(meta_architecture, **changes)
+        return copy.deepcopy(built[key])
+
+    def make_anew(meta_architecture: str, **changes):
         recipe = make_recipe(
             engine=engine.name,
             meta_architecture=meta_architecture,
