@@ -1,5 +1,6 @@
 """One thread, fixed seeds, and skips that say why."""
 
+import gc
 import importlib.util
 import os
 import shutil
@@ -27,6 +28,17 @@ _FAKES = pytest.StashKey[
 def pytest_configure(config: pytest.Config) -> None:
     torch.set_num_threads(1)
     config.pluginmanager.register(SeedFixtures())
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> object:
+    """Search for garbage neither among what collecting imports and makes, nor there again later."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
-from statsmodels.formula.api import mixedlm
 
 from lowbit.benchmark.leaderboard.aggregation.fold_seeds import fold_seeds
 from lowbit.benchmark.leaderboard.aggregation.methods import fold_methods, mean_over_data_sets
@@ -62,6 +61,8 @@ def test_a_method_s_interval_is_over_its_pretrainings_each_with_the_mean_of_its_
 
 
 def test_the_interval_is_that_of_the_nested_mixed_model():
+    from statsmodels.formula.api import mixedlm  # here: collecting the tests need not import it
+
     draw = np.random.default_rng(3)
     values = 90 + draw.normal(0, 2, (6, 1)) + draw.normal(0, 0.3, (6, 4))
     _, found = _folded(_rows({"A": values.tolist()}))
