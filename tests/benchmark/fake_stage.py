@@ -115,6 +115,8 @@ def _run(recipe, folder):
     state.write_text(state.read_text() + "+" if state.exists() else "+")
     _logger.info("learning at %g", recipe.lr)
     print("printed to stdout", flush=True)
+    while recipe.behave == "wait" and not Path(recipe.journal).with_name("go on").exists():
+        time.sleep(0.01)
     _train(recipe, folder) if recipe.steps else time.sleep(recipe.sleep)
     for _ in range(25 if recipe.behave == "raise" else 0):
         _logger.info("one more line")

@@ -4,6 +4,7 @@ import os
 import platform
 import re
 import signal
+import threading
 import time
 from collections import Counter
 from multiprocessing import forkserver
@@ -269,14 +270,22 @@ def test_no_process_outlives_a_runner_that_is_killed(bench):
 
 
 def test_two_runners_on_one_folder_run_each_job_once(bench, caplog, capfd):
+    first = {"name": "made", "pretrain": "pretrain.yaml", "overrides": {"behave": "wait"}}
     bench.suite(
         seeds=list(range(6)),
+        checkpoints=[first],
         transfer=[{"recipe": "transfer.yaml", "overrides": {"sleep": 0.2}}],
         detection=[{"recipe": "detection.yaml", "overrides": {"behave": "raise"}}],
     )
     caplog.set_level("INFO", "lowbit.benchmark")
     other = bench.start("--workers", "1")
     wait_for(lambda: bench.events("begin"), what="its first job to begin")
+
+    def let_it_end_once_this_runner_has_looked():
+        wait_for(lambda: "results in" in caplog.text, what="this runner to begin")
+        (bench.folder / "go on").touch()
+
+    threading.Thread(target=let_it_end_once_this_runner_has_looked).start()
     here = bench.main("--workers", "1")
     outputs = [capfd.readouterr().out + caplog.text, other.communicate(timeout=4 * PATIENCE)[0]]
     assert [here, other.returncode] == [2, 2], outputs
