@@ -13,10 +13,9 @@ from lowbit.transfer.scoring.predict import predicted_classes
 from lowbit.transfer.scoring.predictions_file import FILE as PREDICTIONS
 from lowbit.transfer.scoring.predictions_file import read_predictions
 from lowbit.transfer.scoring.scored_network import ROLE, ScoredNetworks
-from tests.small_digits import NAME as SMALL_DIGITS
 
 PRECISIONS = ("FP", "8w8a", "3w3a")
-FAST = {"epochs": 1, "lr": 0.05, "batch_size": 32}
+FAST = {"epochs": 1, "lr": 0.05, "batch_size": 128}
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +29,7 @@ def checkpoint(tmp_path_factory):
 @pytest.fixture(
     scope="module",
     params=[
-        {"protocol": "linear", "epochs": 20, "lr": 1.0, "batch_size": 32},
+        {"protocol": "linear", "epochs": 2, "lr": 1.0},
         {"protocol": "linear-exact", "l2_strengths": [1e-2], "policy": "lsq"},
         {"protocol": "finetune", **FAST},
         {"protocol": "semi", "policy": "ssql", **FAST},
@@ -46,11 +45,7 @@ def checkpoint(tmp_path_factory):
 def job(request, checkpoint, tmp_path_factory):
     folder = tmp_path_factory.mktemp("job")
     recipe = Recipe(
-        checkpoint=str(checkpoint),
-        dataset=SMALL_DIGITS,
-        precisions=PRECISIONS,
-        image_size=16,
-        **request.param,
+        checkpoint=str(checkpoint), precisions=PRECISIONS, image_size=16, **request.param
     )
     return recipe, run(recipe, folder), folder
 
@@ -59,7 +54,7 @@ def test_networks_made_again_predict_what_the_job_kept(job, checkpoint):
     recipe, result, folder = job
     scored = ScoredNetworks(folder / result["artifacts"][ROLE])
     (test, *_), kept = read_predictions(folder / PREDICTIONS)
-    images = open_images(SMALL_DIGITS, "test")
+    images = open_images("digits", "test")
     found = {}
     for precision in PRECISIONS:
         network = scored.rebuild(precision, checkpoint)
@@ -115,13 +110,7 @@ def test_smoothed_networks_are_made_again(fields, tmp_path):
     checkpoint = tmp_path / "checkpoint.pth"
     save_backbone(checkpoint, backbone, {"method": "untrained", "data": "-"})
     policy = {"base": "ptq", "smooth": 0.5, "ranges": "mse"}
-    recipe = Recipe(
-        checkpoint=str(checkpoint),
-        dataset=SMALL_DIGITS,
-        precisions=("FP", "4w4a"),
-        policy=policy,
-        **fields,
-    )
+    recipe = Recipe(checkpoint=str(checkpoint), precisions=("FP", "4w4a"), policy=policy, **fields)
     result = run(recipe, tmp_path)
     scored = ScoredNetworks(tmp_path / result["artifacts"][ROLE])
     (test, *_), _ = read_predictions(tmp_path / PREDICTIONS)
@@ -131,7 +120,7 @@ def test_smoothed_networks_are_made_again(fields, tmp_path):
         assert sum(layer.smoothing.applied for layer in smoothed) == 9
         found = predicted_classes(
             network,
-            open_images(SMALL_DIGITS, "test"),
+            open_images("digits", "test"),
             scored.facts.view,
             batch_size=recipe.eval_batch_size,
         )
