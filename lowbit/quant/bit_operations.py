@@ -138,11 +138,8 @@ class _Record(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
+        out = func(*args, **kwargs)
         packet = func._overloadpacket
-        if packet is _aten.native_batch_norm and args[0].is_meta:
-            out = torch.empty_like(args[0]), *args[0].new_empty(2, 0)  # torch takes 1 ms
-        else:
-            out = func(*args, **kwargs)
         if packet in flop_registry:
             self._multiply(flop_registry[packet], packet, args, kwargs, out)
         elif packet in _KEEP_CODES or (packet in _SCALE and _is_number(args[1])):

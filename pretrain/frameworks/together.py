@@ -39,9 +39,10 @@ def together(network: nn.Module, views: Sequence[Tensor]) -> list[Tensor]:
     Statistics are updated view by view, in their order. A network with layers whose dimension 0 counts
     the elements of a sequence gets a pass for each view.
     """
-    if len(views) == 1 or not all(getattr(each, "batch_first", True) for each in network.modules()):
+    modules = list(network.modules())
+    if len(views) == 1 or not all(vars(module).get("batch_first", True) for module in modules):
         return [network(view) for view in views]
-    apart = [module for module in network.modules() if _depends_on_batch(module)]
+    apart = [module for module in modules if _depends_on_batch(module)]
     for module in apart:
         if not isinstance(module, _Apart):
             module.__class__ = _apart(type(module))

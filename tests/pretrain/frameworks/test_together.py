@@ -98,13 +98,20 @@ def test_the_views_ranges_differ_so_that_sharing_one_would_show():
         assert not torch.allclose(y, network(x))
 
 
-def test_afterwards_a_batch_is_one_view_again():
+@pytest.fixture
+def after_two_views():
+    """A network that embedded two views together, one that embedded them one by one, and the views."""
     one, views = made("cq"), torch.randn(2, 4, 3, 8, 8).double()
     set_precision(one, PRECISION)
     other = copy.deepcopy(one)
     together(one, list(views))
     for view in views:
         other(view)
+    return one, other, views
+
+
+def test_afterwards_a_batch_is_one_view_again(after_two_views):
+    one, other, views = after_two_views
     assert str(one) == str(other)
     torch.testing.assert_close(one(views[0]), other(views[0]))
     torch.testing.assert_close(one.eval()(views[0]), other.eval()(views[0]))
@@ -170,13 +177,8 @@ def test_a_pass_repeated_for_the_gradient_keeps_the_views_apart(name, reentrant)
     torch.testing.assert_close(*gradients)
 
 
-def test_a_batch_repeated_for_the_gradient_is_one_view():
-    one, views = made("cq"), torch.randn(2, 4, 3, 8, 8).double()
-    set_precision(one, PRECISION)
-    other = copy.deepcopy(one)
-    together(one, list(views))
-    for view in views:
-        other(view)
+def test_a_batch_repeated_for_the_gradient_is_one_view(after_two_views):
+    one, other, views = after_two_views
     for network in (one, other):
         Checkpointed(network, reentrant=False)(views[0]).sum().backward()
     for p, q in zip(one.parameters(), other.parameters(), strict=True):
