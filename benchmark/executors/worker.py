@@ -24,6 +24,7 @@ from lowbit.benchmark.recipes.yaml_files import validate
 from lowbit.benchmark.results import build_result
 from lowbit.benchmark.results.job_lock import holds
 from lowbit.benchmark.results.result_file import read_result, write_result
+from lowbit.common.input_files.found_once import finding_once
 
 SHARED = "features"  # beside the jobs' folders; may be deleted while nothing runs
 _CHECK = 5.0  # s between checks whether the runner still holds the claim
@@ -90,7 +91,8 @@ def _run(task: Task) -> int:
     try:
         paths = {name: str(path) for name, path in task.inputs.items()}
         recipe = validate(job.stage, {**job.recipe, **_shared(task), **paths})
-        returned = get_stage(job.stage).run(recipe, task.folder)
+        with finding_once():
+            returned = get_stage(job.stage).run(recipe, task.folder)
         if _rank(job) == 0:
             result = build_result.completed(
                 job,

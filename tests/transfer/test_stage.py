@@ -8,7 +8,6 @@ from PIL import Image
 
 from lowbit.backbones import create_backbone, save_backbone
 from lowbit.data import load, open_images
-from lowbit.data.views.labelled_images import _missing
 from lowbit.transfer import Recipe, identity, missing_data, run
 from lowbit.transfer.scoring import guarded_splits
 from lowbit.transfer.scoring.guarded_splits import GuardedSplits
@@ -186,7 +185,6 @@ def test_a_folder_that_is_there_is_not_missing(tmp_path):
                 Image.new("RGB", (8, 8), (i * 20, len(split) * 9, ord(name))).save(
                     folder / f"{i}.png"
                 )
-    _missing.cache_clear()
     assert (
         missing_data(_recipe("nowhere.pth", dataset="folder:birds", data_root=str(tmp_path)))
         is None

@@ -158,12 +158,12 @@ class _Objective:
         gradient = torch.zeros_like(w)
         rows = max(1, (_CHUNK_CPU if self.x.device.type == "cpu" else _CHUNK) // (M * C))
         for x, y in zip(self.x.split(rows), self.y.split(rows), strict=True):
-            x, index = x.to(self.dtype), y[:, None, None].expand(-1, M, 1)
-            log_p = F.log_softmax((x @ flat.T).view(-1, M, C), dim=-1)
-            loss -= log_p.gather(-1, index).sum(dim=(0, 2), dtype=torch.float64)
+            x, index = x.to(self.dtype), y.expand(M, 1, -1)
+            log_p = F.log_softmax((flat @ x.T).view(M, C, -1), dim=1)  # images last, as in SGDProbe
+            loss -= log_p.gather(1, index).sum(dim=(1, 2), dtype=torch.float64)
             p = log_p.exp_()
-            square += torch.linalg.vector_norm(p, dim=0).square()
-            p.scatter_add_(-1, index, p.new_tensor(-1.0).expand_as(index))
-            gradient += (p.view(-1, M * C).T @ x).view(M, C, R)
+            square += torch.linalg.vector_norm(p, dim=2).square()
+            p.scatter_add_(1, index, p.new_tensor(-1.0).expand_as(index))
+            gradient += (p.view(M * C, -1) @ x).view(M, C, R)
         n = len(self.x)
         return loss / n, gradient / n, square / n

@@ -58,22 +58,23 @@ class LinearFit:
     def step(self, x: Tensor, y: Tensor, *, lrs: Sequence[float]) -> Tensor:
         """Take one step on features x (P, B, D) and labels y (B,); return the losses (P, L)."""
         P, L, C, D = self.weight.shape
-        index = y[:, None, None].expand(P, -1, L, 1)
+        index = y.expand(P, L, 1, -1)
         weight, velocity = (t.view(P, L * C, D) for t in (self.weight, self._weight_velocity))
-        logits = torch.baddbmm(self.bias.view(P, 1, L * C), x, weight.mT).view(P, -1, L, C)
-        log_p = F.log_softmax(logits, dim=-1)
-        loss = log_p.gather(-1, index).mean(dim=(1, 3)).neg_()
+        # Images last: torch's softmax takes several times as long over ten classes that lie together.
+        logits = torch.baddbmm(self.bias.view(P, L * C, 1), weight, x.mT).view(P, L, C, -1)
+        log_p = F.log_softmax(logits, dim=2)
+        loss = log_p.gather(2, index).mean(dim=(2, 3)).neg_()
         residual = log_p.exp_()
-        residual.scatter_add_(-1, index, residual.new_tensor(-1.0).expand_as(index))
-        residual = residual.div_(len(y)).view(P, -1, L * C)  # d loss / d logits
+        residual.scatter_add_(2, index, residual.new_tensor(-1.0).expand_as(index))
+        residual = residual.div_(len(y)).view(P, L * C, -1)  # d loss / d logits
         if self.optimizer == "sgd":  # v <- m v + (g + wd w), w <- w - lr v
-            velocity.baddbmm_(residual.mT, x, beta=self.momentum)
-            self._bias_velocity.mul_(self.momentum).add_(residual.sum(dim=1).view(P, L, C))
+            velocity.baddbmm_(residual, x, beta=self.momentum)
+            self._bias_velocity.mul_(self.momentum).add_(residual.sum(dim=2).view(P, L, C))
             if self.weight_decay:
                 self._weight_velocity.add_(self.weight, alpha=self.weight_decay)
                 self._bias_velocity.add_(self.bias, alpha=self.weight_decay)
         else:
-            grads = (residual.mT @ x).view(P, L, C, D), residual.sum(dim=1).view(P, L, C)
+            grads = (residual @ x).view(P, L, C, D), residual.sum(dim=2).view(P, L, C)
             rates = residual.new_tensor(lrs)
             self._accumulate(self._weight_velocity, self.weight, grads[0], rates)
             self._accumulate(self._bias_velocity, self.bias, grads[1], rates)

@@ -30,6 +30,7 @@ from lowbit.benchmark.results.result_file import (
 )
 from lowbit.common.atomic_file import write_text
 from lowbit.common.file_hash import file_sha256
+from lowbit.common.input_files.found_once import finding_once
 
 _SUFFIXES = re.compile(r"(\.(pth|pt|tar|safetensors|pkl|ckpt|bin))+$")
 
@@ -50,13 +51,14 @@ def run_job(
     if why := obstacle(folder):
         raise ValueError(why)
     started = time.monotonic()
-    returned = get_stage(stage).run(recipe, folder)
-    if process:
-        return
-    outcome = {"recipe": recipe.model_dump(mode="json"), **returned}
-    write_text(folder / MEASUREMENTS, json.dumps(outcome, indent=2) + "\n")
-    count = getattr(args, "num_gpus", None) or getattr(recipe, "num_gpus", 1)
-    leave_result(stage, recipe, folder, returned, started=started, processes=count)
+    with finding_once():
+        returned = get_stage(stage).run(recipe, folder)
+        if process:
+            return
+        outcome = {"recipe": recipe.model_dump(mode="json"), **returned}
+        write_text(folder / MEASUREMENTS, json.dumps(outcome, indent=2) + "\n")
+        count = getattr(args, "num_gpus", None) or getattr(recipe, "num_gpus", 1)
+        leave_result(stage, recipe, folder, returned, started=started, processes=count)
     report(returned, folder)
 
 

@@ -16,6 +16,7 @@ import os
 import torch
 from torch import Tensor
 
+from lowbit.common.input_files.found_once import once
 from lowbit.common.suggest import did_you_mean
 from lowbit.common.text import brief
 from lowbit.data.image_sets.image_folder import folder_set, located
@@ -74,7 +75,8 @@ def locate(name: str, *, root: str | os.PathLike | None = None) -> ImageSet:
     spec = image_set(name)
     if spec.folder is None:
         return spec
-    return located(spec, resolve_root(root))
+    root = resolve_root(root)
+    return once(("set", name, os.path.abspath(root)), lambda: located(spec, root))
 
 
 def normalization(name: str) -> tuple[Triple, Triple]:
@@ -101,7 +103,11 @@ def load(name: str, split: str, *, root: str | os.PathLike | None = None) -> Spl
     """
     image_set(name)  # report an unknown name before an unknown split
     check_split(name, split)
-    spec = locate(name, root=root)
+    return read_split(locate(name, root=root), split, root=root)
+
+
+def read_split(spec: ImageSet, split: str, *, root: str | os.PathLike | None = None) -> Split:
+    """Load a split of a set that `locate` returned, as `load`."""
     images, labels, ids, classes = _from_folder(spec) if spec.folder else _from_pinned(spec, root)
     wanted = choose(ids, split)
     return Split(
@@ -109,7 +115,7 @@ def load(name: str, split: str, *, root: str | os.PathLike | None = None) -> Spl
         labels=labels[wanted],
         ids=wanted,
         classes=classes,
-        name=name,
+        name=spec.name,
         split=split,
         split_sha256=spec.split_sha256,
     )

@@ -7,14 +7,14 @@ A set whose images share one small size is held in memory as bytes; others stay 
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
-from functools import cache
 from pathlib import Path
 
 import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from lowbit.data.image_sets.registry import load, locate
+from lowbit.common.input_files.found_once import once
+from lowbit.data.image_sets.registry import locate, read_split
 from lowbit.data.image_sets.spec import Split, Triple, check_split, resolve_root
 from lowbit.data.views.augment import Augment, normalize
 from lowbit.data.views.image_files import ImagesInFiles, VideosInFiles
@@ -45,7 +45,7 @@ def open_images(name: str, split: str, *, root: str | os.PathLike | None = None)
         return VideosInFiles(spec, split)
     if spec.size is None:
         return ImagesInFiles(spec, split)
-    return ImagesInMemory(load(name, split, root=root), mean=spec.mean, std=spec.std)
+    return ImagesInMemory(read_split(spec, split, root=root), mean=spec.mean, std=spec.std)
 
 
 def missing_images(dataset: str, split: str, *, root: str | None = None) -> str | None:
@@ -53,10 +53,11 @@ def missing_images(dataset: str, split: str, *, root: str | None = None) -> str 
 
     A damaged set is not missing: reading it raises the error.
     """
-    return _missing(dataset, split, resolve_root(root))
+    root = resolve_root(root)
+    key = "missing", dataset, split, os.path.abspath(root)
+    return once(key, lambda: _missing(dataset, split, root))
 
 
-@cache  # a plan has many jobs with the same set
 def _missing(dataset: str, split: str, root: Path) -> str | None:
     try:
         open_images(dataset, split, root=root)

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Generator, Tensor
 
-from lowbit.data.image_sets.registry import load, locate
+from lowbit.data.image_sets.registry import locate, read_split
 from lowbit.data.image_sets.spec import Split, check_split, choose
 from lowbit.data.views.augment import CHUNK_FLOATS, Augment
 from lowbit.data.views.streamed_views import Streamed
@@ -127,7 +127,7 @@ def view_source(
             seed=seed,
         )
     return InMemory(
-        load(dataset, split, root=root),
+        read_split(spec, split, root=root),
         augment=augment,
         prepare=Augment(size, **constants, **{**augmentation, **_PLAIN}),
         generator=_stream(seed, rank, device),

@@ -6,12 +6,14 @@ import shutil
 import pandas as pd
 import pytest
 import yaml
+from PIL import Image
 
 from lowbit.benchmark.cli import leaderboard
 from lowbit.benchmark.cli.single_jobs import detect, pretrain, transfer
 from lowbit.benchmark.planning.plan import plan
 from lowbit.benchmark.results.frame import load_frame
 from lowbit.benchmark.results.result_file import Measurement, find_results, job_folder, read_result
+from lowbit.data.image_sets import folder_manifest
 
 PRETRAIN = {"dataset": "digits", "architecture": "resnet10_slim", "epochs": 0, "device": "cpu"}
 KNN = {"dataset": "digits", "image_size": 16, "protocol": "knn", "precisions": ["FP", "4w4a"]}
@@ -115,3 +117,20 @@ def test_files_of_no_job_are_named_after_themselves(output, tmp_path, capsys):
     assert transfer.main([*words, "checkpoint", str(tmp_path / "my-ssl.v2.pth.tar")]) == 0
     result = read_result(tmp_path / "out")
     assert result.checkpoint.name == "my-ssl.v2" and result.inputs["checkpoint"].job_id is None
+
+
+def test_a_job_looks_once_at_the_files_of_its_folder(output, tmp_path, monkeypatch):
+    for split in ("train", "test"):
+        for label, name in enumerate(("dark", "light")):
+            (tmp_path / "birds" / split / name).mkdir(parents=True)
+            for i in range(12):
+                image = Image.new("L", (8, 8), 100 * label + i)
+                image.save(tmp_path / "birds" / split / name / f"{i}.png")
+    looks, look = [], folder_manifest.look
+    monkeypatch.setattr(folder_manifest, "look", lambda *args: looks.append(args) or look(*args))
+    recipe = tmp_path / "knn.yaml"
+    recipe.write_text(yaml.safe_dump(KNN | {"dataset": "folder:birds"}))
+    words = ["data_root", str(tmp_path), "checkpoint", str(output / "untrained/checkpoint.pth")]
+    words = ["--config-file", str(recipe), "--output-dir", str(tmp_path / "job"), *words]
+    assert transfer.main(words) == 0
+    assert len(looks) == 1

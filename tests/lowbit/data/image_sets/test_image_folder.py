@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from lowbit import data
+from lowbit.common.input_files.found_once import finding_once
 from lowbit.data import decoding
 from lowbit.data.image_sets import folder_manifest
 from lowbit.data.image_sets.image_folder import Folder, folder_set, located, unlocated
@@ -124,6 +125,24 @@ def test_a_folder_that_changed_is_another_set(tmp_path, pets, monkeypatch, chang
     second = data.load("folder:pets", "train", root=tmp_path)
     assert first.images.shape != second.images.shape or not torch.equal(first.images, second.images)
     assert len(list((tmp_path / "pets/.lowbit").glob("images-*.npy"))) == 1  # the old one is gone
+
+
+def test_a_job_looks_once_and_sees_one_state_of_a_folder(tmp_path, pets, monkeypatch):
+    looks, look = [], folder_manifest.look
+    monkeypatch.setattr(
+        folder_manifest, "look", lambda root, paths: looks.append(root) or look(root, paths)
+    )
+    with finding_once():
+        images = data.open_images("folder:pets", "train", root=tmp_path)
+        (tmp_path / "pets/train/cat/07.png").unlink()
+        monkeypatch.chdir(tmp_path)
+        val = data.open_images("folder:pets", "val", root=".")  # the same folder
+        source = data.view_source("folder:pets", "train", root=tmp_path, size=8, augmentation={})
+        assert (len(images), len(val), len(source)) == (54, 6, 54)
+        assert data.missing_images("folder:pets", "test", root=str(tmp_path)) is None
+        assert len(looks) == 1
+    assert len(data.open_images("folder:pets", "train", root=tmp_path)) == 53
+    assert len(looks) == 2
 
 
 def test_images_are_decoded_once(tmp_path, pets, monkeypatch):
