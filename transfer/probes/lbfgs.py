@@ -37,6 +37,7 @@ def minimize(
     start: Tensor,
     *,
     tolerance: Tensor,
+    rounding: float = 1e-10,
     max_evaluations: int = 1000,
 ) -> Minimum:
     """Minimize B problems by L-BFGS until the norm of each one's gradient is at most its tolerance.
@@ -52,6 +53,7 @@ def minimize(
         evaluate: maps problem indices (M,) and a point of each (M, n) to the evaluation there.
         start: (B, n), float64.
         tolerance: of each gradient's norm, (B,).
+        rounding: increase of a value, as a share of it, that does not reject a point.
         max_evaluations: of one problem, after which the current point is returned.
     """
     result = Minimum(
@@ -82,8 +84,8 @@ def minimize(
         candidate = x + t[:, None] * d
         there = evaluate(active, candidate)
         # Near the minimum rounding hides the decrease; the gradient still gives the direction.
-        rounding = 1e-10 * here.value.abs()
-        good = there.value <= here.value + _ARMIJO * t * slope + rounding
+        noise = rounding * here.value.abs()
+        good = there.value <= here.value + _ARMIJO * t * slope + noise
         taken = good[:, None]
         s = torch.where(taken, torch.cat([(candidate - x)[None], s[:-1]]), s)
         y = torch.where(taken, torch.cat([(there.gradient - here.gradient)[None], y[:-1]]), y)

@@ -95,15 +95,19 @@ def test_a_backbone_that_tells_nothing_apart_is_refused():
         Axes.of(torch.ones(5, 3))
 
 
-def test_lbfgs_finds_the_minima_of_quadratics_of_many_shapes_at_once():
-    # f_b(x) = x' A_b x / 2 - c_b' x has its minimum at A_b^{-1} c_b.
+def _quadratics(*conditions):
+    """Return A_b and c_b of f_b(x) = x' A_b x / 2 - c_b' x, which has its minimum at A_b^{-1} c_b."""
     rng = np.random.default_rng(0)
     A, c = [], []
-    for condition in (1, 1e2, 1e4):
+    for condition in conditions:
         q, _ = np.linalg.qr(rng.standard_normal((12, 12)))
         A.append(q @ np.diag(np.geomspace(1, condition, 12)) @ q.T)
         c.append(rng.standard_normal(12))
-    A, c = torch.tensor(np.array(A)), torch.tensor(np.array(c))
+    return torch.tensor(np.array(A)), torch.tensor(np.array(c))
+
+
+def test_lbfgs_finds_the_minima_of_quadratics_of_many_shapes_at_once():
+    A, c = _quadratics(1, 1e2, 1e4)
 
     def evaluate(problems, x):
         Ax = torch.einsum("bij,bj->bi", A[problems], x)
@@ -115,3 +119,16 @@ def test_lbfgs_finds_the_minima_of_quadratics_of_many_shapes_at_once():
     assert torch.allclose(found.point, torch.linalg.solve(A, c), atol=1e-7)
     assert (found.gradient_norm <= 1e-8).all()
     assert found.evaluations[0] < found.evaluations[2]  # each stops when it is done
+
+
+def test_lbfgs_accepts_a_point_whose_value_rose_by_rounding_alone():
+    def evaluate(problems, x):
+        value = 1 + x.square() / 2 + 1.3e-7 * (x.abs() < 5e-4)  # (1, 1)
+        return Evaluation(value[:, 0], x, torch.ones_like(x))
+
+    def evaluations(rounding):
+        start, tolerance = torch.full((1, 1), 5e-4, dtype=torch.float64), torch.tensor([1e-9])
+        return int(minimize(evaluate, start, tolerance=tolerance, rounding=rounding).evaluations)
+
+    assert evaluations(1e-8) == 2  # Newton's step
+    assert evaluations(1e-10) > 5  # shortened in vain
