@@ -9,6 +9,7 @@ from fvcore.common.registry import Registry
 from PIL import Image
 
 from lowbit.common.input_files.file_names import expanded, is_name
+from lowbit.common.input_files.found_once import once
 from lowbit.common.suggest import did_you_mean
 from lowbit.common.text import brief
 from lowbit.data.image_sets.spec import ROOT_VARIABLE
@@ -120,8 +121,13 @@ def load_detection(name: str, split: str, count: int | None = None, **options) -
 def detection_sha256(
     name: str, *, train: int | None, test: int | None, test_split: str = "test", **options
 ) -> str:
-    """Hash the choice of training and test images; reads annotations, but no images."""
-    return find_source(name, **options).sha256(train=train, test=test, test_split=test_split)
+    """Hash the choice of training and test images; reads annotations, but no images.
+
+    A plan does so once for each choice: VOC has a file for each of 21,503 images.
+    """
+    chosen = {"train": train, "test": test, "test_split": test_split}
+    key = ("detection", name, *chosen.values(), *sorted(options.items()))
+    return once(key, lambda: find_source(name, **options).sha256(**chosen))
 
 
 @DETECTION_SETS.register()

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from lowbit.common.input_files.found_once import finding_once
 from lowbit.detection.datasets.catalog import detection_sha256, find_source, load_detection
 from lowbit.detection.datasets.check_annotations import check, check_pair
 from lowbit.detection.datasets.voc_folder import CLASSES_2007
@@ -106,6 +107,17 @@ def test_the_hash_is_of_the_annotations_of_the_chosen_images(root):
     assert detection_sha256("voc:moved", root=root, train=1, test=None) != known
     write_xml(root / "moved" / "Annotations" / "c.xml", [("dog", (5, 5, 9, 10), 0)])
     assert detection_sha256("voc:moved", root=root, train=None, test=None) != known
+
+
+def test_a_plan_hashes_the_annotations_of_a_choice_once(root):
+    def found(**chosen):
+        return detection_sha256("voc:farm", root=root, **{"train": None, "test": None, **chosen})
+
+    with finding_once():
+        known, fewer = found(), found(train=1)
+        write_xml(root / "farm" / "Annotations" / "c.xml", [("dog", (5, 5, 9, 10), 0)])
+        assert found() == known and found(train=1) == fewer != known
+    assert found() != known
 
 
 def test_a_size_that_is_not_written_is_the_images(root):
