@@ -19,9 +19,9 @@ MEMORY = 2**30  # bytes that a reader may add to what its process has
 SECONDS = 60  # that it may take, on a busy machine
 _LONGEST = 10_000  # characters of a message
 _NAMES = (
-    *("../../canary", "/canary", "..", ".", "", " ", "a/b", "con", "-rf", "a\nb", "\u202eknack"),
-    *("a\x00b", "a" * 300, "\ud7ff\uffff", "%s{0}$HOME`canary`", "__class__"),
-)
+    "../../canary", "/canary", "..", ".", "", " ", "a/b", "con", "-rf", "a\nb", "\u202eknack",
+    "a\x00b", "a" * 300, "\ud7ff\uffff", "%s{0}$HOME`canary`", "__class__",
+)  # fmt: skip
 _NUMBERS = (0, -1, 2**31, 2**63, 2**64, -(2**63), 1e308, float("nan"), float("inf"), 0.5)
 _PIECES = (b"\0", b"\xff", b"\xff\xff\xff\x7f", b"\xff" * 8, b"../", b"{", b"]", b"\x80\x02c")
 

@@ -35,10 +35,9 @@ class Runners:
 
     def __init__(self, of, suite, address):
         self.runs, self.log, self._bench = of.runs, of.runs.with_name("runs.log"), of
-        self._words = [
-            *(sys.executable, str(of.folder / "driver.py"), str(of.stages), str(suite)),
-            *("--runs-dir", str(of.runs), "--executor", "ray", "--address", address),
-        ]
+        command = [sys.executable, str(of.folder / "driver.py"), str(of.stages), str(suite)]
+        options = ["--runs-dir", str(of.runs), "--executor", "ray", "--address", address]
+        self._words = command + options
 
     def start(self):
         with self.log.open("a") as log:

@@ -15,12 +15,12 @@ from lowbit.quant.structure.dataflow import StepTracer
 
 # Functions and methods whose result may lie in the memory of their first argument.
 _VIEWS = {
-    *("view", "view_as", "reshape", "flatten", "unflatten", "ravel", "squeeze", "unsqueeze"),
-    *("transpose", "permute", "t", "T", "mT", "swapaxes", "swapdims", "movedim", "moveaxis"),
-    *("getitem", "getattr", "narrow", "select", "chunk", "split", "tensor_split", "unbind"),
-    *("expand", "expand_as", "broadcast_to", "unfold", "diagonal", "as_strided", "alias"),
-    *("contiguous", "detach", "to", "type", "type_as", "float", "dropout"),
-}
+    "view", "view_as", "reshape", "flatten", "unflatten", "ravel", "squeeze", "unsqueeze",
+    "transpose", "permute", "t", "T", "mT", "swapaxes", "swapdims", "movedim", "moveaxis",
+    "getitem", "getattr", "narrow", "select", "chunk", "split", "tensor_split", "unbind",
+    "expand", "expand_as", "broadcast_to", "unfold", "diagonal", "as_strided", "alias",
+    "contiguous", "detach", "to", "type", "type_as", "float", "dropout",
+}  # fmt: skip
 _VIEWING = (nn.Identity, nn.Flatten, nn.Unflatten, nn.modules.dropout._DropoutNd)
 
 

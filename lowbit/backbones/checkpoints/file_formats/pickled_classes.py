@@ -37,10 +37,10 @@ _SETTINGS = (
 _BUILTINS = frozenset(
     f"builtins.{name}"
     for name in (
-        *("bool", "bytearray", "bytes", "complex", "dict", "float", "frozenset", "int", "list"),
-        *("object", "range", "set", "slice", "str", "tuple"),
+        "bool", "bytearray", "bytes", "complex", "dict", "float", "frozenset", "int", "list",
+        "object", "range", "set", "slice", "str", "tuple",
     )
-)
+)  # fmt: skip
 _RENAMED = (
     ("numpy._core.", "numpy.core."),
     ("__builtin__.", "builtins."),
@@ -142,12 +142,16 @@ _TORCH_DTYPES = {
     if isinstance(value, torch.dtype)
 }
 _TENSOR_CLASSES = frozenset(
-    (
-        *("torch.Tensor", "torch.nn.parameter.Parameter", "torch.nn.parameter.Buffer"),
-        *(f"torch.per_{scheme}" for scheme in ("tensor_affine", "tensor_symmetric")),
-        *(f"torch.per_channel_{scheme}" for scheme in ("affine", "symmetric")),
+    {
+        "torch.Tensor",
+        "torch.nn.parameter.Parameter",
+        "torch.nn.parameter.Buffer",
+        "torch.per_tensor_affine",
+        "torch.per_tensor_symmetric",
+        "torch.per_channel_affine",
+        "torch.per_channel_symmetric",
         "torch.per_channel_affine_float_qparams",
-    )
+    }
 )
 
 

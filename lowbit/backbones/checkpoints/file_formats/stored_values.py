@@ -13,12 +13,12 @@ from lowbit.backbones.checkpoints.file_formats.memory_budget import MemoryBudget
 from lowbit.backbones.checkpoints.file_formats.refusals import DamagedError
 
 DTYPES = {
-    name: getattr(torch, name)
-    for name in (
-        *("float16", "bfloat16", "float32", "float64"),
-        *("bool", "uint8", "int8", "int16", "int32", "int64"),
+    str(dtype).removeprefix("torch."): dtype
+    for dtype in (
+        torch.float16, torch.bfloat16, torch.float32, torch.float64,
+        torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64,
     )
-}
+}  # fmt: skip
 """The types of number that become tensors: weights, and the counters and indices beside them."""
 
 

@@ -170,9 +170,9 @@ FILES: dict[str, Callable[[], bytes]] = {
 
 
 MANY_OBJECTS = (
-    *("lists", "dictionaries", "sets", "marks", "numbers", "memo", "tuples", "names", "calls"),
-    *("members", "a header of lists", "a deep hash"),
-)
+    "lists", "dictionaries", "sets", "marks", "numbers", "memo", "tuples", "names", "calls",
+    "members", "a header of lists", "a deep hash",
+)  # fmt: skip
 """Those that take a second or more: refused once their objects are too many."""
 
 
