@@ -34,8 +34,10 @@ _TOGETHER = (
         "tests/lowbit/export/test_runtime_rewrites.py",
     },
     {
+        "tests/lowbit/quant/kernels/test_c_kernels.py",
         "tests/lowbit/quant/kernels/test_exact_ties.py",
         "tests/lowbit/quant/kernels/test_torch_compiled.py",
+        "tests/lowbit/quant/structure/test_weight_reads.py",
         "tests/lowbit/quant/test_training_stack.py",
         "tests/lowbit/quant/transition/test_runs.py",
     },

@@ -269,6 +269,7 @@ def test_compiled_networks_compute_what_eager_ones_do_at_every_precision(policy,
     torch._dynamo.reset()
 
 
+@pytest.mark.usefixtures("trusted_compiler")
 @pytest.mark.slow
 @pytest.mark.parametrize("policy", POLICIES)
 def test_networks_compiled_by_inductor_compute_what_eager_ones_do(policy):

@@ -17,6 +17,8 @@ from lowbit.quant.kernels import c_kernels, torch_compiled
 from lowbit.quant.kernels.learned_scale_quantize import interval, lsq
 from lowbit.quant.kernels.range_quantize import fake_quantize
 
+pytestmark = pytest.mark.usefixtures("trusted_compiler")
+
 OPERATORS = {
     "lsq": lambda v, s, b: lsq(v, s, 2 ** (b - 1), 2 ** (b - 1) - 1, 0.1),
     "affine": lambda v, s, b: fake_quantize(v, s, None, -(2 ** (b - 1)), 2 ** (b - 1) - 1),
