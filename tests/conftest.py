@@ -20,6 +20,29 @@ DETECTRON2_REASON = (
     "detectron2 is not installed: the torchvision engine is tested instead. Install it with "
     "make detectron2"
 )
+_TOGETHER = (
+    {
+        "tests/benchmark/cli/test_export.py",
+        "tests/deploy/test_detector.py",
+        "tests/deploy/test_export_model.py",
+        "tests/deploy/test_measurements.py",
+        "tests/deploy/test_stage.py",
+        "tests/detection/test_exported_detector.py",
+        "tests/lowbit/export/test_onnx_export.py",
+        "tests/lowbit/export/test_openvino_runtime.py",
+        "tests/lowbit/export/test_peak_memory.py",
+        "tests/lowbit/export/test_runtime_rewrites.py",
+    },
+    {
+        "tests/lowbit/quant/kernels/test_c_kernels.py",
+        "tests/lowbit/quant/kernels/test_exact_ties.py",
+        "tests/lowbit/quant/kernels/test_torch_compiled.py",
+        "tests/lowbit/quant/structure/test_weight_reads.py",
+        "tests/lowbit/quant/test_training_stack.py",
+        "tests/lowbit/quant/transition/test_runs.py",
+    },
+)
+"""Files that one process runs: it loads torch's exporter or compiler once, which takes seconds."""
 _FAKES = pytest.StashKey[
     bool
 ]()  # whether a module's jobs, and the fork server's, are of fake stages
@@ -28,6 +51,21 @@ _FAKES = pytest.StashKey[
 def pytest_configure(config: pytest.Config) -> None:
     torch.set_num_threads(1)
     config.pluginmanager.register(SeedFixtures())
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """Return --dist loadfile's scheduler, for which the files of `_TOGETHER` are one."""
+    if config.getvalue("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class LoadFiles(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = super()._split_scope(nodeid)
+            return next((min(files) for files in _TOGETHER if file in files), file)
+
+    return LoadFiles(config, log)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -161,14 +161,24 @@ def test_costs_are_those_of_the_detection_job(result, calibrated):
     assert result["checkpoint"] == calibrated[1]["checkpoint"]
 
 
-def test_nothing_that_a_detector_is_sure_of_leaves_no_agreement(unsure, tmp_path):
+@pytest.fixture
+def memory_unmeasured(monkeypatch):
+    """Start no process for each graph where its peak memory is not looked at."""
+    monkeypatch.setattr("lowbit.deploy.graph_costs.peak_memory", lambda *_: 1)
+
+
+def test_nothing_that_a_detector_is_sure_of_leaves_no_agreement(
+    unsure, tmp_path, memory_unmeasured
+):
     recipe, detector = unsure
     found = run(deployed(recipe, detector, precisions=("FP",)), tmp_path)
     assert "AP" in values(found, "FP") and "agreement" not in values(found, "FP")
     assert found["details"]["detections"]["FP"]["simulated"] == 0
 
 
-def test_a_trained_detector_is_measured_beside_its_own_full_precision(full, tmp_path):
+def test_a_trained_detector_is_measured_beside_its_own_full_precision(
+    full, tmp_path, memory_unmeasured
+):
     recipe = DetectionRecipe(
         **{
             **TINY,

@@ -88,8 +88,10 @@ def place_of_peak(rows: Tensor, peaks: Tensor) -> Tensor:
 
 
 def is_fused(*tensors: Tensor) -> bool:
+    """Whether the kernels of `torch_compiled` are used; a compiler of the whole network fuses by itself."""
     return (
         not torch.jit.is_tracing()
+        and not torch.compiler.is_compiling()
         and torch_compiled.fused_kernels(tensors[0].device)
         and torch_compiled.is_compatible(*tensors)
     )

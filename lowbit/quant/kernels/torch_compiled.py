@@ -127,7 +127,8 @@ def kernel(function: Callable) -> Callable:
 
     @wraps(function)
     def run(*tensors: Tensor):
-        return compiled()(*tensors)
+        # Of a view torch would compile for the shape, strides and rank of the tensor behind it, too.
+        return compiled()(*[t.data for t in tensors])
 
     return run
 

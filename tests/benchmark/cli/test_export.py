@@ -15,6 +15,7 @@ from lowbit.deploy.agreement import Agreement
 from lowbit.deploy.export_model import ExportedFile
 from lowbit.deploy.model_card import RuntimeCheck
 from lowbit.export.runtime import RuntimeMissingError
+from tests.onnx_operators import operators_read_once  # noqa: F401
 
 CONFIG = "configs/transfer/digits_linear.yaml"
 

@@ -1,11 +1,13 @@
-"""Compiling by torch without its trials of the compiler, which cost more than all kernels here."""
+"""Compiling by torch without its trials of the compiler, which take seconds."""
 
 import pytest
-import torch._inductor.config
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _trust_the_compiler():
+@pytest.fixture(scope="module")
+def trusted_compiler():
     """Let torch take for granted that the compiler knows this CPU's vector instructions."""
-    with torch._inductor.config.patch({"cpp.vec_isa_ok": True}):
+    from torch._inductor.cpu_vec_isa import VecISA  # a second, which not all tests need
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(VecISA, "check_build", lambda isa, code: True)
         yield

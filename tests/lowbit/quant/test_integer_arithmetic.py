@@ -135,22 +135,28 @@ def test_every_quantizer_is_here():
     assert {kind for kind, _ in [*WEIGHTS.values(), *ACTIVATIONS.values()]} == own
 
 
+@pytest.mark.parametrize("half", [0, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("weight", WEIGHTS)
-def test_layers_compute_what_integers_compute(weight, activation):
-    for name in LAYERS:
-        for granularity in ("tensor", "channel"):
-            for precision, positive in ((Precision(8, 8), True), (Precision(3, 5), False)):
-                layer, x, net = _layer(
-                    name,
-                    weight,
-                    activation,
-                    granularity=granularity,
-                    precision=precision,
-                    positive=positive,
-                )
-                deviation = _deviation(net(x), _reference_integer_layer(layer, x))
-                assert deviation < TOLERANCE, (name, granularity, precision)
+def test_layers_compute_what_integers_compute(weight, activation, half):
+    """By default each layer has each granularity with one precision, and with the other in the next pair."""
+    pair = [*WEIGHTS].index(weight) + [*ACTIVATIONS].index(activation)
+    for i, name in enumerate(LAYERS):
+        for j, granularity in enumerate(("tensor", "channel")):
+            precision, positive = (
+                (Precision(8, 8), True),
+                (Precision(3, 5), False),
+            )[(pair + i + j + half) % 2]
+            layer, x, net = _layer(
+                name,
+                weight,
+                activation,
+                granularity=granularity,
+                precision=precision,
+                positive=positive,
+            )
+            deviation = _deviation(net(x), _reference_integer_layer(layer, x))
+            assert deviation < TOLERANCE, (name, granularity, precision)
 
 
 @pytest.mark.parametrize("bits", [8, 2])

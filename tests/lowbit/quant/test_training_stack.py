@@ -19,6 +19,7 @@ from lowbit.quant import (
     quantized_layers,
     scales,
     set_precision,
+    use_fused_kernels,
 )
 from lowbit.training import distributed
 from tests.forked_ranks import in_processes
@@ -239,12 +240,23 @@ def test_two_processes_train_as_one_with_their_batch(policy, ranks):
         assert (final[name] - value).double().norm() <= 0.05 * moved, name
 
 
-@pytest.mark.parametrize("policy", POLICIES)
-def test_compiled_networks_compute_what_eager_ones_do_at_every_precision(policy):
+@pytest.fixture
+def fused(request):
+    use_fused_kernels(request.param)
+    yield
+    use_fused_kernels(None)
+
+
+@pytest.mark.parametrize(
+    ("policy", "fused"),  # None: where they pay off at once; on a GPU that is everywhere
+    [("lsq", True), ("tr", None), ("ssql", True), ("cq", None)],
+    indirect=["fused"],
+)
+def test_compiled_networks_compute_what_eager_ones_do_at_every_precision(policy, fused):
     torch._dynamo.reset()
     net = network(policy)
     net.eval()
-    compiled = torch.compile(net, backend="aot_eager", fullgraph=True)
+    compiled = torch.compile(net, backend="aot_eager_default_partitioner", fullgraph=True)
     for precision in ("8w8a", "3w4a", "FP", "8w8a"):
         set_precision(net, precision)
         found = []
@@ -257,6 +269,7 @@ def test_compiled_networks_compute_what_eager_ones_do_at_every_precision(policy)
     torch._dynamo.reset()
 
 
+@pytest.mark.usefixtures("trusted_compiler")
 @pytest.mark.slow
 @pytest.mark.parametrize("policy", POLICIES)
 def test_networks_compiled_by_inductor_compute_what_eager_ones_do(policy):

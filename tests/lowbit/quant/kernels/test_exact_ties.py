@@ -88,6 +88,7 @@ def test_kernels_agree_bit_for_bit_on_peaks(bits, exponent, switch):
         assert torch.equal(attached, values)
 
 
+@pytest.mark.usefixtures("trusted_compiler")
 def test_kernels_compiled_by_torch_agree_bit_for_bit_on_peaks(switch, monkeypatch):
     monkeypatch.setattr(c_kernels, "supports", lambda *tensors, scales=(): False)
     w, results = _weights(), []
@@ -100,6 +101,7 @@ def test_kernels_compiled_by_torch_agree_bit_for_bit_on_peaks(switch, monkeypatc
     assert all(map(torch.equal, *results))
 
 
+@pytest.mark.usefixtures("trusted_compiler")
 def test_a_network_compiled_whole_agrees_bit_for_bit_on_peaks(switch):
     switch(False)
     w = _weights().requires_grad_()

@@ -113,6 +113,7 @@ def _steps(base, policy, wanted):
         use_fused_kernels(None)
 
 
+@pytest.mark.usefixtures("trusted_compiler")
 @pytest.mark.parametrize("route", ["native", "fused"])
 @pytest.mark.parametrize("base", [optim.SGD, optim.Adam])
 @pytest.mark.parametrize("policy", ["tr", "lsq"])
@@ -131,6 +132,7 @@ def test_one_kernel_a_layer_is_the_eager_step(policy, base, route, monkeypatch):
         torch.testing.assert_close(weight, other, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.usefixtures("trusted_compiler")
 @pytest.mark.parametrize("route", ["native", "fused"])
 def test_a_networks_steps_in_one_pass_equal_plain_ones(route, monkeypatch):
     monkeypatch.setattr(
