@@ -76,9 +76,20 @@ class SeedFixtures:
     @pytest.hookimpl(tryfirst=True)
     def pytest_fixture_setup(self, fixturedef: pytest.FixtureDef) -> None:
         if fixturedef.scope != "function":
-            torch.manual_seed(0)
+            seed_torch()
+
+
+def seed_torch() -> None:
+    """Seed torch's global generators, but for those of devices that are not here.
+
+    `torch.manual_seed` notes the stack for each kind of such a device, which takes longer than all
+    that pytest does for a test.
+    """
+    torch.default_generator.manual_seed(0)
+    if torch.cuda.is_available():
+        torch.cuda.manual_seed_all(0)
 
 
 @pytest.fixture(autouse=True)
 def _seed() -> None:
-    torch.manual_seed(0)
+    seed_torch()
