@@ -2,6 +2,7 @@
 
 import gc
 import importlib.util
+import logging
 import os
 import shutil
 import sys
@@ -39,6 +40,18 @@ def pytest_collection() -> object:
     finally:
         gc.freeze()
         gc.enable()
+        _let_torchs_logs_propagate()
+
+
+def _let_torchs_logs_propagate() -> None:
+    """Let `torch` write what loggers of its modules do: pytest then has one of them to watch, not fifty.
+
+    At each phase of each test it adds two handlers to every logger that does not propagate.
+    """
+    for name, logger in logging.root.manager.loggerDict.items():
+        if name.startswith("torch.") and isinstance(logger, logging.Logger):
+            logger.handlers.clear()  # else its messages would be written twice
+            logger.propagate = True
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
