@@ -9,6 +9,8 @@ import sys
 from multiprocessing import forkserver
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Hypothesis would import plugins of other packages; trio's has it search all memory for garbage.
+os.environ.setdefault("HYPOTHESIS_NO_PLUGINS", "1")
 
 import pytest
 import torch
