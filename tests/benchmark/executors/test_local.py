@@ -307,8 +307,27 @@ def test_an_unknown_executor_is_answered_with_what_there_is():
         get_executor("locl")
 
 
+# Imported by the server: processes of a job that fails are forked, so that torch is imported once less
+# for each. Those of a job that completes are spawned.
+FORK_FAILING = """
+import torch.multiprocessing as mp
+
+start = mp.start_processes
+
+def start_processes(function, args, start_method, **options):
+    (task,) = args[-1]
+    if task.job.recipe["behave"] != "well":
+        start_method = "fork"
+    return start(function, args, start_method=start_method, **options)
+
+mp.start_processes = start_processes
+"""
+
+
 def test_several_processes_are_one_job(bench, with_torch, monkeypatch):
     monkeypatch.setattr(local, "visible_gpus", lambda: ["3", "5"])
+    (bench.stages / "fork_failing.py").write_text(FORK_FAILING)
+    monkeypatch.setattr(job_process, "_PRELOAD", [*job_process._PRELOAD, "fork_failing"])
     ways = ("well", "raise beside")
     planned = bench.plan(
         transfer=[
