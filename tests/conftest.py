@@ -15,6 +15,8 @@ os.environ.setdefault("HYPOTHESIS_NO_PLUGINS", "1")
 import pytest
 import torch
 
+from lowbit.training.seeding import seed_torch
+
 # Byte code is kept, whatever the environment says: each of many processes would compile all anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
@@ -91,20 +93,9 @@ class SeedFixtures:
     @pytest.hookimpl(tryfirst=True)
     def pytest_fixture_setup(self, fixturedef: pytest.FixtureDef) -> None:
         if fixturedef.scope != "function":
-            seed_torch()
-
-
-def seed_torch() -> None:
-    """Seed torch's global generators, but for those of devices that are not here.
-
-    `torch.manual_seed` notes the stack for each kind of such a device, which takes longer than all
-    that pytest does for a test.
-    """
-    torch.default_generator.manual_seed(0)
-    if torch.cuda.is_available():
-        torch.cuda.manual_seed_all(0)
+            seed_torch(0)
 
 
 @pytest.fixture(autouse=True)
 def _seed() -> None:
-    seed_torch()
+    seed_torch(0)
