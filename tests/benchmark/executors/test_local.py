@@ -298,6 +298,25 @@ def test_two_runners_on_one_folder_run_each_job_once(bench, caplog, capfd):
     assert others == [13 - len(lines) for lines in listed]
 
 
+def test_a_runner_without_a_free_worker_does_not_look_at_jobs_of_others(bench, monkeypatch):
+    slow = [{"recipe": "transfer.yaml", "overrides": {"sleep": 1.0}}]
+    planned = bench.plan(seeds=[0, 1], transfer=slow)
+    pretrain, held, own = planned.jobs.values()
+    schedule = Schedule(planned, bench.runs)
+    (bench.runs / held.id).mkdir(parents=True)
+    claim = Claim.take(bench.runs / held.id)
+    waits, wait = [], local.connection.wait
+
+    def counted(*arguments):
+        waits.append(arguments)
+        return wait(*arguments)
+
+    monkeypatch.setattr(local.connection, "wait", counted)
+    local.run(schedule, workers=1, report=lambda job, _: job is own and claim.release())
+    assert bench.events("end") == [pretrain.id, own.id, held.id]
+    assert len(waits) < 50  # it would be thousands in the second of its own job
+
+
 def test_an_unknown_executor_is_answered_with_what_there_is():
     with pytest.raises(RecipeError, match="Did you mean 'local'"):
         get_executor("locl")
