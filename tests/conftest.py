@@ -2,15 +2,20 @@
 
 import gc
 import importlib.util
+import logging
 import os
 import shutil
 import sys
 from multiprocessing import forkserver
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Hypothesis would import plugins of other packages; trio's has it search all memory for garbage.
+os.environ.setdefault("HYPOTHESIS_NO_PLUGINS", "1")
 
 import pytest
 import torch
+
+from lowbit.training.seeding import seed_torch
 
 # Byte code is kept, whatever the environment says: each of many processes would compile all anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -77,6 +82,18 @@ def pytest_collection() -> object:
     finally:
         gc.freeze()
         gc.enable()
+        _let_torchs_logs_propagate()
+
+
+def _let_torchs_logs_propagate() -> None:
+    """Let `torch` write what loggers of its modules do: pytest then has one of them to watch, not fifty.
+
+    At each phase of each test it adds two handlers to every logger that does not propagate.
+    """
+    for name, logger in logging.root.manager.loggerDict.items():
+        if name.startswith("torch.") and isinstance(logger, logging.Logger):
+            logger.handlers.clear()  # else its messages would be written twice
+            logger.propagate = True
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -114,9 +131,9 @@ class SeedFixtures:
     @pytest.hookimpl(tryfirst=True)
     def pytest_fixture_setup(self, fixturedef: pytest.FixtureDef) -> None:
         if fixturedef.scope != "function":
-            torch.manual_seed(0)
+            seed_torch(0)
 
 
 @pytest.fixture(autouse=True)
 def _seed() -> None:
-    torch.manual_seed(0)
+    seed_torch(0)

@@ -121,8 +121,12 @@ class _Runner:
                 self._begin(job, gpus)
 
     def wait(self, stop: StopSignal) -> None:
-        """Sleep until a process ends, a signal arrives or the poll interval is over."""
-        timeout = min(HEARTBEAT, self._schedule.pause)
+        """Sleep until a process ends, a signal arrives or the poll interval is over.
+
+        Jobs of other runners are looked at only by a worker that is free to take them over.
+        """
+        free = len(self._running) < self._workers
+        timeout = min(HEARTBEAT, self._schedule.pause) if free else HEARTBEAT
         connection.wait([stop.pipe, *(r.process.sentinel for r in self._running.values())], timeout)
         for running in list(self._running.values()):
             if running.claim.beat() and not running.claim.held:

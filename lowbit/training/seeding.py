@@ -41,7 +41,7 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
     Initialization draws from them, and so do dropout and tensors that a partial checkpoint leaves.
     """
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
+        seed_torch(seed)
         yield
 
 
@@ -150,10 +150,22 @@ class ResumableSampler(Sampler):
             position += self.world
 
 
+def seed_torch(seed: int) -> None:
+    """Seed torch's global generators: the CPU's, and those of accelerators where there are any.
+
+    Without one, `torch.manual_seed` would format the call stack for each kind, in case it appears: a
+    millisecond in each iteration.
+    """
+    if torch.accelerator.is_available():
+        torch.manual_seed(seed)
+    else:
+        torch.default_generator.manual_seed(seed)
+
+
 def seed_everything(seed: int, iteration: int) -> None:
     """Seed torch's, numpy's and Python's global generators as a function of (seed, iteration)."""
     value = seed_of(seed, iteration)
-    torch.manual_seed(value)
+    seed_torch(value)
     np.random.seed(value)
     random.seed(value)
 

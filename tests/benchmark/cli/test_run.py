@@ -4,16 +4,20 @@ import contextlib
 import io
 import json
 import os
+import platform
 import re
 import shlex
 import subprocess
 import sys
 import time
+from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
 
 from lowbit.benchmark.cli import run, status
+from lowbit.benchmark.executors import job_process
+from lowbit.benchmark.recipes.stages import STAGES
 from lowbit.benchmark.results.frame import load_frame
 from lowbit.benchmark.results.result_file import RESULT, read_result
 from tests.benchmark.board_pages import Page
@@ -21,6 +25,7 @@ from tests.benchmark.board_pages import Page
 ROOT = Path(__file__).resolve().parents[3]
 TOOL = ROOT / "tools" / "run_all.py"
 PRECISIONS = ("FP", "4w4a")
+KERNEL = tuple(int(part) for part in re.findall(r"\d+", platform.release())[:2])
 PATIENCE = 240  # s a step may take on a busy machine
 
 PRETRAIN = """
@@ -85,8 +90,35 @@ def run_here(folder, runs):
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(folder):
+def server():
+    """What Linux says, by file, of a fork server that has imported all that the real stages need.
+
+    It goes on running: the suite's jobs come from it.
+    """
+    forkserver._forkserver._stop()
+    first = job_process.start_server(1, STAGES).Process(target=os.getpid)
+    first.start()  # waits for the imports
+    first.join()
+    place = Path(f"/proc/{forkserver._forkserver._forkserver_pid}")
+    return {name: (place / name).read_text() for name in ("maps", "status", "smaps_rollup")}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(folder, server):
     return run_here(folder, "whole")
+
+
+def test_the_server_has_run_nothing_that_a_fork_would_lose(server):
+    assert "libtorch" in server["maps"]  # it has imported torch
+    assert "Threads:\t1\n" in server["status"]
+
+
+@pytest.mark.skipif(KERNEL < (6, 1), reason="Linux 6.1 can put memory into huge pages afterwards")
+def test_the_server_is_cheap_to_fork(server):
+    """A fork copies an entry for each page: most of its memory is in pages of 2 MiB."""
+    rows = server["smaps_rollup"].splitlines()
+    kib = {row.split()[0]: int(row.split()[1]) for row in rows[1:]}
+    assert kib["AnonHugePages:"] > kib["Anonymous:"] / 2
 
 
 def results(runs):

@@ -1,25 +1,21 @@
 """The local executor: failures cost only themselves, nothing runs twice, nothing is left behind."""
 
 import os
-import platform
 import re
 import signal
 import threading
 import time
 from collections import Counter
-from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
 
 from lowbit.benchmark.executors import StoppedError, get_executor, job_process, local
 from lowbit.benchmark.recipes.errors import RecipeError
-from lowbit.benchmark.recipes.stages import STAGES
 from lowbit.benchmark.results.frame import load_frame
 from lowbit.benchmark.results.job_lock import LOCK, Claim
 from lowbit.benchmark.scheduling.schedule import Schedule
 
-KERNEL = tuple(int(part) for part in re.findall(r"\d+", platform.release())[:2])
 PATIENCE = 90  # s a process may take to start on a busy machine
 
 
@@ -302,13 +298,51 @@ def test_two_runners_on_one_folder_run_each_job_once(bench, caplog, capfd):
     assert others == [13 - len(lines) for lines in listed]
 
 
+def test_a_runner_without_a_free_worker_does_not_look_at_jobs_of_others(bench, monkeypatch):
+    slow = [{"recipe": "transfer.yaml", "overrides": {"sleep": 1.0}}]
+    planned = bench.plan(seeds=[0, 1], transfer=slow)
+    pretrain, held, own = planned.jobs.values()
+    schedule = Schedule(planned, bench.runs)
+    (bench.runs / held.id).mkdir(parents=True)
+    claim = Claim.take(bench.runs / held.id)
+    waits, wait = [], local.connection.wait
+
+    def counted(*arguments):
+        waits.append(arguments)
+        return wait(*arguments)
+
+    monkeypatch.setattr(local.connection, "wait", counted)
+    local.run(schedule, workers=1, report=lambda job, _: job is own and claim.release())
+    assert bench.events("end") == [pretrain.id, own.id, held.id]
+    assert len(waits) < 50  # it would be thousands in the second of its own job
+
+
 def test_an_unknown_executor_is_answered_with_what_there_is():
     with pytest.raises(RecipeError, match="Did you mean 'local'"):
         get_executor("locl")
 
 
+# Imported by the server: processes of a job that fails are forked, so that torch is imported once less
+# for each. Those of a job that completes are spawned.
+FORK_FAILING = """
+import torch.multiprocessing as mp
+
+start = mp.start_processes
+
+def start_processes(function, args, start_method, **options):
+    (task,) = args[-1]
+    if task.job.recipe["behave"] != "well":
+        start_method = "fork"
+    return start(function, args, start_method=start_method, **options)
+
+mp.start_processes = start_processes
+"""
+
+
 def test_several_processes_are_one_job(bench, with_torch, monkeypatch):
     monkeypatch.setattr(local, "visible_gpus", lambda: ["3", "5"])
+    (bench.stages / "fork_failing.py").write_text(FORK_FAILING)
+    monkeypatch.setattr(job_process, "_PRELOAD", [*job_process._PRELOAD, "fork_failing"])
     ways = ("well", "raise beside")
     planned = bench.plan(
         transfer=[
@@ -323,29 +357,3 @@ def test_several_processes_are_one_job(bench, with_torch, monkeypatch):
     assert bad.reason == "ValueError: The second process broke."
     assert any("The second process broke." in line for line in bad.log_tail)
     assert not any(alive(pid) for pid in bench.processes())
-
-
-@pytest.fixture(scope="module")
-def real_server():
-    """What Linux says of a fork server that has imported all that the real stages need, by file."""
-    forkserver._forkserver._stop()
-    first = job_process.start_server(1, STAGES).Process(target=os.getpid)
-    first.start()  # waits for the imports
-    first.join()
-    folder = Path(f"/proc/{forkserver._forkserver._forkserver_pid}")
-    said = {name: (folder / name).read_text() for name in ("maps", "status", "smaps_rollup")}
-    forkserver._forkserver._stop()
-    return said
-
-
-def test_the_server_has_run_nothing_that_a_fork_would_lose(real_server):
-    assert "libtorch" in real_server["maps"]  # it has imported torch
-    assert "Threads:\t1\n" in real_server["status"]
-
-
-@pytest.mark.skipif(KERNEL < (6, 1), reason="Linux 6.1 can put memory into huge pages afterwards")
-def test_the_server_is_cheap_to_fork(real_server):
-    """A fork copies an entry for each page: most of its memory is in pages of 2 MiB."""
-    rows = real_server["smaps_rollup"].splitlines()
-    kib = {row.split()[0]: int(row.split()[1]) for row in rows[1:]}
-    assert kib["AnonHugePages:"] > kib["Anonymous:"] / 2

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lowbit.training.seeding import minibatches, stream
+from lowbit.training.seeding import minibatches, seed_everything, seed_of, seed_torch, stream
 
 
 @pytest.mark.parametrize(
@@ -24,3 +24,23 @@ def test_streams_repeat_by_name_and_seed_and_epochs_differ():
         draws = torch.cat(minibatches(50, 8, other))
         assert not draws.equal(second_epoch)
         assert not draws.equal(torch.cat(minibatches(50, 8, stream(5, "order"))))
+
+
+def test_seeds_are_torchs():
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    seed_torch(7)
+    assert torch.rand(3).equal(expected)
+    torch.manual_seed(seed_of(7, 2))
+    expected = torch.rand(3)
+    seed_everything(7, 2)
+    assert torch.rand(3).equal(expected)
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_an_accelerator_is_seeded_where_there_is_one(there, monkeypatch):
+    seeded = []
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: there)
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
+    seed_torch(7)
+    assert seeded == [7] * there
