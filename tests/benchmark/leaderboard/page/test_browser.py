@@ -150,6 +150,20 @@ def test_nothing_moves_and_the_page_does_not_scroll_sideways(visit, name, width)
     assert browser.execute_script("return window.shifts") == []
 
 
+@pytest.mark.parametrize(("part", "last"), [(".facts", 'id="fact-seeds"'), (".bar", 'id="spread"')])
+def test_nothing_side_by_side_shows_before_the_page_is_read_to_its_end(
+    browser, pages, tmp_path, part, last
+):
+    text = pages["full"].read_text(encoding="utf-8")
+    (tmp_path / "begun.html").write_text(text[: text.index(last)], encoding="utf-8")
+    browser.get((tmp_path / "begun.html").as_uri())
+    shown = "return getComputedStyle(document.querySelector(arguments[0])).visibility"
+    assert browser.execute_script(shown, part) == "hidden"
+    assert browser.execute_script(shown, "h1") == "visible"
+    open_page(browser, pages["full"])
+    assert browser.execute_script(shown, part) == "visible"
+
+
 def test_tables_sort_by_click_and_by_keyboard_inside_their_groups(visit):
     browser = visit("full")
     header = browser.find_elements("css selector", "#classification-table thead th")
