@@ -26,7 +26,6 @@ from lowbit.benchmark.scheduling.dry_run_report import describe_choice, describe
 from lowbit.benchmark.scheduling.estimate import Estimator, estimator
 from lowbit.benchmark.scheduling.schedule import Schedule
 from lowbit.benchmark.scheduling.time_budget import choose
-from lowbit.common.input_files.found_once import finding_once
 from lowbit.common.shipped_configs import find_config
 from lowbit.common.text import printable, printable_lines
 
@@ -42,7 +41,7 @@ def run_suite(args: argparse.Namespace) -> int:
         The exit code.
     """
     try:
-        with _no_collection(), finding_once():
+        with _no_collection():
             whole = plan(find_config(args.suite, "suites"), args.overrides)
     except (ValueError, FileNotFoundError) as error:
         print(printable_lines(str(error)), file=sys.stderr)

@@ -15,6 +15,7 @@ from lowbit.benchmark.published.reproduction_targets import ReproductionTargets
 from lowbit.benchmark.recipes.errors import RecipeError
 from lowbit.benchmark.recipes.stages import STAGES
 from lowbit.common.input_files.file_names import expanded
+from lowbit.common.input_files.found_once import finding_once
 
 _MOST_SUITES = 200  # of a plan; the largest shipped one has 20
 
@@ -50,6 +51,7 @@ class Plan:
         return {need for job in self.jobs.values() for need in job.needs}
 
 
+@finding_once()
 def plan(path: Path | str, overrides: Sequence[str] = ()) -> Plan:
     """Read a suite file, and those it includes, and return their jobs.
 

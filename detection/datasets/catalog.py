@@ -126,7 +126,7 @@ def detection_sha256(
     A plan does so once for each choice: VOC has a file for each of 21,503 images.
     """
     chosen = {"train": train, "test": test, "test_split": test_split}
-    key = ("detection", name, *chosen.values(), *sorted(options.items()))
+    key = ("detection", name, repr((chosen, sorted(options.items()))))
     return once(key, lambda: find_source(name, **options).sha256(**chosen))
 
 

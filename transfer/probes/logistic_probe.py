@@ -118,9 +118,10 @@ def fit_logistic(axes: Axes, labels: Tensor, num_classes: int, strengths: Tensor
     evaluations = 0
     # Single precision is twice as fast and gives the gradient to about 1e-6 of its terms; double
     # continues from there, usually only to confirm convergence.
-    for dtype, rounding in ((torch.float32, 1e-8), (torch.float64, 1e-10)):
+    for dtype, floor, rounding in ((torch.float32, 1e-6, 1e-8), (torch.float64, 0.0, 1e-10)):
         objective = _Objective(axes, labels, num_classes, strengths, dtype)
-        found = minimize(objective, point, tolerance=tolerance, rounding=rounding)
+        reached = tolerance.clamp_min(floor)
+        found = minimize(objective, point, tolerance=reached, rounding=rounding)
         point, evaluations = found.point, evaluations + found.evaluations
     weight, bias = axes.back(point.view(shape))
     return Optimum(weight, bias, found.value, found.gradient_norm, evaluations)

@@ -12,7 +12,7 @@ _found: ContextVar[dict[Hashable, object] | None] = ContextVar("found", default=
 
 @contextmanager
 def finding_once() -> Iterator[None]:
-    """Keep what `once` finds until the block ends, in this thread.
+    """Keep what `once` finds until the block ends, in this thread; a block inside it shares that.
 
     Example:
         >>> with finding_once():
@@ -21,7 +21,8 @@ def finding_once() -> Iterator[None]:
         >>> once("size", lambda: 4)
         4
     """
-    token = _found.set({})
+    found = _found.get()
+    token = _found.set({} if found is None else found)
     try:
         yield
     finally:

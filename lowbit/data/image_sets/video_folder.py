@@ -8,7 +8,6 @@ frames' paths and sizes.
 
 import os
 from collections.abc import Iterator, Sequence
-from functools import cached_property
 from pathlib import Path
 
 from lowbit.data.decoding import problems
@@ -37,9 +36,9 @@ class Videos(Folder):
             )
         return videos
 
-    @cached_property
+    @property
     def contents(self) -> list[str]:
-        """Relative paths of all frames."""
+        """Relative paths of all frames; not kept, as there may be millions."""
         found = []
         for path in self.paths:
             found += [f"{path}/{os.path.basename(f)}" for f in frames_of(self.path / path)]

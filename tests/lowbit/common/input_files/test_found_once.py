@@ -52,3 +52,13 @@ def test_another_thread_looks_for_itself():
         thread.start()
         thread.join()
     assert seen == [1]
+
+
+def test_a_block_in_a_block_shares_what_was_found():
+    find = counter()
+    with finding_once():
+        assert once("a", find) == 0
+        with finding_once():
+            assert [once("a", find), once("b", find)] == [0, 1]
+        assert once("b", find) == 1
+    assert once("a", find) == 2
