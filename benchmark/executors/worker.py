@@ -84,6 +84,7 @@ def _share(task: Task) -> int:
         return _run(task)
 
 
+@finding_once()
 def _run(task: Task) -> int:
     """Run the stage; the first process writes the result; return the exit code."""
     started, job = time.monotonic(), task.job
@@ -91,8 +92,7 @@ def _run(task: Task) -> int:
     try:
         paths = {name: str(path) for name, path in task.inputs.items()}
         recipe = validate(job.stage, {**job.recipe, **_shared(task), **paths})
-        with finding_once():
-            returned = get_stage(job.stage).run(recipe, task.folder)
+        returned = get_stage(job.stage).run(recipe, task.folder)
         if _rank(job) == 0:
             result = build_result.completed(
                 job,

@@ -160,7 +160,7 @@ class _Objective:
         rows = max(1, (_CHUNK_CPU if self.x.device.type == "cpu" else _CHUNK) // (M * C))
         for x, y in zip(self.x.split(rows), self.y.split(rows), strict=True):
             x, index = x.to(self.dtype), y.expand(M, 1, -1)
-            log_p = F.log_softmax((flat @ x.T).view(M, C, -1), dim=1)  # images last, as in SGDProbe
+            log_p = F.log_softmax((flat @ x.T).view(M, C, -1), dim=1)  # images last: see LinearFit
             loss -= log_p.gather(1, index).sum(dim=(1, 2), dtype=torch.float64)
             p = log_p.exp_()
             square += torch.linalg.vector_norm(p, dim=2).square()

@@ -37,6 +37,7 @@ _SUFFIXES = re.compile(r"(\.(pth|pt|tar|safetensors|pkl|ckpt|bin))+$")
 Report = Callable[[dict[str, Any], Path], None]
 
 
+@finding_once()
 def run_job(
     stage: str, args: argparse.Namespace, *, leaves: Sequence[str], report: Report, process: int = 0
 ) -> None:
@@ -51,14 +52,13 @@ def run_job(
     if why := obstacle(folder):
         raise ValueError(why)
     started = time.monotonic()
-    with finding_once():
-        returned = get_stage(stage).run(recipe, folder)
-        if process:
-            return
-        outcome = {"recipe": recipe.model_dump(mode="json"), **returned}
-        write_text(folder / MEASUREMENTS, json.dumps(outcome, indent=2) + "\n")
-        count = getattr(args, "num_gpus", None) or getattr(recipe, "num_gpus", 1)
-        leave_result(stage, recipe, folder, returned, started=started, processes=count)
+    returned = get_stage(stage).run(recipe, folder)
+    if process:
+        return
+    outcome = {"recipe": recipe.model_dump(mode="json"), **returned}
+    write_text(folder / MEASUREMENTS, json.dumps(outcome, indent=2) + "\n")
+    count = getattr(args, "num_gpus", None) or getattr(recipe, "num_gpus", 1)
+    leave_result(stage, recipe, folder, returned, started=started, processes=count)
     report(returned, folder)
 
 

@@ -95,19 +95,15 @@ def test_a_backbone_that_tells_nothing_apart_is_refused():
         Axes.of(torch.ones(5, 3))
 
 
-def _quadratics(*conditions):
-    """Return A_b and c_b of f_b(x) = x' A_b x / 2 - c_b' x, which has its minimum at A_b^{-1} c_b."""
+def test_lbfgs_finds_the_minima_of_quadratics_of_many_shapes_at_once():
+    # f_b(x) = x' A_b x / 2 - c_b' x has its minimum at A_b^{-1} c_b.
     rng = np.random.default_rng(0)
     A, c = [], []
-    for condition in conditions:
+    for condition in (1, 1e2, 1e4):
         q, _ = np.linalg.qr(rng.standard_normal((12, 12)))
         A.append(q @ np.diag(np.geomspace(1, condition, 12)) @ q.T)
         c.append(rng.standard_normal(12))
-    return torch.tensor(np.array(A)), torch.tensor(np.array(c))
-
-
-def test_lbfgs_finds_the_minima_of_quadratics_of_many_shapes_at_once():
-    A, c = _quadratics(1, 1e2, 1e4)
+    A, c = torch.tensor(np.array(A)), torch.tensor(np.array(c))
 
     def evaluate(problems, x):
         Ax = torch.einsum("bij,bj->bi", A[problems], x)
